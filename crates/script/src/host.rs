@@ -1,0 +1,72 @@
+//! What the machine needs from the world around it.
+
+use crate::ast::{Arg, AssignOp, Dialect, RouteKind, VarSpec};
+use crate::diagnostic::{Diagnostic, Loc};
+use crate::machine::Task;
+use crate::value::Value;
+use std::fmt::Debug;
+
+/// Types prepared when a script is loaded and used each time it runs.
+pub trait Lang: Sized + 'static {
+    type Var: Debug + Send + Sync;
+    type Func: Debug + Send + Sync;
+}
+
+/// Index of a route in `Config::routes` and `Program`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct RouteId(pub u16);
+
+/// A function call met at load time.
+pub struct CallSite<'a> {
+    pub name: &'a [u8],
+    pub args: &'a [Arg],
+    pub loc: Loc,
+    /// Kind of the route it stands in.
+    pub route: RouteKind,
+    /// It is the operand of async() or launch().
+    pub waits: Waits,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Waits { Plain, Async, Launch }
+
+/// Load time: names become prepared things, or a diagnostic.
+pub trait Env<L: Lang> {
+    fn variable(&mut self, spec: &VarSpec) -> Result<L::Var, Diagnostic>;
+    /// Like `variable`, and it must be assignable.
+    fn target(&mut self, spec: &VarSpec) -> Result<L::Var, Diagnostic>;
+    fn function(&mut self, site: &CallSite<'_>) -> Result<L::Func, Diagnostic>;
+    /// A bare word of an expression ("src_ip", "myself" ...) as a variable-like operand.
+    fn word(&mut self, word: &[u8], loc: Loc) -> Result<L::Var, Diagnostic>;
+    fn dialect(&self) -> Dialect;
+}
+
+/// What a called function did.
+#[derive(Debug)]
+pub enum Called<Op> {
+    /// Return code: positive true, negative false, 0 ends the script.
+    Done(i32),
+    /// Goes on when the operation is done, with its return code.
+    Suspend(Op),
+}
+
+/// Run time. The host owns the task (`$var`, `$rc`, `$param` read it); the machine borrows it.
+pub trait Host {
+    type Lang: Lang;
+    type Op;
+    fn task(&mut self) -> &mut Task<Self::Lang>;
+    fn get(&mut self, var: &<Self::Lang as Lang>::Var) -> Value;
+    /// The i-th value (0, 1, ...) of a multi-valued variable, Null past the end: `for`.
+    fn get_at(&mut self, var: &<Self::Lang as Lang>::Var, index: i32) -> Value;
+    /// False when the value cannot be assigned (logged by the host).
+    fn set(&mut self, var: &<Self::Lang as Lang>::Var, op: AssignOp, value: Value) -> bool;
+    fn call(&mut self, func: &<Self::Lang as Lang>::Func) -> Called<Self::Op>;
+    /// Starts `func` beside this script. `report`: route to run when it is done, `param` its $param(1).
+    fn launch(&mut self, func: &<Self::Lang as Lang>::Func, report: Option<RouteId>, param: Value) -> i32;
+    /// Deadline that `async(f, r, N)` puts on an operation, in milliseconds.
+    fn limit(&mut self, op: &mut Self::Op, timeout_ms: u64);
+    /// `uri == myself` and its like: equality that only the host can decide. `None`: compare as values.
+    fn compare_word(&mut self, left: &Value, word: &<Self::Lang as Lang>::Var) -> Option<bool>;
+    /// Something the operator should read, once per place (loop limit, bad operand).
+    fn complain(&mut self, loc: Loc, text: &str);
+}
