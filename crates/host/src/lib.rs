@@ -1,1 +1,36 @@
-//! Room under construction.
+//! What a module sees: the running call, the registrar, variables, statistics, management.
+//!
+//! Everything here is driven by [`Worker::step`](worker::Worker::step): time, randomness and
+//! datagrams come in, outputs are drained. No sockets, no clock, no threads.
+
+pub mod arg;
+pub mod avp;
+pub mod call;
+pub mod ctx;
+pub mod format;
+pub mod globals;
+pub mod load;
+pub mod log;
+pub mod mi;
+pub mod registrar;
+pub mod shared;
+pub mod stats;
+pub mod tm;
+pub mod tran;
+pub mod var;
+pub mod vars;
+pub mod worker;
+
+pub use arg::{Arg, Int, OutVar, OutVars, Text, Word};
+pub use call::{Call, Finish, Outcome, Suspension, Wait};
+pub use ctx::{After, Branch, Core, Ctx, MsgState, Output, Sip, TaskId};
+pub use format::Format;
+pub use load::{Loader, load};
+pub use registrar::{ModuleDef, Registrar, Routes};
+pub use script::Value;
+pub use shared::{Listen, Shared};
+pub use var::{At, Var, Variable};
+pub use worker::{Input, Worker};
+
+/// Compiled routes of a configuration.
+pub type Program = script::Program<Sip>;

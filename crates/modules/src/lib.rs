@@ -1,1 +1,13 @@
-//! Room under construction.
+//! The modules, one file or folder each, named as in the reference.
+
+macro_rules! modules {
+    ($($name:ident),* $(,)?) => {
+        $(pub mod $name;)*
+        /// Every module, for the loader, the manual and completions.
+        pub static ALL: &[host::ModuleDef] = &[
+            $(host::ModuleDef { name: stringify!($name), make: || host::registrar::module($name::register) }),*
+        ];
+    };
+}
+
+modules! { core, cfgutils }

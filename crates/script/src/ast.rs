@@ -16,34 +16,71 @@ pub struct Config {
 
 /// Detected from globals and statements, or forced by the caller; a file may use words of both.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Dialect { V21, #[default] V4 }
+pub enum Dialect {
+    V21,
+    #[default]
+    V4,
+}
 
 /// `name = value` outside routes. Sockets (`listen=`, `socket=`) keep their raw text in `Word`.
 #[derive(Clone, Debug)]
-pub struct Global { pub name: Bytes, pub value: GlobalValue, pub loc: Loc }
+pub struct Global {
+    pub name: Bytes,
+    pub value: GlobalValue,
+    pub loc: Loc,
+}
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum GlobalValue { Int(i64), Text(Bytes), /// yes/no/on/off/true/false
-    Bool(bool), /// anything unquoted: sockets, lists of addresses, names
-    Word(Bytes) }
+pub enum GlobalValue {
+    Int(i64),
+    Text(Bytes),
+    /// yes/no/on/off/true/false
+    Bool(bool),
+    /// anything unquoted: sockets, lists of addresses, names
+    Word(Bytes),
+}
 
 #[derive(Clone, Debug)]
-pub struct LoadModule { /// "tm" (path and .so removed)
-    pub name: Bytes, pub loc: Loc }
+pub struct LoadModule {
+    /// "tm" (path and .so removed)
+    pub name: Bytes,
+    pub loc: Loc,
+}
 
 /// One per module when several are named ("auth_db|uri").
 #[derive(Clone, Debug)]
-pub struct ModParam { pub module: Bytes, pub name: Bytes, pub value: ParamValue, pub loc: Loc, pub value_loc: Loc }
+pub struct ModParam {
+    pub module: Bytes,
+    pub name: Bytes,
+    pub value: ParamValue,
+    pub loc: Loc,
+    pub value_loc: Loc,
+}
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum ParamValue { Int(i64), Text(Bytes) }
+pub enum ParamValue {
+    Int(i64),
+    Text(Bytes),
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum RouteKind { Request, Branch, Failure, OnReply, Local, Error, Startup, Timer, Event }
+pub enum RouteKind {
+    Request,
+    Branch,
+    Failure,
+    OnReply,
+    Local,
+    Error,
+    Startup,
+    Timer,
+    Event,
+}
 
 impl RouteKind {
     /// One bit, for sets of kinds.
-    pub fn bit(self) -> u16 { 1 << self as u8 }
+    pub fn bit(self) -> u16 {
+        1 << self as u8
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -58,36 +95,92 @@ pub struct Route {
 }
 
 #[derive(Clone, Debug)]
-pub struct Stmt { pub kind: StmtKind, pub loc: Loc }
+pub struct Stmt {
+    pub kind: StmtKind,
+    pub loc: Loc,
+}
 
 #[derive(Clone, Debug)]
 pub enum StmtKind {
     Expr(Expr),
-    Assign { target: VarSpec, op: AssignOp, value: Expr },
-    If { test: Expr, then: Vec<Stmt>, otherwise: Option<Vec<Stmt>> },
-    While { test: Expr, body: Vec<Stmt> },
-    For { var: VarSpec, list: VarSpec, body: Vec<Stmt> },
-    Switch { on: Expr, arms: Vec<Arm>, default: Option<Vec<Stmt>> },
-    Break, Continue,
+    Assign {
+        target: VarSpec,
+        op: AssignOp,
+        value: Expr,
+    },
+    If {
+        test: Expr,
+        then: Vec<Stmt>,
+        otherwise: Option<Vec<Stmt>>,
+    },
+    While {
+        test: Expr,
+        body: Vec<Stmt>,
+    },
+    For {
+        var: VarSpec,
+        list: VarSpec,
+        body: Vec<Stmt>,
+    },
+    Switch {
+        on: Expr,
+        arms: Vec<Arm>,
+        default: Option<Vec<Stmt>>,
+    },
+    Break,
+    Continue,
     /// `return`, `return(1)`, `return(1, $x, ...)`
     Return(Vec<Expr>),
-    Exit, Drop,
-    Async { call: Call, resume: RouteRef, timeout: Option<u32> },
-    Launch { call: Call, report: Option<RouteRef>, param: Option<Arg> },
-    Assert { test: Expr, text: Bytes },
+    Exit,
+    Drop,
+    Async {
+        call: Call,
+        resume: RouteRef,
+        timeout: Option<u32>,
+    },
+    Launch {
+        call: Call,
+        report: Option<RouteRef>,
+        param: Option<Arg>,
+    },
+    Assert {
+        test: Expr,
+        text: Bytes,
+    },
     Block(Vec<Stmt>),
 }
 
 #[derive(Clone, Debug)]
-pub struct Arm { pub values: Vec<Expr>, pub body: Vec<Stmt>, pub loc: Loc }
+pub struct Arm {
+    pub values: Vec<Expr>,
+    pub body: Vec<Stmt>,
+    pub loc: Loc,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum AssignOp { Set, /// :=
-    SetOver, Add, Sub, Mul, Div, Mod, And, Or, Xor, ShiftLeft, ShiftRight, /// .=
-    Concat }
+pub enum AssignOp {
+    Set,
+    /// :=
+    SetOver,
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Mod,
+    And,
+    Or,
+    Xor,
+    ShiftLeft,
+    ShiftRight,
+    /// .=
+    Concat,
+}
 
 #[derive(Clone, Debug)]
-pub struct Expr { pub kind: ExprKind, pub loc: Loc }
+pub struct Expr {
+    pub kind: ExprKind,
+    pub loc: Loc,
+}
 
 #[derive(Clone, Debug)]
 pub enum ExprKind {
@@ -103,7 +196,8 @@ pub enum ExprKind {
     Bracket(Box<Expr>),
     Not(Box<Expr>),
     /// unary ~ and -
-    BitNot(Box<Expr>), Neg(Box<Expr>),
+    BitNot(Box<Expr>),
+    Neg(Box<Expr>),
     /// Parenthesised; kept, because precedence is purely left to right
     Group(Box<Expr>),
     Binary(BinOp, Box<Expr>, Box<Expr>),
@@ -114,17 +208,51 @@ pub enum ExprKind {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum BinOp { Eq, Ne, Lt, Gt, Le, Ge, Match, NotMatch, And, Or, Add, Sub, Mul, Div, Mod, BitAnd, BitOr, BitXor, ShiftLeft, ShiftRight, Concat }
+pub enum BinOp {
+    Eq,
+    Ne,
+    Lt,
+    Gt,
+    Le,
+    Ge,
+    Match,
+    NotMatch,
+    And,
+    Or,
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Mod,
+    BitAnd,
+    BitOr,
+    BitXor,
+    ShiftLeft,
+    ShiftRight,
+    Concat,
+}
 
 #[derive(Clone, Debug)]
-pub enum RouteRef { Name(Bytes, Loc), Var(VarSpec) , /** "quoted with $vars" */ Format(Bytes, Loc) }
+pub enum RouteRef {
+    Name(Bytes, Loc),
+    Var(VarSpec),
+    /** "quoted with $vars" */
+    Format(Bytes, Loc),
+}
 
 /// A function call as written.
 #[derive(Clone, Debug)]
-pub struct Call { pub name: Bytes, pub args: Vec<Arg>, pub loc: Loc }
+pub struct Call {
+    pub name: Bytes,
+    pub args: Vec<Arg>,
+    pub loc: Loc,
+}
 
 #[derive(Clone, Debug)]
-pub struct Arg { pub kind: ArgKind, pub loc: Loc }
+pub struct Arg {
+    pub kind: ArgKind,
+    pub loc: Loc,
+}
 
 #[derive(Clone, Debug)]
 pub enum ArgKind {
@@ -154,8 +282,17 @@ pub struct VarSpec {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum IndexSpec { Int(i32), All, Var(Box<VarSpec>) }
+pub enum IndexSpec {
+    Int(i32),
+    All,
+    Var(Box<VarSpec>),
+}
 
 /// `{s.substr,1,$var(n)}`: class "s", name "substr", raw parameters
 #[derive(Clone, Debug, PartialEq)]
-pub struct TranSpec { pub class: Bytes, pub name: Bytes, pub params: Vec<Bytes>, pub loc: Loc }
+pub struct TranSpec {
+    pub class: Bytes,
+    pub name: Bytes,
+    pub params: Vec<Bytes>,
+    pub loc: Loc,
+}

@@ -28,7 +28,11 @@ pub struct CallSite<'a> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Waits { Plain, Async, Launch }
+pub enum Waits {
+    Plain,
+    Async,
+    Launch,
+}
 
 /// Load time: names become prepared things, or a diagnostic.
 pub trait Env<L: Lang> {

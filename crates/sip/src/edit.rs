@@ -31,24 +31,45 @@ pub enum Anchor {
 /// Recorded edits of one message ("lumps"): deletions and insertions that are applied when the
 /// message is printed. A script does not see its own edits; the next hop does. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Edits { /* room A fills in */ }
+pub struct Edits {/* room A fills in */}
 
 #[allow(unused_variables)]
 impl Edits {
-    pub fn is_empty(&self) -> bool { todo!() }
-    pub fn delete(&mut self, span: Span) { todo!() }
+    pub fn is_empty(&self) -> bool {
+        todo!()
+    }
+    pub fn delete(&mut self, span: Span) {
+        todo!()
+    }
     /// Repeated inserts at one place keep their call order.
-    pub fn insert(&mut self, at: Anchor, text: impl Into<Bytes>) { todo!() }
+    pub fn insert(&mut self, at: Anchor, text: impl Into<Bytes>) {
+        todo!()
+    }
     /// Repeated inserts at one place: the newest first (Record-Route, Via).
-    pub fn insert_first(&mut self, at: Anchor, pieces: Vec<Piece>) { todo!() }
-    pub fn insert_pieces(&mut self, at: Anchor, pieces: Vec<Piece>) { todo!() }
-    pub fn replace(&mut self, span: Span, text: impl Into<Bytes>) { self.delete(span); self.insert(Anchor::At(span.start), text); }
-    pub fn is_deleted(&self, span: Span) -> bool { todo!() }
+    pub fn insert_first(&mut self, at: Anchor, pieces: Vec<Piece>) {
+        todo!()
+    }
+    pub fn insert_pieces(&mut self, at: Anchor, pieces: Vec<Piece>) {
+        todo!()
+    }
+    pub fn replace(&mut self, span: Span, text: impl Into<Bytes>) {
+        self.delete(span);
+        self.insert(Anchor::At(span.start), text);
+    }
+    pub fn is_deleted(&self, span: Span) -> bool {
+        todo!()
+    }
     /// Replaces the whole body (and only it); printing writes the right Content-Length.
-    pub fn set_body(&mut self, body: Bytes) { todo!() }
-    pub fn body(&self) -> Option<&Bytes> { todo!() }
+    pub fn set_body(&mut self, body: Bytes) {
+        todo!()
+    }
+    pub fn body(&self) -> Option<&Bytes> {
+        todo!()
+    }
     /// Removes the edits of `other` kinds ... (`remove added header` of scripts): inserted texts for which `keep` is false.
-    pub fn retain_inserted(&mut self, keep: impl FnMut(&[u8]) -> bool) { todo!() }
+    pub fn retain_inserted(&mut self, keep: impl FnMut(&[u8]) -> bool) {
+        todo!()
+    }
 }
 
 /// Names of a socket as printed into messages (advertised address if there is one).
@@ -77,9 +98,19 @@ pub struct PrintTarget<'a> {
 /// The bytes of a request with all edits of `edits` in order (base edits, then branch edits) applied;
 /// Content-Length is corrected when the body was edited.
 #[allow(unused_variables)]
-pub fn print_request(msg: &Message, edits: &[&Edits], target: &PrintTarget<'_>) -> Bytes { todo!() }
+pub fn print_request(msg: &Message, edits: &[&Edits], target: &PrintTarget<'_>) -> Bytes {
+    todo!()
+}
 
 /// The bytes of a reply without its topmost Via value, edits applied. `status`: replaces the status
 /// line's code and reason.
 #[allow(unused_variables)]
-pub fn print_reply(msg: &Message, edits: &Edits, status: Option<(u16, &[u8])>, send: &SocketNames, received: &SocketNames) -> Bytes { todo!() }
+pub fn print_reply(
+    msg: &Message,
+    edits: &Edits,
+    status: Option<(u16, &[u8])>,
+    send: &SocketNames,
+    received: &SocketNames,
+) -> Bytes {
+    todo!()
+}

@@ -6,22 +6,84 @@ use bytes::Bytes;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 pub enum HeaderName {
-    Via, From, To, CallId, CSeq, Contact, Route, RecordRoute, MaxForwards, ContentLength, ContentType,
-    ContentEncoding, ContentDisposition, Expires, MinExpires, Authorization, ProxyAuthorization,
-    WwwAuthenticate, ProxyAuthenticate, AuthenticationInfo, Supported, Require, ProxyRequire, Unsupported, Allow, Accept, AcceptEncoding, AcceptLanguage,
-    UserAgent, Server, Subject, Path, ServiceRoute, Event, AllowEvents, SubscriptionState, ReferTo,
-    ReferredBy, ReferSub, Replaces, Diversion, HistoryInfo, PAssertedIdentity, PPreferredIdentity,
-    RemotePartyId, Privacy, Reason, RetryAfter, Date, Organization, Priority, SessionExpires, MinSe,
-    Rack, RSeq, SipEtag, SipIfMatch, CallInfo, AlertInfo, ErrorInfo, Warning, Timestamp, MimeVersion,
-    Identity, FeatureCaps,
+    Via,
+    From,
+    To,
+    CallId,
+    CSeq,
+    Contact,
+    Route,
+    RecordRoute,
+    MaxForwards,
+    ContentLength,
+    ContentType,
+    ContentEncoding,
+    ContentDisposition,
+    Expires,
+    MinExpires,
+    Authorization,
+    ProxyAuthorization,
+    WwwAuthenticate,
+    ProxyAuthenticate,
+    AuthenticationInfo,
+    Supported,
+    Require,
+    ProxyRequire,
+    Unsupported,
+    Allow,
+    Accept,
+    AcceptEncoding,
+    AcceptLanguage,
+    UserAgent,
+    Server,
+    Subject,
+    Path,
+    ServiceRoute,
+    Event,
+    AllowEvents,
+    SubscriptionState,
+    ReferTo,
+    ReferredBy,
+    ReferSub,
+    Replaces,
+    Diversion,
+    HistoryInfo,
+    PAssertedIdentity,
+    PPreferredIdentity,
+    RemotePartyId,
+    Privacy,
+    Reason,
+    RetryAfter,
+    Date,
+    Organization,
+    Priority,
+    SessionExpires,
+    MinSe,
+    Rack,
+    RSeq,
+    SipEtag,
+    SipIfMatch,
+    CallInfo,
+    AlertInfo,
+    ErrorInfo,
+    Warning,
+    Timestamp,
+    MimeVersion,
+    Identity,
+    FeatureCaps,
     Other,
 }
 
 impl HeaderName {
     /// `label` without the colon; "v" is Via.
-    pub fn parse(label: &[u8]) -> HeaderName { let _ = label; todo!() }
+    pub fn parse(label: &[u8]) -> HeaderName {
+        let _ = label;
+        todo!()
+    }
     /// Canonical spelling ("Call-ID"); empty for `Other`.
-    pub fn as_str(self) -> &'static str { todo!() }
+    pub fn as_str(self) -> &'static str {
+        todo!()
+    }
 }
 
 /// One header of a message, as spans of its buffer.

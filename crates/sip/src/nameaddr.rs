@@ -21,8 +21,14 @@ pub struct NameAddr {
 
 #[allow(unused_variables)]
 impl NameAddr {
-    pub fn parse(text: &Bytes) -> Option<NameAddr> { todo!() }
+    pub fn parse(text: &Bytes) -> Option<NameAddr> {
+        todo!()
+    }
     /// Comma-separated list, quotes and `<>` respected.
-    pub fn parse_list(text: &Bytes) -> Option<Vec<NameAddr>> { todo!() }
-    pub fn tag(&self) -> Option<Bytes> { self.params.value(b"tag") }
+    pub fn parse_list(text: &Bytes) -> Option<Vec<NameAddr>> {
+        todo!()
+    }
+    pub fn tag(&self) -> Option<Bytes> {
+        self.params.value(b"tag")
+    }
 }

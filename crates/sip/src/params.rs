@@ -9,8 +9,14 @@ pub struct Params {
 #[allow(unused_variables)]
 impl Params {
     /// Value of the parameter, any case: `None` absent, `Some(None)` a flag. Quotes are kept.
-    pub fn find(&self, name: &[u8]) -> Option<Option<Bytes>> { todo!() }
+    pub fn find(&self, name: &[u8]) -> Option<Option<Bytes>> {
+        todo!()
+    }
     /// Value if present and not a flag; surrounding quotes removed.
-    pub fn value(&self, name: &[u8]) -> Option<Bytes> { todo!() }
-    pub fn iter(&self) -> impl Iterator<Item = (Bytes, Option<Bytes>)> { std::iter::empty() }
+    pub fn value(&self, name: &[u8]) -> Option<Bytes> {
+        todo!()
+    }
+    pub fn iter(&self) -> impl Iterator<Item = (Bytes, Option<Bytes>)> {
+        std::iter::empty()
+    }
 }

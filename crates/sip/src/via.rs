@@ -21,10 +21,20 @@ pub struct Via {
 
 #[allow(unused_variables)]
 impl Via {
-    pub fn parse(text: &Bytes) -> Option<Via> { todo!() }
-    pub fn branch(&self) -> Option<Bytes> { self.params.value(b"branch") }
-    pub fn received(&self) -> Option<Bytes> { self.params.value(b"received") }
+    pub fn parse(text: &Bytes) -> Option<Via> {
+        todo!()
+    }
+    pub fn branch(&self) -> Option<Bytes> {
+        self.params.value(b"branch")
+    }
+    pub fn received(&self) -> Option<Bytes> {
+        self.params.value(b"received")
+    }
     /// `Some(None)`: rport without value (RFC 3581).
-    pub fn rport(&self) -> Option<Option<u16>> { todo!() }
-    pub fn transport(&self) -> Option<Transport> { Transport::parse(&self.transport) }
+    pub fn rport(&self) -> Option<Option<u16>> {
+        todo!()
+    }
+    pub fn transport(&self) -> Option<Transport> {
+        Transport::parse(&self.transport)
+    }
 }

@@ -8,7 +8,9 @@ use std::net::SocketAddr;
 pub struct Instant(pub u64);
 
 impl Instant {
-    pub fn after(self, ms: u64) -> Instant { Instant(self.0 + ms) }
+    pub fn after(self, ms: u64) -> Instant {
+        Instant(self.0 + ms)
+    }
 }
 
 /// Which transaction; stale copies find nothing (generation-checked).

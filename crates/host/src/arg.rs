@@ -1,0 +1,335 @@
+//! Arguments of script functions: checked and prepared at load, evaluated at each call.
+
+use crate::call::Call;
+use crate::format::Format;
+use crate::load::Loader;
+use crate::var::Var;
+use bytes::Bytes;
+use script::ast::{self, ArgKind};
+use script::{Diagnostic, Loc, Value};
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// A type that a script function takes. `M` is the module, for arguments that look something up in it.
+pub trait Arg<M>: Sized {
+    type Prepared: Send + Sync + 'static;
+    /// May be left out.
+    const OPTIONAL: bool = false;
+    /// For messages: "a string", "an integer", "a variable to write".
+    const WHAT: &'static str;
+    /// `arg`: `None` when it was left out (only for OPTIONAL ones).
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        module: &Arc<M>,
+    ) -> Result<Self::Prepared, Diagnostic>;
+    /// `Err(rc)`: the function is not called and returns rc (a NULL where a value is needed: -1).
+    fn eval(prepared: &Self::Prepared, call: &mut Call<'_, M>) -> Result<Self, i32>;
+}
+
+/// A text, variables inside expanded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Text(pub Bytes);
+
+impl Deref for Text {
+    type Target = Bytes;
+    fn deref(&self) -> &Bytes {
+        &self.0
+    }
+}
+
+impl Text {
+    pub fn str(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(&self.0)
+    }
+}
+
+fn missing(site: Loc, what: &str) -> Diagnostic {
+    Diagnostic::error(site, format!("a parameter is missing here: {what}"))
+}
+
+fn wrong(arg: &ast::Arg, what: &str) -> Diagnostic {
+    Diagnostic::error(arg.loc, format!("this must be {what}"))
+}
+
+/// Any argument as a prepared text.
+pub fn format_of(arg: &ast::Arg, loader: &mut Loader) -> Result<Format, Diagnostic> {
+    match &arg.kind {
+        ArgKind::Int(n) => Ok(Format::Constant(Bytes::from(n.to_string()))),
+        ArgKind::Text(t) => Format::new(t, arg.loc, loader),
+        ArgKind::Word(t) => Ok(Format::Constant(t.clone())),
+        ArgKind::Var(spec) => Ok(Format::Var(Box::new(loader.var(spec)?))),
+        ArgKind::Empty | ArgKind::Expr(_) => Err(wrong(arg, "a string")),
+    }
+}
+
+impl<M> Arg<M> for Text {
+    type Prepared = Format;
+    const WHAT: &'static str = "a string";
+
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        _: &Arc<M>,
+    ) -> Result<Format, Diagnostic> {
+        format_of(arg.ok_or_else(|| missing(site, "a string"))?, loader)
+    }
+
+    fn eval(format: &Format, call: &mut Call<'_, M>) -> Result<Text, i32> {
+        match format {
+            Format::Var(var) => var.get(call.ctx).text().map(Text).ok_or(-1),
+            _ => Ok(Text(format.text(call.ctx))),
+        }
+    }
+}
+
+/// A constant text, never expanded (names, flags letters known at load).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Word(pub Bytes);
+
+impl<M> Arg<M> for Word {
+    type Prepared = Bytes;
+    const WHAT: &'static str = "a constant string";
+
+    fn prepare(arg: Option<&ast::Arg>, site: Loc, _: &mut Loader, _: &Arc<M>) -> Result<Bytes, Diagnostic> {
+        let arg = arg.ok_or_else(|| missing(site, "a constant string"))?;
+        match &arg.kind {
+            ArgKind::Text(t) | ArgKind::Word(t) => Ok(t.clone()),
+            ArgKind::Int(n) => Ok(Bytes::from(n.to_string())),
+            _ => Err(wrong(arg, "a constant string")),
+        }
+    }
+
+    fn eval(text: &Bytes, _: &mut Call<'_, M>) -> Result<Word, i32> {
+        Ok(Word(text.clone()))
+    }
+}
+
+/// A whole number: literal, variable, or a text that holds one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Int(pub i64);
+
+impl<M> Arg<M> for Int {
+    type Prepared = Result<i64, Format>;
+    const WHAT: &'static str = "an integer";
+
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        _: &Arc<M>,
+    ) -> Result<Self::Prepared, Diagnostic> {
+        let arg = arg.ok_or_else(|| missing(site, "an integer"))?;
+        if let ArgKind::Int(n) = arg.kind {
+            return Ok(Ok(n));
+        }
+        let format = format_of(arg, loader)?;
+        match format.constant() {
+            Some(text) => parse_int(text).map(Ok).ok_or_else(|| wrong(arg, "an integer")),
+            None => Ok(Err(format)),
+        }
+    }
+
+    fn eval(prepared: &Self::Prepared, call: &mut Call<'_, M>) -> Result<Int, i32> {
+        match prepared {
+            Ok(n) => Ok(Int(*n)),
+            Err(format) => {
+                let value = format.value(call.ctx);
+                value.int().or_else(|| parse_int(&value.text()?)).map(Int).ok_or(-1)
+            }
+        }
+    }
+}
+
+/// Decimal or 0x hexadecimal, signed.
+pub fn parse_int(text: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(text).ok()?.trim();
+    match text.strip_prefix("0x") {
+        Some(hex) => i64::from_str_radix(hex, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+/// Any value: a variable keeps its type and NULL.
+impl<M> Arg<M> for Value {
+    type Prepared = Format;
+    const WHAT: &'static str = "a value";
+
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        _: &Arc<M>,
+    ) -> Result<Format, Diagnostic> {
+        format_of(arg.ok_or_else(|| missing(site, "a value"))?, loader)
+    }
+
+    fn eval(format: &Format, call: &mut Call<'_, M>) -> Result<Value, i32> {
+        Ok(format.value(call.ctx))
+    }
+}
+
+/// A variable that the function writes.
+#[derive(Clone, Debug)]
+pub struct OutVar(pub Arc<Var>);
+
+impl OutVar {
+    /// Assigns; false when the variable refused the value.
+    pub fn set(&self, ctx: &mut crate::ctx::Ctx, value: impl Into<Value>) -> bool {
+        self.0.set(ctx, ast::AssignOp::Set, value.into())
+    }
+}
+
+fn out_var(arg: &ast::Arg, loader: &mut Loader) -> Result<Arc<Var>, Diagnostic> {
+    match &arg.kind {
+        ArgKind::Var(spec) => Ok(Arc::new(loader.target_var(spec)?)),
+        ArgKind::Text(t) => {
+            let spec = script::parse_variable(t, arg.loc)?;
+            Ok(Arc::new(loader.target_var(&spec)?))
+        }
+        _ => Err(wrong(arg, "a variable that can be written")),
+    }
+}
+
+impl<M> Arg<M> for OutVar {
+    type Prepared = Arc<Var>;
+    const WHAT: &'static str = "a variable to write";
+
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        _: &Arc<M>,
+    ) -> Result<Arc<Var>, Diagnostic> {
+        out_var(arg.ok_or_else(|| missing(site, "a variable"))?, loader)
+    }
+
+    fn eval(var: &Arc<Var>, _: &mut Call<'_, M>) -> Result<OutVar, i32> {
+        Ok(OutVar(var.clone()))
+    }
+}
+
+/// A list of variables to write: `"$avp(a);$avp(b)"`, commas too.
+#[derive(Clone, Debug)]
+pub struct OutVars(pub Arc<[Arc<Var>]>);
+
+impl<M> Arg<M> for OutVars {
+    type Prepared = Arc<[Arc<Var>]>;
+    const WHAT: &'static str = "a list of variables to write";
+
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        _: &Arc<M>,
+    ) -> Result<Self::Prepared, Diagnostic> {
+        let arg = arg.ok_or_else(|| missing(site, "a list of variables"))?;
+        let ArgKind::Text(text) = &arg.kind else { return Ok([out_var(arg, loader)?].into()) };
+        let mut vars = Vec::new();
+        for part in text.split(|b| *b == b';' || *b == b',') {
+            let part = text.slice_ref(part.trim_ascii());
+            if !part.is_empty() {
+                let spec = script::parse_variable(&part, arg.loc)?;
+                vars.push(Arc::new(loader.target_var(&spec)?));
+            }
+        }
+        Ok(vars.into())
+    }
+
+    fn eval(vars: &Self::Prepared, _: &mut Call<'_, M>) -> Result<OutVars, i32> {
+        Ok(OutVars(vars.clone()))
+    }
+}
+
+/// A variable that is read or written by name later (`Arc` because finishers outlive the call).
+#[derive(Clone, Debug)]
+pub struct AnyVar(pub Arc<Var>);
+
+impl<M> Arg<M> for AnyVar {
+    type Prepared = Arc<Var>;
+    const WHAT: &'static str = "a variable";
+
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        _: &Arc<M>,
+    ) -> Result<Arc<Var>, Diagnostic> {
+        let arg = arg.ok_or_else(|| missing(site, "a variable"))?;
+        match &arg.kind {
+            ArgKind::Var(spec) => Ok(Arc::new(loader.var(spec)?)),
+            ArgKind::Text(t) => {
+                let spec = script::parse_variable(t, arg.loc)?;
+                Ok(Arc::new(loader.var(&spec)?))
+            }
+            _ => Err(wrong(arg, "a variable")),
+        }
+    }
+
+    fn eval(var: &Arc<Var>, _: &mut Call<'_, M>) -> Result<AnyVar, i32> {
+        Ok(AnyVar(var.clone()))
+    }
+}
+
+/// The name of a route of a given kind, resolved at load (`t_on_failure("x")`): a misspelt one is a
+/// load error.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RouteArg<const KIND: u8>(pub script::RouteId);
+
+pub const BRANCH: u8 = ast::RouteKind::Branch as u8;
+pub const FAILURE: u8 = ast::RouteKind::Failure as u8;
+pub const ON_REPLY: u8 = ast::RouteKind::OnReply as u8;
+pub const ROUTE: u8 = ast::RouteKind::Request as u8;
+
+impl<M, const KIND: u8> Arg<M> for RouteArg<KIND> {
+    type Prepared = script::RouteId;
+    const WHAT: &'static str = "the name of a route";
+
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        _: &Arc<M>,
+    ) -> Result<script::RouteId, Diagnostic> {
+        let arg = arg.ok_or_else(|| missing(site, "the name of a route"))?;
+        let name = match &arg.kind {
+            ArgKind::Text(t) | ArgKind::Word(t) => t.clone(),
+            ArgKind::Int(n) => Bytes::from(n.to_string()),
+            _ => return Err(wrong(arg, "the name of a route")),
+        };
+        loader.route_named(KIND, &name, arg.loc)
+    }
+
+    fn eval(id: &script::RouteId, _: &mut Call<'_, M>) -> Result<Self, i32> {
+        Ok(RouteArg(*id))
+    }
+}
+
+/// Left out, or a variable that is NULL: `None`.
+impl<M, A: Arg<M>> Arg<M> for Option<A> {
+    type Prepared = Option<A::Prepared>;
+    const OPTIONAL: bool = true;
+    const WHAT: &'static str = A::WHAT;
+
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        module: &Arc<M>,
+    ) -> Result<Self::Prepared, Diagnostic> {
+        match arg {
+            None => Ok(None),
+            Some(a) if matches!(a.kind, ArgKind::Empty) => Ok(None),
+            Some(a) => A::prepare(Some(a), site, loader, module).map(Some),
+        }
+    }
+
+    fn eval(prepared: &Self::Prepared, call: &mut Call<'_, M>) -> Result<Self, i32> {
+        Ok(match prepared {
+            None => None,
+            Some(p) => A::eval(p, call).ok(),
+        })
+    }
+}

@@ -1,0 +1,130 @@
+//! Attribute-value pairs: named stacks of values shared by a transaction and its messages.
+
+use ahash::AHashMap;
+use bytes::Bytes;
+use parking_lot::RwLock;
+use script::Value;
+use std::sync::LazyLock;
+
+/// An interned AVP name.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct AvpName(pub u32);
+
+/// Names are few and come from scripts; those built at run time are bounded by this.
+const MAX_NAMES: usize = 1 << 20;
+
+#[derive(Default)]
+struct Names {
+    ids: AHashMap<Bytes, u32>,
+    texts: Vec<Bytes>,
+}
+
+static NAMES: LazyLock<RwLock<Names>> = LazyLock::new(Default::default);
+
+impl AvpName {
+    /// The name's number; the same text always gives the same one. Past the bound all further
+    /// names share one.
+    pub fn new(name: &[u8]) -> AvpName {
+        if let Some(id) = NAMES.read().ids.get(name) {
+            return AvpName(*id);
+        }
+        let mut names = NAMES.write();
+        if let Some(id) = names.ids.get(name) {
+            return AvpName(*id);
+        }
+        if names.texts.len() >= MAX_NAMES {
+            return AvpName(u32::MAX);
+        }
+        let id = names.texts.len() as u32;
+        let name = Bytes::copy_from_slice(name);
+        names.texts.push(name.clone());
+        names.ids.insert(name, id);
+        AvpName(id)
+    }
+
+    pub fn text(self) -> Bytes {
+        NAMES.read().texts.get(self.0 as usize).cloned().unwrap_or_default()
+    }
+}
+
+/// The AVPs of one message or transaction. Index 0 is the value added last.
+#[derive(Clone, Debug, Default)]
+pub struct Avps {
+    /// Oldest first.
+    list: Vec<(AvpName, Value)>,
+}
+
+impl Avps {
+    pub fn add(&mut self, name: AvpName, value: Value) {
+        self.list.push((name, value));
+    }
+
+    /// Adds as the oldest: it becomes the last index.
+    pub fn add_last(&mut self, name: AvpName, value: Value) {
+        self.list.insert(0, (name, value));
+    }
+
+    /// Values, newest first.
+    pub fn values(&self, name: AvpName) -> impl Iterator<Item = &Value> {
+        self.list.iter().rev().filter(move |(n, _)| *n == name).map(|(_, v)| v)
+    }
+
+    pub fn first(&self, name: AvpName) -> Option<&Value> {
+        self.values(name).next()
+    }
+
+    pub fn at(&self, name: AvpName, index: i32) -> Option<&Value> {
+        if index >= 0 {
+            self.values(name).nth(index as usize)
+        } else {
+            // -1 is the oldest
+            self.list.iter().filter(|(n, _)| *n == name).map(|(_, v)| v).nth((-(index + 1)) as usize)
+        }
+    }
+
+    pub fn count(&self, name: AvpName) -> usize {
+        self.list.iter().filter(|(n, _)| *n == name).count()
+    }
+
+    /// Replaces the i-th value (0 newest); false when there is none.
+    pub fn replace(&mut self, name: AvpName, index: i32, value: Value) -> bool {
+        match self.position(name, index) {
+            Some(at) => {
+                self.list[at].1 = value;
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub fn remove(&mut self, name: AvpName, index: i32) -> bool {
+        match self.position(name, index) {
+            Some(at) => {
+                self.list.remove(at);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Removes all values of a name; how many there were.
+    pub fn remove_all(&mut self, name: AvpName) -> usize {
+        let before = self.list.len();
+        self.list.retain(|(n, _)| *n != name);
+        before - self.list.len()
+    }
+
+    pub fn clear(&mut self) {
+        self.list.clear();
+    }
+
+    /// All pairs, newest first.
+    pub fn iter(&self) -> impl Iterator<Item = &(AvpName, Value)> {
+        self.list.iter().rev()
+    }
+
+    fn position(&self, name: AvpName, index: i32) -> Option<usize> {
+        let mut found = self.list.iter().enumerate().filter(|(_, (n, _))| *n == name).map(|(i, _)| i);
+        if index >= 0 { found.rev().nth(index as usize) } else { found.nth((-(index + 1)) as usize) }
+    }
+}

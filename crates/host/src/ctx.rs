@@ -1,0 +1,393 @@
+//! The running call: the message being worked on and the worker around it.
+
+use crate::avp::Avps;
+use crate::call::{Finish, Suspension};
+use crate::shared::Shared;
+use crate::worker::timers::Timers;
+use ahash::AHashMap;
+use bytes::Bytes;
+use script::ast::RouteKind;
+use script::{End, Lang, RouteId, Task, Value};
+use sip::{Edits, Message};
+use smallvec::SmallVec;
+use std::any::{Any, TypeId};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use transaction::{Instant, Path, TxnId};
+
+/// The language of SIP scripts.
+#[derive(Debug)]
+pub struct Sip;
+
+impl Lang for Sip {
+    type Var = crate::var::Var;
+    type Func = crate::registrar::Func;
+}
+
+/// One destination besides the main one (`append_branch`), or the target of one sent branch.
+#[derive(Clone, Debug, Default)]
+pub struct Branch {
+    pub uri: Bytes,
+    /// `$du` of the branch.
+    pub dst_uri: Option<Bytes>,
+    pub path: Option<Bytes>,
+    /// q × 1000; -1 when not given.
+    pub q: i32,
+    pub flags: u32,
+    /// Index into `Shared::sockets`.
+    pub socket: Option<u16>,
+    /// `$branch(attrs)`-like extra fields.
+    pub attrs: Option<Bytes>,
+}
+
+/// What goes on when a script has ended.
+pub enum After {
+    /// Nothing: timer, event and startup routes, report routes, ACK.
+    Nothing,
+    /// A request of the main route.
+    Request,
+    /// Whoever started the script goes on here, with the state the script left.
+    Then(Box<dyn FnOnce(&mut Ctx, Box<MsgState>, End)>),
+}
+
+/// Everything a script sees and changes of one message. Owned by the running or suspended script.
+pub struct MsgState {
+    pub msg: Rc<Message>,
+    /// Where it came from, and the socket it came in by.
+    pub source: Path,
+    pub received_at: Instant,
+    /// Kind of the outermost route.
+    pub kind: RouteKind,
+    pub task: Task<Sip>,
+    pub after: After,
+
+    /// Edits of the message, applied when it is sent on.
+    pub edits: Edits,
+    /// Headers for replies made here (`append_to_reply`), whole lines, in call order.
+    pub reply_headers: Vec<Bytes>,
+    /// Body (content type, body) for replies made here.
+    pub reply_body: Option<(Bytes, Bytes)>,
+
+    /// New R-URI (`$ru =`), `None`: as received.
+    pub ruri: Option<Bytes>,
+    /// `$du`
+    pub dst_uri: Option<Bytes>,
+    /// Route set from Path, as a header value.
+    pub path: Option<Bytes>,
+    /// q × 1000 of the R-URI branch; -1 when not given.
+    pub ruri_q: i32,
+    /// `force_send_socket`, index into `Shared::sockets`.
+    pub socket: Option<u16>,
+    /// Message flags (`setflag`), bit per flag.
+    pub flags: u32,
+    /// Branch flags of the R-URI branch (`setbflag`).
+    pub branch_flags: u32,
+    pub branches: Vec<Branch>,
+
+    pub avps: Rc<RefCell<Avps>>,
+    /// `$var` by slot.
+    pub vars: SmallVec<[Value; 4]>,
+
+    /// Transaction this runs in.
+    pub txn: Option<TxnId>,
+    /// Branch of that transaction (branch, reply and failure routes).
+    pub txn_branch: Option<u16>,
+    pub on_branch: Option<RouteId>,
+    pub on_reply: Option<RouteId>,
+    pub on_failure: Option<RouteId>,
+
+    /// What modules keep with a message (dialog, acc, rr parameters ...), by type.
+    pub ext: Ext,
+}
+
+/// A few values by type; cloning clones each.
+#[derive(Default)]
+pub struct Ext(SmallVec<[(TypeId, Box<dyn ExtValue>); 2]>);
+
+pub trait ExtValue: Any {
+    fn clone_box(&self) -> Box<dyn ExtValue>;
+    fn as_any(&self) -> &dyn Any;
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+}
+
+impl<T: Any + Clone> ExtValue for T {
+    fn clone_box(&self) -> Box<dyn ExtValue> {
+        Box::new(self.clone())
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+impl Clone for Ext {
+    fn clone(&self) -> Ext {
+        Ext(self.0.iter().map(|(id, v)| (*id, (**v).clone_box())).collect())
+    }
+}
+
+impl Ext {
+    pub fn find<T: Any + Clone>(&self) -> Option<&T> {
+        let id = TypeId::of::<T>();
+        self.0.iter().find(|(i, _)| *i == id).and_then(|(_, v)| (**v).as_any().downcast_ref())
+    }
+
+    /// The value of this type, made by `Default` when missing.
+    pub fn entry<T: Any + Clone + Default>(&mut self) -> &mut T {
+        let id = TypeId::of::<T>();
+        let at = match self.0.iter().position(|(i, _)| *i == id) {
+            Some(at) => at,
+            None => {
+                self.0.push((id, Box::new(T::default())));
+                self.0.len() - 1
+            }
+        };
+        (*self.0[at].1).as_any_mut().downcast_mut().expect("keyed by its own type")
+    }
+
+    pub fn set<T: Any + Clone + Default>(&mut self, value: T) {
+        *self.entry::<T>() = value;
+    }
+
+    pub fn remove<T: Any>(&mut self) {
+        let id = TypeId::of::<T>();
+        self.0.retain(|(i, _)| *i != id);
+    }
+}
+
+impl MsgState {
+    pub fn new(
+        msg: Rc<Message>,
+        source: Path,
+        now: Instant,
+        kind: RouteKind,
+        task: Task<Sip>,
+    ) -> Box<MsgState> {
+        Box::new(MsgState {
+            msg,
+            source,
+            received_at: now,
+            kind,
+            task,
+            after: After::Nothing,
+            edits: Edits::default(),
+            reply_headers: Vec::new(),
+            reply_body: None,
+            ruri: None,
+            dst_uri: None,
+            path: None,
+            ruri_q: -1,
+            socket: None,
+            flags: 0,
+            branch_flags: 0,
+            branches: Vec::new(),
+            avps: Rc::default(),
+            vars: SmallVec::new(),
+            txn: None,
+            txn_branch: None,
+            on_branch: None,
+            on_reply: None,
+            on_failure: None,
+            ext: Ext::default(),
+        })
+    }
+
+    /// A second script over the same message: everything is copied, AVPs are shared.
+    pub fn fork(&self, kind: RouteKind, task: Task<Sip>) -> Box<MsgState> {
+        Box::new(MsgState {
+            msg: self.msg.clone(),
+            source: self.source,
+            received_at: self.received_at,
+            kind,
+            task,
+            after: After::Nothing,
+            edits: self.edits.clone(),
+            reply_headers: self.reply_headers.clone(),
+            reply_body: self.reply_body.clone(),
+            ruri: self.ruri.clone(),
+            dst_uri: self.dst_uri.clone(),
+            path: self.path.clone(),
+            ruri_q: self.ruri_q,
+            socket: self.socket,
+            flags: self.flags,
+            branch_flags: self.branch_flags,
+            branches: self.branches.clone(),
+            avps: self.avps.clone(),
+            vars: self.vars.clone(),
+            txn: self.txn,
+            txn_branch: self.txn_branch,
+            on_branch: self.on_branch,
+            on_reply: self.on_reply,
+            on_failure: self.on_failure,
+            ext: self.ext.clone(),
+        })
+    }
+
+    /// The R-URI as it would be sent now.
+    pub fn current_uri(&self) -> Bytes {
+        self.ruri.clone().unwrap_or_else(|| self.msg.request_uri())
+    }
+}
+
+/// A suspended script, or any operation that a script or module waits for; stale copies find nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct TaskId {
+    pub index: u32,
+    pub generation: u32,
+}
+
+/// What the worker wants done.
+#[derive(Debug)]
+pub enum Output {
+    Transmit {
+        path: Path,
+        bytes: Bytes,
+    },
+    /// A management command or a fatal module error asks the server to stop.
+    Shutdown {
+        code: i32,
+    },
+}
+
+/// Runs futures for the worker, on the worker's own thread.
+pub trait Spawn {
+    /// Runs `future` and hands its result back as `Input::Resume(task, finish)`. Dropping the guard
+    /// drops the future.
+    fn spawn(&self, task: TaskId, future: std::pin::Pin<Box<dyn Future<Output = Finish>>>) -> Box<dyn Any>;
+}
+
+/// A suspended operation.
+pub struct Parked {
+    pub generation: u32,
+    /// `None`: an operation beside a script (`launch`), or a free slot.
+    pub state: Option<Box<MsgState>>,
+    pub since: Instant,
+    pub deadline: Instant,
+    pub what: &'static str,
+    pub detail: Bytes,
+    pub call_id: Bytes,
+    pub loc: script::Loc,
+    /// Return code when the deadline passes.
+    pub on_deadline: i32,
+    /// Waits for a timer: what to do then.
+    pub on_timer: Option<Finish>,
+    pub guard: Option<Box<dyn Any>>,
+    pub live: bool,
+    /// `launch`: the message it was started from and the route to report to.
+    pub report: Option<Report>,
+}
+
+/// Where `launch()` reports.
+pub struct Report {
+    pub state: Box<MsgState>,
+    pub route: Option<RouteId>,
+    pub param: Value,
+}
+
+/// The worker's state that outlives a message.
+pub struct Core {
+    /// Monotonic clock of this step.
+    pub now: Instant,
+    /// Wall clock of this step, microseconds since 1970 (UTC).
+    pub wall_us: u64,
+    pub worker: u16,
+    pub workers: u16,
+    pub shared: Arc<Shared>,
+    pub txns: crate::tm::Engine,
+    pub tasks: Vec<Parked>,
+    pub free_tasks: Vec<u32>,
+    pub timers: Timers,
+    pub outputs: Vec<Output>,
+    pub rng: Rng,
+    pub spawner: Rc<dyn Spawn>,
+    /// Per-worker state of modules, by type.
+    pub local: AHashMap<TypeId, Box<dyn Any>>,
+    pub draining: bool,
+}
+
+/// Seeded generator (xoshiro-like quality is not needed; tags and branches add the worker's secret).
+#[derive(Clone, Debug)]
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        // splitmix64
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    /// 0..n (n > 0)
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+}
+
+/// The one object that script functions get: the message being worked on and the worker.
+pub struct Ctx {
+    pub core: Core,
+    /// The message of the script that runs now.
+    pub state: Box<MsgState>,
+}
+
+impl Ctx {
+    /// Per-worker state of a module, made by `Default`.
+    pub fn local<T: Default + 'static>(&mut self) -> &mut T {
+        self.core
+            .local
+            .entry(TypeId::of::<T>())
+            .or_insert_with(|| Box::<T>::default())
+            .downcast_mut()
+            .expect("keyed by its own type")
+    }
+
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.core.shared
+    }
+
+    /// Queues bytes for the network.
+    pub fn transmit(&mut self, path: Path, bytes: Bytes) {
+        self.core.outputs.push(Output::Transmit { path, bytes });
+    }
+
+    /// Runs a script to its end or first suspension, then `state.after`. The current message is
+    /// put aside meanwhile: scripts nest (branch routes inside `t_relay`).
+    pub fn run(&mut self, state: Box<MsgState>) {
+        let outer = std::mem::replace(&mut self.state, state);
+        let step = crate::worker::machine_run(self);
+        let inner = std::mem::replace(&mut self.state, outer);
+        self.after_step(inner, step);
+    }
+
+    fn after_step(&mut self, mut state: Box<MsgState>, step: script::Step<Box<Suspension>>) {
+        match step {
+            script::Step::Done(end) => match std::mem::replace(&mut state.after, After::Nothing) {
+                After::Nothing => {}
+                After::Request => crate::tm::request_done(self, state, end),
+                After::Then(then) => then(self, state, end),
+            },
+            script::Step::Suspended(operation) => self.park(state, operation),
+            script::Step::OutOfFuel => {
+                crate::error!("core", "script stopped: it ran too long without waiting");
+                let end = End::Exit;
+                match std::mem::replace(&mut state.after, After::Nothing) {
+                    After::Nothing => {}
+                    After::Request => crate::tm::request_done(self, state, end),
+                    After::Then(then) => then(self, state, end),
+                }
+            }
+        }
+    }
+
+    /// A route as a script of its own, over a copy of the current message.
+    pub fn fork_run(&mut self, route: RouteId, kind: RouteKind, params: Vec<Value>, after: After) {
+        let task = Task::with_params(self.core.shared.program(), route, params);
+        let mut state = self.state.fork(kind, task);
+        state.after = after;
+        self.run(state);
+    }
+}

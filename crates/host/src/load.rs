@@ -1,0 +1,477 @@
+//! From a syntax tree to what workers run: core parameters, modules, prepared routes. Every problem
+//! is reported, not only the first.
+
+use crate::ctx::Sip;
+use crate::registrar::{Func, Module, ModuleDef, ParamSet, Since};
+use crate::shared::{Hooks, Listen, Shared};
+use crate::stats::Stats;
+use crate::tran::Tran;
+use crate::var::{Context, Index, Kind, ReadOnly, Var, Variable};
+use ahash::AHashMap;
+use bytes::Bytes;
+use script::ast::{self, Config, Dialect, IndexSpec, RouteKind, VarSpec};
+use script::{CallSite, Diagnostic, Env, Loc, RouteId, Sources, Value};
+use std::any::{Any, TypeId};
+use std::sync::Arc;
+
+pub use crate::globals::{Alias, Globals};
+
+/// Builds the class of one use of a variable.
+pub type ClassBuilder = Arc<dyn Fn(&VarSpec, &mut Loader) -> Result<Kind, Diagnostic> + Send + Sync>;
+/// Builds one use of a transformation.
+pub type TranBuilder = fn(&ast::TranSpec, &mut Loader) -> Result<Tran, Diagnostic>;
+/// Flag names by bit.
+pub type FlagNames = Vec<Bytes>;
+
+/// Names of core variables and how each is prepared.
+#[derive(Default)]
+pub struct VarTable {
+    classes: AHashMap<&'static str, ClassBuilder>,
+}
+
+impl VarTable {
+    /// A class with a name inside or an index.
+    pub fn class(
+        &mut self,
+        name: &'static str,
+        build: impl Fn(&VarSpec, &mut Loader) -> Result<Kind, Diagnostic> + Send + Sync + 'static,
+    ) {
+        self.classes.insert(name, Arc::new(build));
+    }
+    /// A plain read-only variable.
+    pub fn read(&mut self, name: &'static str, read: fn(&mut crate::ctx::Ctx) -> Value) {
+        self.class(name, move |_, _| Ok(Kind::Other(Box::new(ReadOnly(read)))));
+    }
+    /// A variable without name inside.
+    pub fn simple<V: Variable + Clone + 'static>(&mut self, name: &'static str, variable: V) {
+        self.class(name, move |_, _| Ok(Kind::Other(Box::new(variable.clone()))));
+    }
+    pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.classes.keys().copied()
+    }
+}
+
+/// Load-time state; modules and arguments prepare themselves through it.
+pub struct Loader {
+    pub dialect: Dialect,
+    pub globals: Globals,
+    pub diagnostics: Vec<Diagnostic>,
+    pub stats: Stats,
+    vars: VarTable,
+    trans: AHashMap<&'static str, TranBuilder>,
+    locals: AHashMap<Bytes, u16>,
+    routes: Vec<(RouteKind, Option<Bytes>)>,
+    /// Message flags and branch flags share names by declaration order.
+    pub flags: FlagNames,
+    modules: Vec<(&'static str, Box<dyn Module>)>,
+    states: AHashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+    known: &'static [ModuleDef],
+}
+
+impl Loader {
+    /// Slot of a `$var`.
+    pub fn local(&mut self, name: &Bytes) -> u16 {
+        let next = self.locals.len() as u16;
+        *self.locals.entry(name.clone()).or_insert(next)
+    }
+
+    /// Bit of a message flag, by name or (2.1) number; `Err` says what is wrong.
+    pub fn flag(&mut self, name: &[u8], loc: Loc) -> Result<u32, Diagnostic> {
+        if let Some(n) = std::str::from_utf8(name).ok().and_then(|s| s.parse::<u32>().ok()) {
+            if n < 32 {
+                return Ok(1 << n);
+            }
+            return Err(Diagnostic::error(loc, "flags go from 0 to 31"));
+        }
+        let at = match self.flags.iter().position(|f| &f[..] == name) {
+            Some(at) => at,
+            None if self.flags.len() < 32 => {
+                self.flags.push(Bytes::copy_from_slice(name));
+                self.flags.len() - 1
+            }
+            None => return Err(Diagnostic::error(loc, "more than 32 different flags")),
+        };
+        Ok(1 << at)
+    }
+
+    /// A module's state, when it is loaded and its parameters are final.
+    pub fn module<M: Send + Sync + 'static>(&self) -> Option<Arc<M>> {
+        self.states.get(&TypeId::of::<M>()).cloned().and_then(|m| m.downcast().ok())
+    }
+
+    pub fn is_loaded(&self, module: &str) -> bool {
+        self.modules.iter().any(|(n, _)| *n == module)
+    }
+
+    /// A route of a kind (as u8 of `RouteKind`), by name.
+    pub fn route_named(&self, kind: u8, name: &[u8], loc: Loc) -> Result<RouteId, Diagnostic> {
+        let found = self.routes.iter().position(|(k, n)| *k as u8 == kind && n.as_deref() == Some(name));
+        found.map(|i| RouteId(i as u16)).ok_or_else(|| {
+            let name = String::from_utf8_lossy(name);
+            let names =
+                self.routes.iter().filter(|(k, _)| *k as u8 == kind).filter_map(|(_, n)| n.as_deref());
+            let names: Vec<String> = names.map(|n| String::from_utf8_lossy(n).into_owned()).collect();
+            let error = Diagnostic::error(loc, format!("there is no such route: {name}"));
+            match nearest(&name, names.iter().map(String::as_str)) {
+                Some(near) => error.hint(format!("did you mean `{near}`?")),
+                None => error,
+            }
+        })
+    }
+
+    /// Prepares a variable for reading.
+    pub fn var(&mut self, spec: &VarSpec) -> Result<Var, Diagnostic> {
+        let kind = self.kind(spec)?;
+        let index = match &spec.index {
+            None => Index::None,
+            Some(IndexSpec::Int(n)) => Index::Int(*n),
+            Some(IndexSpec::All) => Index::All,
+            Some(IndexSpec::Var(v)) => Index::Var(Box::new(self.var(v)?)),
+        };
+        let context = match spec.context.as_deref() {
+            None => Context::Current,
+            Some(b"request") => Context::Request,
+            Some(b"reply") => Context::Reply,
+            Some(other) => {
+                let text = format!("unknown context <{}>", String::from_utf8_lossy(other));
+                return Err(Diagnostic::error(spec.loc, text).hint("contexts are <request> and <reply>"));
+            }
+        };
+        let mut trans = Vec::with_capacity(spec.transformations.len());
+        for tran in &spec.transformations {
+            trans.push(match self.trans.get(&*String::from_utf8_lossy(&tran.class)).copied() {
+                Some(build) => build(tran, self)?,
+                None => crate::tran::prepare(tran, self)?,
+            });
+        }
+        let mut text = spec.name.to_vec();
+        if let Some(inner) = &spec.inner {
+            text.push(b'(');
+            text.extend_from_slice(inner);
+            text.push(b')');
+        }
+        text.insert(0, b'$');
+        Ok(Var { kind, index, context, trans: trans.into(), text: text.into() })
+    }
+
+    /// Prepares a variable that will be assigned.
+    pub fn target_var(&mut self, spec: &VarSpec) -> Result<Var, Diagnostic> {
+        let var = self.var(spec)?;
+        if var.writable() {
+            return Ok(var);
+        }
+        Err(Diagnostic::error(spec.loc, format!("{} cannot be assigned", String::from_utf8_lossy(&var.text))))
+    }
+
+    fn kind(&mut self, spec: &VarSpec) -> Result<Kind, Diagnostic> {
+        let name = String::from_utf8_lossy(&spec.name).into_owned();
+        let modules = std::mem::take(&mut self.modules);
+        let found = modules.iter().find_map(|(_, m)| m.variable(spec, self));
+        self.modules = modules;
+        if let Some(found) = found {
+            return found;
+        }
+        if let Some(build) = self.vars.classes.get(&*name).cloned() {
+            return build(spec, self);
+        }
+        let error = Diagnostic::error(spec.loc, format!("unknown variable ${name}"));
+        let mut names: Vec<&str> = self.vars.names().collect();
+        names.sort_unstable();
+        Err(match nearest(&name, names.into_iter()) {
+            Some(near) => error.hint(format!("did you mean ${near}?")),
+            None => error,
+        })
+    }
+
+    fn function(&mut self, site: &CallSite<'_>) -> Result<Func, Diagnostic> {
+        let name = String::from_utf8_lossy(site.name).into_owned();
+        let modules = std::mem::take(&mut self.modules);
+        let result = self.find_function(&modules, &name, site);
+        self.modules = modules;
+        result
+    }
+
+    fn find_function(
+        &mut self,
+        modules: &[(&'static str, Box<dyn Module>)],
+        name: &str,
+        site: &CallSite<'_>,
+    ) -> Result<Func, Diagnostic> {
+        let mine = |since: Since| match since {
+            Since::Both => 1,
+            Since::V21 => {
+                if self.dialect == Dialect::V21 {
+                    0
+                } else {
+                    2
+                }
+            }
+            Since::V4 => {
+                if self.dialect == Dialect::V4 {
+                    0
+                } else {
+                    2
+                }
+            }
+        };
+        let mut candidates = Vec::new();
+        for (_, module) in modules {
+            for (i, info) in module.functions().into_iter().enumerate() {
+                if info.name == name {
+                    candidates.push((mine(info.since), module, i, info));
+                }
+            }
+        }
+        candidates.sort_by_key(|c| c.0);
+        let Some(first) = candidates.first() else { return Err(self.unknown_function(modules, name, site)) };
+        if !candidates.iter().any(|c| c.3.routes.has(site.route)) {
+            return Err(Diagnostic::error(
+                site.loc,
+                format!("{}() cannot be used in this kind of route", first.3.name),
+            ));
+        }
+        // An argument list of one empty argument is no argument.
+        let args = match site.args {
+            [one] if matches!(one.kind, ast::ArgKind::Empty) => &[],
+            args => args,
+        };
+        let mut problem = None;
+        for (_, module, i, info) in &candidates {
+            let (fewest, most) = info.arity;
+            if args.len() < fewest || args.len() > most {
+                let takes = if fewest == most { format!("{fewest}") } else { format!("{fewest} to {most}") };
+                problem.get_or_insert_with(|| {
+                    Diagnostic::error(
+                        site.loc,
+                        format!("{name}() takes {takes} parameters, here are {}", args.len()),
+                    )
+                });
+                continue;
+            }
+            match module.prepare(*i, args, site.loc, self) {
+                Ok(func) => return Ok(func),
+                Err(error) => problem = Some(error),
+            }
+        }
+        Err(problem.expect("a candidate failed"))
+    }
+
+    fn unknown_function(
+        &self,
+        modules: &[(&'static str, Box<dyn Module>)],
+        name: &str,
+        site: &CallSite<'_>,
+    ) -> Diagnostic {
+        let error = Diagnostic::error(site.loc, format!("unknown function {name}()"));
+        for def in self.known {
+            if modules.iter().any(|(n, _)| *n == def.name) {
+                continue;
+            }
+            if (def.make)().functions().iter().any(|f| f.name == name) {
+                return error.hint(format!("module {} has it: loadmodule \"{}.so\"", def.name, def.name));
+            }
+        }
+        let names: Vec<&'static str> =
+            modules.iter().flat_map(|(_, m)| m.functions()).map(|f| f.name).collect();
+        match nearest(name, names.into_iter()) {
+            Some(near) => error.hint(format!("did you mean {near}()?")),
+            None => error,
+        }
+    }
+
+    fn load_modules(&mut self, config: &Config) {
+        for load in &config.modules {
+            let name = String::from_utf8_lossy(&load.name).into_owned();
+            if self.is_loaded(&name) {
+                continue;
+            }
+            match self.known.iter().find(|m| m.name == name) {
+                Some(def) => self.modules.push((def.name, (def.make)())),
+                None => {
+                    let names: Vec<&str> =
+                        self.known.iter().map(|m| m.name).filter(|n| *n != "core").collect();
+                    let hint = match nearest(&name, names.iter().copied()) {
+                        Some(near) => format!("did you mean {near}? Modules here: {}", names.join(", ")),
+                        None => format!("modules here: {}", names.join(", ")),
+                    };
+                    self.diagnostics.push(
+                        Diagnostic::error(load.loc, format!("module {name} does not exist in Fermata yet"))
+                            .hint(hint),
+                    );
+                }
+            }
+        }
+        for param in &config.params {
+            self.set_param(param);
+        }
+        let mut modules = std::mem::take(&mut self.modules);
+        for (name, module) in &mut modules {
+            let loc =
+                config.modules.iter().find(|m| m.name == name.as_bytes()).map_or(Loc::default(), |m| m.loc);
+            if let Err(error) = module.init(self) {
+                self.diagnostics.push(Diagnostic::error(loc, format!("module {name}: {error}")));
+            }
+            let (id, state) = module.seal();
+            self.states.insert(id, state);
+            self.trans.extend(module.transformations());
+        }
+        let names: Vec<&str> = modules.iter().map(|(n, _)| *n).collect();
+        for (name, module) in &modules {
+            let loc =
+                config.modules.iter().find(|m| m.name == name.as_bytes()).map_or(Loc::default(), |m| m.loc);
+            for need in module.needs() {
+                if !names.contains(need) {
+                    let error = Diagnostic::error(loc, format!("module {name} needs module {need}"));
+                    self.diagnostics.push(error.hint(format!("loadmodule \"{need}.so\"")));
+                }
+            }
+        }
+        self.modules = modules;
+    }
+
+    fn set_param(&mut self, param: &ast::ModParam) {
+        let module = String::from_utf8_lossy(&param.module).into_owned();
+        let name = String::from_utf8_lossy(&param.name).into_owned();
+        let Some((_, loaded)) = self.modules.iter_mut().find(|(n, _)| *n == module) else {
+            if self.known.iter().any(|m| m.name == module) {
+                let error = Diagnostic::error(
+                    param.loc,
+                    format!("modparam for module {module}, which is not loaded"),
+                );
+                self.diagnostics.push(error.hint(format!("loadmodule \"{module}.so\" above it")));
+            }
+            // A module that does not exist was reported at its loadmodule, or is not used.
+            else {
+                self.diagnostics.push(Diagnostic::error(
+                    param.loc,
+                    format!("modparam for module {module}, which is not loaded"),
+                ));
+            }
+            return;
+        };
+        match loaded.set_param(&name, &param.value) {
+            Ok(ParamSet::Set) => {}
+            Ok(ParamSet::Ignored(why)) => {
+                self.diagnostics.push(Diagnostic::warning(
+                    param.loc,
+                    format!("{module}: {name} has no effect here: {why}"),
+                ));
+            }
+            Err(error) => {
+                let mut diagnostic = Diagnostic::error(param.loc, format!("{module}: {error}"));
+                let names = loaded.param_names();
+                if !names.contains(&name.as_str()) {
+                    if let Some(near) = nearest(&name, names.into_iter()) {
+                        diagnostic = diagnostic.hint(format!("did you mean `{near}`?"));
+                    }
+                }
+                self.diagnostics.push(diagnostic);
+            }
+        }
+    }
+}
+
+impl Env<Sip> for Loader {
+    fn variable(&mut self, spec: &VarSpec) -> Result<Var, Diagnostic> {
+        self.var(spec)
+    }
+    fn target(&mut self, spec: &VarSpec) -> Result<Var, Diagnostic> {
+        self.target_var(spec)
+    }
+    fn function(&mut self, site: &CallSite<'_>) -> Result<Func, Diagnostic> {
+        Loader::function(self, site)
+    }
+    fn word(&mut self, word: &[u8], loc: Loc) -> Result<Var, Diagnostic> {
+        crate::vars::word::prepare(word, loc, self)
+    }
+    fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+}
+
+/// The nearest of `names`, when it is near enough to be a slip.
+pub fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = (name.len() / 3).clamp(1, 3);
+    names.map(|n| (distance(name, n), n)).filter(|(d, _)| *d <= limit).min_by_key(|(d, _)| *d).map(|(_, n)| n)
+}
+
+/// Edits between two words (insert, delete, replace).
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(!x.eq_ignore_ascii_case(y));
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// Checks and prepares a configuration. `core` is always loaded. Problems: the list holds at least
+/// one error; warnings alone come with `Shared::warnings`.
+pub fn load(
+    config: &Config,
+    sources: Sources,
+    known: &'static [ModuleDef],
+    wall_ms: u64,
+) -> Result<Shared, (Sources, Vec<Diagnostic>)> {
+    let mut vars = VarTable::default();
+    crate::vars::register(&mut vars);
+    let mut loader = Loader {
+        dialect: config.dialect,
+        globals: Globals::default(),
+        diagnostics: Vec::new(),
+        stats: Stats::default(),
+        vars,
+        trans: AHashMap::new(),
+        locals: AHashMap::new(),
+        routes: config.routes.iter().map(|r| (r.kind, r.name.clone())).collect(),
+        flags: Vec::new(),
+        modules: Vec::new(),
+        states: AHashMap::new(),
+        known,
+    };
+    if let Some(core) = known.iter().find(|m| m.name == "core") {
+        loader.modules.push((core.name, (core.make)()));
+    }
+    loader.globals = Globals::read(config, &mut loader.diagnostics);
+    loader.load_modules(config);
+    let (program, problems) = script::compile(config, &mut loader);
+    loader.diagnostics.extend(problems);
+    let sockets: Vec<Listen> = loader.globals.sockets.clone();
+    if loader.diagnostics.iter().any(|d| d.severity == script::Severity::Error) {
+        return Err((sources, loader.diagnostics));
+    }
+    let mut hooks = Hooks::default();
+    let mut commands = Vec::new();
+    for (name, module) in &loader.modules {
+        module.hooks(&mut hooks, &loader.stats);
+        commands.extend(module.commands(name));
+    }
+    let event_routes = config.routes.iter().enumerate().filter(|(_, r)| r.kind == RouteKind::Event);
+    let event_routes = event_routes
+        .filter_map(|(i, r)| {
+            Some((String::from_utf8_lossy(r.name.as_deref()?).into_owned(), RouteId(i as u16)))
+        })
+        .collect();
+    Ok(Shared {
+        program: parking_lot::RwLock::new(Arc::new(program)),
+        sources,
+        sockets,
+        globals: loader.globals,
+        stats: loader.stats,
+        commands,
+        hooks,
+        modules: loader.states,
+        module_names: loader.modules.iter().map(|(n, _)| *n).collect(),
+        flag_names: parking_lot::RwLock::new(loader.flags),
+        started_ms: wall_ms,
+        warnings: loader.diagnostics,
+        dialect: config.dialect,
+        event_routes,
+    })
+}

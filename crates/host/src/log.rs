@@ -1,0 +1,95 @@
+//! Log levels and the one sink. The server decides where lines go; nothing here blocks.
+
+use std::fmt::Arguments;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI8, Ordering};
+
+/// Levels of the reference, `log_level` -3..=4.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(i8)]
+pub enum Level {
+    Alert = -3,
+    Critical = -2,
+    Error = -1,
+    Warning = 1,
+    Notice = 2,
+    Info = 3,
+    Debug = 4,
+}
+
+impl Level {
+    /// "ERROR", as it stands in log lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Alert => "ALERT",
+            Level::Critical => "CRITICAL",
+            Level::Error => "ERROR",
+            Level::Warning => "WARNING",
+            Level::Notice => "NOTICE",
+            Level::Info => "INFO",
+            Level::Debug => "DBG",
+        }
+    }
+
+    /// The level of a number a script wrote; out of range goes to the nearest.
+    pub fn from_number(n: i64) -> Level {
+        match n {
+            i64::MIN..=-3 => Level::Alert,
+            -2 => Level::Critical,
+            -1 | 0 => Level::Error,
+            1 => Level::Warning,
+            2 => Level::Notice,
+            3 => Level::Info,
+            _ => Level::Debug,
+        }
+    }
+}
+
+/// Receives (level, who, text): who is the module ("core", "tm") or empty for `xlog` output.
+pub type Sink = Box<dyn Fn(Level, &str, &str) + Send + Sync>;
+
+static SINK: OnceLock<Sink> = OnceLock::new();
+static LEVEL: AtomicI8 = AtomicI8::new(Level::Notice as i8);
+
+/// Sets where log lines go. The first call wins.
+pub fn set_sink(sink: Sink) {
+    let _ = SINK.set(sink);
+}
+
+pub fn set_level(level: i8) {
+    LEVEL.store(level, Ordering::Relaxed);
+}
+
+pub fn level() -> i8 {
+    LEVEL.load(Ordering::Relaxed)
+}
+
+pub fn enabled(level: Level) -> bool {
+    level as i8 <= LEVEL.load(Ordering::Relaxed)
+}
+
+/// Writes one line when `level` is enabled.
+pub fn write(level: Level, who: &str, text: Arguments<'_>) {
+    if enabled(level) {
+        emit(level, who, &text.to_string());
+    }
+}
+
+/// Writes without looking at the level (xlog has its own).
+pub fn emit(level: Level, who: &str, text: &str) {
+    match SINK.get() {
+        Some(sink) => sink(level, who, text),
+        None => eprintln!("{}:{who}: {}", level.name(), text.trim_end()),
+    }
+}
+
+#[macro_export]
+macro_rules! error { ($who:expr, $($t:tt)*) => { $crate::log::write($crate::log::Level::Error, $who, format_args!($($t)*)) } }
+#[macro_export]
+macro_rules! warn { ($who:expr, $($t:tt)*) => { $crate::log::write($crate::log::Level::Warning, $who, format_args!($($t)*)) } }
+#[macro_export]
+macro_rules! notice { ($who:expr, $($t:tt)*) => { $crate::log::write($crate::log::Level::Notice, $who, format_args!($($t)*)) } }
+#[macro_export]
+macro_rules! info { ($who:expr, $($t:tt)*) => { $crate::log::write($crate::log::Level::Info, $who, format_args!($($t)*)) } }
+#[macro_export]
+macro_rules! debug { ($who:expr, $($t:tt)*) => { $crate::log::write($crate::log::Level::Debug, $who, format_args!($($t)*)) } }

@@ -1,0 +1,464 @@
+//! How a module names what it offers: parameters, script functions, variables, management commands,
+//! statistics, hooks. One `register` function a module; the lists feed the loader, the checks and
+//! the reference manual.
+
+use crate::arg::Arg;
+use crate::call::{Call, Outcome};
+use crate::ctx::Ctx;
+use crate::load::Loader;
+use crate::mi::{MiCommand, MiParams, MiResult, MiScope};
+use crate::shared::{Hooks, Shared};
+use crate::stats::Stats;
+use crate::var::{At, Kind, Variable};
+use script::ast::{self, ParamValue, RouteKind, VarSpec};
+use script::{Diagnostic, Loc, Value};
+use std::any::{Any, TypeId};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// The kinds of routes a function may stand in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Routes(pub u16);
+
+impl Routes {
+    pub const ALL: Routes = Routes(u16::MAX);
+    pub const REQUEST: Routes = Routes(1 << RouteKind::Request as u8);
+    pub const BRANCH: Routes = Routes(1 << RouteKind::Branch as u8);
+    pub const FAILURE: Routes = Routes(1 << RouteKind::Failure as u8);
+    pub const ON_REPLY: Routes = Routes(1 << RouteKind::OnReply as u8);
+    pub const LOCAL: Routes = Routes(1 << RouteKind::Local as u8);
+    pub const ERROR: Routes = Routes(1 << RouteKind::Error as u8);
+    pub const STARTUP: Routes = Routes(1 << RouteKind::Startup as u8);
+    pub const TIMER: Routes = Routes(1 << RouteKind::Timer as u8);
+    pub const EVENT: Routes = Routes(1 << RouteKind::Event as u8);
+
+    pub const fn and(self, other: Routes) -> Routes {
+        Routes(self.0 | other.0)
+    }
+    pub fn has(self, kind: RouteKind) -> bool {
+        self.0 & kind.bit() != 0
+    }
+}
+
+/// A prepared function call: evaluates its arguments and runs.
+pub struct Func {
+    pub name: &'static str,
+    pub loc: Loc,
+    run: Box<dyn Fn(&mut Ctx) -> Outcome + Send + Sync>,
+}
+
+impl Func {
+    pub fn new(
+        name: &'static str,
+        loc: Loc,
+        run: impl Fn(&mut Ctx) -> Outcome + Send + Sync + 'static,
+    ) -> Func {
+        Func { name, loc, run: Box::new(run) }
+    }
+    pub fn call(&self, ctx: &mut Ctx) -> Outcome {
+        (self.run)(ctx)
+    }
+}
+
+impl fmt::Debug for Func {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// What a script function's Rust signature may be: `fn(&mut Call<M>, A, B, ...) -> impl Into<Outcome>`.
+pub trait Function<M, Args>: Copy + Send + Sync + 'static {
+    /// (fewest, most) arguments.
+    fn arity() -> (usize, usize);
+    fn prepare(
+        self,
+        name: &'static str,
+        args: &[ast::Arg],
+        loc: Loc,
+        loader: &mut Loader,
+        module: &Arc<M>,
+    ) -> Result<Func, Diagnostic>;
+}
+
+macro_rules! functions {
+    ($($a:ident $p:ident $i:tt),*) => {
+        impl<M: Send + Sync + 'static, R: Into<Outcome>, F, $($a: Arg<M> + 'static),*> Function<M, (R, $($a,)*)> for F
+        where F: Fn(&mut Call<'_, M>, $($a),*) -> R + Copy + Send + Sync + 'static {
+            #[allow(unused_mut)]
+            fn arity() -> (usize, usize) {
+                let flags: &[bool] = &[$($a::OPTIONAL),*];
+                let needed = flags.iter().rposition(|optional| !optional).map_or(0, |i| i + 1);
+                (needed, flags.len())
+            }
+            #[allow(unused_variables)]
+            fn prepare(self, name: &'static str, args: &[ast::Arg], loc: Loc, loader: &mut Loader, module: &Arc<M>) -> Result<Func, Diagnostic> {
+                $(let $p = <$a as Arg<M>>::prepare(args.get($i), loc, loader, module)?;)*
+                let module = module.clone();
+                Ok(Func::new(name, loc, move |ctx| {
+                    #[allow(unused_mut)]
+                    let mut call = Call { ctx, module: &module };
+                    $(let $p = match <$a as Arg<M>>::eval(&$p, &mut call) { Ok(value) => value, Err(rc) => return Outcome::Done(rc) };)*
+                    self(&mut call, $($p),*).into()
+                }))
+            }
+        }
+    };
+}
+functions!();
+functions!(A a 0);
+functions!(A a 0, B b 1);
+functions!(A a 0, B b 1, C c 2);
+functions!(A a 0, B b 1, C c 2, D d 3);
+functions!(A a 0, B b 1, C c 2, D d 3, E e 4);
+functions!(A a 0, B b 1, C c 2, D d 3, E e 4, G g 5);
+functions!(A a 0, B b 1, C c 2, D d 3, E e 4, G g 5, H h 6);
+functions!(A a 0, B b 1, C c 2, D d 3, E e 4, G g 5, H h 6, I i 7);
+functions!(A a 0, B b 1, C c 2, D d 3, E e 4, G g 5, H h 6, I i 7, J j 8);
+functions!(A a 0, B b 1, C c 2, D d 3, E e 4, G g 5, H h 6, I i 7, J j 8, K k 9);
+
+type Prepare<M> =
+    Box<dyn Fn(&[ast::Arg], Loc, &mut Loader, &Arc<M>) -> Result<Func, Diagnostic> + Send + Sync>;
+
+/// Which dialects know a function (a file of one may use words of the other: the own one is tried first).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Since {
+    Both,
+    /// Only 2.1 wrote it so.
+    V21,
+    /// Only 3.x/4.x.
+    V4,
+}
+
+struct FunctionDef<M> {
+    name: &'static str,
+    routes: Routes,
+    since: Since,
+    arity: (usize, usize),
+    prepare: Prepare<M>,
+}
+
+/// How `modparam` sets a parameter. The error is what follows "modparam: ".
+pub enum ParamFn<M> {
+    Int(fn(&mut M, i64) -> Result<(), String>),
+    Text(fn(&mut M, &str) -> Result<(), String>),
+    Any(fn(&mut M, &ParamValue) -> Result<(), String>),
+    /// Accepted; has no effect here, for this reason. Named once when a configuration uses it.
+    Ignored(&'static str),
+}
+
+type BuildVar<M> = Box<dyn Fn(&VarSpec, &mut Loader, &Arc<M>) -> Result<Kind, Diagnostic> + Send + Sync>;
+
+/// Collects what a module offers. `M` is its state: `Default` before parameters, shared by all workers after.
+pub struct Registrar<M> {
+    params: BTreeMap<&'static str, ParamFn<M>>,
+    functions: Vec<FunctionDef<M>>,
+    variables: Vec<(&'static str, BuildVar<M>)>,
+    commands: Vec<(&'static str, &'static str, MiScope, fn(&mut Call<'_, M>, &MiParams) -> MiResult)>,
+    transformations: Vec<(&'static str, crate::load::TranBuilder)>,
+    needs: Vec<&'static str>,
+    init: Option<fn(&mut M, &mut Loader) -> Result<(), String>>,
+    ready: Option<fn(&Arc<M>, &mut Hooks, &Stats)>,
+    start: Option<fn(&mut Call<'_, M>)>,
+    stop: Option<fn(&mut Call<'_, M>)>,
+    timers: Vec<(u64, fn(&mut Call<'_, M>))>,
+}
+
+impl<M: Default + Send + Sync + 'static> Registrar<M> {
+    pub fn param_int(&mut self, name: &'static str, set: fn(&mut M, i64) -> Result<(), String>) {
+        self.params.insert(name, ParamFn::Int(set));
+    }
+    pub fn param_text(&mut self, name: &'static str, set: fn(&mut M, &str) -> Result<(), String>) {
+        self.params.insert(name, ParamFn::Text(set));
+    }
+    pub fn param(&mut self, name: &'static str, set: ParamFn<M>) {
+        self.params.insert(name, set);
+    }
+    /// Parameters that are accepted without effect.
+    pub fn ignored(&mut self, names: &[&'static str], why: &'static str) {
+        for name in names {
+            self.params.insert(name, ParamFn::Ignored(why));
+        }
+    }
+
+    /// A script function. The Rust signature is the script signature.
+    pub fn function<Args, F: Function<M, Args>>(&mut self, name: &'static str, routes: Routes, f: F) {
+        self.function_of(Since::Both, name, routes, f);
+    }
+
+    /// The same name may have a form for each dialect.
+    pub fn function_of<Args, F: Function<M, Args>>(
+        &mut self,
+        since: Since,
+        name: &'static str,
+        routes: Routes,
+        f: F,
+    ) {
+        let prepare: Prepare<M> =
+            Box::new(move |args, loc, loader, module| f.prepare(name, args, loc, loader, module));
+        self.functions.push(FunctionDef { name, routes, since, arity: F::arity(), prepare });
+    }
+
+    /// A variable class with a name inside or an index: `build` prepares each use.
+    pub fn variable_class(
+        &mut self,
+        name: &'static str,
+        build: impl Fn(&VarSpec, &mut Loader, &Arc<M>) -> Result<Kind, Diagnostic> + Send + Sync + 'static,
+    ) {
+        self.variables.push((name, Box::new(build)));
+    }
+
+    /// A read-only variable.
+    pub fn variable(&mut self, name: &'static str, read: fn(&mut Call<'_, M>) -> Value) {
+        struct Read<M>(fn(&mut Call<'_, M>) -> Value, Arc<M>);
+        impl<M: Send + Sync + 'static> Variable for Read<M> {
+            fn get(&self, ctx: &mut Ctx, _: At) -> Value {
+                (self.0)(&mut Call { ctx, module: &self.1 })
+            }
+        }
+        self.variable_class(name, move |_, _, module| Ok(Kind::Other(Box::new(Read(read, module.clone())))));
+    }
+
+    /// A transformation class `{name.…}` of this module.
+    pub fn transformation(&mut self, class: &'static str, build: crate::load::TranBuilder) {
+        self.transformations.push((class, build));
+    }
+
+    /// A management command on what workers share.
+    pub fn command(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        run: fn(&mut Call<'_, M>, &MiParams) -> MiResult,
+    ) {
+        self.commands.push((name, help, MiScope::One, run));
+    }
+
+    /// A management command that asks every worker; `join` puts the answers together.
+    pub fn command_each(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        join: fn(Vec<serde_json::Value>) -> serde_json::Value,
+        run: fn(&mut Call<'_, M>, &MiParams) -> MiResult,
+    ) {
+        self.commands.push((name, help, MiScope::Each(join), run));
+    }
+
+    /// Modules that must be loaded too.
+    pub fn needs(&mut self, modules: &[&'static str]) {
+        self.needs.extend(modules);
+    }
+    /// After all parameters, before routes are compiled.
+    pub fn init(&mut self, init: fn(&mut M, &mut Loader) -> Result<(), String>) {
+        self.init = Some(init);
+    }
+    /// Once, when the state is final: hooks and computed statistics.
+    pub fn ready(&mut self, ready: fn(&Arc<M>, &mut Hooks, &Stats)) {
+        self.ready = Some(ready);
+    }
+    /// On every worker when it starts.
+    pub fn start(&mut self, start: fn(&mut Call<'_, M>)) {
+        self.start = Some(start);
+    }
+    /// On worker 0 when the server ends.
+    pub fn stop(&mut self, stop: fn(&mut Call<'_, M>)) {
+        self.stop = Some(stop);
+    }
+    /// Every `ms` milliseconds on worker 0.
+    pub fn timer(&mut self, ms: u64, run: fn(&mut Call<'_, M>)) {
+        self.timers.push((ms, run));
+    }
+
+    fn new() -> Registrar<M> {
+        Registrar {
+            params: BTreeMap::new(),
+            functions: Vec::new(),
+            variables: Vec::new(),
+            commands: Vec::new(),
+            transformations: Vec::new(),
+            needs: Vec::new(),
+            init: None,
+            ready: None,
+            start: None,
+            stop: None,
+            timers: Vec::new(),
+        }
+    }
+}
+
+/// One entry of `modules! { ... }`.
+#[derive(Clone, Copy)]
+pub struct ModuleDef {
+    pub name: &'static str,
+    pub make: fn() -> Box<dyn Module>,
+}
+
+/// Makes the loader's view of a module from its `register`.
+pub fn module<M: Default + Send + Sync + 'static>(register: fn(&mut Registrar<M>)) -> Box<dyn Module> {
+    let mut registrar = Registrar::<M>::new();
+    register(&mut registrar);
+    Box::new(Loaded { registrar, state: Some(M::default()), shared: None })
+}
+
+/// What a `modparam` did.
+pub enum ParamSet {
+    Set,
+    Ignored(&'static str),
+}
+
+/// A function as the loader, the manual and completions see it.
+pub struct FunctionInfo {
+    pub name: &'static str,
+    pub routes: Routes,
+    pub since: Since,
+    pub arity: (usize, usize),
+}
+
+/// A loaded module with its type erased.
+pub trait Module {
+    fn set_param(&mut self, name: &str, value: &ParamValue) -> Result<ParamSet, String>;
+    fn param_names(&self) -> Vec<&'static str>;
+    fn needs(&self) -> &[&'static str];
+    fn init(&mut self, loader: &mut Loader) -> Result<(), String>;
+    /// Parameters are final from here on.
+    fn seal(&mut self) -> (TypeId, Arc<dyn Any + Send + Sync>);
+    fn functions(&self) -> Vec<FunctionInfo>;
+    /// Prepares a call of the i-th function.
+    fn prepare(
+        &self,
+        index: usize,
+        args: &[ast::Arg],
+        loc: Loc,
+        loader: &mut Loader,
+    ) -> Result<Func, Diagnostic>;
+    fn variable_names(&self) -> Vec<&'static str>;
+    fn variable(&self, spec: &VarSpec, loader: &mut Loader) -> Option<Result<Kind, Diagnostic>>;
+    fn transformations(&self) -> Vec<(&'static str, crate::load::TranBuilder)>;
+    fn commands(&self, module: &'static str) -> Vec<MiCommand>;
+    fn hooks(&self, hooks: &mut Hooks, stats: &Stats);
+}
+
+struct Loaded<M> {
+    registrar: Registrar<M>,
+    state: Option<M>,
+    shared: Option<Arc<M>>,
+}
+
+impl<M: Default + Send + Sync + 'static> Loaded<M> {
+    fn sealed(&self) -> &Arc<M> {
+        self.shared.as_ref().expect("sealed before routes are compiled")
+    }
+}
+
+impl<M: Default + Send + Sync + 'static> Module for Loaded<M> {
+    fn set_param(&mut self, name: &str, value: &ParamValue) -> Result<ParamSet, String> {
+        let Some(set) = self.registrar.params.get(name) else { return Err(format!("no parameter `{name}`")) };
+        let state = self.state.as_mut().ok_or("too late")?;
+        match (set, value) {
+            (ParamFn::Int(f), ParamValue::Int(n)) => f(state, *n)?,
+            (ParamFn::Int(f), ParamValue::Text(t)) => {
+                let n = crate::arg::parse_int(t).ok_or_else(|| format!("`{name}` takes an integer"))?;
+                f(state, n)?;
+            }
+            (ParamFn::Text(f), ParamValue::Text(t)) => f(state, &String::from_utf8_lossy(t))?,
+            (ParamFn::Text(_), ParamValue::Int(_)) => return Err(format!("`{name}` takes a string")),
+            (ParamFn::Any(f), value) => f(state, value)?,
+            (ParamFn::Ignored(why), _) => return Ok(ParamSet::Ignored(why)),
+        }
+        Ok(ParamSet::Set)
+    }
+
+    fn param_names(&self) -> Vec<&'static str> {
+        self.registrar.params.keys().copied().collect()
+    }
+
+    fn needs(&self) -> &[&'static str] {
+        &self.registrar.needs
+    }
+
+    fn init(&mut self, loader: &mut Loader) -> Result<(), String> {
+        match (self.registrar.init, self.state.as_mut()) {
+            (Some(init), Some(state)) => init(state, loader),
+            _ => Ok(()),
+        }
+    }
+
+    fn seal(&mut self) -> (TypeId, Arc<dyn Any + Send + Sync>) {
+        let shared = Arc::new(self.state.take().unwrap_or_default());
+        self.shared = Some(shared.clone());
+        (TypeId::of::<M>(), shared)
+    }
+
+    fn functions(&self) -> Vec<FunctionInfo> {
+        let info = |f: &FunctionDef<M>| FunctionInfo {
+            name: f.name,
+            routes: f.routes,
+            since: f.since,
+            arity: f.arity,
+        };
+        self.registrar.functions.iter().map(info).collect()
+    }
+
+    fn prepare(
+        &self,
+        index: usize,
+        args: &[ast::Arg],
+        loc: Loc,
+        loader: &mut Loader,
+    ) -> Result<Func, Diagnostic> {
+        (self.registrar.functions[index].prepare)(args, loc, loader, self.sealed())
+    }
+
+    fn variable_names(&self) -> Vec<&'static str> {
+        self.registrar.variables.iter().map(|(n, _)| *n).collect()
+    }
+
+    fn variable(&self, spec: &VarSpec, loader: &mut Loader) -> Option<Result<Kind, Diagnostic>> {
+        let (_, build) = self.registrar.variables.iter().find(|(n, _)| n.as_bytes() == &spec.name[..])?;
+        Some(build(spec, loader, self.sealed()))
+    }
+
+    fn transformations(&self) -> Vec<(&'static str, crate::load::TranBuilder)> {
+        self.registrar.transformations.clone()
+    }
+
+    fn commands(&self, module: &'static str) -> Vec<MiCommand> {
+        let state = self.sealed();
+        let command = |(name, help, scope, run): &(
+            &'static str,
+            &'static str,
+            MiScope,
+            fn(&mut Call<'_, M>, &MiParams) -> MiResult,
+        )| {
+            let (state, run) = (state.clone(), *run);
+            MiCommand {
+                name,
+                module,
+                help,
+                scope: *scope,
+                run: Arc::new(move |ctx, params| run(&mut Call { ctx, module: &state }, params)),
+            }
+        };
+        self.registrar.commands.iter().map(command).collect()
+    }
+
+    fn hooks(&self, hooks: &mut Hooks, stats: &Stats) {
+        let state = self.sealed();
+        let bind = |run: fn(&mut Call<'_, M>)| -> crate::shared::Hook {
+            let state = state.clone();
+            Arc::new(move |ctx: &mut Ctx| run(&mut Call { ctx, module: &state }))
+        };
+        if let Some(ready) = self.registrar.ready {
+            ready(state, hooks, stats);
+        }
+        hooks.start.extend(self.registrar.start.map(bind));
+        hooks.stop.extend(self.registrar.stop.map(bind));
+        hooks.timers.extend(self.registrar.timers.iter().map(|(ms, run)| (*ms, bind(*run))));
+    }
+}
+
+/// Shared state lookup by functions of other modules.
+pub fn state_of<M: Send + Sync + 'static>(shared: &Shared) -> Option<Arc<M>> {
+    shared.module::<M>()
+}

@@ -1,0 +1,108 @@
+//! What all workers share: the loaded configuration. Immutable after load, except where it says so.
+
+use crate::Program;
+use crate::ctx::Ctx;
+use crate::load::Globals;
+use crate::mi::MiCommand;
+use crate::stats::Stats;
+use ahash::AHashMap;
+use parking_lot::RwLock;
+use script::{Diagnostic, Sources};
+use sip::{SocketNames, Transport};
+use std::any::{Any, TypeId};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// A listening socket (`socket=` / `listen=`).
+#[derive(Clone, Debug)]
+pub struct Listen {
+    pub transport: Transport,
+    pub addr: SocketAddr,
+    /// As printed into messages: the advertised name if there is one.
+    pub names: SocketNames,
+    /// True when `names` is not the bound address.
+    pub advertised: bool,
+    pub tag: Option<String>,
+    /// As written, for lists.
+    pub text: String,
+}
+
+pub type Hook = Arc<dyn Fn(&mut Ctx) + Send + Sync>;
+
+/// Places where modules join in.
+#[derive(Default)]
+pub struct Hooks {
+    /// Each worker, when it starts.
+    pub start: Vec<Hook>,
+    /// (milliseconds, what): periodically on worker 0.
+    pub timers: Vec<(u64, Hook)>,
+    /// The same on every worker.
+    pub worker_timers: Vec<(u64, Hook)>,
+    /// Before the main route, with the message in `ctx.state`.
+    pub request_in: Vec<Hook>,
+    /// After the main route.
+    pub request_end: Vec<Hook>,
+    pub txn: Vec<crate::tm::TxnHook>,
+    /// The server ends: last writes.
+    pub stop: Vec<Hook>,
+}
+
+pub struct Shared {
+    pub program: RwLock<Arc<Program>>,
+    pub sources: Sources,
+    pub globals: Globals,
+    pub sockets: Vec<Listen>,
+    pub stats: Stats,
+    pub commands: Vec<MiCommand>,
+    pub hooks: Hooks,
+    pub modules: AHashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+    pub module_names: Vec<&'static str>,
+    /// Names of message flags by bit, in declaration order.
+    pub flag_names: RwLock<crate::load::FlagNames>,
+    /// Unix milliseconds at start.
+    pub started_ms: u64,
+    pub warnings: Vec<Diagnostic>,
+    pub dialect: script::ast::Dialect,
+    /// Events and who subscribed to them (name → event_route), other transports live in modules.
+    pub event_routes: AHashMap<String, script::RouteId>,
+}
+
+impl Shared {
+    pub fn program(&self) -> Arc<Program> {
+        self.program.read().clone()
+    }
+
+    /// State of a loaded module.
+    pub fn module<M: Send + Sync + 'static>(&self) -> Option<Arc<M>> {
+        self.modules.get(&TypeId::of::<M>()).cloned().and_then(|m| m.downcast().ok())
+    }
+
+    pub fn command(&self, name: &str) -> Option<&MiCommand> {
+        self.commands.iter().find(|c| c.name == name)
+    }
+
+    /// True when host and port (0: any) name this server (`myself`): sockets, advertised names, aliases.
+    pub fn is_myself(&self, host: &[u8], port: u16, transport: Option<Transport>) -> bool {
+        let same = |h: &[u8], p: u16, t: Transport| {
+            h.eq_ignore_ascii_case(host)
+                && (port == 0 || port == p)
+                && transport.is_none_or(|wanted| wanted == t)
+        };
+        self.sockets.iter().any(|s| {
+            same(&s.names.host, s.names.port, s.transport)
+                || same(host_text(s.addr).as_bytes(), s.addr.port(), s.transport)
+        }) || self.globals.aliases.iter().any(|a| {
+            a.host.as_bytes().eq_ignore_ascii_case(host)
+                && (port == 0 || a.port == 0 || a.port == port)
+                && (a.transport.is_none() || transport.is_none() || a.transport == transport)
+        })
+    }
+}
+
+/// "10.0.0.1" or "[::1]"
+pub fn host_text(addr: SocketAddr) -> String {
+    match addr {
+        SocketAddr::V4(a) => a.ip().to_string(),
+        SocketAddr::V6(a) => format!("[{}]", a.ip()),
+    }
+}

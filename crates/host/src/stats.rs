@@ -1,0 +1,100 @@
+//! Statistics: named counters, summed over workers.
+
+use ahash::AHashMap;
+use parking_lot::RwLock;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// A counter that any worker may change.
+#[derive(Clone, Debug, Default)]
+pub struct Counter(Arc<AtomicI64>);
+
+impl Counter {
+    pub fn add(&self, n: i64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+    pub fn up(&self) {
+        self.add(1);
+    }
+    pub fn down(&self) {
+        self.add(-1);
+    }
+    pub fn value(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+    pub fn set(&self, n: i64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+}
+
+/// How a statistic gets its value.
+#[derive(Clone)]
+pub enum Source {
+    Counter(Counter),
+    /// Computed when asked; cannot be reset.
+    Computed(Arc<dyn Fn() -> i64 + Send + Sync>),
+}
+
+/// All statistics by "group:name", in the order in which they were made.
+#[derive(Default)]
+pub struct Stats {
+    inner: RwLock<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    by_name: AHashMap<String, usize>,
+    list: Vec<(String, String, Source)>,
+}
+
+impl Stats {
+    /// The counter of this name, made when it does not exist.
+    pub fn counter(&self, group: &str, name: &str) -> Counter {
+        if let Some(Source::Counter(c)) = self.source(name) {
+            return c;
+        }
+        let counter = Counter::default();
+        self.insert(group, name, Source::Counter(counter.clone()));
+        counter
+    }
+
+    pub fn computed(&self, group: &str, name: &str, f: impl Fn() -> i64 + Send + Sync + 'static) {
+        self.insert(group, name, Source::Computed(Arc::new(f)));
+    }
+
+    /// Value by name or "group:name".
+    pub fn value(&self, name: &str) -> Option<i64> {
+        Some(match self.source(name)? {
+            Source::Counter(c) => c.value(),
+            Source::Computed(f) => f(),
+        })
+    }
+
+    pub fn source(&self, name: &str) -> Option<Source> {
+        let table = self.inner.read();
+        let name = name.rsplit(':').next().unwrap_or(name);
+        table.by_name.get(name).map(|i| table.list[*i].2.clone())
+    }
+
+    /// (group, name, value) of all, or of one group.
+    pub fn list(&self, group: Option<&str>) -> Vec<(String, String, i64)> {
+        let all: Vec<_> = self.inner.read().list.clone();
+        all.into_iter()
+            .filter(|(g, _, _)| group.is_none_or(|wanted| wanted == g))
+            .map(|(g, n, s)| {
+                let value = match s {
+                    Source::Counter(c) => c.value(),
+                    Source::Computed(f) => f(),
+                };
+                (g, n, value)
+            })
+            .collect()
+    }
+
+    fn insert(&self, group: &str, name: &str, source: Source) {
+        let mut table = self.inner.write();
+        let at = table.list.len();
+        table.list.push((group.to_string(), name.to_string(), source));
+        table.by_name.insert(name.to_string(), at);
+    }
+}

@@ -1,0 +1,155 @@
+//! Script variables, prepared at load.
+
+use crate::avp::AvpName;
+use crate::ctx::Ctx;
+use crate::tran::Tran;
+use bytes::Bytes;
+use script::Value;
+use script::ast::AssignOp;
+use std::fmt;
+
+/// `[index]` as evaluated for one access.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum At {
+    /// No index written: the first value.
+    None,
+    Index(i32),
+    All,
+}
+
+/// `[index]` as written.
+#[derive(Debug)]
+pub enum Index {
+    None,
+    Int(i32),
+    All,
+    Var(Box<Var>),
+}
+
+/// `$(<request>ru)`: the message that is meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Context {
+    Current,
+    Request,
+    Reply,
+}
+
+/// A class of variables: what `$name(inner)` reads and writes.
+pub trait Variable: Send + Sync {
+    fn get(&self, ctx: &mut Ctx, at: At) -> Value;
+    /// False: refused (logged by the caller once).
+    fn set(&self, ctx: &mut Ctx, at: At, op: AssignOp, value: Value) -> bool {
+        let _ = (ctx, at, op, value);
+        false
+    }
+    /// A script may assign it; checked at load.
+    fn writable(&self) -> bool {
+        false
+    }
+}
+
+/// A variable computed by one function.
+pub struct ReadOnly(pub fn(&mut Ctx) -> Value);
+
+impl Variable for ReadOnly {
+    fn get(&self, ctx: &mut Ctx, _: At) -> Value {
+        (self.0)(ctx)
+    }
+}
+
+/// What the frequent classes are without a virtual call.
+pub enum Kind {
+    /// `$var(x)`: slot.
+    Local(u16),
+    Avp(AvpName),
+    Other(Box<dyn Variable>),
+}
+
+/// One variable as it stands in a script: class, index, context, transformations.
+pub struct Var {
+    pub kind: Kind,
+    pub index: Index,
+    pub context: Context,
+    pub trans: Box<[Tran]>,
+    /// As written, for messages.
+    pub text: Bytes,
+}
+
+impl fmt::Debug for Var {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", String::from_utf8_lossy(&self.text))
+    }
+}
+
+impl Var {
+    pub fn get(&self, ctx: &mut Ctx) -> Value {
+        let at = self.at(ctx);
+        let mut value = self.get_raw(ctx, at);
+        for tran in &self.trans {
+            value = tran.apply(ctx, value);
+        }
+        value
+    }
+
+    /// The i-th value, for `for`: Null past the end.
+    pub fn get_at(&self, ctx: &mut Ctx, index: i32) -> Value {
+        self.get_raw(ctx, At::Index(index))
+    }
+
+    pub fn set(&self, ctx: &mut Ctx, op: AssignOp, value: Value) -> bool {
+        let at = self.at(ctx);
+        match &self.kind {
+            Kind::Local(slot) => {
+                ctx.set_local(*slot, value);
+                true
+            }
+            Kind::Avp(name) => crate::vars::avp::assign(ctx, *name, at, op, value),
+            Kind::Other(class) => class.set(ctx, at, op, value),
+        }
+    }
+
+    pub fn writable(&self) -> bool {
+        if !self.trans.is_empty() {
+            return false;
+        }
+        match &self.kind {
+            Kind::Local(_) | Kind::Avp(_) => true,
+            Kind::Other(class) => class.writable(),
+        }
+    }
+
+    fn at(&self, ctx: &mut Ctx) -> At {
+        match &self.index {
+            Index::None => At::None,
+            Index::Int(n) => At::Index(*n),
+            Index::All => At::All,
+            Index::Var(var) => At::Index(var.get(ctx).int().unwrap_or(0) as i32),
+        }
+    }
+
+    fn get_raw(&self, ctx: &mut Ctx, at: At) -> Value {
+        if self.context != Context::Current {
+            return crate::vars::context::with_message(ctx, self.context, |ctx| self.get_here(ctx, at));
+        }
+        self.get_here(ctx, at)
+    }
+
+    fn get_here(&self, ctx: &mut Ctx, at: At) -> Value {
+        match &self.kind {
+            Kind::Local(slot) => ctx.state.vars.get(*slot as usize).cloned().unwrap_or_default(),
+            Kind::Avp(name) => crate::vars::avp::read(ctx, *name, at),
+            Kind::Other(class) => class.get(ctx, at),
+        }
+    }
+}
+
+impl Ctx {
+    /// Assigns a `$var` by slot.
+    pub fn set_local(&mut self, slot: u16, value: Value) {
+        let slot = slot as usize;
+        if self.state.vars.len() <= slot {
+            self.state.vars.resize(slot + 1, Value::Null);
+        }
+        self.state.vars[slot] = value;
+    }
+}

@@ -1,0 +1,237 @@
+//! One worker: everything that happens to the calls it owns, without I/O.
+
+mod park;
+mod script_host;
+pub mod timers;
+
+use crate::call::Finish;
+use crate::ctx::{After, Core, Ctx, MsgState, Output, Rng, Spawn, TaskId};
+use crate::shared::Shared;
+use crate::tm::{self, Admit};
+use bytes::Bytes;
+use script::Task;
+use script::ast::RouteKind;
+use sip::{Message, ParseError, Transport};
+use std::rc::Rc;
+use std::sync::Arc;
+use timers::{Due, Timers};
+use transaction::{Instant, Path};
+
+pub(crate) use script_host::machine_run;
+
+/// The two clocks, read by whoever drives the worker.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Clock {
+    pub now: Instant,
+    /// Microseconds since 1970 (UTC).
+    pub wall_us: u64,
+}
+
+/// What happened outside.
+pub enum Input {
+    /// A datagram, or a message framed from a stream.
+    Message { source: Path, bytes: Bytes },
+    /// An operation is done.
+    Resume(TaskId, Finish),
+    /// Time passed.
+    Timer,
+    /// Something to do on this worker (management commands).
+    Run(Box<dyn FnOnce(&mut Ctx) + Send>),
+    /// From now on new requests are refused (503) and the worker empties.
+    Drain,
+}
+
+/// One owner of calls. `step` in, `take_outputs` out; between them only the worker changes.
+pub struct Worker {
+    ctx: Ctx,
+}
+
+impl Worker {
+    /// `seed` makes tags and branches; two workers must not share it.
+    pub fn new(
+        shared: Arc<Shared>,
+        worker: u16,
+        workers: u16,
+        seed: u64,
+        spawner: Rc<dyn Spawn>,
+        clock: Clock,
+    ) -> Worker {
+        let core = Core {
+            now: clock.now,
+            wall_us: clock.wall_us,
+            worker,
+            workers,
+            txns: tm::Engine::new(&shared, worker),
+            tasks: Vec::new(),
+            free_tasks: Vec::new(),
+            timers: Timers::default(),
+            outputs: Vec::new(),
+            rng: Rng(seed),
+            spawner,
+            local: Default::default(),
+            draining: false,
+            shared: shared.clone(),
+        };
+        let state = dummy_state(&shared, clock.now);
+        let mut worker = Worker { ctx: Ctx { core, state } };
+        worker.start();
+        worker
+    }
+
+    /// Handles one input at this time.
+    pub fn step(&mut self, clock: Clock, input: Input) {
+        let ctx = &mut self.ctx;
+        ctx.core.now = ctx.core.now.max(clock.now);
+        ctx.core.wall_us = clock.wall_us;
+        match input {
+            Input::Message { source, bytes } => on_message(ctx, source, bytes),
+            Input::Resume(task, finish) => ctx.resume(task, finish),
+            Input::Timer => {}
+            Input::Run(job) => job(ctx),
+            Input::Drain => ctx.core.draining = true,
+        }
+        if self.next_deadline().is_some_and(|at| at <= self.ctx.core.now) {
+            self.on_timers();
+        }
+    }
+
+    /// Moves what is to be done into `out`.
+    pub fn take_outputs(&mut self, out: &mut Vec<Output>) {
+        out.append(&mut self.ctx.core.outputs);
+    }
+
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let core = &self.ctx.core;
+        match (core.timers.next(), core.txns.next_deadline()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Nothing is open: no transaction that still matters, no suspended script.
+    pub fn idle(&self) -> bool {
+        self.ctx.core.txns.open() == 0 && self.ctx.core.tasks.iter().all(|t| !t.live)
+    }
+
+    /// For tests and the management side of the driver.
+    pub fn ctx(&mut self) -> &mut Ctx {
+        &mut self.ctx
+    }
+
+    fn start(&mut self) {
+        let ctx = &mut self.ctx;
+        let shared = ctx.core.shared.clone();
+        let now = ctx.core.now;
+        for hook in &shared.hooks.start {
+            hook(ctx);
+        }
+        for (i, (ms, _)) in shared.hooks.worker_timers.iter().enumerate() {
+            ctx.core.timers.add(now.after(*ms), Due::WorkerHook(i as u32));
+        }
+        if ctx.core.worker != 0 {
+            return;
+        }
+        for (i, (ms, _)) in shared.hooks.timers.iter().enumerate() {
+            ctx.core.timers.add(now.after(*ms), Due::Hook(i as u32));
+        }
+        let program = shared.program();
+        for (route, seconds) in program.timers() {
+            ctx.core.timers.add(now.after(u64::from(seconds) * 1000), Due::route(route));
+        }
+        if let Some(route) = program.route(RouteKind::Startup, None) {
+            let state = detached_state(ctx, route, RouteKind::Startup);
+            ctx.run(state);
+        }
+    }
+
+    fn on_timers(&mut self) {
+        let ctx = &mut self.ctx;
+        tm::on_timer(ctx);
+        let now = ctx.core.now;
+        while let Some(due) = ctx.core.timers.pop(now) {
+            match due {
+                Due::Task(index, generation) => ctx.task_due(TaskId { index, generation }),
+                Due::Route(route) => timer_route(ctx, script::RouteId(route)),
+                Due::Hook(i) => {
+                    let shared = ctx.core.shared.clone();
+                    let (ms, hook) = &shared.hooks.timers[i as usize];
+                    ctx.core.timers.add(now.after((*ms).max(1)), due);
+                    hook(ctx);
+                }
+                Due::WorkerHook(i) => {
+                    let shared = ctx.core.shared.clone();
+                    let (ms, hook) = &shared.hooks.worker_timers[i as usize];
+                    ctx.core.timers.add(now.after((*ms).max(1)), due);
+                    hook(ctx);
+                }
+            }
+        }
+    }
+}
+
+fn timer_route(ctx: &mut Ctx, route: script::RouteId) {
+    let program = ctx.core.shared.program();
+    let Some((_, seconds)) = program.timers().into_iter().find(|(r, _)| *r == route) else { return };
+    let now = ctx.core.now;
+    ctx.core.timers.add(now.after(u64::from(seconds.max(1)) * 1000), Due::route(route));
+    let state = detached_state(ctx, route, RouteKind::Timer);
+    ctx.run(state);
+}
+
+/// A message that stands in where a route has none (timers, events, start).
+pub fn dummy_message() -> Rc<Message> {
+    let text = "OPTIONS sip:you@kamailio.invalid SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1\r\nFrom: <sip:you@fermata.invalid>;tag=123\r\n\
+                To: <sip:you@fermata.invalid>\r\nCall-ID: dummy\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n";
+    Rc::new(Message::parse(Bytes::from_static(text.as_bytes())).expect("a correct message"))
+}
+
+fn nowhere() -> Path {
+    Path { socket: 0, transport: Transport::Udp, remote: ([127, 0, 0, 1], 9).into(), connection: 0 }
+}
+
+fn dummy_state(shared: &Arc<Shared>, now: Instant) -> Box<MsgState> {
+    MsgState::new(
+        dummy_message(),
+        nowhere(),
+        now,
+        RouteKind::Startup,
+        Task::new(shared.program(), script::RouteId(0)),
+    )
+}
+
+/// State for a route without a message.
+pub fn detached_state(ctx: &Ctx, route: script::RouteId, kind: RouteKind) -> Box<MsgState> {
+    MsgState::new(dummy_message(), nowhere(), ctx.core.now, kind, Task::new(ctx.core.shared.program(), route))
+}
+
+fn on_message(ctx: &mut Ctx, source: Path, bytes: Bytes) {
+    let msg = match Message::parse(bytes) {
+        Ok(msg) => Rc::new(msg),
+        Err(ParseError::KeepAlive) => return,
+        Err(error) => {
+            ctx.core.shared.stats.counter("core", "bad_msgs").up();
+            crate::info!("core", "dropped a message from {} that is not SIP: {error:?}", source.remote);
+            return;
+        }
+    };
+    if !msg.is_request() {
+        return tm::on_reply(ctx, msg, source);
+    }
+    if let Admit::Absorbed = tm::admit(ctx, &msg, source) {
+        return;
+    }
+    let program = ctx.core.shared.program();
+    let Some(route) = program.route(RouteKind::Request, None) else { return };
+    let task = Task::new(program, route);
+    let mut state = MsgState::new(msg, source, ctx.core.now, RouteKind::Request, task);
+    state.after = After::Request;
+    if !ctx.core.shared.hooks.request_in.is_empty() {
+        let shared = ctx.core.shared.clone();
+        let outer = std::mem::replace(&mut ctx.state, state);
+        for hook in &shared.hooks.request_in {
+            hook(ctx);
+        }
+        state = std::mem::replace(&mut ctx.state, outer);
+    }
+    ctx.run(state);
+}

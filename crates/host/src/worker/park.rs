@@ -1,0 +1,263 @@
+//! Suspended scripts: parking, deadlines, resuming, dropping.
+
+use crate::call::{Finish, Outcome, Suspension, Wait};
+use crate::ctx::{After, Ctx, MsgState, Parked, Report, TaskId};
+use crate::registrar::Func;
+use crate::worker::timers::Due;
+use bytes::Bytes;
+use script::ast::RouteKind;
+use script::{RouteId, Task, Value};
+use sip::Method;
+use transaction::{Instant, TxnId};
+
+/// More suspended scripts than this on one worker are refused (the function returns -1).
+const MAX_PARKED: usize = 1_000_000;
+/// Longest any script may wait, whatever it asks for: one day.
+const SERVER_CAP_MS: u64 = 86_400_000;
+/// How much of a query or URL is kept for `async_list`.
+const DETAIL_BYTES: usize = 128;
+
+impl Ctx {
+    /// Puts a script aside until its operation is done. `state` is not the current one any more.
+    pub(crate) fn park(&mut self, mut state: Box<MsgState>, operation: Box<Suspension>) {
+        if state.kind == RouteKind::Request && state.txn.is_none() && state.msg.method() != Method::Ack {
+            crate::tm::hold(self, &mut state);
+        }
+        let loc = state.task.loc();
+        let call_id = state.msg.call_id().unwrap_or_default();
+        let Suspension { what, detail, wait, limit_ms, on_deadline } = *operation;
+        match self.park_slot(what, detail, call_id, loc, limit_ms, on_deadline) {
+            Some(id) => {
+                self.core.tasks[id.index as usize].state = Some(state);
+                self.begin_wait(id, wait);
+            }
+            None => {
+                state.task.resume(-1);
+                self.run(state);
+            }
+        }
+    }
+
+    /// A free slot, its deadline armed. `None`: too many are waiting.
+    fn park_slot(
+        &mut self,
+        what: &'static str,
+        detail: Bytes,
+        call_id: Bytes,
+        loc: script::Loc,
+        limit_ms: u64,
+        on_deadline: i32,
+    ) -> Option<TaskId> {
+        let now = self.core.now;
+        let deadline = now.after(limit_ms.min(SERVER_CAP_MS));
+        let detail = if detail.len() > DETAIL_BYTES {
+            Bytes::copy_from_slice(&detail[..DETAIL_BYTES])
+        } else {
+            detail
+        };
+        let parked = |generation| Parked {
+            generation,
+            state: None,
+            since: now,
+            deadline,
+            what,
+            detail,
+            call_id,
+            loc,
+            on_deadline,
+            on_timer: None,
+            guard: None,
+            live: true,
+            report: None,
+        };
+        let id = match self.core.free_tasks.pop() {
+            Some(index) => {
+                let generation = self.core.tasks[index as usize].generation;
+                self.core.tasks[index as usize] = parked(generation);
+                TaskId { index, generation }
+            }
+            None if self.core.tasks.len() < MAX_PARKED => {
+                self.core.tasks.push(parked(0));
+                TaskId { index: (self.core.tasks.len() - 1) as u32, generation: 0 }
+            }
+            None => {
+                self.core.shared.stats.counter("async", "refused").up();
+                crate::warn!("core", "{MAX_PARKED} scripts are waiting: {what} was refused");
+                return None;
+            }
+        };
+        self.core.shared.stats.counter("async", "started").up();
+        Some(id)
+    }
+
+    fn begin_wait(&mut self, id: TaskId, wait: Wait) {
+        let slot = &mut self.core.tasks[id.index as usize];
+        match wait {
+            Wait::Timer(ms, finish) => {
+                slot.on_timer = Some(finish);
+                let at = self.core.now.after(ms).min(slot.deadline);
+                slot.deadline = at;
+                self.core.timers.add(at, Due::task(id));
+            }
+            Wait::Future(future) => {
+                self.core.timers.add(slot.deadline, Due::task(id));
+                let guard = self.core.spawner.clone().spawn(id, future);
+                if let Some(slot) = self.live_slot(id) {
+                    slot.guard = Some(guard);
+                }
+            }
+            Wait::External(begin) => {
+                self.core.timers.add(slot.deadline, Due::task(id));
+                begin(self, id);
+            }
+        }
+    }
+
+    fn live_slot(&mut self, id: TaskId) -> Option<&mut Parked> {
+        self.core.tasks.get_mut(id.index as usize).filter(|t| t.live && t.generation == id.generation)
+    }
+
+    /// Frees the slot; its operation is dropped with the guard.
+    fn take_task(&mut self, id: TaskId) -> Option<Parked> {
+        let slot = self.live_slot(id)?;
+        let generation = slot.generation.wrapping_add(1);
+        let free = Parked {
+            generation,
+            state: None,
+            since: Instant(0),
+            deadline: Instant(0),
+            what: "",
+            detail: Bytes::new(),
+            call_id: Bytes::new(),
+            loc: script::Loc::default(),
+            on_deadline: -1,
+            on_timer: None,
+            guard: None,
+            live: false,
+            report: None,
+        };
+        let parked = std::mem::replace(slot, free);
+        self.core.free_tasks.push(id.index);
+        Some(parked)
+    }
+
+    /// The operation of `id` is done; stale ids are ignored.
+    pub fn resume(&mut self, id: TaskId, finish: Finish) {
+        if let Some(parked) = self.take_task(id) {
+            self.core.shared.stats.counter("async", "done").up();
+            self.go_on(parked, finish);
+        }
+    }
+
+    fn go_on(&mut self, mut parked: Parked, finish: Finish) {
+        if let Some(report) = parked.report.take() {
+            return self.report(report, finish);
+        }
+        let Some(mut state) = parked.state.take() else {
+            finish(self);
+            return;
+        };
+        std::mem::swap(&mut self.state, &mut state);
+        let rc = finish(self);
+        std::mem::swap(&mut self.state, &mut state);
+        state.task.resume(rc);
+        self.run(state);
+    }
+
+    /// A deadline or a pause is over.
+    pub(crate) fn task_due(&mut self, id: TaskId) {
+        let Some(mut parked) = self.take_task(id) else { return };
+        let finish = match parked.on_timer.take() {
+            Some(finish) => finish,
+            None => {
+                self.core.shared.stats.counter("async", "timed_out").up();
+                crate::info!(
+                    "core",
+                    "{} gave no answer in time: {}",
+                    parked.what,
+                    String::from_utf8_lossy(&parked.detail)
+                );
+                let rc = parked.on_deadline;
+                Box::new(move |_: &mut Ctx| rc) as Finish
+            }
+        };
+        parked.guard = None;
+        self.go_on(parked, finish);
+    }
+
+    /// The transaction ended or was cancelled: its suspended scripts and their operations are dropped.
+    pub fn drop_tasks_of(&mut self, txn: TxnId) {
+        let of: Vec<TaskId> = self
+            .core
+            .tasks
+            .iter()
+            .enumerate()
+            .filter(|(_, t)| t.live && t.state.as_ref().is_some_and(|s| s.txn == Some(txn)))
+            .map(|(i, t)| TaskId { index: i as u32, generation: t.generation })
+            .collect();
+        for id in of {
+            self.cancel_task(id);
+        }
+    }
+
+    /// Drops one operation and its script.
+    pub fn cancel_task(&mut self, id: TaskId) -> bool {
+        let taken = self.take_task(id).is_some();
+        if taken {
+            self.core.shared.stats.counter("async", "cancelled").up();
+        }
+        taken
+    }
+
+    /// Work beside any script: `future` owns what it needs, its finisher runs on this worker.
+    pub fn spawn(
+        &mut self,
+        what: &'static str,
+        limit_ms: u64,
+        future: impl Future<Output = Finish> + 'static,
+    ) {
+        let slot = self.park_slot(what, Bytes::new(), Bytes::new(), script::Loc::default(), limit_ms, -1);
+        if let Some(id) = slot {
+            self.begin_wait(id, Wait::Future(Box::pin(future)));
+        }
+    }
+
+    /// `launch(f, route, param)`: starts f beside this script.
+    pub(crate) fn start_launch(&mut self, func: &Func, route: Option<RouteId>, param: Value) -> i32 {
+        let program = self.state.task.program().clone();
+        let state = self.state.fork(self.state.kind, Task::new(program, route.unwrap_or(RouteId(0))));
+        let report = Report { state, route, param };
+        match func.call(self) {
+            Outcome::Done(rc) => {
+                self.report(report, Box::new(move |_| rc));
+                1
+            }
+            Outcome::Suspend(operation) => {
+                let Suspension { what, detail, wait, limit_ms, on_deadline } = *operation;
+                let call_id = self.state.msg.call_id().unwrap_or_default();
+                let loc = self.state.task.loc();
+                match self.park_slot(what, detail, call_id, loc, limit_ms, on_deadline) {
+                    Some(id) => {
+                        self.core.tasks[id.index as usize].report = Some(report);
+                        self.begin_wait(id, wait);
+                        1
+                    }
+                    None => -1,
+                }
+            }
+        }
+    }
+
+    fn report(&mut self, report: Report, finish: Finish) {
+        let Report { mut state, route, param } = report;
+        std::mem::swap(&mut self.state, &mut state);
+        let rc = finish(self);
+        std::mem::swap(&mut self.state, &mut state);
+        let Some(route) = route else { return };
+        let program = state.task.program().clone();
+        state.task = Task::with_params(program, route, vec![param]);
+        state.task.rc = i64::from(rc);
+        state.after = After::Nothing;
+        self.run(state);
+    }
+}
