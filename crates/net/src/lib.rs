@@ -1,1 +1,15 @@
-//! Room under construction.
+//! Sockets and names: batched UDP, interface addresses, listening specifications, DNS as RFC 3263
+//! wants it. The only crate of the project with `unsafe`; each block says why it holds.
+//!
+//! Nothing here blocks: a socket says `WouldBlock` and is awaited, a name that is not an IP address is
+//! a future.
+#![allow(unsafe_code)]
+
+mod iface;
+mod listen;
+mod sys;
+mod udp;
+
+pub use iface::{Interface, interfaces};
+pub use listen::{ListenError, ListenHost, ListenSpec};
+pub use udp::{Datagram, Outgoing, RecvArena, SendReport, UdpOptions, UdpSocket};
