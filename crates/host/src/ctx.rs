@@ -3,6 +3,7 @@
 use crate::avp::Avps;
 use crate::call::{Finish, Suspension};
 use crate::shared::Shared;
+use crate::stats::{Counter, Stats};
 use crate::worker::timers::Timers;
 use ahash::AHashMap;
 use bytes::Bytes;
@@ -287,6 +288,30 @@ pub struct Report {
     pub param: Value,
 }
 
+/// Counters of operations, of all workers.
+#[derive(Clone)]
+pub struct AsyncCounters {
+    pub started: Counter,
+    pub done: Counter,
+    pub timed_out: Counter,
+    pub cancelled: Counter,
+    pub refused: Counter,
+    pub in_flight: Counter,
+}
+
+impl AsyncCounters {
+    pub fn new(stats: &Stats) -> AsyncCounters {
+        AsyncCounters {
+            started: stats.counter("async", "async_started"),
+            done: stats.counter("async", "async_done"),
+            timed_out: stats.counter("async", "async_timed_out"),
+            cancelled: stats.counter("async", "async_cancelled"),
+            refused: stats.counter("async", "async_refused"),
+            in_flight: stats.counter("async", "async_in_flight"),
+        }
+    }
+}
+
 /// The worker's state that outlives a message.
 pub struct Core {
     /// Monotonic clock of this step.
@@ -299,6 +324,9 @@ pub struct Core {
     pub txns: crate::tm::Engine,
     pub tasks: Vec<Parked>,
     pub free_tasks: Vec<u32>,
+    /// Suspended scripts of a transaction.
+    pub tasks_of: AHashMap<TxnId, SmallVec<[TaskId; 1]>>,
+    pub counters: AsyncCounters,
     pub timers: Timers,
     pub outputs: Vec<Output>,
     pub rng: Rng,

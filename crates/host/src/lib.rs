@@ -6,6 +6,7 @@
 pub mod arg;
 pub mod avp;
 pub mod call;
+pub mod clock;
 pub mod ctx;
 pub mod format;
 pub mod globals;

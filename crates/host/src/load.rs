@@ -473,5 +473,7 @@ pub fn load(
         warnings: loader.diagnostics,
         dialect: config.dialect,
         event_routes,
+        dispatch: Default::default(),
+        arguments: Default::default(),
     })
 }

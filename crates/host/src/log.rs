@@ -64,6 +64,20 @@ pub fn level() -> i8 {
     LEVEL.load(Ordering::Relaxed)
 }
 
+static XLOG_LEVEL: AtomicI8 = AtomicI8::new(i8::MAX);
+
+/// Level of `xlog`; follows `log_level` until it is set.
+pub fn set_xlog_level(level: i8) {
+    XLOG_LEVEL.store(level, Ordering::Relaxed);
+}
+
+pub fn xlog_level() -> i8 {
+    match XLOG_LEVEL.load(Ordering::Relaxed) {
+        i8::MAX => level(),
+        own => own,
+    }
+}
+
 pub fn enabled(level: Level) -> bool {
     level as i8 <= LEVEL.load(Ordering::Relaxed)
 }

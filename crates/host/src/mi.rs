@@ -1,7 +1,9 @@
 //! Management commands: JSON-RPC names, parameters and results, independent of how they arrive.
 
 use crate::ctx::Ctx;
+use crate::shared::Shared;
 use serde_json::Value as Json;
+use std::sync::Arc;
 
 /// An error as JSON-RPC carries it.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,7 +80,7 @@ pub enum MiScope {
     Each(fn(Vec<Json>) -> Json),
 }
 
-type Handler = std::sync::Arc<dyn Fn(&mut Ctx, &MiParams) -> MiResult + Send + Sync>;
+type Handler = Arc<dyn Fn(&mut Ctx, &MiParams) -> MiResult + Send + Sync>;
 
 /// One management command.
 #[derive(Clone)]
@@ -88,4 +90,74 @@ pub struct MiCommand {
     pub help: &'static str,
     pub scope: MiScope,
     pub run: Handler,
+}
+
+/// The version line of `version`, the Server header's base.
+pub const VERSION: &str = concat!("Fermata (", env!("CARGO_PKG_VERSION"), ", OpenSIPS compatible)");
+
+/// Runs a command by name on the worker or workers it needs.
+pub async fn call(shared: &Arc<Shared>, name: &str, params: MiParams) -> MiResult {
+    let Some(command) = shared.command(name) else {
+        return Err(MiError::new(-32601, "Method not found"));
+    };
+    let Some(dispatch) = shared.dispatch.get() else { return Err(MiError::new(-32603, "Internal error")) };
+    let targets = match command.scope {
+        MiScope::One => 0..1,
+        MiScope::Each(_) => 0..dispatch.workers(),
+    };
+    let mut waiting = Vec::new();
+    for worker in targets {
+        let (send, receive) = futures_channel::oneshot::channel();
+        let (run, params) = (command.run.clone(), params.clone());
+        dispatch.run_on(worker, Box::new(move |ctx| drop(send.send(run(ctx, &params)))));
+        waiting.push(receive);
+    }
+    let mut answers = Vec::with_capacity(waiting.len());
+    for receive in waiting {
+        answers.push(receive.await.unwrap_or_else(|_| Err(MiError::new(-32603, "Internal error")))?);
+    }
+    Ok(match command.scope {
+        MiScope::One => answers.pop().unwrap_or(Json::Null),
+        MiScope::Each(join) => join(answers),
+    })
+}
+
+/// Answers one JSON-RPC 2.0 text (a request or a batch). `None`: only notifications.
+pub async fn answer(shared: &Arc<Shared>, text: &[u8]) -> Option<Json> {
+    match serde_json::from_slice::<Json>(text) {
+        Err(_) => Some(failure(&MiError::new(-32700, "Parse error"), Json::Null)),
+        Ok(Json::Array(requests)) if requests.is_empty() => {
+            Some(failure(&MiError::new(-32600, "Invalid Request"), Json::Null))
+        }
+        Ok(Json::Array(requests)) => {
+            let mut answers = Vec::new();
+            for request in requests {
+                answers.extend(answer_one(shared, request).await);
+            }
+            if answers.is_empty() { None } else { Some(Json::Array(answers)) }
+        }
+        Ok(request) => answer_one(shared, request).await,
+    }
+}
+
+async fn answer_one(shared: &Arc<Shared>, mut request: Json) -> Option<Json> {
+    let id = request.get("id").cloned();
+    let method = request.get("method").and_then(Json::as_str).map(str::to_string);
+    let (Some(method), Some("2.0")) = (method, request.get("jsonrpc").and_then(Json::as_str)) else {
+        return Some(failure(&MiError::new(-32600, "Invalid Request"), id.unwrap_or(Json::Null)));
+    };
+    let params = request.as_object_mut().and_then(|o| o.remove("params"));
+    let result = match MiParams::from_json(params) {
+        Ok(params) => call(shared, &method, params).await,
+        Err(error) => Err(error),
+    };
+    let id = id?;
+    Some(match result {
+        Ok(result) => serde_json::json!({"jsonrpc": "2.0", "result": result, "id": id}),
+        Err(error) => failure(&error, id),
+    })
+}
+
+fn failure(error: &MiError, id: Json) -> Json {
+    serde_json::json!({"jsonrpc": "2.0", "error": {"code": error.code, "message": error.message}, "id": id})
 }

@@ -162,6 +162,7 @@ pub struct Registrar<M> {
     start: Option<fn(&mut Call<'_, M>)>,
     stop: Option<fn(&mut Call<'_, M>)>,
     timers: Vec<(u64, fn(&mut Call<'_, M>))>,
+    worker_timers: Vec<(u64, fn(&mut Call<'_, M>))>,
 }
 
 impl<M: Default + Send + Sync + 'static> Registrar<M> {
@@ -270,6 +271,11 @@ impl<M: Default + Send + Sync + 'static> Registrar<M> {
         self.timers.push((ms, run));
     }
 
+    /// Every `ms` milliseconds on each worker.
+    pub fn worker_timer(&mut self, ms: u64, run: fn(&mut Call<'_, M>)) {
+        self.worker_timers.push((ms, run));
+    }
+
     fn new() -> Registrar<M> {
         Registrar {
             params: BTreeMap::new(),
@@ -283,6 +289,7 @@ impl<M: Default + Send + Sync + 'static> Registrar<M> {
             start: None,
             stop: None,
             timers: Vec::new(),
+            worker_timers: Vec::new(),
         }
     }
 }
@@ -455,6 +462,7 @@ impl<M: Default + Send + Sync + 'static> Module for Loaded<M> {
         hooks.start.extend(self.registrar.start.map(bind));
         hooks.stop.extend(self.registrar.stop.map(bind));
         hooks.timers.extend(self.registrar.timers.iter().map(|(ms, run)| (*ms, bind(*run))));
+        hooks.worker_timers.extend(self.registrar.worker_timers.iter().map(|(ms, run)| (*ms, bind(*run))));
     }
 }
 

@@ -11,7 +11,8 @@ use script::{Diagnostic, Sources};
 use sip::{SocketNames, Transport};
 use std::any::{Any, TypeId};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 
 /// A listening socket (`socket=` / `listen=`).
 #[derive(Clone, Debug)]
@@ -45,6 +46,20 @@ pub struct Hooks {
     pub txn: Vec<crate::tm::TxnHook>,
     /// The server ends: last writes.
     pub stop: Vec<Hook>,
+    /// Run once beside the workers, on the management thread (listeners of mi_fifo, httpd ...).
+    pub services: Vec<Service>,
+}
+
+/// A long-lived task of a module that is no part of any call.
+pub type Service = Arc<dyn Fn(Arc<Shared>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+/// How code outside the workers gets something done inside one. Set by the driver of the workers.
+pub trait Dispatch: Send + Sync {
+    fn workers(&self) -> usize;
+    /// Queues a job for a worker; false when it is gone.
+    fn run_on(&self, worker: usize, job: Box<dyn FnOnce(&mut Ctx) + Send>) -> bool;
+    /// Drains and ends the server.
+    fn shut_down(&self);
 }
 
 pub struct Shared {
@@ -65,6 +80,9 @@ pub struct Shared {
     pub dialect: script::ast::Dialect,
     /// Events and who subscribed to them (name → event_route), other transports live in modules.
     pub event_routes: AHashMap<String, script::RouteId>,
+    pub dispatch: OnceLock<Arc<dyn Dispatch>>,
+    /// The command line, for `arg`.
+    pub arguments: OnceLock<Vec<String>>,
 }
 
 impl Shared {
@@ -77,8 +95,13 @@ impl Shared {
         self.modules.get(&TypeId::of::<M>()).cloned().and_then(|m| m.downcast().ok())
     }
 
+    /// A management command: `name`, or `module:name` as 4.x writes it.
     pub fn command(&self, name: &str) -> Option<&MiCommand> {
-        self.commands.iter().find(|c| c.name == name)
+        let found = self.commands.iter().find(|c| c.name == name);
+        found.or_else(|| {
+            let (module, name) = name.split_once(':')?;
+            self.commands.iter().find(|c| c.module == module && c.name == name)
+        })
     }
 
     /// True when host and port (0: any) name this server (`myself`): sockets, advertised names, aliases.

@@ -64,6 +64,8 @@ impl Worker {
             txns: tm::Engine::new(&shared, worker),
             tasks: Vec::new(),
             free_tasks: Vec::new(),
+            tasks_of: Default::default(),
+            counters: crate::ctx::AsyncCounters::new(&shared.stats),
             timers: Timers::default(),
             outputs: Vec::new(),
             rng: Rng(seed),

@@ -28,6 +28,9 @@ impl Ctx {
         let Suspension { what, detail, wait, limit_ms, on_deadline } = *operation;
         match self.park_slot(what, detail, call_id, loc, limit_ms, on_deadline) {
             Some(id) => {
+                if let Some(txn) = state.txn {
+                    self.core.tasks_of.entry(txn).or_default().push(id);
+                }
                 self.core.tasks[id.index as usize].state = Some(state);
                 self.begin_wait(id, wait);
             }
@@ -81,12 +84,13 @@ impl Ctx {
                 TaskId { index: (self.core.tasks.len() - 1) as u32, generation: 0 }
             }
             None => {
-                self.core.shared.stats.counter("async", "refused").up();
+                self.core.counters.refused.up();
                 crate::warn!("core", "{MAX_PARKED} scripts are waiting: {what} was refused");
                 return None;
             }
         };
-        self.core.shared.stats.counter("async", "started").up();
+        self.core.counters.started.up();
+        self.core.counters.in_flight.up();
         Some(id)
     }
 
@@ -138,13 +142,22 @@ impl Ctx {
         };
         let parked = std::mem::replace(slot, free);
         self.core.free_tasks.push(id.index);
+        self.core.counters.in_flight.down();
+        if let Some(txn) = parked.state.as_ref().and_then(|s| s.txn)
+            && let Some(list) = self.core.tasks_of.get_mut(&txn)
+        {
+            list.retain(|t| *t != id);
+            if list.is_empty() {
+                self.core.tasks_of.remove(&txn);
+            }
+        }
         Some(parked)
     }
 
     /// The operation of `id` is done; stale ids are ignored.
     pub fn resume(&mut self, id: TaskId, finish: Finish) {
         if let Some(parked) = self.take_task(id) {
-            self.core.shared.stats.counter("async", "done").up();
+            self.core.counters.done.up();
             self.go_on(parked, finish);
         }
     }
@@ -170,7 +183,7 @@ impl Ctx {
         let finish = match parked.on_timer.take() {
             Some(finish) => finish,
             None => {
-                self.core.shared.stats.counter("async", "timed_out").up();
+                self.core.counters.timed_out.up();
                 crate::info!(
                     "core",
                     "{} gave no answer in time: {}",
@@ -187,14 +200,7 @@ impl Ctx {
 
     /// The transaction ended or was cancelled: its suspended scripts and their operations are dropped.
     pub fn drop_tasks_of(&mut self, txn: TxnId) {
-        let of: Vec<TaskId> = self
-            .core
-            .tasks
-            .iter()
-            .enumerate()
-            .filter(|(_, t)| t.live && t.state.as_ref().is_some_and(|s| s.txn == Some(txn)))
-            .map(|(i, t)| TaskId { index: i as u32, generation: t.generation })
-            .collect();
+        let of = self.core.tasks_of.get(&txn).cloned().unwrap_or_default();
         for id in of {
             self.cancel_task(id);
         }
@@ -204,9 +210,19 @@ impl Ctx {
     pub fn cancel_task(&mut self, id: TaskId) -> bool {
         let taken = self.take_task(id).is_some();
         if taken {
-            self.core.shared.stats.counter("async", "cancelled").up();
+            self.core.counters.cancelled.up();
         }
         taken
+    }
+
+    /// Ends one operation as if its deadline had passed: its script goes on with that return code.
+    pub fn fail_task(&mut self, id: TaskId) -> bool {
+        let Some(mut parked) = self.take_task(id) else { return false };
+        self.core.counters.cancelled.up();
+        parked.guard = None;
+        let rc = parked.on_deadline;
+        self.go_on(parked, Box::new(move |_| rc));
+        true
     }
 
     /// Work beside any script: `future` owns what it needs, its finisher runs on this worker.

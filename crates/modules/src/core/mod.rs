@@ -1,5 +1,7 @@
 //! Functions of the core: always there, no loadmodule.
 
+mod mi;
+
 use host::{Call, Int, Registrar, Routes, Text};
 use host::log::{self, Level};
 
@@ -8,6 +10,7 @@ use host::log::{self, Level};
 pub struct Core;
 
 pub fn register(m: &mut Registrar<Core>) {
+    mi::register(m);
     m.function("xlog", Routes::ALL, xlog);
 }
 
