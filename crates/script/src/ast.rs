@@ -90,8 +90,20 @@ pub struct Route {
     pub name: Option<Bytes>,
     /// timer_route[name, seconds]
     pub interval: Option<u32>,
+    /// event_route[name, sync|async]
+    pub mode: EventMode,
     pub body: Vec<Stmt>,
     pub loc: Loc,
+}
+
+/// How an event_route runs against the statement that raised the event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum EventMode {
+    /// Not written: the default of the dialect (2.1 in place, later beside)
+    #[default]
+    Unset,
+    Sync,
+    Async,
 }
 
 #[derive(Clone, Debug)]
@@ -284,11 +296,16 @@ pub struct VarSpec {
 #[derive(Clone, Debug, PartialEq)]
 pub enum IndexSpec {
     Int(i32),
+    /// `[*]`
     All,
+    /// `[append]`: a new value at the end of the list (writing an AVP)
+    Append,
     Var(Box<VarSpec>),
 }
 
-/// `{s.substr,1,$var(n)}`: class "s", name "substr", raw parameters
+/// `{s.substr,1,$var(n)}`: class "s", name "substr" (`{s.encode.hexa}`: "encode.hexa"), raw untrimmed
+/// parameters, split at commas outside variables. A lone comma as last parameter (`{s.select,1,,}`) is
+/// that comma; the expression of `re.subst` is one parameter, commas and braces in it included.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TranSpec {
     pub class: Bytes,

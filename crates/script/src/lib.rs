@@ -6,8 +6,9 @@ mod format;
 mod host;
 mod machine;
 mod value;
+mod variable;
 
-pub use diagnostic::{Diagnostic, Loc, Severity, Sources};
+pub use diagnostic::{Diagnostic, Loc, Severity, Source, Sources, nearest};
 pub use format::{FormatPiece, parse_format, parse_variable};
 pub use host::{CallSite, Called, Env, Host, Lang, RouteId};
 pub use machine::{End, Program, Step, Task, compile, run};
