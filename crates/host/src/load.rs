@@ -126,6 +126,7 @@ impl Loader {
             None => Index::None,
             Some(IndexSpec::Int(n)) => Index::Int(*n),
             Some(IndexSpec::All) => Index::All,
+            Some(IndexSpec::Append) => Index::Append,
             Some(IndexSpec::Var(v)) => Index::Var(Box::new(self.var(v)?)),
         };
         let context = match spec.context.as_deref() {

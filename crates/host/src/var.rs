@@ -15,6 +15,8 @@ pub enum At {
     None,
     Index(i32),
     All,
+    /// `[append]`: after the last value; reads NULL.
+    Append,
 }
 
 /// `[index]` as written.
@@ -23,6 +25,7 @@ pub enum Index {
     None,
     Int(i32),
     All,
+    Append,
     Var(Box<Var>),
 }
 
@@ -123,6 +126,7 @@ impl Var {
             Index::None => At::None,
             Index::Int(n) => At::Index(*n),
             Index::All => At::All,
+            Index::Append => At::Append,
             Index::Var(var) => At::Index(var.get(ctx).int().unwrap_or(0) as i32),
         }
     }

@@ -30,6 +30,7 @@ pub fn read(ctx: &mut Ctx, name: AvpName, at: At) -> Value {
     match at {
         At::None => avps.first(name).cloned().unwrap_or_default(),
         At::Index(n) => avps.at(name, n).cloned().unwrap_or_default(),
+        At::Append => Value::Null,
         At::All => {
             let mut out = BytesMut::new();
             for (i, value) in avps.values(name).enumerate() {
@@ -50,6 +51,8 @@ pub fn assign(ctx: &mut Ctx, name: AvpName, at: At, op: AssignOp, value: Value) 
         (At::All, true) => {
             avps.remove_all(name);
         }
+        (At::Append, true) => return false,
+        (At::Append, false) => avps.add_last(name, value),
         (At::Index(n), true) => {
             avps.remove(name, n);
         }

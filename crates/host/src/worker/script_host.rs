@@ -57,7 +57,7 @@ impl Host for Ctx {
     fn complain(&mut self, loc: Loc, text: &str) {
         let shared = self.core.shared.clone();
         let (line, _) = shared.sources.line_col(loc);
-        let file = shared.sources.files.get(loc.file as usize).map_or("", |f| f.0.as_str());
+        let file = shared.sources.files.get(loc.file as usize).map_or("", |f| f.name.as_str());
         crate::warn!("core", "{file}:{line}: {text}");
     }
 }
