@@ -188,7 +188,7 @@ fn async_list(call: &mut Call<Core>, params: &MiParams) -> MiResult {
     let mut list = Vec::new();
     for (index, task) in core.tasks.iter().enumerate().filter(|(_, t)| t.live) {
         let (line, _) = shared.sources.line_col(task.loc);
-        let file = shared.sources.files.get(task.loc.file as usize).map_or("", |f| f.0.as_str());
+        let file = shared.sources.files.get(task.loc.file as usize).map_or("", |f| f.name.as_str());
         let call_id = String::from_utf8_lossy(&task.call_id).into_owned();
         let detail = String::from_utf8_lossy(&task.detail).into_owned();
         let hit = |f: &str| task.what.contains(f) || detail.contains(f) || call_id.contains(f);
