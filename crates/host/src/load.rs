@@ -306,6 +306,7 @@ impl Loader {
             self.set_param(param);
         }
         let mut modules = std::mem::take(&mut self.modules);
+        by_needs(&mut modules);
         for (name, module) in &mut modules {
             let loc =
                 config.modules.iter().find(|m| m.name == name.as_bytes()).map_or(Loc::default(), |m| m.loc);
@@ -369,6 +370,17 @@ impl Loader {
                 self.diagnostics.push(diagnostic);
             }
         }
+    }
+}
+
+/// Puts what a module needs before it; otherwise the order of the file stays.
+fn by_needs(modules: &mut Vec<(&'static str, Box<dyn Module>)>) {
+    let mut waiting = std::mem::take(modules);
+    while !waiting.is_empty() {
+        let open: Vec<&str> = waiting.iter().map(|(n, _)| *n).collect();
+        // A circle is broken at its first module.
+        let next = waiting.iter().position(|(_, m)| !m.needs().iter().any(|n| open.contains(n))).unwrap_or(0);
+        modules.push(waiting.remove(next));
     }
 }
 
