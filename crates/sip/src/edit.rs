@@ -1,5 +1,6 @@
-use crate::message::{Message, Span};
+use crate::message::Span;
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 /// A piece of inserted text; what depends on the sending socket is filled in when printed.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,89 +29,132 @@ pub enum Anchor {
     At(u32),
 }
 
+/// Inserted text: mostly plain, without an allocation.
+#[derive(Clone, Debug)]
+pub(crate) enum Inserted {
+    Text(Bytes),
+    Pieces(Vec<Piece>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Order {
+    InCallOrder,
+    NewestFirst,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Edit {
+    Delete(Span),
+    Insert(Anchor, Order, Inserted),
+}
+
 /// Recorded edits of one message ("lumps"): deletions and insertions that are applied when the
 /// message is printed. A script does not see its own edits; the next hop does. Cheap to clone.
+///
+/// At most `Edits::MAX` are kept; further ones are dropped and counted (`overflowed`).
 #[derive(Clone, Debug, Default)]
-pub struct Edits {/* room A fills in */}
+pub struct Edits {
+    pub(crate) list: SmallVec<[Edit; 2]>,
+    pub(crate) body: Option<Bytes>,
+    overflowed: u32,
+}
 
-#[allow(unused_variables)]
 impl Edits {
+    /// Bound on the edits of one message: a script's loops are bounded at 10,000 rounds.
+    pub const MAX: usize = 16 * 1024;
+
     pub fn is_empty(&self) -> bool {
-        todo!()
+        self.list.is_empty() && self.body.is_none()
     }
+
+    /// How many edits were dropped because there were `MAX` already.
+    pub fn overflowed(&self) -> u32 {
+        self.overflowed
+    }
+
+    /// Deletions may overlap; text inserted inside a deleted span is still printed.
     pub fn delete(&mut self, span: Span) {
-        todo!()
+        if !span.is_empty() {
+            self.push(Edit::Delete(span));
+        }
     }
+
     /// Repeated inserts at one place keep their call order.
     pub fn insert(&mut self, at: Anchor, text: impl Into<Bytes>) {
-        todo!()
+        self.push(Edit::Insert(at, Order::InCallOrder, Inserted::Text(text.into())));
     }
-    /// Repeated inserts at one place: the newest first (Record-Route, Via).
+
+    /// Repeated inserts at one place: the newest first, before all that is there already. (OpenSIPS
+    /// puts a Record-Route after an earlier `insert_hf`: that is `insert_pieces`.)
     pub fn insert_first(&mut self, at: Anchor, pieces: Vec<Piece>) {
-        todo!()
+        self.push(Edit::Insert(at, Order::NewestFirst, Inserted::Pieces(pieces)));
     }
+
+    /// As `insert`, for text that depends on the sockets.
     pub fn insert_pieces(&mut self, at: Anchor, pieces: Vec<Piece>) {
-        todo!()
+        self.push(Edit::Insert(at, Order::InCallOrder, Inserted::Pieces(pieces)));
     }
+
     pub fn replace(&mut self, span: Span, text: impl Into<Bytes>) {
         self.delete(span);
         self.insert(Anchor::At(span.start), text);
     }
-    pub fn is_deleted(&self, span: Span) -> bool {
-        todo!()
+
+    fn push(&mut self, edit: Edit) {
+        if self.list.len() < Edits::MAX {
+            self.list.push(edit);
+        } else {
+            self.overflowed = self.overflowed.saturating_add(1);
+        }
     }
+
+    /// The whole span lies in one deletion.
+    pub fn is_deleted(&self, span: Span) -> bool {
+        self.list.iter().any(|edit| matches!(edit, Edit::Delete(deleted) if deleted.contains(span)))
+    }
+
+    /// Forgets the deletions inside `span` (to replace a value that was replaced before).
+    pub fn undelete(&mut self, span: Span) {
+        self.list.retain(|edit| !matches!(edit, Edit::Delete(deleted) if span.contains(*deleted)));
+    }
+
     /// Replaces the whole body (and only it); printing writes the right Content-Length.
     pub fn set_body(&mut self, body: Bytes) {
-        todo!()
+        self.body = Some(body);
     }
+
     pub fn body(&self) -> Option<&Bytes> {
-        todo!()
+        self.body.as_ref()
     }
-    /// Removes the edits of `other` kinds ... (`remove added header` of scripts): inserted texts for which `keep` is false.
-    pub fn retain_inserted(&mut self, keep: impl FnMut(&[u8]) -> bool) {
-        todo!()
+
+    /// Removes the inserted texts for which `keep` is false (scripts that remove a header they
+    /// added). Texts with pieces are shown with the pieces left out.
+    pub fn retain_inserted(&mut self, mut keep: impl FnMut(&[u8]) -> bool) {
+        self.list.retain(|edit| match edit {
+            Edit::Delete(_) => true,
+            Edit::Insert(_, _, Inserted::Text(text)) => keep(text),
+            Edit::Insert(_, _, Inserted::Pieces(pieces)) => keep(&plain_text(pieces)),
+        });
+    }
+
+    /// The inserted texts with their places, in call order; pieces are left out of their texts.
+    pub fn inserted(&self) -> impl Iterator<Item = (Anchor, Bytes)> + '_ {
+        self.list.iter().filter_map(|edit| match edit {
+            Edit::Delete(_) => None,
+            Edit::Insert(at, _, Inserted::Text(text)) => Some((*at, text.clone())),
+            Edit::Insert(at, _, Inserted::Pieces(pieces)) => Some((*at, plain_text(pieces).into())),
+        })
     }
 }
 
-/// Names of a socket as printed into messages (advertised address if there is one).
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct SocketNames {
-    /// "10.0.0.1", "[::1]" or an advertised name.
-    pub host: Bytes,
-    pub port: u16,
-    /// "UDP"
-    pub transport: &'static str,
-}
-
-/// How a request leaves.
-pub struct PrintTarget<'a> {
-    pub uri: &'a [u8],
-    /// Whole Via line(s) to put on top, with CRLF; empty for none.
-    pub via: &'a [u8],
-    /// Added to the topmost received Via value, e.g. `;received=1.2.3.4;rport=5`; empty for none.
-    pub via_params: &'a [u8],
-    /// Whole extra header lines after Via (Route of a path), with CRLF.
-    pub extra: &'a [u8],
-    pub send: &'a SocketNames,
-    pub received: &'a SocketNames,
-}
-
-/// The bytes of a request with all edits of `edits` in order (base edits, then branch edits) applied;
-/// Content-Length is corrected when the body was edited.
-#[allow(unused_variables)]
-pub fn print_request(msg: &Message, edits: &[&Edits], target: &PrintTarget<'_>) -> Bytes {
-    todo!()
-}
-
-/// The bytes of a reply without its topmost Via value, edits applied. `status`: replaces the status
-/// line's code and reason.
-#[allow(unused_variables)]
-pub fn print_reply(
-    msg: &Message,
-    edits: &Edits,
-    status: Option<(u16, &[u8])>,
-    send: &SocketNames,
-    received: &SocketNames,
-) -> Bytes {
-    todo!()
+fn plain_text(pieces: &[Piece]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for piece in pieces {
+        match piece {
+            Piece::Text(text) => out.extend_from_slice(text),
+            Piece::IfSocketsDiffer(inner) => out.extend_from_slice(&plain_text(inner)),
+            _ => {}
+        }
+    }
+    out
 }

@@ -3,20 +3,30 @@
 //! Pure: no I/O, no clock, no randomness. Everything is a slice of the received buffer until it is
 //! printed.
 
+mod build;
+pub mod digest;
 mod edit;
 mod header;
 mod message;
 mod method;
 mod nameaddr;
 mod params;
+mod parse;
+mod print;
+mod scan;
 mod uri;
+mod uri_compare;
+mod uri_edit;
 mod via;
 
-pub use edit::{Anchor, Edits, Piece, PrintTarget, SocketNames, print_reply, print_request};
+pub use build::{ReplyParts, build_ack, build_cancel, build_reply};
+pub use edit::{Anchor, Edits, Piece};
 pub use header::{CSeq, Header, HeaderName};
-pub use message::{Message, ParseError, Span, StartLine};
+pub use message::{MAX_HEADERS, MAX_MESSAGE, Message, ParseError, Span, StartLine};
 pub use method::Method;
 pub use nameaddr::NameAddr;
 pub use params::Params;
+pub use print::{PrintTarget, SocketNames, print_reply, print_request};
 pub use uri::{Scheme, Transport, Uri, UriError};
-pub use via::Via;
+pub use uri_edit::{escape_param, escape_user, unescape};
+pub use via::{Rport, Via};

@@ -1,11 +1,43 @@
+use crate::parse::{self, line_end};
+use crate::scan::{self, Nesting};
 use crate::{CSeq, Header, HeaderName, Method, NameAddr, Via};
 use bytes::Bytes;
+use smallvec::SmallVec;
+use std::ops::Range;
+
+/// Largest message that is accepted, in bytes.
+pub const MAX_MESSAGE: usize = 64 * 1024;
+/// Largest number of header lines of one message.
+pub const MAX_HEADERS: usize = 256;
 
 /// A range of bytes of a message's buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Span {
     pub start: u32,
     pub end: u32,
+}
+
+impl Span {
+    /// From offsets in a text of at most 4 GiB.
+    pub fn new(start: usize, end: usize) -> Span {
+        Span { start: start as u32, end: end as u32 }
+    }
+    pub fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+    pub fn len(self) -> usize {
+        self.range().len()
+    }
+    pub fn is_empty(self) -> bool {
+        self.start >= self.end
+    }
+    /// The whole of `other` lies inside.
+    pub fn contains(self, other: Span) -> bool {
+        self.start <= other.start && other.end <= self.end
+    }
+    pub fn moved_by(self, offset: u32) -> Span {
+        Span { start: self.start + offset, end: self.end + offset }
+    }
 }
 
 /// Why bytes are not a SIP message. Says what an answer could be (RFC 4475).
@@ -21,6 +53,19 @@ pub enum ParseError {
     TooLarge,
 }
 
+impl std::fmt::Display for ParseError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ParseError::KeepAlive => f.write_str("keep-alive"),
+            ParseError::StartLine(why) => write!(f, "bad start line: {why}"),
+            ParseError::Header(why, at) => write!(f, "bad header at byte {at}: {why}"),
+            ParseError::TooLarge => f.write_str("message too large or too many headers"),
+        }
+    }
+}
+
+impl std::error::Error for ParseError {}
+
 #[derive(Clone, Debug)]
 pub enum StartLine {
     Request { method: Method, method_text: Span, uri: Span, version: Span },
@@ -33,127 +78,296 @@ pub enum StartLine {
 /// (`None`) and never panics.
 #[derive(Clone, Debug)]
 pub struct Message {
-    /* room A fills in */
     pub(crate) buf: Bytes,
+    pub(crate) start: StartLine,
+    pub(crate) line: Span,
+    /// In the order of the message. Invariant: spans lie in `buf`, `whole` spans touch each other.
+    pub(crate) headers: SmallVec<[Header; 16]>,
+    pub(crate) headers_end: u32,
+    pub(crate) body: Span,
 }
 
-#[allow(unused_variables)]
 impl Message {
     /// Indexes one datagram or one stream frame. Leading CRLFs are skipped (kept in the buffer).
     /// Takes a missing or wrong Content-Length as it comes: see `body`.
     pub fn parse(buf: Bytes) -> Result<Message, ParseError> {
-        todo!()
+        parse::message(buf)
     }
+
     pub fn buf(&self) -> &Bytes {
         &self.buf
     }
+
     /// Zero-copy slice of the buffer.
     pub fn text(&self, span: Span) -> Bytes {
-        self.buf.slice(span.start as usize..span.end as usize)
+        self.buf.slice(span.range())
     }
+
     pub fn bytes(&self, span: Span) -> &[u8] {
-        &self.buf[span.start as usize..span.end as usize]
+        &self.buf[span.range()]
     }
+
     pub fn start(&self) -> &StartLine {
-        todo!()
+        &self.start
     }
+
     /// The whole first line, with its line end.
     pub fn start_line(&self) -> Span {
-        todo!()
+        self.line
     }
+
     pub fn is_request(&self) -> bool {
-        matches!(self.start(), StartLine::Request { .. })
+        matches!(self.start, StartLine::Request { .. })
     }
+
     /// Method of a request; for a reply the method of its CSeq (`Other` if there is none).
     pub fn method(&self) -> Method {
-        todo!()
+        match self.start {
+            StartLine::Request { method, .. } => method,
+            StartLine::Reply { .. } => self.cseq_parts().map_or(Method::Other, |(_, m)| Method::parse(&m)),
+        }
     }
+
+    /// As `method`, as written; empty for a reply without CSeq.
     pub fn method_text(&self) -> Bytes {
-        todo!()
+        match self.start {
+            StartLine::Request { method_text, .. } => self.text(method_text),
+            StartLine::Reply { .. } => self.cseq_parts().map_or_else(Bytes::new, |(_, m)| m),
+        }
     }
+
     /// 0 for a request.
     pub fn status(&self) -> u16 {
-        todo!()
+        match self.start {
+            StartLine::Request { .. } => 0,
+            StartLine::Reply { status, .. } => status,
+        }
     }
+
+    /// Empty for a request.
     pub fn reason(&self) -> Bytes {
-        todo!()
+        match self.start {
+            StartLine::Request { .. } => Bytes::new(),
+            StartLine::Reply { reason, .. } => self.text(reason),
+        }
     }
+
+    /// "SIP/2.0" as written; other versions are accepted (RFC 3261 §21.5.6 leaves the answer to us).
+    pub fn version(&self) -> Bytes {
+        match self.start {
+            StartLine::Request { version, .. } | StartLine::Reply { version, .. } => self.text(version),
+        }
+    }
+
     /// Empty for a reply.
     pub fn request_uri(&self) -> Bytes {
-        todo!()
+        match self.start {
+            StartLine::Request { uri, .. } => self.text(uri),
+            StartLine::Reply { .. } => Bytes::new(),
+        }
     }
+
     pub fn headers(&self) -> &[Header] {
-        todo!()
+        &self.headers
     }
+
     pub fn header(&self, name: HeaderName) -> Option<&Header> {
         self.headers().iter().find(|h| h.name == name)
     }
+
     pub fn headers_of(&self, name: HeaderName) -> impl Iterator<Item = &Header> {
         self.headers().iter().filter(move |h| h.name == name)
     }
+
     /// Headers by any spelling: full, compact, any case; unknown names too.
     pub fn headers_named<'a>(&'a self, label: &'a [u8]) -> impl Iterator<Item = &'a Header> {
-        self.headers().iter()
+        let name = HeaderName::parse(label);
+        self.headers().iter().filter(move |h| match name {
+            HeaderName::Other => {
+                h.name == HeaderName::Other
+                    && !label.is_empty()
+                    && self.bytes(h.label).eq_ignore_ascii_case(label)
+            }
+            known => h.name == known,
+        })
     }
+
     /// Value of the first such header, unfolded raw bytes.
     pub fn value(&self, name: HeaderName) -> Option<Bytes> {
         self.header(name).map(|h| self.text(h.value))
     }
+
     /// Offset just after the last header line: where the empty line stands.
     pub fn headers_end(&self) -> u32 {
-        todo!()
+        self.headers_end
     }
+
     /// What follows the empty line, cut to Content-Length when that is smaller.
     pub fn body(&self) -> Span {
-        todo!()
+        self.body
     }
+
+    /// `None` when absent or not a number; the first of several counts.
     pub fn content_length(&self) -> Option<u32> {
-        todo!()
+        self.number(HeaderName::ContentLength)
     }
+
     /// The topmost Via value.
     pub fn via(&self) -> Option<Via> {
-        todo!()
+        let value = self.header(HeaderName::Via)?.value;
+        let text = self.text(value);
+        let (start, end) = scan::list(&text, Nesting::Comments).next()?;
+        Some(Via::parse_part(&text, start, end)?.moved_by(value.start))
     }
-    /// All Via values over all Via headers, top first.
+
+    /// All Via values over all Via headers, top first; those that do not parse are left out.
     pub fn vias(&self) -> Vec<Via> {
-        todo!()
+        let mut all = Vec::new();
+        for header in self.headers_of(HeaderName::Via) {
+            let text = self.text(header.value);
+            let values =
+                scan::list(&text, Nesting::Comments).filter_map(|(a, b)| Via::parse_part(&text, a, b));
+            all.extend(values.map(|via| via.moved_by(header.value.start)));
+        }
+        all
     }
+
     pub fn from(&self) -> Option<NameAddr> {
-        todo!()
+        self.address(HeaderName::From)
     }
+
     pub fn to(&self) -> Option<NameAddr> {
-        todo!()
+        self.address(HeaderName::To)
     }
+
+    fn address(&self, name: HeaderName) -> Option<NameAddr> {
+        let value = self.header(name)?.value;
+        Some(NameAddr::parse(&self.text(value))?.moved_by(value.start))
+    }
+
     pub fn from_tag(&self) -> Option<Bytes> {
-        todo!()
+        self.from()?.tag().filter(|tag| !tag.is_empty())
     }
+
     /// Present and not empty: the request is inside a dialog.
     pub fn to_tag(&self) -> Option<Bytes> {
-        todo!()
+        self.to()?.tag().filter(|tag| !tag.is_empty())
     }
+
+    /// `None` when the number is not a 32-bit number or the method is missing; see `cseq_parts`.
     pub fn cseq(&self) -> Option<CSeq> {
-        todo!()
+        let (number, method_text) = self.cseq_parts()?;
+        Some(CSeq { number: scan::decimal(&number)?, method: Method::parse(&method_text), method_text })
     }
+
+    /// Number and method of CSeq as written, whatever the number looks like.
+    pub fn cseq_parts(&self) -> Option<(Bytes, Bytes)> {
+        let value = self.value(HeaderName::CSeq)?;
+        let blank = value.iter().position(|&b| scan::is_lws(b))?;
+        let method = scan::trim_bytes(&value.slice(blank..));
+        let one_word = !method.is_empty() && !method.iter().any(|&b| scan::is_lws(b));
+        one_word.then(|| (value.slice(..blank), method))
+    }
+
     pub fn call_id(&self) -> Option<Bytes> {
-        todo!()
+        self.value(HeaderName::CallId)
     }
+
     /// All values, over all headers of this name, in order, commas outside quotes and <> split.
     /// A bare `*` in Contact is a NameAddr with uri `*`.
     pub fn addresses(&self, name: HeaderName) -> Result<Vec<NameAddr>, ParseError> {
-        todo!()
+        let mut all = Vec::new();
+        for header in self.headers_of(name) {
+            let offset = header.value.start;
+            let list = NameAddr::parse_list(&self.text(header.value))
+                .ok_or(ParseError::Header("bad address", header.whole.start))?;
+            all.extend(list.into_iter().map(|address| address.moved_by(offset)));
+        }
+        Ok(all)
     }
+
+    /// The members of a comma-separated header over all its lines (Supported, Allow, ...), in order.
+    pub fn list(&self, name: HeaderName) -> impl Iterator<Item = &[u8]> {
+        self.headers_of(name).flat_map(|header| {
+            let text = self.bytes(header.value);
+            scan::list(text, Nesting::Angles).map(move |(start, end)| &text[start..end])
+        })
+    }
+
     pub fn max_forwards(&self) -> Option<u32> {
-        todo!()
+        self.number(HeaderName::MaxForwards)
     }
+
+    /// `None` when absent, not a number or above 32 bits.
     pub fn expires(&self) -> Option<u32> {
-        todo!()
+        self.number(HeaderName::Expires)
     }
+
+    fn number(&self, name: HeaderName) -> Option<u32> {
+        scan::decimal(self.bytes(self.header(name)?.value))
+    }
+
     /// Checks what RFC 3261 §8.1.1/§16.3 make mandatory; the text names the first thing missing.
     pub fn mandatory(&self) -> Result<(), &'static str> {
-        todo!()
+        if self.via().is_none() {
+            return Err("Via");
+        }
+        if self.from().is_none() {
+            return Err("From");
+        }
+        if self.to().is_none() {
+            return Err("To");
+        }
+        if self.call_id().is_none_or(|id| id.is_empty()) {
+            return Err("Call-ID");
+        }
+        let Some(cseq) = self.cseq() else { return Err("CSeq") };
+        match self.start {
+            StartLine::Request { method_text, .. } if self.bytes(method_text) != &cseq.method_text[..] => {
+                Err("CSeq method")
+            }
+            _ => Ok(()),
+        }
     }
+
+    /// Whether a reply can be built: a readable Via, To and CSeq, and a Content-Length that is a
+    /// number if present. What OpenSIPS needs before a script sees the request or can answer it;
+    /// the text names the first thing missing.
+    pub fn answerable(&self) -> Result<(), &'static str> {
+        if self.via().is_none() {
+            return Err("Via");
+        }
+        let to = self.to().ok_or("To");
+        if self.header(HeaderName::To).is_some() && to?.tag().is_some_and(|tag| tag.is_empty()) {
+            return Err("To tag");
+        }
+        if self.header(HeaderName::CSeq).is_some() && self.cseq_parts().is_none() {
+            return Err("CSeq");
+        }
+        if self.header(HeaderName::ContentLength).is_some() && self.content_length().is_none() {
+            return Err("Content-Length");
+        }
+        Ok(())
+    }
+
     /// Call-ID of raw bytes without a full parse: decides which worker owns the datagram.
+    /// The same text as `call_id` of the parsed message.
     pub fn owner(datagram: &[u8]) -> Option<&[u8]> {
-        todo!()
+        let start = parse::first_line(datagram);
+        let mut at = line_end(datagram, start);
+        while at < datagram.len() {
+            let line = &datagram[at..parse::header_end(datagram, at)];
+            if matches!(line[0], b'\r' | b'\n') && scan::trim(line).is_empty() {
+                return None;
+            }
+            if matches!(line[0] | 0x20, b'c' | b'i') {
+                let colon = memchr::memchr(b':', line).unwrap_or(0);
+                if HeaderName::parse(scan::trim(&line[..colon])) == HeaderName::CallId {
+                    return Some(scan::trim(&line[colon + 1..]));
+                }
+            }
+            at += line.len();
+        }
+        None
     }
 }

@@ -1,6 +1,7 @@
 use crate::params::Params;
+use crate::scan::{self, starts_with_nocase};
 use bytes::Bytes;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scheme {
@@ -21,21 +22,34 @@ pub enum Transport {
     Wss,
 }
 
+/// The one list of transports, in the order of the enum.
+const TRANSPORTS: [(Transport, &str, &str, u16); 6] = [
+    (Transport::Udp, "udp", "UDP", 5060),
+    (Transport::Tcp, "tcp", "TCP", 5060),
+    (Transport::Tls, "tls", "TLS", 5061),
+    (Transport::Sctp, "sctp", "SCTP", 5060),
+    (Transport::Ws, "ws", "WS", 80),
+    (Transport::Wss, "wss", "WSS", 443),
+];
+
 impl Transport {
+    /// Any case; `None` for a transport that is not ours.
     pub fn parse(text: &[u8]) -> Option<Transport> {
-        let _ = text;
-        todo!()
+        TRANSPORTS.iter().find(|row| row.1.as_bytes().eq_ignore_ascii_case(text)).map(|row| row.0)
     }
+
     /// "udp"
     pub fn as_str(self) -> &'static str {
-        todo!()
+        TRANSPORTS[self as usize].1
     }
+
     /// "UDP"
     pub fn upper(self) -> &'static str {
-        todo!()
+        TRANSPORTS[self as usize].2
     }
+
     pub fn default_port(self) -> u16 {
-        todo!()
+        TRANSPORTS[self as usize].3
     }
 }
 
@@ -44,6 +58,7 @@ impl Transport {
 pub struct UriError(pub &'static str);
 
 /// A parsed URI; every part is a slice of its text. For `tel:`, the number is `user`, host is empty.
+/// For `urn:service:sos` the host is "sos".
 #[derive(Clone, Debug)]
 pub struct Uri {
     pub text: Bytes,
@@ -58,45 +73,279 @@ pub struct Uri {
     pub params: Params,
     /// Text after `?`, without it.
     pub headers: Bytes,
+    pub(crate) layout: Layout,
 }
 
-#[allow(unused_variables)]
+/// Where the parts stand in `Uri::text`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Layout {
+    /// After the scheme's colon.
+    pub start: usize,
+    pub host: usize,
+    pub host_end: usize,
+    /// After the port.
+    pub hostport_end: usize,
+    /// After the parameters: at `?` or the end.
+    pub params_end: usize,
+}
+
 impl Uri {
+    /// Schemes sip, sips, tel, tels and urn, any case. Blanks, control characters, `<`, `>` and `"`
+    /// are refused anywhere.
     pub fn parse(text: &Bytes) -> Result<Uri, UriError> {
-        todo!()
+        if text.iter().any(|&b| b <= b' ' || b == 0x7f || matches!(b, b'<' | b'>' | b'"')) {
+            return Err(UriError("character that must be escaped"));
+        }
+        match scheme_of(text) {
+            Some((scheme @ (Scheme::Sip | Scheme::Sips), start)) => parse_sip(text, scheme, start),
+            Some((scheme @ (Scheme::Tel | Scheme::Tels), start)) => parse_tel(text, scheme, start),
+            Some((Scheme::Urn, start)) => parse_urn(text, start),
+            None => Err(UriError("unknown scheme")),
+        }
     }
+
+    /// The `transport` parameter, if it is one of ours.
     pub fn transport(&self) -> Option<Transport> {
-        todo!()
+        Transport::parse(&self.params.value(b"transport")?)
     }
+
     /// Port written, else the default of the scheme and transport.
     pub fn port_or_default(&self) -> u16 {
-        todo!()
+        match (self.port, self.scheme, self.transport()) {
+            (0, Scheme::Sips, Some(Transport::Ws | Transport::Wss)) => Transport::Wss.default_port(),
+            (0, Scheme::Sips | Scheme::Tels, _) => Transport::Tls.default_port(),
+            (0, _, transport) => transport.unwrap_or(Transport::Udp).default_port(),
+            (port, _, _) => port,
+        }
     }
+
+    /// The host as an address, if it is one; brackets of IPv6 are removed.
     pub fn ip(&self) -> Option<IpAddr> {
-        todo!()
+        ip_of(&self.host)
     }
-    /// Equality of RFC 3261 §19.1.4.
-    pub fn equals(&self, other: &Uri) -> bool {
-        todo!()
+
+    /// The scheme demands TLS on every hop.
+    pub fn is_sips(&self) -> bool {
+        matches!(self.scheme, Scheme::Sips | Scheme::Tels)
     }
-    /// A copy with parts replaced, printed anew: `None` keeps a part, `Some(empty)` removes it.
-    pub fn with_user(&self, user: &[u8]) -> Bytes {
-        todo!()
+}
+
+/// An address, IPv6 with or without brackets.
+pub(crate) fn ip_of(host: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(host).ok()?;
+    match text.strip_prefix('[') {
+        Some(inner) => inner.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+        None => text.parse().ok(),
     }
-    pub fn with_host(&self, host: &[u8]) -> Bytes {
-        todo!()
+}
+
+fn scheme_of(text: &[u8]) -> Option<(Scheme, usize)> {
+    const SCHEMES: [(&[u8], Scheme); 5] = [
+        (b"sip:", Scheme::Sip),
+        (b"sips:", Scheme::Sips),
+        (b"tel:", Scheme::Tel),
+        (b"tels:", Scheme::Tels),
+        (b"urn:", Scheme::Urn),
+    ];
+    let found = SCHEMES.iter().find(|(prefix, _)| starts_with_nocase(text, prefix))?;
+    Some((found.1, found.0.len()))
+}
+
+fn parse_sip(text: &Bytes, scheme: Scheme, start: usize) -> Result<Uri, UriError> {
+    // A user may hold `;`, `?` and `/` but no `@`, so the first `@` ends it (RFC 3261 §25.1).
+    let at = memchr::memchr(b'@', &text[start..]).map(|n| start + n);
+    let (user, password) = match at {
+        None => (None, None),
+        Some(at) => match memchr::memchr(b':', &text[start..at]) {
+            None => (Some(text.slice(start..at)), None),
+            Some(n) => (Some(text.slice(start..start + n)), Some(text.slice(start + n + 1..at))),
+        },
+    };
+    let host = at.map_or(start, |at| at + 1);
+    let host_end = host_end(text, host)?;
+    let (port, hostport_end) = port_at(text, host_end)?;
+    let params_end = memchr::memchr(b'?', &text[hostport_end..]).map_or(text.len(), |n| hostport_end + n);
+    Ok(Uri {
+        scheme,
+        user,
+        password,
+        host: text.slice(host..host_end),
+        port,
+        params: params_between(text, hostport_end, params_end),
+        headers: text.slice((params_end + 1).min(text.len())..),
+        layout: Layout { start, host, host_end, hostport_end, params_end },
+        text: text.clone(),
+    })
+}
+
+fn host_end(text: &[u8], host: usize) -> Result<usize, UriError> {
+    let end = if text.get(host) == Some(&b'[') {
+        let close = memchr::memchr(b']', &text[host..]).ok_or(UriError("IPv6 address without ]"))?;
+        let end = host + close + 1;
+        ip_of(&text[host..end]).ok_or(UriError("not an IPv6 address"))?;
+        end
+    } else {
+        host + text[host..].iter().take_while(|b| !b":;?".contains(b)).count()
+    };
+    let name = &text[host..end];
+    if name.is_empty() {
+        return Err(UriError("no host"));
     }
-    pub fn with_port(&self, port: Option<u16>) -> Bytes {
-        todo!()
+    if name[0] != b'[' && name.iter().any(|b| b"@,[]{}\\/()^|=$&+#".contains(b)) {
+        return Err(UriError("character not allowed in a host"));
     }
-    pub fn with_hostport(&self, hostport: &[u8]) -> Bytes {
-        todo!()
+    Ok(end)
+}
+
+/// Port and the offset after it; an empty port (`host:`) counts as none.
+fn port_at(text: &[u8], host_end: usize) -> Result<(u16, usize), UriError> {
+    match text.get(host_end) {
+        Some(b':') => {
+            let digits = &text[host_end + 1..];
+            let end = digits.iter().position(|b| b";?".contains(b)).unwrap_or(digits.len());
+            let port = scan::port(&digits[..end]).ok_or(UriError("bad port"))?;
+            Ok((port, host_end + 1 + end))
+        }
+        None | Some(b';' | b'?') => Ok((0, host_end)),
+        Some(_) => Err(UriError("text after the host")),
     }
-    pub fn with_password(&self, password: &[u8]) -> Bytes {
-        todo!()
+}
+
+fn params_between(text: &Bytes, at: usize, end: usize) -> Params {
+    if at < end { Params { text: text.slice(at + 1..end) } } else { Params::default() }
+}
+
+fn parse_tel(text: &Bytes, scheme: Scheme, start: usize) -> Result<Uri, UriError> {
+    let end = memchr::memchr(b';', &text[start..]).map_or(text.len(), |n| start + n);
+    if end == start {
+        return Err(UriError("no number"));
     }
-    /// Sets, replaces or (None) removes one parameter.
-    pub fn with_param(&self, name: &[u8], value: Option<Option<&[u8]>>) -> Bytes {
-        todo!()
+    Ok(Uri {
+        scheme,
+        user: Some(text.slice(start..end)),
+        password: None,
+        host: Bytes::new(),
+        port: 0,
+        params: params_between(text, end, text.len()),
+        headers: Bytes::new(),
+        layout: Layout { start, host: end, host_end: end, hostport_end: end, params_end: text.len() },
+        text: text.clone(),
+    })
+}
+
+/// `urn:service:sos` (RFC 5031), `urn:nena:service:police` and others: what follows the name space is the host.
+fn parse_urn(text: &Bytes, start: usize) -> Result<Uri, UriError> {
+    let colon = memchr::memchr(b':', &text[start..]).ok_or(UriError("URN without name space"))?;
+    let mut host = start + colon + 1;
+    if starts_with_nocase(&text[start..], b"nena:service:") {
+        host = start + b"nena:service:".len();
+    }
+    if colon == 0 || host == text.len() {
+        return Err(UriError("empty URN"));
+    }
+    let end = text.len();
+    Ok(Uri {
+        scheme: Scheme::Urn,
+        user: None,
+        password: None,
+        host: text.slice(host..),
+        port: 0,
+        params: Params::default(),
+        headers: Bytes::new(),
+        layout: Layout { start, host, host_end: end, hostport_end: end, params_end: end },
+        text: text.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Uri, UriError> {
+        Uri::parse(&Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    /// user|password|host|port|params|headers, `-` for what is absent.
+    fn check(text: &str, want: &str) {
+        let uri = parse(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+        let show =
+            |b: &Option<Bytes>| b.as_ref().map_or("-".into(), |b| String::from_utf8_lossy(b).into_owned());
+        let have = format!(
+            "{}|{}|{}|{}|{}|{}",
+            show(&uri.user),
+            show(&uri.password),
+            show(&Some(uri.host.clone())),
+            uri.port,
+            show(&Some(uri.params.text.clone())),
+            show(&Some(uri.headers.clone()))
+        );
+        assert_eq!(have, want, "{text}");
+    }
+
+    #[test]
+    fn parts() {
+        check("sip:bob@example.com", "bob|-|example.com|0||");
+        check("SIP:bob:pw@h:5062;a=b;lr?H=1&x=a", "bob|pw|h|5062|a=b;lr|H=1&x=a");
+        check("sip:h", "-|-|h|0||");
+        check("sip:h?x=1", "-|-|h|0||x=1");
+        check("sip:@h", "|-|h|0||");
+        check("sip:bob@example.com:", "bob|-|example.com|0||");
+        check("sip:b@[2001:db8::1]:5070;transport=udp", "b|-|[2001:db8::1]|5070|transport=udp|");
+        check("sip:a;p?q/r@h:1", "a;p?q/r|-|h|1||");
+        check("tel:+49-30;phone-context=x", "+49-30|-||0|phone-context=x|");
+        check("urn:service:sos", "-|-|sos|0||");
+        check("urn:service:sos.fire", "-|-|sos.fire|0||");
+        check("urn:nena:service:sos", "-|-|sos|0||");
+    }
+
+    #[test]
+    fn refused() {
+        for text in [
+            "",
+            "sip:",
+            "sip:a@",
+            "bob@example.com",
+            "http://x",
+            "sip:a@h:99999",
+            "sip:a@h:x",
+            "<sip:a@b>",
+            "sip:a b@h",
+            "sip:a@b@c",
+            "tel:",
+            "urn:",
+            "urn:x:",
+            "sip:[::1",
+            "sip:[zz]",
+            "*",
+            "sip:a@h\r\n",
+            "sip:[::1]x",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn default_ports() {
+        for (text, port) in [
+            ("sip:h", 5060),
+            ("sips:h", 5061),
+            ("sip:h;transport=tls", 5061),
+            ("sip:h;transport=ws", 80),
+            ("sip:h:7", 7),
+            ("tel:1", 5060),
+            ("urn:service:sos", 5060),
+        ] {
+            assert_eq!(parse(text).unwrap().port_or_default(), port, "{text}");
+        }
+    }
+
+    #[test]
+    fn transports() {
+        for (i, row) in TRANSPORTS.iter().enumerate() {
+            assert_eq!(row.0 as usize, i);
+            assert_eq!(Transport::parse(row.2.as_bytes()), Some(row.0));
+            assert_eq!(row.0.upper().to_lowercase(), row.0.as_str());
+        }
+        assert_eq!(Transport::parse(b"foo"), None);
     }
 }

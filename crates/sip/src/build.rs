@@ -1,0 +1,123 @@
+//! Messages that the server makes itself out of received or sent ones.
+
+use crate::HeaderName;
+use crate::message::{Message, Span};
+use crate::print::insert_source;
+use bytes::Bytes;
+
+/// What a reply has besides the headers that it copies.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReplyParts<'a> {
+    pub code: u16,
+    pub reason: &'a [u8],
+    /// Added to To when that has no tag. `None` for 100 (RFC 3261 §8.2.6.2).
+    pub to_tag: Option<&'a [u8]>,
+    /// `Via::source_params` of the request's sender.
+    pub via_params: &'a [u8],
+    /// Whole further header lines, each with CRLF; Content-Type of the body is one of them.
+    pub extra: &'a [u8],
+    /// Value of the Server header; empty for none.
+    pub server: &'a [u8],
+    pub body: &'a [u8],
+}
+
+/// A reply to `request` (RFC 3261 §8.2.6): its Vias, its Record-Routes when `code` is 180 to 299,
+/// To, From, Call-ID and CSeq, byte for byte.
+pub fn build_reply(request: &Message, parts: &ReplyParts<'_>) -> Bytes {
+    let copied = request.headers_end() as usize;
+    let mut out = Vec::with_capacity(copied + parts.extra.len() + parts.body.len() + 128);
+    let mut number = itoa::Buffer::new();
+    append(&mut out, &[b"SIP/2.0 ", number.format(parts.code).as_bytes(), b" ", parts.reason, b"\r\n"]);
+    for (n, via) in request.headers_of(HeaderName::Via).enumerate() {
+        if n == 0 && !parts.via_params.is_empty() {
+            insert_source(request, via.whole, parts.via_params, &mut out);
+        } else {
+            copy_line(request, via.whole, &mut out);
+        }
+    }
+    if (180..300).contains(&parts.code) {
+        for route in request.headers_of(HeaderName::RecordRoute) {
+            copy_line(request, route.whole, &mut out);
+        }
+    }
+    copy_to(request, parts.to_tag, &mut out);
+    for name in [HeaderName::From, HeaderName::CallId, HeaderName::CSeq] {
+        copy_first(request, name, &mut out);
+    }
+    append(&mut out, &[parts.extra]);
+    if !parts.server.is_empty() {
+        append(&mut out, &[b"Server: ", parts.server, b"\r\n"]);
+    }
+    append(
+        &mut out,
+        &[b"Content-Length: ", number.format(parts.body.len()).as_bytes(), b"\r\n\r\n", parts.body],
+    );
+    out.into()
+}
+
+fn copy_to(request: &Message, tag: Option<&[u8]>, out: &mut Vec<u8>) {
+    let Some(to) = request.header(HeaderName::To) else { return };
+    let has_tag = request.to().is_some_and(|to| to.params.has(b"tag"));
+    match tag {
+        Some(tag) if !has_tag => {
+            let value_end = Span { start: to.whole.start, end: to.value.end };
+            append(out, &[request.bytes(value_end), b";tag=", tag, b"\r\n"]);
+        }
+        _ => copy_line(request, to.whole, out),
+    }
+}
+
+/// The ACK for a final reply above 299 to a sent INVITE (RFC 3261 §17.1.1.3): same Request-URI,
+/// Via, From, Call-ID, CSeq number and Routes as the INVITE, To of the reply. `extra`: further
+/// header lines with CRLF (User-Agent).
+pub fn build_ack(invite: &Message, reply: &Message, extra: &[u8]) -> Bytes {
+    build_hop(invite, b"ACK", Some(reply), extra)
+}
+
+/// The CANCEL for a sent request (RFC 3261 §9.1): its Request-URI, topmost Via, From, To, Call-ID,
+/// CSeq number and Routes.
+/// `extra`: further header lines with CRLF (Reason, User-Agent).
+pub fn build_cancel(invite: &Message, extra: &[u8]) -> Bytes {
+    build_hop(invite, b"CANCEL", None, extra)
+}
+
+fn build_hop(invite: &Message, method: &[u8], reply: Option<&Message>, extra: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(512);
+    append(&mut out, &[method, b" ", &invite.request_uri(), b" SIP/2.0\r\n"]);
+    if let Some(via) = invite.via() {
+        append(&mut out, &[b"Via: ", invite.bytes(via.whole), b"\r\n"]);
+    }
+    copy_first(invite, HeaderName::From, &mut out);
+    copy_first(invite, HeaderName::CallId, &mut out);
+    match reply.filter(|reply| reply.header(HeaderName::To).is_some()) {
+        Some(reply) => copy_first(reply, HeaderName::To, &mut out),
+        None => copy_first(invite, HeaderName::To, &mut out),
+    }
+    let number = invite.cseq_parts().map(|(number, _)| number).unwrap_or_default();
+    append(&mut out, &[b"CSeq: ", &number, b" ", method, b"\r\n"]);
+    for route in invite.headers_of(HeaderName::Route) {
+        copy_line(invite, route.whole, &mut out);
+    }
+    append(&mut out, &[b"Max-Forwards: 70\r\n", extra, b"Content-Length: 0\r\n\r\n"]);
+    out.into()
+}
+
+fn copy_first(msg: &Message, name: HeaderName, out: &mut Vec<u8>) {
+    if let Some(header) = msg.header(name) {
+        copy_line(msg, header.whole, out);
+    }
+}
+
+/// The line, with a line end if the message stopped short of one.
+fn copy_line(msg: &Message, whole: Span, out: &mut Vec<u8>) {
+    out.extend_from_slice(msg.bytes(whole));
+    if out.last() != Some(&b'\n') {
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn append(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}

@@ -1,0 +1,170 @@
+//! Byte helpers shared by the parsers: blanks, case, quotes, lists.
+
+use bytes::Bytes;
+
+/// Blank inside a header value: space, tab and the line ends of folds.
+pub(crate) const fn is_lws(b: u8) -> bool {
+    matches!(b, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+/// RFC 3261 §25.1 `token` characters.
+pub(crate) const fn is_token(b: u8) -> bool {
+    b.is_ascii_alphanumeric()
+        || matches!(b, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~')
+}
+
+pub(crate) fn is_token_text(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|&b| is_token(b))
+}
+
+/// Bounds of `text` without the blanks around it.
+pub(crate) fn trimmed(text: &[u8]) -> (usize, usize) {
+    let start = text.iter().position(|&b| !is_lws(b)).unwrap_or(text.len());
+    let end = text.iter().rposition(|&b| !is_lws(b)).map_or(start, |i| i + 1);
+    (start, end)
+}
+
+pub(crate) fn trim(text: &[u8]) -> &[u8] {
+    let (start, end) = trimmed(text);
+    &text[start..end]
+}
+
+pub(crate) fn trim_bytes(text: &Bytes) -> Bytes {
+    let (start, end) = trimmed(text);
+    text.slice(start..end)
+}
+
+/// Offset of the first byte at or after `from` that is not blank.
+pub(crate) fn skip_lws(text: &[u8], from: usize) -> usize {
+    from + text[from..].iter().take_while(|&&b| is_lws(b)).count()
+}
+
+/// Offset of `part`, a slice of `whole`, in it.
+pub(crate) fn offset_of(whole: &[u8], part: &[u8]) -> usize {
+    part.as_ptr() as usize - whole.as_ptr() as usize
+}
+
+pub(crate) fn starts_with_nocase(text: &[u8], prefix: &[u8]) -> bool {
+    text.len() >= prefix.len() && text[..prefix.len()].eq_ignore_ascii_case(prefix)
+}
+
+/// Decimal digits only, no sign; `None` when empty or above `u32::MAX`.
+pub(crate) fn decimal(text: &[u8]) -> Option<u32> {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    text.iter().try_fold(0u32, |n, &d| n.checked_mul(10)?.checked_add(u32::from(d - b'0')))
+}
+
+/// A port: up to 65535; the empty text is 0 (no port).
+pub(crate) fn port(text: &[u8]) -> Option<u16> {
+    if text.is_empty() { Some(0) } else { u16::try_from(decimal(text)?).ok() }
+}
+
+/// Offset just after the quoted string that starts at `at` (which holds `"`); `None` when it never ends.
+pub(crate) fn quoted_end(text: &[u8], at: usize) -> Option<usize> {
+    let mut i = at + 1;
+    while i < text.len() {
+        match text[i] {
+            b'"' => return Some(i + 1),
+            b'\\' => i += 2,
+            _ => i += 1,
+        }
+    }
+    None
+}
+
+/// Finds separators outside quotes, brackets and comments. Remembers what never closes, so that a
+/// hostile text costs one pass and not one pass per opening.
+pub(crate) struct Scanner<'a> {
+    text: &'a [u8],
+    nesting: Nesting,
+    quotes_close: bool,
+    nests_close: bool,
+}
+
+impl<'a> Scanner<'a> {
+    pub(crate) fn new(text: &'a [u8], nesting: Nesting) -> Scanner<'a> {
+        Scanner { text, nesting, quotes_close: true, nests_close: true }
+    }
+
+    /// Offset of the first `stop` at or after `from`. A quote or bracket that never ends hides
+    /// nothing but itself.
+    pub(crate) fn find(&mut self, from: usize, stop: u8) -> Option<usize> {
+        let mut i = from;
+        while i < self.text.len() {
+            let b = self.text[i];
+            if b == stop {
+                return Some(i);
+            }
+            let hidden = match (b, self.nesting) {
+                (b'"', _) if self.quotes_close => {
+                    let end = quoted_end(self.text, i);
+                    self.quotes_close = end.is_some();
+                    end
+                }
+                (b'<', Nesting::Angles) | (b'(', Nesting::Comments) if self.nests_close => {
+                    let end = if b == b'<' { angle_end(self.text, i) } else { comment_end(self.text, i) };
+                    self.nests_close = end.is_some();
+                    end
+                }
+                _ => None,
+            };
+            i = hidden.unwrap_or(i + 1);
+        }
+        None
+    }
+}
+
+fn angle_end(text: &[u8], at: usize) -> Option<usize> {
+    memchr::memchr(b'>', &text[at..]).map(|n| at + n + 1)
+}
+
+/// What besides quotes hides separators.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Nesting {
+    Quotes,
+    Angles,
+    Comments,
+}
+
+/// Offset just after the comment that starts at `at`; comments nest (RFC 3261 §25.1).
+pub(crate) fn comment_end(text: &[u8], at: usize) -> Option<usize> {
+    let (mut depth, mut i) = (0usize, at);
+    while i < text.len() {
+        match text[i] {
+            b'(' => depth += 1,
+            b')' if depth == 1 => return Some(i + 1),
+            b')' => depth -= 1,
+            b'\\' => i += 1,
+            _ => {}
+        }
+        i += 1;
+    }
+    None
+}
+
+/// Bounds of the non-blank members of a comma-separated list, blanks around them removed.
+pub(crate) fn list(text: &[u8], nesting: Nesting) -> impl Iterator<Item = (usize, usize)> + '_ {
+    let mut scanner = Scanner::new(text, nesting);
+    let mut from = Some(0);
+    std::iter::from_fn(move || {
+        loop {
+            let start = from?;
+            let end = scanner.find(start, b',');
+            from = end.map(|e| e + 1);
+            let (a, b) = trimmed(&text[start..end.unwrap_or(text.len())]);
+            if a < b {
+                return Some((start + a, start + b));
+            }
+        }
+    })
+}
+
+/// Without surrounding quotes, if there are any; escapes inside stay.
+pub(crate) fn unquoted(text: &[u8]) -> &[u8] {
+    match text {
+        [b'"', inner @ .., b'"'] => inner,
+        _ => text,
+    }
+}
