@@ -5,6 +5,7 @@
 //! a future.
 #![allow(unsafe_code)]
 
+pub mod dns;
 mod iface;
 mod listen;
 mod sys;
