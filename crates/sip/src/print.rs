@@ -182,13 +182,15 @@ impl<'a> Plan<'a> {
         if self.deleted.iter().any(|span| span.contains(via.whole)) {
             return;
         }
-        for param in params.split(|&b| b == b';').filter(|p| !p.is_empty()) {
-            let at = memchr::memchr(b'=', param).unwrap_or(param.len());
-            if param[..at].eq_ignore_ascii_case(b"rport") && self.set_rport(&via, &param[at..]) {
+        let is_rport = |param: &&[u8]| starts_with_nocase(param, b"rport");
+        let given = || params.split(|&b| b == b';').filter(|param| !param.is_empty());
+        // A forced rport stands before received, as the reference prints it.
+        for param in given().filter(is_rport).chain(given().filter(|param| !is_rport(param))) {
+            if is_rport(&param) && self.set_rport(&via, &param[b"rport".len()..]) {
                 continue;
             }
-            let with_semicolon = &params[scan::offset_of(params, param) - 1..][..param.len() + 1];
-            self.insert(via.sent_by_end, with_semicolon);
+            self.insert(via.sent_by_end, b";");
+            self.insert(via.sent_by_end, param);
         }
     }
 
