@@ -8,6 +8,7 @@ pub mod avp;
 pub mod call;
 pub mod clock;
 pub mod ctx;
+pub mod db;
 pub mod format;
 pub mod globals;
 pub mod load;

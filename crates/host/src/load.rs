@@ -66,6 +66,7 @@ pub struct Loader {
     modules: Vec<(&'static str, Box<dyn Module>)>,
     states: AHashMap<TypeId, Arc<dyn Any + Send + Sync>>,
     known: &'static [ModuleDef],
+    pub databases: crate::db::Databases,
 }
 
 impl Loader {
@@ -306,6 +307,8 @@ impl Loader {
             self.set_param(param);
         }
         let mut modules = std::mem::take(&mut self.modules);
+        // Drivers first: the others ask them for their databases.
+        modules.sort_by_key(|(name, _)| !(name.starts_with("db_") || name.starts_with("cachedb_")));
         by_needs(&mut modules);
         for (name, module) in &mut modules {
             let loc =
@@ -447,6 +450,7 @@ pub fn load(
         modules: Vec::new(),
         states: AHashMap::new(),
         known,
+        databases: Default::default(),
     };
     if let Some(core) = known.iter().find(|m| m.name == "core") {
         loader.modules.push((core.name, (core.make)()));
