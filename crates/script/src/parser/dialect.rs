@@ -1,0 +1,76 @@
+//! Which dialect a configuration is written in, judged by the parameters it sets.
+
+use super::Parser;
+use crate::ast::{Dialect, Global};
+use crate::diagnostic::Diagnostic;
+
+/// Parameters that only 2.x knows.
+const OLD: &[&str] = &[
+    "avp_aliases",
+    "bin_children",
+    "bin_listen",
+    "children",
+    "debug",
+    "disable_tcp",
+    "disable_tls",
+    "fork",
+    "listen",
+    "log_stderror",
+    "port",
+    "tcp_children",
+    "tcp_listen",
+];
+/// Parameters that came with 3.x.
+const NEW: &[&str] = &[
+    "abort_on_assert",
+    "auto_scaling_cycle",
+    "auto_scaling_profile",
+    "log_json_buf_size",
+    "log_msg_buf_size",
+    "log_prefix",
+    "pv_print_buf_size",
+    "restart_persistency_cache_file",
+    "restart_persistency_size",
+    "socket",
+    "stderror_enabled",
+    "stderror_level_filter",
+    "stderror_log_format",
+    "syslog_enabled",
+    "syslog_facility",
+    "syslog_level_filter",
+    "syslog_log_format",
+    "syslog_name",
+    "tcp_workers",
+    "timer_workers",
+    "udp_workers",
+];
+/// Old and new name of one thing; no version knew both.
+const RENAMED: &[(&str, &str)] = &[
+    ("listen", "socket"),
+    ("children", "udp_workers"),
+    ("tcp_children", "tcp_workers"),
+    ("debug", "log_level"),
+];
+
+impl Parser<'_> {
+    /// Sets `Config::dialect`, and reports old names that stand beside their successors.
+    pub(super) fn judge_dialect(&mut self, forced: Option<Dialect>) {
+        let globals = &self.config.globals;
+        let sets = |names: &[&str]| globals.iter().any(|g| names.iter().any(|n| n.as_bytes() == g.name));
+        let detected = if sets(OLD) && !sets(NEW) { Dialect::V21 } else { Dialect::V4 };
+        self.config.dialect = forced.unwrap_or(detected);
+
+        let find = |name: &str| -> Option<&Global> { globals.iter().find(|g| g.name == name.as_bytes()) };
+        let mut mixed = Vec::new();
+        for (old, new) in RENAMED {
+            if let (Some(global), Some(_)) = (find(old), find(new)) {
+                let bad = Diagnostic::error(
+                    global.loc,
+                    format!("`{old}` and `{new}` are the old and the new name of one parameter"),
+                );
+                mixed.push(bad.hint(format!("write `{new}`")));
+            }
+        }
+        mixed.into_iter().for_each(|bad| self.report(bad));
+    }
+}
