@@ -350,6 +350,20 @@ impl Message {
         Ok(())
     }
 
+    /// The first header that may stand only once and stands twice: what a strict element answers
+    /// with 400 (RFC 4475 §3.3.8, §3.3.9). The accessors read the first.
+    pub fn repeated(&self) -> Option<HeaderName> {
+        use HeaderName::{CSeq, CallId, ContentLength, From, MaxForwards, To};
+        let mut seen = 0u64;
+        self.headers.iter().map(|header| header.name).find(|&name| {
+            let single = matches!(name, From | To | CallId | CSeq | MaxForwards | ContentLength);
+            let bit = if single { 1 << name as u8 } else { 0 };
+            let again = seen & bit != 0;
+            seen |= bit;
+            again
+        })
+    }
+
     /// Call-ID of raw bytes without a full parse: decides which worker owns the datagram.
     /// The same text as `call_id` of the parsed message.
     pub fn owner(datagram: &[u8]) -> Option<&[u8]> {

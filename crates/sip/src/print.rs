@@ -47,9 +47,12 @@ pub struct PrintTarget<'a> {
 /// missing and the body was edited or the message leaves over a stream.
 pub fn print_request(msg: &Message, edits: &[&Edits], target: &PrintTarget<'_>) -> Bytes {
     let mut plan = Plan::new(msg, edits);
-    if let (StartLine::Request { uri, .. }, false) = (msg.start(), target.uri.is_empty()) {
-        plan.delete(*uri);
-        plan.insert(uri.start, target.uri);
+    if let StartLine::Request { uri, version, .. } = msg.start() {
+        if !target.uri.is_empty() {
+            plan.delete(*uri);
+            plan.insert(uri.start, target.uri);
+        }
+        plan.delete(trailing_blanks(msg, version.end));
     }
     plan.insert(via_place(msg), target.via);
     plan.insert(extra_place(msg), target.extra);
@@ -77,6 +80,13 @@ pub fn print_reply(
         plan.delete(span);
     }
     plan.print(send, received)
+}
+
+/// Blanks between version and line end must not be passed on (RFC 4475 §3.1.2.10).
+fn trailing_blanks(msg: &Message, at: u32) -> Span {
+    let rest = &msg.buf()[at as usize..];
+    let blanks = rest.iter().take_while(|&&b| b == b' ' || b == b'\t').count();
+    Span { start: at, end: at + blanks as u32 }
 }
 
 /// What to delete to remove the topmost Via value: its header, or the value with its comma.

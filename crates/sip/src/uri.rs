@@ -57,6 +57,11 @@ impl Transport {
 #[error("bad URI: {0}")]
 pub struct UriError(pub &'static str);
 
+impl UriError {
+    /// A well-formed URI may follow, but of a scheme that is not ours (416, RFC 3261 §21.4.14).
+    pub const UNKNOWN_SCHEME: UriError = UriError("unknown scheme");
+}
+
 /// A parsed URI; every part is a slice of its text. For `tel:`, the number is `user`, host is empty.
 /// For `urn:service:sos` the host is "sos".
 #[derive(Clone, Debug)]
@@ -100,7 +105,7 @@ impl Uri {
             Some((scheme @ (Scheme::Sip | Scheme::Sips), start)) => parse_sip(text, scheme, start),
             Some((scheme @ (Scheme::Tel | Scheme::Tels), start)) => parse_tel(text, scheme, start),
             Some((Scheme::Urn, start)) => parse_urn(text, start),
-            None => Err(UriError("unknown scheme")),
+            None => Err(UriError::UNKNOWN_SCHEME),
         }
     }
 
