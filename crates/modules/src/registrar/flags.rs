@@ -1,0 +1,250 @@
+//! Flags of `save()` and `lookup()`: words of 3.x/4.x, or the letters of 2.x.
+
+use crate::usrloc::table::Matching;
+use bytes::Bytes;
+
+/// What is done with Path (RFC 3327).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Path {
+    /// Not saved.
+    #[default]
+    None,
+    /// Saved, never in the reply.
+    Off,
+    /// Saved, in the reply when the client supports it.
+    Lazy,
+    /// Refused when the client does not support it.
+    Strict,
+}
+
+/// Flags of `save()`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SaveFlags {
+    pub memory_only: bool,
+    pub no_reply: bool,
+    pub max_contacts: Option<usize>,
+    pub force: bool,
+    pub matching: Option<Matching>,
+    pub path: Path,
+    pub path_received: bool,
+    pub only_request_contacts: bool,
+    pub socket_header: bool,
+    pub min_expires: Option<u32>,
+    pub max_expires: Option<u32>,
+}
+
+/// Flags of `lookup()`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LookupFlags {
+    pub no_branches: bool,
+    pub to_branches_only: bool,
+    pub expand_branches: bool,
+    pub method_filtering: bool,
+    pub ua_filter: Option<String>,
+    pub case_insensitive: bool,
+    pub max_ping_latency_us: Option<u32>,
+    pub sort_by_latency: bool,
+}
+
+fn matching(value: &str) -> Option<Matching> {
+    match value {
+        "0" => Some(Matching::Uri),
+        "1" => Some(Matching::UriAndCallId),
+        param => {
+            let name = param.strip_prefix('<')?.strip_suffix('>')?;
+            Some(Matching::Param(Bytes::copy_from_slice(name.as_bytes())))
+        }
+    }
+}
+
+/// Words are told from letters: a word has at least five letters in a row, or a `-`.
+fn is_words(text: &str) -> bool {
+    text.contains(',') || text.contains('-') || text.split('=').next().is_some_and(|w| w.len() >= 6)
+}
+
+fn unknown(word: &str) -> String {
+    format!("unknown flag `{word}`")
+}
+
+impl SaveFlags {
+    pub fn parse(text: &str) -> Result<SaveFlags, String> {
+        let mut flags = SaveFlags::default();
+        let text = text.trim();
+        if !is_words(text) {
+            flags.letters(text)?;
+            return Ok(flags);
+        }
+        for word in text.split(',').map(str::trim).filter(|w| !w.is_empty()) {
+            let (name, value) = word.split_once('=').unwrap_or((word, ""));
+            let number = || value.trim().parse::<u32>().map_err(|_| format!("{name} needs a number"));
+            match name {
+                "memory-only" => flags.memory_only = true,
+                "no-reply" => flags.no_reply = true,
+                "max-contacts" => flags.max_contacts = Some(number()? as usize),
+                "force-registration" => flags.force = true,
+                "matching-mode" => flags.matching = Some(matching(value).ok_or_else(|| unknown(word))?),
+                "path-off" => flags.path = Path::Off,
+                "path-lazy" => flags.path = Path::Lazy,
+                "path-strict" => flags.path = Path::Strict,
+                "path-received" => flags.path_received = true,
+                "only-request-contacts" => flags.only_request_contacts = true,
+                "socket-header" => flags.socket_header = true,
+                "min-expires" => flags.min_expires = Some(number()?),
+                "max-expires" => flags.max_expires = Some(number()?),
+                _ => return Err(unknown(word)),
+            }
+        }
+        Ok(flags)
+    }
+
+    fn letters(&mut self, text: &str) -> Result<(), String> {
+        let mut rest = text;
+        while let Some(letter) = rest.chars().next() {
+            rest = &rest[letter.len_utf8()..];
+            let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+            let number = rest[..digits].parse::<u32>().unwrap_or(0);
+            let mut used = 0;
+            match letter {
+                'm' => self.memory_only = true,
+                'r' => self.no_reply = true,
+                'c' => (self.max_contacts, used) = (Some(number as usize), digits),
+                'f' => self.force = true,
+                'M' if rest.starts_with('<') => {
+                    used = rest.find('>').map_or(rest.len(), |end| end + 1);
+                    self.matching = matching(&rest[..used]);
+                }
+                'M' => (self.matching, used) = (matching(&rest[..digits]), digits),
+                'p' => {
+                    used = digits;
+                    self.path = match number {
+                        0 => Path::Off,
+                        1 => Path::Lazy,
+                        _ => Path::Strict,
+                    };
+                }
+                'v' => self.path_received = true,
+                'o' => self.only_request_contacts = true,
+                's' => self.socket_header = true,
+                'e' => (self.min_expires, used) = (Some(number), digits),
+                'E' => (self.max_expires, used) = (Some(number), digits),
+                ' ' | ',' => {}
+                other => return Err(unknown(&other.to_string())),
+            }
+            rest = &rest[used..];
+        }
+        Ok(())
+    }
+}
+
+impl LookupFlags {
+    pub fn parse(text: &str) -> Result<LookupFlags, String> {
+        let mut flags = LookupFlags::default();
+        let text = text.trim();
+        if !is_words(text) && text != "branch" && text != "global" {
+            flags.letters(text)?;
+            return Ok(flags);
+        }
+        for word in split_words(text) {
+            let (name, value) = word.split_once('=').unwrap_or((word, ""));
+            match name {
+                "no-branches" => flags.no_branches = true,
+                "to-branches-only" => flags.to_branches_only = true,
+                "branch" => flags.expand_branches = true,
+                "method-filtering" => flags.method_filtering = true,
+                "ua-filtering" => flags.filter(value)?,
+                "case-insensitive" => flags.case_insensitive = true,
+                // Extended expressions are the only kind here.
+                "extended-regexp" | "global" => {}
+                "max-ping-latency" => {
+                    let latency = value.parse().map_err(|_| "max-ping-latency needs a number".to_string())?;
+                    flags.max_ping_latency_us = Some(latency);
+                }
+                "sort-by-latency" => flags.sort_by_latency = true,
+                _ => return Err(unknown(word)),
+            }
+        }
+        Ok(flags)
+    }
+
+    /// `/regexp/` with letters behind it.
+    fn filter(&mut self, value: &str) -> Result<(), String> {
+        let body = value.strip_prefix('/').and_then(|v| v.rsplit_once('/'));
+        let (pattern, letters) = body.ok_or("ua-filtering needs /regexp/")?;
+        self.case_insensitive |= letters.contains('i');
+        self.ua_filter = Some(pattern.to_string());
+        Ok(())
+    }
+
+    fn letters(&mut self, text: &str) -> Result<(), String> {
+        let mut rest = text;
+        while let Some(letter) = rest.chars().next() {
+            rest = &rest[letter.len_utf8()..];
+            match letter {
+                'b' => self.no_branches = true,
+                'B' => self.to_branches_only = true,
+                'r' => self.expand_branches = true,
+                'm' => self.method_filtering = true,
+                'i' => self.case_insensitive = true,
+                'e' | 'g' | ' ' | ',' => {}
+                'u' => {
+                    let end = rest.rfind('/').map_or(rest.len(), |e| e + 1);
+                    self.filter(&rest[..end])?;
+                    rest = &rest[end..];
+                }
+                'y' => {
+                    let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+                    self.max_ping_latency_us = rest[..digits].parse().ok();
+                    rest = &rest[digits..];
+                }
+                'Y' => self.sort_by_latency = true,
+                other => return Err(unknown(&other.to_string())),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Splits at commas outside of `/.../`.
+fn split_words(text: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    let (mut start, mut inside) = (0, false);
+    for (i, c) in text.char_indices() {
+        match c {
+            '/' => inside = !inside,
+            ',' if !inside => {
+                words.push(text[start..i].trim());
+                start = i + 1;
+            }
+            _ => {}
+        }
+    }
+    words.push(text[start..].trim());
+    words.retain(|w| !w.is_empty());
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_and_letters_say_the_same() {
+        for (words, letters) in [
+            ("memory-only, max-contacts=5", "mc5"),
+            ("no-reply,force-registration", "rf"),
+            ("path-strict,path-received", "p2v"),
+            ("matching-mode=<rinstance>, min-expires=30", "M<rinstance>e30"),
+            ("path-off", "p0"),
+        ] {
+            assert_eq!(SaveFlags::parse(words), SaveFlags::parse(letters), "{words}");
+        }
+        for (words, letters) in
+            [("method-filtering", "m"), ("branch", "r"), ("ua-filtering=/phone, x/i", "u/phone, x/i"), ("no-branches", "b")]
+        {
+            assert_eq!(LookupFlags::parse(words).map(|f| (f.ua_filter, f.method_filtering, f.expand_branches, f.no_branches)),
+                LookupFlags::parse(letters).map(|f| (f.ua_filter, f.method_filtering, f.expand_branches, f.no_branches)), "{words}");
+        }
+        assert!(SaveFlags::parse("memory-onyl").is_err());
+        assert!(LookupFlags::parse("x").is_err());
+    }
+}
