@@ -15,6 +15,7 @@ pub mod load;
 pub mod log;
 pub mod mi;
 pub mod registrar;
+pub mod reply;
 pub mod shared;
 pub mod stats;
 pub mod tm;

@@ -428,12 +428,13 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 /// Checks and prepares a configuration. `core` is always loaded. Problems: the list holds at least
-/// one error; warnings alone come with `Shared::warnings`.
+/// one error; `seed` makes tags and must not be guessable outside tests; warnings alone come with `Shared::warnings`.
 pub fn load(
     config: &Config,
     sources: Sources,
     known: &'static [ModuleDef],
     wall_ms: u64,
+    seed: u64,
 ) -> Result<Shared, (Sources, Vec<Diagnostic>)> {
     let mut vars = VarTable::default();
     crate::vars::register(&mut vars);
@@ -475,6 +476,7 @@ pub fn load(
             Some((String::from_utf8_lossy(r.name.as_deref()?).into_owned(), RouteId(i as u16)))
         })
         .collect();
+    let signature = crate::reply::Signature::new(&loader.globals);
     Ok(Shared {
         program: parking_lot::RwLock::new(Arc::new(program)),
         sources,
@@ -490,6 +492,9 @@ pub fn load(
         warnings: loader.diagnostics,
         dialect: config.dialect,
         event_routes,
+        signature,
+        tag_secret: ahash::RandomState::with_seeds(seed, seed ^ 0x5bd1_e995, seed.rotate_left(17), !seed),
+        tag_prefix: seed as u16,
         dispatch: Default::default(),
         arguments: Default::default(),
     })

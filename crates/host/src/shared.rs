@@ -80,6 +80,10 @@ pub struct Shared {
     pub dialect: script::ast::Dialect,
     /// Events and who subscribed to them (name → event_route), other transports live in modules.
     pub event_routes: AHashMap<String, script::RouteId>,
+    pub signature: crate::reply::Signature,
+    /// Makes tags of To that no one outside can guess.
+    pub tag_secret: ahash::RandomState,
+    pub tag_prefix: u16,
     pub dispatch: OnceLock<Arc<dyn Dispatch>>,
     /// The command line, for `arg`.
     pub arguments: OnceLock<Vec<String>>,

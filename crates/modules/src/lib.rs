@@ -10,4 +10,4 @@ macro_rules! modules {
     };
 }
 
-modules! { core, cfgutils, httpd, mi_datagram, mi_fifo, mi_http, registrar, usrloc }
+modules! { core, cfgutils, httpd, mi_datagram, mi_fifo, mi_http, registrar, signaling, sl, usrloc }

@@ -32,6 +32,12 @@ pub fn hold(_ctx: &mut Ctx, _state: &mut MsgState) {}
 /// The main route ended.
 pub fn request_done(_ctx: &mut Ctx, _state: Box<MsgState>, _end: End) {}
 
+/// Replies to the request of a transaction. 1 sent, -1 not.
+pub fn reply(ctx: &mut Ctx, txn: TxnId, code: u16, reason: &[u8]) -> i32 {
+    let _ = txn;
+    crate::reply::send_stateless(ctx, code, reason)
+}
+
 /// The request of the transaction a reply belongs to, or the reply a failure route looks at.
 pub fn other_message(_ctx: &mut Ctx, _context: Context) -> Option<Box<MsgState>> {
     None

@@ -1,0 +1,146 @@
+//! Replies made here: by the transaction when there is one, else stateless.
+
+use crate::ctx::{Ctx, MsgState};
+use bytes::Bytes;
+use sip::{HeaderName, Message, Method, ReplyParts, Rport};
+use std::hash::{BuildHasher, Hash, Hasher};
+use transaction::Path;
+
+/// How scripts changed the handling of the topmost Via (`force_rport`), kept with the message.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ViaHandling {
+    pub force_rport: bool,
+}
+
+/// Values of the Server and User-Agent headers of messages made here; empty for none.
+#[derive(Clone, Debug, Default)]
+pub struct Signature {
+    pub server: Bytes,
+    pub user_agent: Bytes,
+}
+
+const PRODUCT: &str = concat!("Fermata/", env!("CARGO_PKG_VERSION"), " (OpenSIPS compatible)");
+
+impl Signature {
+    /// From `server_signature`, `server_header` and `user_agent_header`.
+    pub fn new(globals: &crate::load::Globals) -> Signature {
+        let value = |names: &[&str], label: &str| {
+            let text = globals.text(names).unwrap_or_else(|| PRODUCT.to_string());
+            let value = text.strip_prefix(label).unwrap_or(&text).trim().to_string();
+            Bytes::from(value)
+        };
+        if globals.flag(&["server_signature"]) == Some(false) {
+            return Signature::default();
+        }
+        Signature {
+            server: value(&["server_header"], "Server:"),
+            user_agent: value(&["user_agent_header"], "User-Agent:"),
+        }
+    }
+}
+
+/// The tag of To in replies that this server makes to a request; the same for its retransmissions
+/// and its ACK, whichever worker sees them.
+pub fn to_tag(ctx: &Ctx, request: &Message) -> Bytes {
+    let via = request.via().and_then(|v| v.branch());
+    let mut hasher = ctx.core.shared.tag_secret.build_hasher();
+    (via, request.call_id(), request.from_tag()).hash(&mut hasher);
+    Bytes::from(format!("{:016x}.{:04x}", hasher.finish(), ctx.core.shared.tag_prefix))
+}
+
+/// True for an ACK to a reply that was made here without a transaction.
+pub fn is_ack_of_ours(ctx: &Ctx, ack: &Message) -> bool {
+    ack.method() == Method::Ack && ack.to_tag().is_some_and(|tag| tag == to_tag(ctx, ack))
+}
+
+/// Where a reply to a request goes (RFC 3261 §18.2.2, RFC 3581).
+pub fn return_path(ctx: &Ctx, state: &MsgState) -> Path {
+    let mut path = state.source;
+    let Some(via) = state.msg.via() else { return path };
+    if path.transport != sip::Transport::Udp {
+        return path;
+    }
+    let forced = state.ext.find::<ViaHandling>().is_some_and(|h| h.force_rport);
+    let globals = &ctx.core.shared.globals;
+    let port = if via.port == 0 { path.transport.default_port() } else { via.port };
+    if globals.flag(&["reply_to_via"]) == Some(true) && !forced && via.rport().is_none() {
+        if let Some(ip) = via.ip() {
+            path.remote = (ip, port).into();
+        }
+        return path;
+    }
+    if !forced && via.rport().is_none() {
+        path.remote.set_port(port);
+    }
+    path
+}
+
+/// What is added to the topmost Via of a request from this source.
+pub fn via_params(state: &MsgState) -> Bytes {
+    let forced = state.ext.find::<ViaHandling>().is_some_and(|h| h.force_rport);
+    let rport = if forced { Rport::Forced } else { Rport::AsAsked };
+    state.msg.via().map(|via| via.source_params(state.source.remote, rport)).unwrap_or_default()
+}
+
+/// The bytes of a reply to the request of `state`, with the headers and body that the script gave it.
+pub fn build(ctx: &Ctx, state: &MsgState, code: u16, reason: &[u8], to_tag: Option<&[u8]>) -> Bytes {
+    let mut extra: Vec<u8> = state.reply_headers.concat();
+    let mut body: &[u8] = b"";
+    if let Some((content_type, text)) = &state.reply_body {
+        extra.extend_from_slice(b"Content-Type: ");
+        extra.extend_from_slice(content_type);
+        extra.extend_from_slice(b"\r\n");
+        body = text;
+    }
+    let via_params = via_params(state);
+    let parts = ReplyParts {
+        code,
+        reason,
+        to_tag,
+        via_params: &via_params,
+        extra: &extra,
+        server: &ctx.core.shared.signature.server,
+        body,
+    };
+    sip::build_reply(&state.msg, &parts)
+}
+
+/// The failure that `sl_reply_error` and `error_route` report, kept with the message.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LastError {
+    pub code: u16,
+    pub reason: Bytes,
+}
+
+/// The reply that fits what went wrong last.
+pub fn last_error(ctx: &Ctx) -> (u16, Bytes) {
+    match ctx.state.ext.find::<LastError>() {
+        Some(error) if error.code >= 300 => (error.code, error.reason.clone()),
+        _ => (500, Bytes::from_static(b"Server error occurred (1/SL)")),
+    }
+}
+
+/// Sends a reply to the current request: through its transaction when there is one. 1 sent, -1 not.
+pub fn send(ctx: &mut Ctx, code: u16, reason: &[u8]) -> i32 {
+    match ctx.state.txn {
+        Some(txn) => crate::tm::reply(ctx, txn, code, reason),
+        None => send_stateless(ctx, code, reason),
+    }
+}
+
+/// Sends a reply without a transaction (`sl_send_reply`). 1 sent, -1 not.
+pub fn send_stateless(ctx: &mut Ctx, code: u16, reason: &[u8]) -> i32 {
+    let state = &ctx.state;
+    if !state.msg.is_request() || state.msg.method() == Method::Ack || !(100..700).contains(&code) {
+        return -1;
+    }
+    if state.msg.header(HeaderName::Via).is_none() {
+        return -1;
+    }
+    let tag = to_tag(ctx, &state.msg);
+    let tag = (code != 100).then_some(&tag[..]);
+    let bytes = build(ctx, &ctx.state, code, reason, tag);
+    let path = return_path(ctx, &ctx.state);
+    ctx.transmit(path, bytes);
+    1
+}
