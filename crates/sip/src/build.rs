@@ -121,3 +121,64 @@ fn append(out: &mut Vec<u8>, parts: &[&[u8]]) {
         out.extend_from_slice(part);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INVITE: &str = "INVITE sip:b@x;p SIP/2.0\r\nRecord-Route: <sip:us;lr>\r\nVia: SIP/2.0/UDP us;branch=z9hG4bKnew\r\n\
+                          Via: SIP/2.0/UDP h;branch=1\r\nf: A <sip:a@y>;tag=1\r\nTo: <sip:b@x>\r\nCall-ID: c\r\n\
+                          CSeq: 7 INVITE\r\nRoute: <sip:r1;lr>\r\nRoute: <sip:r2;lr>\r\nl: 0\r\n\r\n";
+
+    fn parse(text: &str) -> Message {
+        Message::parse(Bytes::copy_from_slice(text.as_bytes())).unwrap()
+    }
+
+    #[test]
+    fn ack_and_cancel_of_a_sent_invite() {
+        let reply =
+            parse("SIP/2.0 486 Busy\r\nVia: SIP/2.0/UDP us\r\nt: <sip:b@x>;tag=9\r\nCSeq: 7 INVITE\r\n\r\n");
+        let ack = build_ack(&parse(INVITE), &reply, b"User-Agent: F\r\n");
+        assert_eq!(
+            ack,
+            "ACK sip:b@x;p SIP/2.0\r\nVia: SIP/2.0/UDP us;branch=z9hG4bKnew\r\nf: A <sip:a@y>;tag=1\r\nCall-ID: c\r\n\
+             t: <sip:b@x>;tag=9\r\nCSeq: 7 ACK\r\nRoute: <sip:r1;lr>\r\nRoute: <sip:r2;lr>\r\nMax-Forwards: 70\r\n\
+             User-Agent: F\r\nContent-Length: 0\r\n\r\n"
+        );
+        let cancel = build_cancel(&parse(INVITE), b"");
+        assert_eq!(
+            cancel,
+            "CANCEL sip:b@x;p SIP/2.0\r\nVia: SIP/2.0/UDP us;branch=z9hG4bKnew\r\nf: A <sip:a@y>;tag=1\r\n\
+             Call-ID: c\r\nTo: <sip:b@x>\r\nCSeq: 7 CANCEL\r\nRoute: <sip:r1;lr>\r\nRoute: <sip:r2;lr>\r\n\
+             Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+        );
+        assert!(parse(std::str::from_utf8(&ack).unwrap()).mandatory().is_ok());
+    }
+
+    #[test]
+    fn replies() {
+        let build = |code, to_tag| {
+            let parts = ReplyParts { code, reason: b"R", to_tag, body: b"hi", ..ReplyParts::default() };
+            String::from_utf8(build_reply(&parse(INVITE), &parts).to_vec()).unwrap()
+        };
+        let early = build(183, Some(b"t1"));
+        assert!(
+            early
+                .starts_with("SIP/2.0 183 R\r\nVia: SIP/2.0/UDP us;branch=z9hG4bKnew\r\nVia: SIP/2.0/UDP h;")
+        );
+        assert!(early.contains("\r\nRecord-Route: <sip:us;lr>\r\nTo: <sip:b@x>;tag=t1\r\nf: A"));
+        assert!(early.ends_with("CSeq: 7 INVITE\r\nContent-Length: 2\r\n\r\nhi"));
+        for (code, routed) in [(100, false), (180, true), (200, true), (300, false), (404, false)] {
+            assert_eq!(build(code, None).contains("Record-Route"), routed, "{code}");
+            assert!(build(code, None).contains("\r\nTo: <sip:b@x>\r\n"));
+        }
+    }
+
+    #[test]
+    fn cut_off_requests_get_their_line_ends() {
+        let request = parse("BYE sip:b@x SIP/2.0\r\nVia: SIP/2.0/UDP h\r\nTo: <sip:b@x>;tag=2");
+        let parts = ReplyParts { code: 200, reason: b"OK", to_tag: Some(b"z"), ..ReplyParts::default() };
+        let want = "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP h\r\nTo: <sip:b@x>;tag=2\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(build_reply(&request, &parts), want);
+    }
+}

@@ -370,10 +370,10 @@ impl Message {
         let start = parse::first_line(datagram);
         let mut at = line_end(datagram, start);
         while at < datagram.len() {
-            let line = &datagram[at..parse::header_end(datagram, at)];
-            if matches!(line[0], b'\r' | b'\n') && scan::trim(line).is_empty() {
+            if matches!(&datagram[at..], [b'\n', ..] | [b'\r', b'\n', ..]) {
                 return None;
             }
+            let line = &datagram[at..parse::header_end(datagram, at)];
             if matches!(line[0] | 0x20, b'c' | b'i') {
                 let colon = memchr::memchr(b':', line).unwrap_or(0);
                 if HeaderName::parse(scan::trim(&line[..colon])) == HeaderName::CallId {

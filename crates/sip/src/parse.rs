@@ -113,6 +113,10 @@ type Headers = SmallVec<[Header; 16]>;
 fn index_headers(buf: &[u8], from: usize) -> Result<(Headers, usize, usize), ParseError> {
     let mut headers = Headers::new();
     let mut at = from;
+    if matches!(buf.get(at), Some(b' ' | b'\t')) {
+        // Relayed, it would continue the Via that is put before it.
+        return Err(ParseError::Header("folded line without a header", at as u32));
+    }
     while at < buf.len() {
         match &buf[at..] {
             [b'\r', b'\n', ..] => return Ok((headers, at, at + 2)),

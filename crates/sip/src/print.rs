@@ -7,6 +7,7 @@ use crate::scan::{self, Nesting, is_lws, starts_with_nocase};
 use crate::via::Via;
 use bytes::Bytes;
 use smallvec::SmallVec;
+use std::borrow::Cow;
 
 /// Names of a socket as printed into messages (advertised address if there is one).
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -225,10 +226,11 @@ impl<'a> Plan<'a> {
         self.close_head();
         self.sort();
         let new_body = self.new_body(&sockets);
-        let length = new_body.as_ref().map_or(msg.body().len(), Vec::len);
+        let length = new_body.as_ref().map_or(msg.body().len(), |body| body.len());
         self.fix_content_length(length, new_body.is_some() || send.is_stream());
         let added: usize = self.inserted.iter().map(|(_, text)| text.size()).sum();
-        let mut out = Vec::with_capacity(msg.buf().len() + added + new_body.as_ref().map_or(0, Vec::len));
+        let mut out =
+            Vec::with_capacity(msg.buf().len() + added + new_body.as_ref().map_or(0, |body| body.len()));
         self.copy(0, msg.headers_end(), &sockets, &mut out);
         out.extend_from_slice(empty_line(msg));
         out.extend_from_slice(new_body.as_deref().unwrap_or(msg.bytes(msg.body())));
@@ -250,9 +252,9 @@ impl<'a> Plan<'a> {
     }
 
     /// The body when something changed it.
-    fn new_body(&self, sockets: &Sockets<'_>) -> Option<Vec<u8>> {
+    fn new_body(&self, sockets: &Sockets<'_>) -> Option<Cow<'a, [u8]>> {
         if let Some(body) = self.body {
-            return Some(body.to_vec());
+            return Some(Cow::Borrowed(body));
         }
         let (head, body) = (self.msg.headers_end(), self.msg.body());
         let edited = self.deleted.iter().any(|span| span.end > head && span.start < body.end)
@@ -260,19 +262,23 @@ impl<'a> Plan<'a> {
         edited.then(|| {
             let mut out = Vec::with_capacity(body.len() + 256);
             self.copy(body.start, body.end, sockets, &mut out);
-            out
+            Cow::Owned(out)
         })
     }
 
     /// `forced`: the body is new or the transport needs the length.
     fn fix_content_length(&mut self, length: usize, forced: bool) {
         let msg = self.msg;
-        let mut lines = msg.headers_of(HeaderName::ContentLength);
-        match lines.next() {
-            Some(first) if forced && scan::decimal(msg.bytes(first.value)) != Some(length as u32) => {
+        let kept = |line: &&crate::Header| !self.deleted.iter().any(|span| span.contains(line.whole));
+        let lines: SmallVec<[_; 2]> = msg.headers_of(HeaderName::ContentLength).filter(kept).collect();
+        match lines.first() {
+            Some(first)
+                if forced
+                    && (lines.len() > 1 || scan::decimal(msg.bytes(first.value)) != Some(length as u32)) =>
+            {
                 let (at, end) = (first.value.start, first.value.end);
                 self.deleted.push(Span { start: at, end });
-                self.deleted.extend(lines.map(|other| other.whole));
+                self.deleted.extend(lines[1..].iter().map(|other| other.whole));
                 self.inserted.push((at, Text::Number(length)));
             }
             None if forced && !self.inserts_content_length() => {
@@ -386,3 +392,6 @@ fn print_transport(names: &SocketNames, out: &mut Vec<u8>) {
         out.extend(names.transport.bytes().map(|b| b.to_ascii_lowercase()));
     }
 }
+
+#[cfg(test)]
+mod tests;
