@@ -89,7 +89,7 @@ impl Cursor {
     /// `/* */`, which nest.
     fn skip_block_comment(&mut self, problems: &mut Vec<Diagnostic>) {
         let start = self.pos;
-        let mut depth = 0;
+        let (mut depth, mut deepest) = (0, 0);
         while self.pos < self.text.len() {
             match (self.at(self.pos), self.at(self.pos + 1)) {
                 (b'/', b'*') => (depth, self.pos) = (depth + 1, self.pos + 2),
@@ -99,10 +99,11 @@ impl Cursor {
             if depth == 0 {
                 return;
             }
+            deepest = deepest.max(depth);
         }
         self.pos = self.text.len();
         let bad = Diagnostic::error(self.loc(start, start + 2), "this comment is never closed");
-        problems.push(if depth > 1 { bad.hint("comments nest: each `/*` needs its `*/`") } else { bad });
+        problems.push(if deepest > 1 { bad.hint("comments nest: each `/*` needs its `*/`") } else { bad });
     }
 
     /// The next token.
@@ -202,11 +203,26 @@ impl Cursor {
         Tok::Str(if self.at(start) == b'"' { unescape(inside) } else { inside })
     }
 
+    /// `$ru{s.len}`: the reference takes it for `$ru`.
+    fn ignored_transformation(&mut self, problems: &mut Vec<Diagnostic>) {
+        let rest = &self.text[self.pos..self.line_end(self.pos)];
+        let class = rest.iter().skip(1).take_while(|b| b.is_ascii_lowercase()).count();
+        if self.at(self.pos) != b'{' || class == 0 || self.at(self.pos + 1 + class) != b'.' {
+            return;
+        }
+        let Some(close) = memchr::memchr(b'}', rest) else { return };
+        let loc = self.loc(self.pos, self.pos + close + 1);
+        problems
+            .push(Diagnostic::warning(loc, "this transformation is ignored").hint("write `$(name{...})`"));
+        self.pos += close + 1;
+    }
+
     fn variable(&mut self, problems: &mut Vec<Diagnostic>) -> Tok {
         let origin = Origin::Exact { file: self.file, base: 0 };
         match scan(&self.text, self.pos, &origin) {
             Ok((var, end)) => {
                 self.pos = end;
+                self.ignored_transformation(problems);
                 Tok::Var(Box::new(var))
             }
             Err(bad) => {

@@ -40,7 +40,7 @@ impl<'a> Reader<'a> {
     ) -> Self {
         let text = loader(path).and_then(check_size).unwrap_or_else(|e| {
             let loc = Loc { file: sources.files.len().min(u16::MAX as usize) as u16, start: 0, end: 0 };
-            problems.push(Diagnostic::error(loc, format!("cannot read {path}: {e}")));
+            problems.push(unreadable(loc, path, &e));
             Bytes::new()
         });
         let file = sources.add(path.to_string(), text.clone());
@@ -94,9 +94,18 @@ impl<'a> Reader<'a> {
                 self.open.push(Cursor::new(text, file));
             }
             Err(e) if missing == Missing::Ignore && e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => problems.push(Diagnostic::error(loc, format!("cannot read {path}: {e}"))),
+            Err(e) => problems.push(unreadable(loc, &path, &e)),
         }
     }
+}
+
+fn unreadable(loc: Loc, path: &str, e: &io::Error) -> Diagnostic {
+    let reason = match e.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_string(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_string(),
+        _ => e.to_string(),
+    };
+    Diagnostic::error(loc, format!("cannot read {path}: {reason}"))
 }
 
 fn check_size(text: Bytes) -> io::Result<Bytes> {

@@ -166,6 +166,12 @@ impl Parser<'_> {
             }
             let left = Expr { kind: ExprKind::Word(text), loc: start };
             self.bump();
+            if self.is("=") {
+                // 2.x takes it here, and its own templates use it.
+                let bad = Diagnostic::warning(self.loc, "`=` compares here");
+                self.report(bad.hint("write `==`"));
+                self.tok = Tok::Op("==");
+            }
             if self.operator(COMPARISONS).is_none() {
                 let bad = Diagnostic::error(start, "this word must be compared with something");
                 return self.fail_with(bad);
@@ -380,7 +386,8 @@ impl Parser<'_> {
     }
 }
 
-fn truth(word: &[u8]) -> Option<i64> {
+/// Yes and no, in all their spellings.
+pub(super) fn truth(word: &[u8]) -> Option<i64> {
     match word {
         b"true" | b"yes" | b"on" | b"enable" => Some(1),
         b"false" | b"no" | b"off" | b"disable" => Some(0),

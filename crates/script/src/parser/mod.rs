@@ -203,9 +203,23 @@ impl<'a> Parser<'a> {
     fn fail_with<T>(&mut self, problem: Diagnostic) -> Parsed<T> {
         // A bad token was reported by the lexer, with its reason.
         if self.tok != Tok::Bad || problem.loc != self.loc {
+            let problem = self.suspect_quote(problem);
             self.report(problem);
         }
         Err(Failed)
+    }
+
+    /// A missing quote shows only where the next string ought to start.
+    fn suspect_quote(&self, problem: Diagnostic) -> Diagnostic {
+        let before = self.sources().text(self.last);
+        let long = matches!(before, [b'"' | b'\'', ..]) && memchr::memchr(b'\n', before).is_some();
+        if !long || problem.loc.start < self.last.end {
+            return problem;
+        }
+        let line = self.sources().line_col(self.last).0;
+        problem.hint(format!(
+            "the string that starts in line {line} goes on to here: is its closing quote missing?"
+        ))
     }
 
     /// Runs `f` one level deeper, within bounds.

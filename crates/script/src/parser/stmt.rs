@@ -298,7 +298,15 @@ impl Parser<'_> {
                     );
                 }
                 self.bump();
-                let value = self.case_value()?;
+                let value = match self.case_value() {
+                    Ok(value) => value,
+                    Err(Failed) => {
+                        while !matches!(self.tok, Tok::Eof | Tok::Op(":" | "}" | ";" | "{")) {
+                            self.bump();
+                        }
+                        Expr { kind: ExprKind::Null, loc: start }
+                    }
+                };
                 self.expect(":", "after the value")?;
                 // `case 1: case 2:` share what follows.
                 match arms.last_mut() {

@@ -1,5 +1,6 @@
 //! What stands outside routes: parameters, modules, and the heads of routes.
 
+use super::expr::truth;
 use super::{Failed, Parsed, Parser};
 use crate::ast::{EventMode, Global, GlobalValue, LoadModule, ModParam, ParamValue, Route, RouteKind};
 use crate::diagnostic::{Diagnostic, Loc};
@@ -135,6 +136,12 @@ impl Parser<'_> {
         let value = match &self.tok {
             Tok::Int(n) => ParamValue::Int(if negative { -n } else { *n }),
             Tok::Str(text) if !negative => ParamValue::Text(text.clone()),
+            Tok::Ident if !negative => match truth(&self.text()) {
+                Some(truth) => ParamValue::Int(truth),
+                None => {
+                    return self.fail(format!("expected a number or a quoted text, found {}", self.found()));
+                }
+            },
             _ => return self.fail(format!("expected a number or a quoted text, found {}", self.found())),
         };
         let value_loc = value_loc.to(self.bump().loc);
@@ -368,10 +375,9 @@ fn value(raw: &Bytes) -> GlobalValue {
     if let Some(n) = number(raw) {
         return GlobalValue::Int(n);
     }
-    match &raw[..] {
-        b"yes" | b"on" | b"true" | b"enable" => GlobalValue::Bool(true),
-        b"no" | b"off" | b"false" | b"disable" => GlobalValue::Bool(false),
-        _ => GlobalValue::Word(raw.clone()),
+    match truth(raw) {
+        Some(truth) => GlobalValue::Bool(truth != 0),
+        None => GlobalValue::Word(raw.clone()),
     }
 }
 
