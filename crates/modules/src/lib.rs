@@ -10,4 +10,16 @@ macro_rules! modules {
     };
 }
 
-modules! { core, cfgutils, httpd, mi_datagram, mi_fifo, mi_http, registrar, signaling, sl, usrloc }
+modules! {
+    core,
+    cfgutils,
+    db_sqlite,
+    httpd,
+    mi_datagram,
+    mi_fifo,
+    mi_http,
+    registrar,
+    signaling,
+    sl,
+    usrloc,
+}

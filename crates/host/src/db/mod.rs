@@ -23,7 +23,7 @@ mod url;
 mod value;
 
 pub use query::{Action, Cond, Join, Name, Op, Query, TableQuery};
-pub use render::{Dialect, Sql, quote, render};
+pub use render::{Dialect, Sql, literal, quote, render};
 pub use url::DbUrl;
 pub use value::{DbValue, Row, Rows};
 

@@ -4,7 +4,7 @@ use super::DbError;
 use super::query::{Action, Cond, Join, Name, Op, Query, TableQuery};
 use super::value::DbValue;
 use crate::clock;
-use bytes::Bytes;
+use std::fmt::Write;
 
 /// Whose SQL is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,20 +24,38 @@ pub struct Sql {
 /// Writes a query with placeholders (`?`, or `$1` for PostgreSQL). Raw texts go through as they are;
 /// bytes that are not UTF-8 are replaced.
 pub fn render(query: &Query, dialect: Dialect) -> Result<Sql, DbError> {
+    write_query(query, dialect, Values::Apart)
+}
+
+/// Writes a query with its values inside, quoted.
+pub fn literal(query: &Query, dialect: Dialect) -> Result<String, DbError> {
+    Ok(write_query(query, dialect, Values::Inside)?.text)
+}
+
+fn write_query(query: &Query, dialect: Dialect, values: Values) -> Result<Sql, DbError> {
+    let mut sql = Sql { text: String::new(), values: Vec::new() };
     match query {
-        Query::Raw(text) => Ok(Sql { text: String::from_utf8_lossy(text).into_owned(), values: Vec::new() }),
+        Query::Raw(text) => sql.text = String::from_utf8_lossy(text).into_owned(),
         Query::Table(query) => {
-            let mut out =
-                Writer { sql: Sql { text: String::with_capacity(128), values: Vec::new() }, dialect };
+            sql.text.reserve(128);
+            let mut out = Writer { sql, dialect, values };
             out.query(query)?;
-            Ok(out.sql)
+            sql = out.sql;
         }
     }
+    Ok(sql)
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Values {
+    Apart,
+    Inside,
 }
 
 struct Writer {
     sql: Sql,
     dialect: Dialect,
+    values: Values,
 }
 
 impl Writer {
@@ -167,6 +185,9 @@ impl Writer {
         if value.is_null() {
             return self.push("null");
         }
+        if self.values == Values::Inside {
+            return push_literal(&mut self.sql.text, value, self.dialect);
+        }
         self.sql.values.push(value.clone());
         match self.dialect {
             Dialect::Postgres => {
@@ -190,22 +211,30 @@ impl Writer {
 
 /// A value as a literal of a statement, for drivers and modules that send plain texts.
 pub fn quote(value: &DbValue, dialect: Dialect) -> String {
-    match value {
-        DbValue::Null => "NULL".to_string(),
-        DbValue::Int(n) => n.to_string(),
-        DbValue::Real(x) => x.to_string(),
-        DbValue::Time(unix) => format!("'{}'", clock::sql(*unix)),
-        DbValue::Text(text) => quote_text(text, dialect),
-        DbValue::Blob(bytes) => match dialect {
-            Dialect::Postgres => format!("'\\x{}'::bytea", hex::encode(bytes)),
-            _ => format!("x'{}'", hex::encode(bytes)),
-        },
-    }
+    let mut out = String::new();
+    push_literal(&mut out, value, dialect);
+    out
 }
 
-fn quote_text(text: &Bytes, dialect: Dialect) -> String {
-    let text = String::from_utf8_lossy(text);
-    let mut out = String::with_capacity(text.len() + 8);
+fn push_literal(out: &mut String, value: &DbValue, dialect: Dialect) {
+    // Writing into a string cannot fail.
+    let _ = match value {
+        DbValue::Null => out.write_str("NULL"),
+        DbValue::Int(n) => write!(out, "{n}"),
+        DbValue::Real(x) => write!(out, "{x}"),
+        DbValue::Time(unix) => write!(out, "'{}'", clock::sql(*unix)),
+        DbValue::Text(text) => {
+            push_text(out, &String::from_utf8_lossy(text), dialect);
+            Ok(())
+        }
+        DbValue::Blob(bytes) => match dialect {
+            Dialect::Postgres => write!(out, "'\\x{}'::bytea", hex::encode(bytes)),
+            _ => write!(out, "x'{}'", hex::encode(bytes)),
+        },
+    };
+}
+
+fn push_text(out: &mut String, text: &str, dialect: Dialect) {
     // E'' reads backslashes the same way whatever `standard_conforming_strings` says.
     if dialect == Dialect::Postgres && text.contains('\\') {
         out.push('E');
@@ -222,7 +251,6 @@ fn quote_text(text: &Bytes, dialect: Dialect) -> String {
         }
     }
     out.push('\'');
-    out
 }
 
 #[cfg(test)]
@@ -233,6 +261,16 @@ mod tests {
         let sql = render(&query, dialect).expect("renders");
         assert_eq!(sql.text, text);
         assert_eq!(sql.values, values);
+        let mut inside = literal(&query, dialect).expect("renders");
+        for (n, value) in values.iter().enumerate().rev() {
+            let quoted = quote(value, dialect);
+            let at = inside.rfind(&quoted).expect("the value stands there");
+            let mark = if dialect == Dialect::Postgres { format!("${}", n + 1) } else { "?".into() };
+            inside.replace_range(at..at + quoted.len(), &mark);
+        }
+        if !matches!(query, Query::Raw(_)) {
+            assert_eq!(inside, text);
+        }
     }
 
     #[test]
@@ -301,7 +339,7 @@ mod tests {
         ] {
             assert_eq!(quote(&text.into(), dialect), expected);
         }
-        assert_eq!(quote(&DbValue::Blob(Bytes::from_static(b"\x01'")), Dialect::MySql), "x'0127'");
+        assert_eq!(quote(&DbValue::Blob(bytes::Bytes::from_static(b"\x01'")), Dialect::MySql), "x'0127'");
         assert_eq!(quote(&DbValue::Time(0), Dialect::Sqlite), "'1970-01-01 00:00:00'");
     }
 }

@@ -1,0 +1,397 @@
+//! The thread that owns a file: takes jobs, runs them in order, answers.
+
+use host::clock;
+use host::db::{DbError, DbValue, Dialect, Name, Query, Rows, render};
+use host::stats::{Counter, Stats};
+use parking_lot::Mutex;
+use rusqlite::functions::FunctionFlags;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, InterruptHandle, OpenFlags, ToSql};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// Jobs that may wait for the thread; more are refused.
+const QUEUE: usize = 4096;
+/// Writes put into one transaction at most.
+const GROUP: usize = 128;
+/// Prepared statements that are kept.
+const STATEMENTS: usize = 64;
+/// A result larger than this is an error, in bytes.
+const MAX_RESULT: usize = 256 << 20;
+
+#[derive(Clone)]
+pub struct Settings {
+    /// How long to wait for the lock of another process.
+    pub busy_ms: u64,
+    pub pragmas: Vec<String>,
+    /// Log statements that take longer, µs; 0: none.
+    pub slow_us: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { busy_ms: 500, pragmas: Vec::new(), slow_us: 0 }
+    }
+}
+
+type Answer = Result<Vec<Rows>, DbError>;
+
+struct Job {
+    id: u64,
+    /// More than one: a transaction.
+    queries: Vec<Query>,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// What the thread does now, for whoever wants it stopped.
+#[derive(Default)]
+struct Running {
+    /// Job that may be interrupted; 0: none.
+    id: u64,
+    interrupt: Option<InterruptHandle>,
+}
+
+/// The way to the thread of one file.
+#[derive(Clone)]
+pub struct Handle {
+    jobs: SyncSender<Job>,
+    running: Arc<Mutex<Running>>,
+    next: Arc<AtomicU64>,
+    refused: Counter,
+}
+
+/// Takes a job back when its script is gone.
+struct Guard<'a> {
+    handle: &'a Handle,
+    id: u64,
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        let running = self.handle.running.lock();
+        if let (true, Some(interrupt)) = (running.id == self.id, &running.interrupt) {
+            interrupt.interrupt();
+        }
+    }
+}
+
+impl Handle {
+    pub fn start(path: &str, settings: Arc<Settings>, stats: &Stats) -> Handle {
+        let (jobs, queue) = sync_channel(QUEUE);
+        let running = Arc::<Mutex<Running>>::default();
+        let handle = Handle {
+            jobs,
+            running: running.clone(),
+            next: Arc::default(),
+            refused: stats.counter("db", "db_queue_full"),
+        };
+        let thread = Thread {
+            path: path.to_string(),
+            settings,
+            running,
+            connection: None,
+            down: false,
+            queries: stats.counter("db", "db_queries"),
+            failed: stats.counter("db", "db_failed_queries"),
+            slow: stats.counter("db", "db_slow_queries"),
+        };
+        let started = std::thread::Builder::new().name("sqlite".to_string()).spawn(move || thread.run(&queue));
+        if let Err(error) = started {
+            host::error!("db_sqlite", "no thread for {path}: {error}");
+        }
+        handle
+    }
+
+    /// Several queries are one transaction.
+    pub async fn run(&self, queries: Vec<Query>) -> Answer {
+        let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        let (answer, result) = oneshot::channel();
+        match self.jobs.try_send(Job { id, queries, answer }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                self.refused.up();
+                return Err(DbError::Busy);
+            }
+            Err(TrySendError::Disconnected(_)) => return Err(gone()),
+        }
+        let _guard = Guard { handle: self, id };
+        result.await.unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+fn gone() -> DbError {
+    DbError::Down("its thread has ended".to_string())
+}
+
+struct Thread {
+    path: String,
+    settings: Arc<Settings>,
+    running: Arc<Mutex<Running>>,
+    connection: Option<Connection>,
+    /// The last attempt to open failed, and that was logged.
+    down: bool,
+    queries: Counter,
+    failed: Counter,
+    slow: Counter,
+}
+
+impl Thread {
+    fn run(mut self, queue: &Receiver<Job>) {
+        let mut jobs = Vec::with_capacity(GROUP);
+        while let Ok(first) = queue.recv() {
+            jobs.push(first);
+            jobs.extend(queue.try_iter().take(GROUP - 1));
+            let mut rest = jobs.drain(..).filter(|job| !job.answer.is_closed()).peekable();
+            while let Some(job) = rest.next() {
+                if !groupable(&job) {
+                    self.one(job);
+                    continue;
+                }
+                let mut group = vec![job];
+                while let Some(job) = rest.next_if(groupable) {
+                    group.push(job);
+                }
+                match group.len() {
+                    1 => self.one(group.remove(0)),
+                    _ => self.group(group),
+                }
+            }
+        }
+    }
+
+    fn one(&mut self, job: Job) {
+        self.queries.add(job.queries.len() as i64);
+        let since = Instant::now();
+        self.running.lock().id = job.id;
+        let result = match self.open() {
+            Ok(connection) => run_job(connection, &job.queries),
+            Err(error) => Err(error),
+        };
+        self.running.lock().id = 0;
+        self.report(&job, &result, since.elapsed());
+        let _ = job.answer.send(result);
+    }
+
+    /// Writes that came in together: each stands for itself, the disk is waited for once.
+    fn group(&mut self, jobs: Vec<Job>) {
+        self.queries.add(jobs.len() as i64);
+        let since = Instant::now();
+        let outcome = self.open().and_then(|connection| {
+            connection.execute_batch("begin immediate").map_err(refused)?;
+            let results: Vec<Answer> =
+                jobs.iter().map(|job| Ok(vec![run_one(connection, &job.queries[0])?])).collect();
+            connection.execute_batch("commit").map_err(|error| {
+                let _ = connection.execute_batch("rollback");
+                refused(error)
+            })?;
+            Ok(results)
+        });
+        let results = match outcome {
+            Ok(results) => results,
+            Err(error) => jobs.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let each = since.elapsed() / jobs.len() as u32;
+        for (job, result) in jobs.into_iter().zip(results) {
+            self.report(&job, &result, each);
+            let _ = job.answer.send(result);
+        }
+    }
+
+    fn open(&mut self) -> Result<&mut Connection, DbError> {
+        if self.connection.is_none() {
+            match connect(&self.path, &self.settings) {
+                Ok(connection) => {
+                    self.running.lock().interrupt = Some(connection.get_interrupt_handle());
+                    self.connection = Some(connection);
+                    if std::mem::take(&mut self.down) {
+                        host::notice!("db_sqlite", "{} can be opened again", self.path);
+                    }
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut self.down, true) {
+                        host::error!("db_sqlite", "{} cannot be opened: {error}", self.path);
+                    }
+                    return Err(DbError::Down(error.to_string()));
+                }
+            }
+        }
+        self.connection.as_mut().ok_or_else(gone)
+    }
+
+    fn report(&self, job: &Job, result: &Answer, took: Duration) {
+        if let Err(error) = result {
+            self.failed.up();
+            if !matches!(error, DbError::Down(_)) && !job.answer.is_closed() {
+                host::error!("db_sqlite", "{error}: {}", shown(job));
+            }
+        }
+        let us = took.as_micros() as u64;
+        if self.settings.slow_us > 0 && us > self.settings.slow_us {
+            self.slow.up();
+            host::warn!("db_sqlite", "slow query ({us} us): {}", shown(job));
+        }
+    }
+}
+
+fn shown(job: &Job) -> String {
+    let detail = job.queries.first().map(Query::detail).unwrap_or_default();
+    String::from_utf8_lossy(&detail).chars().take(200).collect()
+}
+
+/// A single structured write: it can share a transaction with others.
+fn groupable(job: &Job) -> bool {
+    matches!(&job.queries[..], [Query::Table(q)] if q.action != host::db::Action::Select)
+}
+
+fn connect(path: &str, settings: &Settings) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(Duration::from_millis(settings.busy_ms))?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    for pragma in &settings.pragmas {
+        // A pragma may answer with a row, and a wrong one is ignored, as SQLite does.
+        let ran = connection.prepare(&format!("PRAGMA {pragma}")).and_then(|mut statement| {
+            let mut rows = statement.query([])?;
+            while rows.next()?.is_some() {}
+            Ok(())
+        });
+        if let Err(error) = ran {
+            host::warn!("db_sqlite", "PRAGMA {pragma}: {error}");
+        }
+    }
+    add_regexp(&connection)?;
+    Ok(connection)
+}
+
+/// The function behind `text REGEXP pattern`.
+fn add_regexp(connection: &Connection) -> rusqlite::Result<()> {
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
+    connection.create_scalar_function("regexp", 2, flags, |ctx| {
+        let regex = ctx.get_or_create_aux(0, |pattern| {
+            regex::bytes::Regex::new(pattern.as_str()?)
+                .map_err(|e| Box::new(e) as Box<dyn std::error::Error + Send + Sync>)
+        })?;
+        Ok(match ctx.get_raw(1) {
+            ValueRef::Text(text) | ValueRef::Blob(text) => regex.is_match(text),
+            ValueRef::Integer(n) => regex.is_match(n.to_string().as_bytes()),
+            ValueRef::Real(x) => regex.is_match(x.to_string().as_bytes()),
+            ValueRef::Null => false,
+        })
+    })
+}
+
+fn run_job(connection: &mut Connection, queries: &[Query]) -> Answer {
+    if let [query] = queries {
+        return Ok(vec![run_one(connection, query)?]);
+    }
+    // Dropped without commit, it rolls back.
+    let transaction = connection.transaction().map_err(refused)?;
+    let all = queries.iter().map(|query| run_one(&transaction, query)).collect::<Answer>()?;
+    transaction.commit().map_err(refused)?;
+    Ok(all)
+}
+
+fn run_one(connection: &Connection, query: &Query) -> Result<Rows, DbError> {
+    let sql = render(query, Dialect::Sqlite)?;
+    match query {
+        // Raw texts have their values inside: keeping them would drive out those worth keeping.
+        Query::Raw(_) => {
+            let mut statement = connection.prepare(&sql.text).map_err(refused)?;
+            step(connection, &mut statement, &sql.values)
+        }
+        Query::Table(_) => {
+            let mut statement = connection.prepare_cached(&sql.text).map_err(refused)?;
+            step(connection, &mut statement, &sql.values)
+        }
+    }
+}
+
+fn step(
+    connection: &Connection,
+    statement: &mut rusqlite::Statement<'_>,
+    values: &[DbValue],
+) -> Result<Rows, DbError> {
+    let columns: Vec<Name> = statement.column_names().into_iter().map(|c| Name::from(c.to_string())).collect();
+    let times: Vec<bool> = statement.columns().iter().map(|c| is_time(c.decl_type())).collect();
+    let bound = values.iter().map(Bound);
+    let mut cells = Vec::new();
+    let mut size = 0;
+    let before = connection.total_changes();
+    let mut rows = statement.query(rusqlite::params_from_iter(bound)).map_err(refused)?;
+    while let Some(row) = rows.next().map_err(refused)? {
+        for (i, time) in times.iter().enumerate() {
+            let cell = read(row.get_ref(i).map_err(refused)?, *time);
+            size += 32 + cell_bytes(&cell);
+            cells.push(cell);
+        }
+        if size > MAX_RESULT {
+            return Err(DbError::Refused { code: "size".into(), message: "the result is too large".into() });
+        }
+    }
+    drop(rows);
+    let mut result = Rows::new(columns, cells);
+    if times.is_empty() {
+        result.affected = connection.total_changes().saturating_sub(before);
+        result.insert_id = connection.last_insert_rowid();
+    }
+    Ok(result)
+}
+
+fn cell_bytes(cell: &DbValue) -> usize {
+    match cell {
+        DbValue::Text(t) | DbValue::Blob(t) => t.len(),
+        _ => 0,
+    }
+}
+
+fn is_time(declared: Option<&str>) -> bool {
+    declared.is_some_and(|t| t.eq_ignore_ascii_case("datetime") || t.eq_ignore_ascii_case("timestamp"))
+}
+
+fn read(value: ValueRef<'_>, time: bool) -> DbValue {
+    match value {
+        ValueRef::Null => DbValue::Null,
+        ValueRef::Integer(n) => DbValue::Int(n),
+        ValueRef::Real(x) => DbValue::Real(x),
+        ValueRef::Blob(b) => DbValue::Blob(b.to_vec().into()),
+        ValueRef::Text(t) => {
+            let unix = std::str::from_utf8(t).ok().filter(|_| time).and_then(clock::from_sql);
+            unix.map_or_else(|| DbValue::Text(t.to_vec().into()), DbValue::Time)
+        }
+    }
+}
+
+/// A value on its way into a statement.
+struct Bound<'a>(&'a DbValue);
+
+impl ToSql for Bound<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self.0 {
+            DbValue::Null => ToSqlOutput::Borrowed(ValueRef::Null),
+            DbValue::Int(n) => ToSqlOutput::Borrowed(ValueRef::Integer(*n)),
+            DbValue::Real(x) => ToSqlOutput::Borrowed(ValueRef::Real(*x)),
+            DbValue::Text(t) => ToSqlOutput::Borrowed(ValueRef::Text(t)),
+            DbValue::Blob(b) => ToSqlOutput::Borrowed(ValueRef::Blob(b)),
+            DbValue::Time(unix) => ToSqlOutput::Owned(clock::sql(*unix).into()),
+        })
+    }
+}
+
+fn refused(error: rusqlite::Error) -> DbError {
+    match &error {
+        rusqlite::Error::SqliteFailure(e, message) => DbError::Refused {
+            code: e.extended_code.to_string(),
+            message: message.clone().unwrap_or_else(|| error.to_string()),
+        },
+        rusqlite::Error::SqlInputError { error: e, msg, .. } => {
+            DbError::Refused { code: e.extended_code.to_string(), message: msg.clone() }
+        }
+        _ => DbError::Refused { code: String::new(), message: error.to_string() },
+    }
+}
