@@ -31,6 +31,7 @@ pub fn build_reply(request: &Message, parts: &ReplyParts<'_>) -> Bytes {
     for (n, via) in request.headers_of(HeaderName::Via).enumerate() {
         if n == 0 && !parts.via_params.is_empty() {
             insert_source(request, via.whole, parts.via_params, &mut out);
+            end_line(&mut out);
         } else {
             copy_line(request, via.whole, &mut out);
         }
@@ -108,9 +109,13 @@ fn copy_first(msg: &Message, name: HeaderName, out: &mut Vec<u8>) {
     }
 }
 
-/// The line, with a line end if the message stopped short of one.
 fn copy_line(msg: &Message, whole: Span, out: &mut Vec<u8>) {
     out.extend_from_slice(msg.bytes(whole));
+    end_line(out);
+}
+
+/// A message may stop short of its last line end.
+fn end_line(out: &mut Vec<u8>) {
     if out.last() != Some(&b'\n') {
         out.extend_from_slice(b"\r\n");
     }
