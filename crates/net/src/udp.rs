@@ -86,20 +86,25 @@ impl Default for RecvArena {
     }
 }
 
-/// A bound UDP socket of one worker. Not shared between threads.
+/// A bound socket that has no runtime yet: sockets are bound before the workers start, so that a server
+/// that cannot have its addresses starts nothing.
+pub struct BoundUdp {
+    socket: Socket,
+    local: SocketAddr,
+    clamped: Option<usize>,
+}
+
+/// A UDP socket of one worker. Not shared between threads.
 pub struct UdpSocket {
     fd: AsyncFd<Socket>,
     local: SocketAddr,
-    /// What the system granted when it was less than asked.
-    clamped: Option<usize>,
     queue: RefCell<VecDeque<Outgoing>>,
     dropped: Cell<u64>,
 }
 
-impl UdpSocket {
-    /// Binds `addr`. Must run inside the worker's runtime. Errors are the system's (address in use, not
-    /// local, no permission).
-    pub fn bind(addr: SocketAddr, options: &UdpOptions) -> io::Result<UdpSocket> {
+impl BoundUdp {
+    /// Binds `addr`. Errors are the system's (address in use, not local, no permission).
+    pub fn bind(addr: SocketAddr, options: &UdpOptions) -> io::Result<BoundUdp> {
         let v6 = addr.is_ipv6();
         let socket =
             Socket::new(Domain::for_address(addr), Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
@@ -123,9 +128,7 @@ impl UdpSocket {
         }
         socket.bind(&addr.into())?;
         let local = socket.local_addr()?.as_socket().unwrap_or(addr);
-        // SAFETY: the socket owns its descriptor, and `AsyncFd` owns the socket until both are dropped.
-        let fd = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE | Interest::WRITABLE)? };
-        Ok(UdpSocket { fd, local, clamped, queue: RefCell::default(), dropped: Cell::new(0) })
+        Ok(BoundUdp { socket, local, clamped })
     }
 
     /// The bound address, with the real port when 0 was asked for.
@@ -139,12 +142,33 @@ impl UdpSocket {
         self.clamped
     }
 
-    /// Waits for datagrams and takes one batch of them; how many came. `Ok(0)` after an error that
+    /// Hands the socket to the runtime of the calling thread.
+    pub fn open(self) -> io::Result<UdpSocket> {
+        let BoundUdp { socket, local, .. } = self;
+        // SAFETY: the socket owns its descriptor, and `AsyncFd` owns the socket until both are dropped.
+        let fd = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE | Interest::WRITABLE)? };
+        Ok(UdpSocket { fd, local, queue: RefCell::default(), dropped: Cell::new(0) })
+    }
+}
+
+impl UdpSocket {
+    /// Binds and opens in one step. Must run inside the worker's runtime.
+    pub fn bind(addr: SocketAddr, options: &UdpOptions) -> io::Result<UdpSocket> {
+        BoundUdp::bind(addr, options)?.open()
+    }
+
+    /// The bound address, with the real port when 0 was asked for.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Waits for datagrams and takes one batch of them; how many came. The arena is borrowed only while
+    /// receiving, so all sockets of a worker can wait with the same one. `Ok(0)` after an error that
     /// concerned an earlier send (ICMP port unreachable).
-    pub async fn recv_batch(&self, arena: &mut RecvArena, out: &mut Vec<Datagram>) -> io::Result<usize> {
+    pub async fn recv_batch(&self, arena: &RefCell<RecvArena>, out: &mut Vec<Datagram>) -> io::Result<usize> {
         loop {
             let mut ready = self.fd.readable().await?;
-            match ready.try_io(|fd| self.recv_now(fd.get_ref(), arena, out)) {
+            match ready.try_io(|fd| self.recv_now(fd.get_ref(), &mut arena.borrow_mut(), out)) {
                 Ok(Ok(n)) => {
                     // Fewer than fit: the queue is empty, and the next arrival wakes anew. Saves the
                     // call that would only say so.
@@ -272,9 +296,9 @@ mod tests {
     }
 
     async fn take(socket: &UdpSocket, count: usize) -> Vec<Datagram> {
-        let (mut arena, mut got) = (RecvArena::default(), Vec::new());
+        let (arena, mut got) = (RefCell::default(), Vec::new());
         while got.len() < count {
-            socket.recv_batch(&mut arena, &mut got).await.unwrap();
+            socket.recv_batch(&arena, &mut got).await.unwrap();
         }
         got
     }

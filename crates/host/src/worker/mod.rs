@@ -27,6 +27,17 @@ pub struct Clock {
     pub wall_us: u64,
 }
 
+/// The worker that owns a call, by its Call-ID. The same everywhere, so that a worker can also choose a
+/// Call-ID of its own.
+pub fn owner(call_id: &[u8], workers: usize) -> usize {
+    if workers < 2 {
+        return 0;
+    }
+    // FNV-1a, folded so that the low bits see all of it.
+    let hash = call_id.iter().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
+    ((hash ^ (hash >> 32)) % workers as u64) as usize
+}
+
 /// What happened outside.
 pub enum Input {
     /// A datagram, or a message framed from a stream.

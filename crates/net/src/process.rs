@@ -1,0 +1,123 @@
+//! What a daemon asks of the system: user and group, limits, local time.
+
+use std::ffi::CString;
+use std::io;
+
+/// A user as the password file has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct User {
+    pub name: String,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// A user by name or number. `None`: there is none of that name.
+pub fn user(name: &str) -> Option<User> {
+    let c_name = CString::new(name).ok()?;
+    // SAFETY: getpwnam reads a NUL-terminated string and returns null or a record in static memory,
+    // which is read before any other call; the server looks up users before it starts threads.
+    let found = unsafe { libc::getpwnam(c_name.as_ptr()).as_ref().map(|p| (p.pw_uid, p.pw_gid)) };
+    match found {
+        Some((uid, gid)) => Some(User { name: name.to_owned(), uid, gid }),
+        None => name.parse().ok().map(|uid| User { name: name.to_owned(), uid, gid: uid }),
+    }
+}
+
+/// A group's number by name or number.
+pub fn group(name: &str) -> Option<u32> {
+    let c_name = CString::new(name).ok()?;
+    // SAFETY: as in `user`, with getgrnam.
+    let found = unsafe { libc::getgrnam(c_name.as_ptr()).as_ref().map(|g| g.gr_gid) };
+    found.or_else(|| name.parse().ok())
+}
+
+/// Gives up privileges for good: supplementary groups, group, user.
+pub fn become_user(user: Option<&User>, gid: Option<u32>) -> io::Result<()> {
+    let gid = gid.or(user.map(|u| u.gid));
+    // SAFETY: plain calls with numbers and, for initgroups, a NUL-terminated name that outlives it.
+    unsafe {
+        if let (Some(user), Some(gid)) = (user, gid) {
+            let name = CString::new(user.name.as_str())?;
+            // Without privilege the groups stay; setgid below then says so if it matters.
+            if libc::geteuid() == 0 {
+                check(libc::initgroups(name.as_ptr(), gid))?;
+            }
+        }
+        if let Some(gid) = gid {
+            check(libc::setgid(gid))?;
+        }
+        if let Some(user) = user {
+            check(libc::setuid(user.uid))?;
+        }
+    }
+    Ok(())
+}
+
+/// Raises (or lowers) the number of files the process may open; what was granted.
+pub fn limit_open_files(wanted: u64) -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: getrlimit and setrlimit only touch the struct passed.
+    unsafe {
+        check(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit))?;
+        let privileged = libc::geteuid() == 0;
+        limit.rlim_max = if privileged { limit.rlim_max.max(wanted) } else { limit.rlim_max };
+        limit.rlim_cur = wanted.min(limit.rlim_max);
+        check(libc::setrlimit(libc::RLIMIT_NOFILE, &limit))?;
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// No core file when the process dies.
+pub fn disable_core_dump() -> io::Result<()> {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: setrlimit only reads the struct.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &none) })
+}
+
+/// Goes on in the background, in a session of its own; the foreground process ends with code 0. Call it
+/// before any thread exists: threads do not follow.
+pub fn daemonize() -> io::Result<()> {
+    // SAFETY: no other thread runs yet (documented above), so the child may do anything; the parent ends
+    // at once without running destructors.
+    unsafe {
+        match libc::fork() {
+            -1 => return Err(io::Error::last_os_error()),
+            0 => {}
+            _ => libc::_exit(0),
+        }
+        check(libc::setsid())?;
+        let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
+        check(null)?;
+        for fd in 0..=2 {
+            check(libc::dup2(null, fd))?;
+        }
+    }
+    Ok(())
+}
+
+/// Seconds east of UTC that local time has now.
+pub fn utc_offset(unix: i64) -> i32 {
+    let time = unix as libc::time_t;
+    // SAFETY: tm is integers and a pointer, for which all zeroes is a value; localtime_r only writes it.
+    unsafe {
+        let mut tm: libc::tm = std::mem::zeroed();
+        if libc::localtime_r(&time, &mut tm).is_null() { 0 } else { tm.tm_gmtoff as i32 }
+    }
+}
+
+fn check(rc: libc::c_int) -> io::Result<()> {
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn users_and_groups() {
+        let root = super::user("root").unwrap();
+        assert_eq!((root.uid, root.gid), (0, 0));
+        assert_eq!(super::user("12345").unwrap().uid, 12345);
+        assert_eq!(super::user("no such user"), None);
+        assert_eq!(super::group("root"), Some(0));
+        assert_eq!(super::group("no such group"), None);
+    }
+}

@@ -1,0 +1,181 @@
+//! From the command line to a checked configuration: reads the script, finds the addresses to listen
+//! on, loads the modules. All problems are collected, none stops the search for others.
+
+use crate::cli::Run;
+use net::{ListenHost, ListenSpec};
+use script::ast::{Config, Global, GlobalValue};
+use script::{Diagnostic, Loc, Severity, Sources};
+use std::io::{Read, Write};
+use std::net::{IpAddr, ToSocketAddrs};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A script that cannot run: its texts and what is wrong.
+pub struct Refused {
+    pub sources: Sources,
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Refused {
+    /// For people: each problem with its place, then a line that counts them.
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        for diagnostic in &self.diagnostics {
+            out.push_str(self.sources.render(diagnostic).trim_end());
+            out.push('\n');
+        }
+        let errors = self.diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
+        let (s, verb) = if errors == 1 { ("", "keeps") } else { ("s", "keep") };
+        out.push_str(&format!("{errors} error{s} {verb} this script from running; nothing was started\n"));
+        out
+    }
+}
+
+/// Reads and checks a script.
+pub fn load(file: &Path, run: &Run) -> Result<host::Shared, Refused> {
+    let mut sources = Sources::default();
+    let mut loader = |path: &str| read(path, run.preprocessor.as_deref());
+    let options = script::ParseOptions::default();
+    let (mut config, mut diagnostics) =
+        script::parse_file(&file.to_string_lossy(), &mut loader, &mut sources, options);
+    listen_on(&mut config, &run.listen, &mut diagnostics);
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    match host::load(&config, sources, modules::ALL, wall.as_millis() as u64) {
+        Ok(shared) if !has_error(&diagnostics) => {
+            let mut shared = shared;
+            diagnostics.append(&mut shared.warnings);
+            shared.warnings = diagnostics;
+            Ok(shared)
+        }
+        Ok(shared) => Err(Refused { sources: shared.sources, diagnostics }),
+        Err((sources, more)) => {
+            diagnostics.extend(more);
+            Err(Refused { sources, diagnostics })
+        }
+    }
+}
+
+fn has_error(diagnostics: &[Diagnostic]) -> bool {
+    diagnostics.iter().any(|d| d.severity == Severity::Error)
+}
+
+/// The text of a file, through the preprocessor if there is one (OpenSIPS `-p`: included files too).
+fn read(path: &str, preprocessor: Option<&str>) -> std::io::Result<Vec<u8>> {
+    let text = match path {
+        "-" => {
+            let mut text = Vec::new();
+            std::io::stdin().lock().read_to_end(&mut text)?;
+            text
+        }
+        path => std::fs::read(path)?,
+    };
+    match preprocessor {
+        None => Ok(text),
+        Some(command) => preprocess(command, text),
+    }
+}
+
+fn preprocess(command: &str, text: Vec<u8>) -> std::io::Result<Vec<u8>> {
+    let mut child =
+        Command::new("/bin/sh").args(["-c", command]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut input = child.stdin.take();
+    // Beside this thread: the command may print before it has read everything.
+    let writer = std::thread::spawn(move || input.as_mut().map_or(Ok(()), |input| input.write_all(&text)));
+    let output = child.wait_with_output()?;
+    let _ = writer.join();
+    match output.status.success() {
+        true => Ok(output.stdout),
+        false => Err(std::io::Error::other(format!("the preprocessor `{command}` failed: {}", output.status))),
+    }
+}
+
+/// Replaces each `socket=` and `listen=` by one for each address it stands for, so that what follows
+/// sees only numbers. `-l` on the command line takes the place of all of them.
+fn listen_on(config: &mut Config, switches: &[String], diagnostics: &mut Vec<Diagnostic>) {
+    let interfaces = net::interfaces().unwrap_or_default();
+    let is_socket = |g: &Global| matches!(&g.name[..], b"socket" | b"listen");
+    let mut written: Vec<(String, Loc)> = switches.iter().map(|s| (s.clone(), Loc::default())).collect();
+    let mut kept = Vec::with_capacity(config.globals.len());
+    for global in std::mem::take(&mut config.globals) {
+        match &global.value {
+            GlobalValue::Word(text) | GlobalValue::Text(text) if is_socket(&global) => {
+                if switches.is_empty() {
+                    written.push((String::from_utf8_lossy(text).into_owned(), global.loc));
+                }
+            }
+            _ => kept.push(global),
+        }
+    }
+    config.globals = kept;
+    if written.is_empty() {
+        // As the reference: every address of this machine.
+        written.push(("udp:*".to_owned(), Loc::default()));
+    }
+    for (text, loc) in written {
+        match expand(&text, &interfaces) {
+            Ok(words) => config.globals.extend(words.into_iter().map(|word| Global {
+                name: "socket".into(),
+                value: GlobalValue::Word(word.into()),
+                loc,
+            })),
+            Err(e) => diagnostics.push(Diagnostic::error(loc, format!("cannot listen on {text}: {e}"))),
+        }
+    }
+}
+
+fn expand(text: &str, interfaces: &[net::Interface]) -> Result<Vec<String>, net::ListenError> {
+    let spec = ListenSpec::parse(text)?;
+    if let ListenHost::Ip(_) = spec.host
+        && spec.ports.len() < 2
+    {
+        return Ok(vec![text.to_owned()]);
+    }
+    let options = text.trim().split_once(char::is_whitespace).map_or("", |(_, options)| options);
+    let protocol = spec.protocol.as_deref().unwrap_or("udp");
+    let mut words = Vec::new();
+    for ip in spec.addresses(interfaces, addresses_of)? {
+        let host = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
+        match spec.ports.as_slice() {
+            [] => words.push(format!("{protocol}:{host} {options}")),
+            ports => words.extend(ports.iter().map(|port| format!("{protocol}:{host}:{port} {options}"))),
+        }
+    }
+    Ok(words)
+}
+
+/// Addresses of a host name, by the system's resolver: only at start, where waiting is allowed.
+fn addresses_of(name: &str) -> Vec<IpAddr> {
+    (name, 0).to_socket_addrs().map(|list| list.map(|a| a.ip()).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: &[&str]) {
+        let interface = |name: &str, addr: &str| net::Interface {
+            name: name.into(),
+            addr: addr.parse().unwrap(),
+            loopback: false,
+            link_local: false,
+        };
+        let all = [interface("lo", "127.0.0.1"), interface("eth0", "10.0.0.1"), interface("eth0", "2001:db8::1")];
+        let words = expand(text, &all).unwrap();
+        assert_eq!(words.iter().map(|w| w.trim()).collect::<Vec<_>>(), expected, "{text}");
+    }
+
+    #[test]
+    fn sockets_become_addresses() {
+        check("udp:127.0.0.1:5060 as 1.2.3.4", &["udp:127.0.0.1:5060 as 1.2.3.4"]);
+        check("udp:eth0:5080 as 1.2.3.4", &["udp:10.0.0.1:5080 as 1.2.3.4", "udp:[2001:db8::1]:5080 as 1.2.3.4"]);
+        check("tcp:*", &["tcp:127.0.0.1", "tcp:10.0.0.1", "tcp:[2001:db8::1]"]);
+        check("udp:lo:5060-5061", &["udp:127.0.0.1:5060", "udp:127.0.0.1:5061"]);
+    }
+
+    #[test]
+    fn the_preprocessor_sees_the_text() {
+        assert_eq!(preprocess("sed s/A/b/", b"xAx\n".to_vec()).unwrap(), b"xbx\n");
+        assert!(preprocess("exit 3", Vec::new()).is_err());
+    }
+}

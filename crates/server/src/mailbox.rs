@@ -1,0 +1,192 @@
+//! How threads reach a worker: what another worker received for it, and jobs of the management side.
+//! One lock and at most one wake for a batch.
+
+use bytes::Bytes;
+use host::Ctx;
+use host::shared::Dispatch;
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::Notify;
+use transaction::Path;
+
+/// Messages that may wait for one worker; more are dropped, as a full socket buffer would.
+pub const MESSAGE_LIMIT: usize = 16_384;
+/// Jobs that may wait for one worker.
+pub const JOB_LIMIT: usize = 4096;
+
+pub type Job = Box<dyn FnOnce(&mut Ctx) + Send>;
+
+/// A message for the worker that owns its call.
+pub struct Letter {
+    pub source: Path,
+    pub bytes: Bytes,
+}
+
+/// What a mailbox holds when it is emptied.
+#[derive(Default)]
+pub struct Mail {
+    pub letters: Vec<Letter>,
+    pub jobs: Vec<Job>,
+    /// New requests are refused from now on.
+    pub drain: bool,
+    pub stop: bool,
+}
+
+#[derive(Default)]
+pub struct Mailbox {
+    mail: Mutex<Mail>,
+    wake: Notify,
+    dropped: AtomicU64,
+}
+
+impl Mailbox {
+    /// Puts a batch in; empties `letters`.
+    pub fn deliver(&self, letters: &mut Vec<Letter>) {
+        if letters.is_empty() {
+            return;
+        }
+        let mut mail = self.mail.lock();
+        let room = MESSAGE_LIMIT.saturating_sub(mail.letters.len());
+        if letters.len() > room {
+            self.dropped.fetch_add((letters.len() - room) as u64, Ordering::Relaxed);
+            letters.truncate(room);
+        }
+        mail.letters.append(letters);
+        drop(mail);
+        self.wake.notify_one();
+    }
+
+    /// False when too many jobs wait: the worker is stuck.
+    pub fn submit(&self, job: Job) -> bool {
+        let mut mail = self.mail.lock();
+        if mail.stop || mail.jobs.len() >= JOB_LIMIT {
+            return false;
+        }
+        mail.jobs.push(job);
+        drop(mail);
+        self.wake.notify_one();
+        true
+    }
+
+    pub fn drain(&self) {
+        self.mail.lock().drain = true;
+        self.wake.notify_one();
+    }
+
+    pub fn stop(&self) {
+        self.mail.lock().stop = true;
+        self.wake.notify_one();
+    }
+
+    /// Waits until there is something, and takes all of it.
+    pub async fn take(&self) -> Mail {
+        self.wake.notified().await;
+        std::mem::take(&mut *self.mail.lock())
+    }
+
+    /// Messages lost to a full mailbox so far.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+/// The mailboxes of all workers, and the way to the main thread.
+pub struct Post {
+    pub boxes: Vec<Mailbox>,
+    pub main: MainBox,
+}
+
+/// What workers tell the main thread.
+#[derive(Default)]
+pub struct MainBox {
+    state: Mutex<Told>,
+    wake: Notify,
+}
+
+/// What the main thread was told so far.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Told {
+    /// The server shall end, with this exit code.
+    pub shut_down: Option<i32>,
+    /// Workers that have nothing open any more (they were told to drain).
+    pub idle: usize,
+    /// Workers whose thread has ended.
+    pub ended: usize,
+}
+
+impl MainBox {
+    pub fn tell(&self, change: impl FnOnce(&mut Told)) {
+        change(&mut self.state.lock());
+        self.wake.notify_one();
+    }
+
+    /// Waits until `reached`; for one waiter at a time.
+    pub async fn wait(&self, reached: impl Fn(&Told) -> bool) -> Told {
+        loop {
+            let told = *self.state.lock();
+            if reached(&told) {
+                return told;
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    /// As `wait`, but no longer than `limit`.
+    pub async fn wait_at_most(&self, limit: Duration, reached: impl Fn(&Told) -> bool) -> Option<Told> {
+        tokio::time::timeout(limit, self.wait(reached)).await.ok()
+    }
+}
+
+impl Post {
+    pub fn new(workers: usize) -> Post {
+        Post { boxes: (0..workers).map(|_| Mailbox::default()).collect(), main: MainBox::default() }
+    }
+}
+
+impl Dispatch for Post {
+    fn workers(&self) -> usize {
+        self.boxes.len()
+    }
+
+    fn run_on(&self, worker: usize, job: Job) -> bool {
+        self.boxes.get(worker).is_some_and(|mailbox| mailbox.submit(job))
+    }
+
+    fn shut_down(&self) {
+        self.main.tell(|told| told.shut_down = told.shut_down.or(Some(0)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letters(count: usize) -> Vec<Letter> {
+        let remote = ([127, 0, 0, 1], 5060).into();
+        let source = Path { socket: 0, transport: sip::Transport::Udp, remote, connection: 0 };
+        (0..count).map(|_| Letter { source, bytes: Bytes::new() }).collect()
+    }
+
+    #[tokio::test]
+    async fn batches_arrive_whole_and_in_bounds() {
+        let mailbox = Mailbox::default();
+        let mut batch = letters(3);
+        mailbox.deliver(&mut batch);
+        mailbox.deliver(&mut letters(2));
+        assert!(batch.is_empty());
+        assert_eq!(mailbox.take().await.letters.len(), 5);
+        mailbox.deliver(&mut letters(MESSAGE_LIMIT + 10));
+        assert_eq!((mailbox.take().await.letters.len(), mailbox.dropped()), (MESSAGE_LIMIT, 10));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_accepted_after_the_end() {
+        let mailbox = Mailbox::default();
+        assert!(mailbox.submit(Box::new(|_| {})));
+        mailbox.stop();
+        assert!(!mailbox.submit(Box::new(|_| {})));
+        let mail = mailbox.take().await;
+        assert_eq!((mail.jobs.len(), mail.stop), (1, true));
+    }
+}

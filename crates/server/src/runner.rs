@@ -1,0 +1,311 @@
+//! One worker thread: feeds a `host::Worker` from its sockets, its mailbox and the clock, and carries
+//! out what it wants done.
+
+use crate::mailbox::{Letter, Mail, Post};
+use host::call::Finish;
+use host::ctx::{Spawn, TaskId};
+use host::worker::Clock;
+use host::{Input, Output, Shared, Worker};
+use net::{BoundUdp, Datagram, Outgoing, RecvArena, UdpSocket};
+use std::any::Any;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::Notify;
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use transaction::Path;
+
+/// What a worker thread is started with.
+pub struct Setup {
+    pub shared: Arc<Shared>,
+    pub index: u16,
+    pub seed: u64,
+    /// One for each of `Shared::sockets`; `None` where that is no UDP socket.
+    pub sockets: Vec<Option<BoundUdp>>,
+    pub post: Arc<Post>,
+    /// Zero of the workers' clock.
+    pub epoch: Instant,
+}
+
+/// Runs a worker until it is told to stop. The body of its thread.
+pub fn run(setup: Setup) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (post, index) = (setup.post.clone(), setup.index);
+    let result = LocalSet::new().block_on(&runtime, async move {
+        let runner = Runner::new(setup)?;
+        runner.serve().await;
+        Ok(())
+    });
+    if let Err(e) = &result {
+        host::error!("core", "worker {index} cannot run: {e}");
+        post.main.tell(|told| told.shut_down = Some(255));
+    }
+    // Futures that still run are dropped with the runtime, without waiting for blocking ones.
+    runtime.shutdown_background();
+    post.main.tell(|told| told.ended += 1);
+    result
+}
+
+struct Runner {
+    worker: RefCell<Worker>,
+    index: usize,
+    sockets: Vec<Option<UdpSocket>>,
+    arena: RefCell<RecvArena>,
+    post: Arc<Post>,
+    /// Messages of other workers' calls, by worker, while a batch is looked at.
+    letters: RefCell<Vec<Vec<Letter>>>,
+    outputs: RefCell<Vec<Output>>,
+    /// What goes out next, by socket.
+    sends: RefCell<Vec<Vec<Outgoing>>>,
+    /// Some future changed the worker: outputs wait.
+    dirty: Notify,
+    /// The deadline came nearer than `armed`.
+    rearm: Notify,
+    armed: Cell<u64>,
+    epoch: Instant,
+    draining: Cell<bool>,
+    /// Sockets with datagrams that wait for room.
+    blocked: Notify,
+    last_complaint: Cell<u64>,
+}
+
+impl Runner {
+    fn new(setup: Setup) -> std::io::Result<Rc<Runner>> {
+        let Setup { shared, index, seed, sockets, post, epoch } = setup;
+        let sockets = sockets.into_iter().map(|s| s.map(BoundUdp::open).transpose());
+        let sockets = sockets.collect::<std::io::Result<Vec<_>>>()?;
+        let spawner = Spawner::default();
+        let workers = post.boxes.len();
+        let worker = Worker::new(shared, index, workers as u16, seed, Rc::new(spawner.clone()), clock(epoch));
+        let runner = Rc::new(Runner {
+            worker: RefCell::new(worker),
+            index: index.into(),
+            arena: RefCell::default(),
+            letters: RefCell::new((0..workers).map(|_| Vec::new()).collect()),
+            outputs: RefCell::default(),
+            sends: RefCell::new(sockets.iter().map(|_| Vec::new()).collect()),
+            sockets,
+            post,
+            dirty: Notify::new(),
+            rearm: Notify::new(),
+            armed: Cell::new(u64::MAX),
+            epoch,
+            draining: Cell::new(false),
+            blocked: Notify::new(),
+            last_complaint: Cell::new(0),
+        });
+        let _ = spawner.0.set(Rc::downgrade(&runner));
+        Ok(runner)
+    }
+
+    /// Everything a worker does, until it is told to stop.
+    async fn serve(self: &Rc<Self>) {
+        self.finish();
+        for socket in 0..self.sockets.len() {
+            if self.sockets[socket].is_some() {
+                spawn_local(self.clone().receive(socket));
+            }
+        }
+        spawn_local(self.clone().keep_time());
+        spawn_local(self.clone().send_late());
+        spawn_local(self.clone().unblock());
+        loop {
+            let mail = self.post.boxes[self.index].take().await;
+            let stop = mail.stop;
+            self.on_mail(mail);
+            if stop {
+                break;
+            }
+        }
+    }
+
+    async fn receive(self: Rc<Self>, index: usize) {
+        let Some(socket) = &self.sockets[index] else { return };
+        let mut batch = Vec::new();
+        loop {
+            match socket.recv_batch(&self.arena, &mut batch).await {
+                Ok(_) => self.on_datagrams(index as u16, &mut batch),
+                Err(e) => {
+                    self.complain(&format!("cannot receive on {}: {e}", socket.local()));
+                    // A socket that keeps failing must not keep the others from being served.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    fn on_datagrams(&self, socket: u16, batch: &mut Vec<Datagram>) {
+        let clock = clock(self.epoch);
+        let mut letters = self.letters.borrow_mut();
+        for Datagram { bytes, remote, .. } in batch.drain(..) {
+            let source = Path { socket, transport: sip::Transport::Udp, remote, connection: 0 };
+            let owner = sip::Message::owner(&bytes).map(|id| host::worker::owner(id, letters.len()));
+            match owner {
+                Some(owner) if owner != self.index => letters[owner].push(Letter { source, bytes }),
+                // What has no Call-ID belongs to whoever received it.
+                _ => self.step(clock, Input::Message { source, bytes }),
+            }
+        }
+        for (mailbox, letters) in self.post.boxes.iter().zip(letters.iter_mut()) {
+            mailbox.deliver(letters);
+        }
+        drop(letters);
+        self.finish();
+    }
+
+    fn on_mail(&self, mail: Mail) {
+        let clock = clock(self.epoch);
+        if mail.drain {
+            self.draining.set(true);
+            self.step(clock, Input::Drain);
+        }
+        for Letter { source, bytes } in mail.letters {
+            self.step(clock, Input::Message { source, bytes });
+        }
+        for job in mail.jobs {
+            self.step(clock, Input::Run(job));
+        }
+        self.finish();
+    }
+
+    /// A defect in one message's handling must not take the other calls of this worker with it.
+    fn step(&self, clock: Clock, input: Input) {
+        let done = catch_unwind(AssertUnwindSafe(|| self.worker.borrow_mut().step(clock, input)));
+        if done.is_err() {
+            host::error!("core", "a defect in the server: one message or operation was dropped (see stderr)");
+        }
+    }
+
+    /// After one or more steps: sends what the worker wants sent, and looks at its next deadline.
+    fn finish(&self) {
+        let mut outputs = self.outputs.borrow_mut();
+        let next = {
+            let mut worker = self.worker.borrow_mut();
+            worker.take_outputs(&mut outputs);
+            if self.draining.get() && worker.idle() {
+                self.draining.set(false);
+                self.post.main.tell(|told| told.idle += 1);
+            }
+            worker.next_deadline().map_or(u64::MAX, |at| at.0)
+        };
+        if next < self.armed.get() {
+            self.rearm.notify_one();
+        }
+        if outputs.is_empty() {
+            return;
+        }
+        let mut sends = self.sends.borrow_mut();
+        for output in outputs.drain(..) {
+            match output {
+                Output::Transmit { path, bytes } => match sends.get_mut(usize::from(path.socket)) {
+                    Some(list) => list.push(Outgoing { bytes, remote: path.remote, source: None }),
+                    None => self.complain(&format!("there is no socket to send to {} from", path.remote)),
+                },
+                Output::Shutdown { code } => self.post.main.tell(|told| told.shut_down = Some(code)),
+            }
+        }
+        for (socket, batch) in self.sockets.iter().zip(sends.iter_mut()) {
+            if !batch.is_empty() {
+                self.send(socket.as_ref(), batch);
+                batch.clear();
+            }
+        }
+    }
+
+    fn send(&self, socket: Option<&UdpSocket>, batch: &[Outgoing]) {
+        let Some(socket) = socket else {
+            return self.complain(&format!("cannot send to {}: no UDP socket", batch[0].remote));
+        };
+        let report = socket.send_batch(batch);
+        for (at, e) in &report.failed {
+            self.complain(&format!("cannot send to {} from {}: {e}", batch[*at].remote, socket.local()));
+        }
+        if report.queued > 0 {
+            self.blocked.notify_one();
+        }
+        if report.overflowed > 0 {
+            self.complain(&format!("{}: send buffer and queue are full, datagrams are lost", socket.local()));
+        }
+    }
+
+    /// Sends what futures left: one batch for all that were ready together.
+    async fn send_late(self: Rc<Self>) {
+        loop {
+            self.dirty.notified().await;
+            self.finish();
+        }
+    }
+
+    /// Sends what waits for room in a socket's buffer.
+    async fn unblock(self: Rc<Self>) {
+        loop {
+            self.blocked.notified().await;
+            for socket in self.sockets.iter().flatten() {
+                if let Err(e) = socket.flush().await {
+                    self.complain(&format!("cannot send from {}: {e}", socket.local()));
+                }
+            }
+        }
+    }
+
+    /// One timer for everything the worker waits for.
+    async fn keep_time(self: Rc<Self>) {
+        loop {
+            let next = self.worker.borrow().next_deadline();
+            self.armed.set(next.map_or(u64::MAX, |at| at.0));
+            match next {
+                None => self.rearm.notified().await,
+                Some(at) => tokio::select! {
+                    () = tokio::time::sleep_until((self.epoch + Duration::from_millis(at.0)).into()) => {
+                        self.step(clock(self.epoch), Input::Timer);
+                        self.finish();
+                    }
+                    () = self.rearm.notified() => {}
+                },
+            }
+        }
+    }
+
+    /// Logs, at most once a second: a dead network would fill the disk.
+    fn complain(&self, text: &str) {
+        let second = self.epoch.elapsed().as_secs() + 1;
+        if self.last_complaint.replace(second) != second {
+            host::error!("core", "{text}");
+        }
+    }
+}
+
+/// Both clocks, read once for a batch.
+fn clock(epoch: Instant) -> Clock {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Clock { now: transaction::Instant(epoch.elapsed().as_millis() as u64), wall_us: wall.as_micros() as u64 }
+}
+
+/// Runs the futures of suspended scripts on this thread.
+#[derive(Clone, Default)]
+struct Spawner(Rc<OnceCell<Weak<Runner>>>);
+
+impl Spawn for Spawner {
+    fn spawn(&self, task: TaskId, future: Pin<Box<dyn Future<Output = Finish>>>) -> Box<dyn Any> {
+        let spawner = self.clone();
+        let handle = spawn_local(async move {
+            let finish = future.await;
+            if let Some(runner) = spawner.0.get().and_then(Weak::upgrade) {
+                runner.step(clock(runner.epoch), Input::Resume(task, finish));
+                runner.dirty.notify_one();
+            }
+        });
+        Box::new(AbortOnDrop(handle))
+    }
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
