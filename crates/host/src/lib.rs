@@ -11,6 +11,7 @@ pub mod ctx;
 pub mod db;
 pub mod format;
 pub mod globals;
+pub mod listen;
 pub mod load;
 pub mod log;
 pub mod mi;

@@ -1,5 +1,4 @@
-//! Sockets and names: batched UDP, interface addresses, listening specifications, DNS as RFC 3263
-//! wants it; and what a daemon asks of the system. The only crate of the project with `unsafe`; each block says why it holds.
+//! Sockets and names: batched UDP, interface addresses, DNS as RFC 3263 wants it; and what a daemon asks of the system. The only crate of the project with `unsafe`; each block says why it holds.
 //!
 //! Nothing here blocks: a socket says `WouldBlock` and is awaited, a name that is not an IP address is
 //! a future.
@@ -7,11 +6,9 @@
 
 pub mod dns;
 mod iface;
-mod listen;
 pub mod process;
 mod sys;
 mod udp;
 
 pub use iface::{Interface, interfaces};
-pub use listen::{ListenError, ListenHost, ListenSpec};
 pub use udp::{BoundUdp, Datagram, Outgoing, RecvArena, SendReport, Sharing, UdpOptions, UdpSocket};

@@ -2,7 +2,8 @@
 //! on, loads the modules. All problems are collected, none stops the search for others.
 
 use crate::cli::Run;
-use net::{ListenHost, ListenSpec};
+use host::listen::{ListenHost, ListenSpec};
+use net::Interface;
 use script::ast::{Config, Global, GlobalValue};
 use script::{Diagnostic, Loc, Severity, Sources};
 use std::io::{Read, Write};
@@ -36,7 +37,7 @@ impl Refused {
 pub fn load(file: &Path, run: &Run) -> Result<host::Shared, Refused> {
     let mut sources = Sources::default();
     let mut loader = |path: &str| read(path, run.preprocessor.as_deref());
-    let options = script::ParseOptions::default();
+    let options = script::Options::default();
     let (mut config, mut diagnostics) =
         script::parse_file(&file.to_string_lossy(), &mut loader, &mut sources, options);
     listen_on(&mut config, &run.listen, &mut diagnostics);
@@ -86,7 +87,9 @@ fn preprocess(command: &str, text: Vec<u8>) -> std::io::Result<Vec<u8>> {
     let _ = writer.join();
     match output.status.success() {
         true => Ok(output.stdout),
-        false => Err(std::io::Error::other(format!("the preprocessor `{command}` failed: {}", output.status))),
+        false => {
+            Err(std::io::Error::other(format!("the preprocessor `{command}` failed: {}", output.status)))
+        }
     }
 }
 
@@ -124,17 +127,16 @@ fn listen_on(config: &mut Config, switches: &[String], diagnostics: &mut Vec<Dia
     }
 }
 
-fn expand(text: &str, interfaces: &[net::Interface]) -> Result<Vec<String>, net::ListenError> {
-    let spec = ListenSpec::parse(text)?;
-    if let ListenHost::Ip(_) = spec.host
-        && spec.ports.len() < 2
-    {
-        return Ok(vec![text.to_owned()]);
-    }
+fn expand(text: &str, interfaces: &[Interface]) -> Result<Vec<String>, String> {
+    let spec = ListenSpec::parse(text).map_err(|e| e.to_string())?;
+    let addresses = match &spec.host {
+        ListenHost::Ip(_) if spec.ports.len() < 2 => return Ok(vec![text.to_owned()]),
+        host => addresses(host, interfaces)?,
+    };
     let options = text.trim().split_once(char::is_whitespace).map_or("", |(_, options)| options);
     let protocol = spec.protocol.as_deref().unwrap_or("udp");
     let mut words = Vec::new();
-    for ip in spec.addresses(interfaces, addresses_of)? {
+    for ip in addresses {
         let host = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
         match spec.ports.as_slice() {
             [] => words.push(format!("{protocol}:{host} {options}")),
@@ -144,9 +146,27 @@ fn expand(text: &str, interfaces: &[net::Interface]) -> Result<Vec<String>, net:
     Ok(words)
 }
 
-/// Addresses of a host name, by the system's resolver: only at start, where waiting is allowed.
-fn addresses_of(name: &str) -> Vec<IpAddr> {
-    (name, 0).to_socket_addrs().map(|list| list.map(|a| a.ip()).collect()).unwrap_or_default()
+/// The addresses to bind. `*` is every address of every interface except IPv6 link-local ones, as in the
+/// reference, so that each address is a socket of its own; a name is an interface first, then a host.
+fn addresses(host: &ListenHost, interfaces: &[Interface]) -> Result<Vec<IpAddr>, String> {
+    let usable = interfaces.iter().filter(|i| !i.link_local);
+    Ok(match host {
+        ListenHost::Ip(ip) => vec![*ip],
+        ListenHost::All => usable.map(|i| i.addr).collect(),
+        ListenHost::Name(name) => {
+            let list: Vec<IpAddr> = usable.filter(|i| i.name == *name).map(|i| i.addr).collect();
+            match list.is_empty() {
+                false => list,
+                true => vec![address_of(name)?],
+            }
+        }
+    })
+}
+
+/// First address of a host name, by the system's resolver: only at start, where waiting is allowed.
+fn address_of(name: &str) -> Result<IpAddr, String> {
+    let found = (name, 0).to_socket_addrs().ok().and_then(|mut list| list.next());
+    found.map(|addr| addr.ip()).ok_or_else(|| format!("{name} is no interface, and no host with an address"))
 }
 
 #[cfg(test)]
@@ -154,13 +174,14 @@ mod tests {
     use super::*;
 
     fn check(text: &str, expected: &[&str]) {
-        let interface = |name: &str, addr: &str| net::Interface {
+        let interface = |name: &str, addr: &str| Interface {
             name: name.into(),
             addr: addr.parse().unwrap(),
             loopback: false,
             link_local: false,
         };
-        let all = [interface("lo", "127.0.0.1"), interface("eth0", "10.0.0.1"), interface("eth0", "2001:db8::1")];
+        let all =
+            [interface("lo", "127.0.0.1"), interface("eth0", "10.0.0.1"), interface("eth0", "2001:db8::1")];
         let words = expand(text, &all).unwrap();
         assert_eq!(words.iter().map(|w| w.trim()).collect::<Vec<_>>(), expected, "{text}");
     }
@@ -168,7 +189,10 @@ mod tests {
     #[test]
     fn sockets_become_addresses() {
         check("udp:127.0.0.1:5060 as 1.2.3.4", &["udp:127.0.0.1:5060 as 1.2.3.4"]);
-        check("udp:eth0:5080 as 1.2.3.4", &["udp:10.0.0.1:5080 as 1.2.3.4", "udp:[2001:db8::1]:5080 as 1.2.3.4"]);
+        check(
+            "udp:eth0:5080 as 1.2.3.4",
+            &["udp:10.0.0.1:5080 as 1.2.3.4", "udp:[2001:db8::1]:5080 as 1.2.3.4"],
+        );
         check("tcp:*", &["tcp:127.0.0.1", "tcp:10.0.0.1", "tcp:[2001:db8::1]"]);
         check("udp:lo:5060-5061", &["udp:127.0.0.1:5060", "udp:127.0.0.1:5061"]);
     }

@@ -78,7 +78,6 @@ struct Line {
 
 enum Job {
     Line(Line),
-    Settings(Box<Settings>),
     Flush(SyncSender<()>),
 }
 
@@ -95,7 +94,9 @@ impl Logger {
         let (queue, jobs) = sync_channel(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
         let counter = lost.clone();
-        std::thread::Builder::new().name("log".into()).spawn(move || write_all(&jobs, settings, &counter))?;
+        std::thread::Builder::new()
+            .name("log".into())
+            .spawn(move || write_all(&jobs, &settings, &counter))?;
         Ok(Logger { queue, lost })
     }
 
@@ -112,10 +113,6 @@ impl Logger {
         }
     }
 
-    pub fn configure(&self, settings: Settings) {
-        let _ = self.queue.send(Job::Settings(Box::new(settings)));
-    }
-
     /// Waits until everything put so far is written, at most two seconds.
     pub fn flush(&self) {
         let (done, wait) = sync_channel(1);
@@ -125,7 +122,7 @@ impl Logger {
     }
 }
 
-fn write_all(jobs: &Receiver<Job>, mut settings: Settings, lost: &AtomicU64) {
+fn write_all(jobs: &Receiver<Job>, settings: &Settings, lost: &AtomicU64) {
     let pid = std::process::id();
     let mut syslog = Syslog::default();
     let mut out = Vec::with_capacity(4096);
@@ -134,9 +131,8 @@ fn write_all(jobs: &Receiver<Job>, mut settings: Settings, lost: &AtomicU64) {
         let mut done = Vec::new();
         for job in std::iter::once(first).chain(jobs.try_iter()).take(QUEUE) {
             match job {
-                Job::Settings(new) => settings = *new,
                 Job::Flush(sender) => done.push(sender),
-                Job::Line(line) => write_line(&line, &settings, pid, &mut text, &mut out, &mut syslog),
+                Job::Line(line) => write_line(&line, settings, pid, &mut text, &mut out, &mut syslog),
             }
         }
         let missing = lost.swap(0, Ordering::Relaxed);
@@ -144,7 +140,7 @@ fn write_all(jobs: &Receiver<Job>, mut settings: Settings, lost: &AtomicU64) {
             let text = format!("{missing} log lines were lost: they came faster than they could be written");
             let who = "core".to_owned();
             let line = Line { level: Level::Warning, who, text, at: SystemTime::now() };
-            write_line(&line, &settings, pid, &mut String::new(), &mut out, &mut syslog);
+            write_line(&line, settings, pid, &mut String::new(), &mut out, &mut syslog);
         }
         if !out.is_empty() {
             let _ = std::io::stderr().lock().write_all(&out);
@@ -312,7 +308,13 @@ mod tests {
 
     #[test]
     fn facilities() {
-        for (name, number) in [("LOG_DAEMON", Some(24)), ("LOG_LOCAL0", Some(128)), ("LOCAL7", Some(184)), ("LOG_X", None), ("LOG_LOCAL8", None)] {
+        for (name, number) in [
+            ("LOG_DAEMON", Some(24)),
+            ("LOG_LOCAL0", Some(128)),
+            ("LOCAL7", Some(184)),
+            ("LOG_X", None),
+            ("LOG_LOCAL8", None),
+        ] {
             assert_eq!(facility(name), number, "{name}");
         }
     }

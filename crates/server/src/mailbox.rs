@@ -5,7 +5,6 @@ use bytes::Bytes;
 use host::Ctx;
 use host::shared::Dispatch;
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 use transaction::Path;
@@ -37,24 +36,22 @@ pub struct Mail {
 pub struct Mailbox {
     mail: Mutex<Mail>,
     wake: Notify,
-    dropped: AtomicU64,
 }
 
 impl Mailbox {
-    /// Puts a batch in; empties `letters`.
-    pub fn deliver(&self, letters: &mut Vec<Letter>) {
+    /// Puts a batch in and empties `letters`; how many found no room.
+    pub fn deliver(&self, letters: &mut Vec<Letter>) -> usize {
         if letters.is_empty() {
-            return;
+            return 0;
         }
         let mut mail = self.mail.lock();
         let room = MESSAGE_LIMIT.saturating_sub(mail.letters.len());
-        if letters.len() > room {
-            self.dropped.fetch_add((letters.len() - room) as u64, Ordering::Relaxed);
-            letters.truncate(room);
-        }
+        let lost = letters.len().saturating_sub(room);
+        letters.truncate(room);
         mail.letters.append(letters);
         drop(mail);
         self.wake.notify_one();
+        lost
     }
 
     /// False when too many jobs wait: the worker is stuck.
@@ -83,11 +80,6 @@ impl Mailbox {
     pub async fn take(&self) -> Mail {
         self.wake.notified().await;
         std::mem::take(&mut *self.mail.lock())
-    }
-
-    /// Messages lost to a full mailbox so far.
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
     }
 }
 
@@ -176,8 +168,8 @@ mod tests {
         mailbox.deliver(&mut letters(2));
         assert!(batch.is_empty());
         assert_eq!(mailbox.take().await.letters.len(), 5);
-        mailbox.deliver(&mut letters(MESSAGE_LIMIT + 10));
-        assert_eq!((mailbox.take().await.letters.len(), mailbox.dropped()), (MESSAGE_LIMIT, 10));
+        assert_eq!(mailbox.deliver(&mut letters(MESSAGE_LIMIT + 10)), 10);
+        assert_eq!(mailbox.take().await.letters.len(), MESSAGE_LIMIT);
     }
 
     #[tokio::test]

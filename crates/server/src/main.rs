@@ -1,1 +1,91 @@
-fn main() {}
+//! The program `fermata`: reads the command line and the script, then checks or serves.
+
+mod cli;
+mod config;
+mod log;
+mod mailbox;
+mod runner;
+mod serve;
+mod settings;
+
+use clap::Parser;
+use cli::{Cli, Command, Run};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The script has errors.
+const BAD_SCRIPT: u8 = 1;
+/// Anything else that keeps the server from starting; what tools around OpenSIPS expect.
+const CANNOT_START: u8 = 255;
+/// Where OpenSIPS looks when `-f` is not given.
+const DEFAULT_FILE: &str = "/etc/opensips/opensips.cfg";
+
+fn main() -> ExitCode {
+    let started = Instant::now();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return ExitCode::from(if e.use_stderr() { CANNOT_START } else { 0 });
+        }
+    };
+    std::panic::set_hook(Box::new(|panic| host::error!("core", "a defect in the server: {panic}")));
+    match &cli.command {
+        Some(Command::Check { files }) => check_all(files, &cli.run),
+        None => {
+            let file = cli.run.file.clone().unwrap_or_else(|| DEFAULT_FILE.into());
+            match cli.run.check || cli.run.check_functions {
+                true => check_all(&[file], &cli.run),
+                false => run(&file, &cli.run, started),
+            }
+        }
+    }
+}
+
+fn run(file: &Path, run: &Run, started: Instant) -> ExitCode {
+    let shared = match config::load(file, run) {
+        Ok(shared) => shared,
+        Err(refused) => {
+            eprint!("{}", refused.render());
+            return ExitCode::from(BAD_SCRIPT);
+        }
+    };
+    host::log::set_level(settings::log_level(run, &shared.globals));
+    if let Some(level) = shared.globals.int(&["xlog_level"]) {
+        host::log::set_xlog_level(level.clamp(-3, 4) as i8);
+    }
+    match serve::serve(shared, run, started) {
+        Ok(code) => code,
+        Err(serve::Failed(text)) => {
+            eprintln!("fermata: {text}");
+            ExitCode::from(CANNOT_START)
+        }
+    }
+}
+
+/// Checks scripts; says what each listens on, as the reference does, or everything that is wrong.
+fn check_all(files: &[PathBuf], run: &Run) -> ExitCode {
+    let mut bad = false;
+    for file in files {
+        match config::load(file, run) {
+            Ok(shared) => {
+                for warning in &shared.warnings {
+                    eprintln!("{}", shared.sources.render(warning).trim_end());
+                }
+                for socket in &shared.sockets {
+                    println!("{}: listens on {}", file.display(), socket.text);
+                }
+                println!("{}: correct", file.display());
+            }
+            Err(refused) => {
+                eprint!("{}", refused.render());
+                bad = true;
+            }
+        }
+    }
+    ExitCode::from(if bad { BAD_SCRIPT } else { 0 })
+}

@@ -4,6 +4,7 @@
 use crate::mailbox::{Letter, Mail, Post};
 use host::call::Finish;
 use host::ctx::{Spawn, TaskId};
+use host::stats::Counter;
 use host::worker::Clock;
 use host::{Input, Output, Shared, Worker};
 use net::{BoundUdp, Datagram, Outgoing, RecvArena, UdpSocket};
@@ -70,6 +71,8 @@ struct Runner {
     /// Sockets with datagrams that wait for room.
     blocked: Notify,
     last_complaint: Cell<u64>,
+    /// Statistic: messages that found a full mailbox.
+    lost: Counter,
 }
 
 impl Runner {
@@ -78,6 +81,7 @@ impl Runner {
         let sockets = sockets.into_iter().map(|s| s.map(BoundUdp::open).transpose());
         let sockets = sockets.collect::<std::io::Result<Vec<_>>>()?;
         let spawner = Spawner::default();
+        let lost = shared.stats.counter("net", "mailbox_dropped");
         let workers = post.boxes.len();
         let worker = Worker::new(shared, index, workers as u16, seed, Rc::new(spawner.clone()), clock(epoch));
         let runner = Rc::new(Runner {
@@ -96,6 +100,7 @@ impl Runner {
             draining: Cell::new(false),
             blocked: Notify::new(),
             last_complaint: Cell::new(0),
+            lost,
         });
         let _ = spawner.0.set(Rc::downgrade(&runner));
         Ok(runner)
@@ -150,7 +155,11 @@ impl Runner {
             }
         }
         for (mailbox, letters) in self.post.boxes.iter().zip(letters.iter_mut()) {
-            mailbox.deliver(letters);
+            let lost = mailbox.deliver(letters);
+            if lost > 0 {
+                self.lost.add(lost as i64);
+                self.complain("a worker is overloaded: messages for it are lost");
+            }
         }
         drop(letters);
         self.finish();

@@ -34,7 +34,9 @@ pub fn owner(call_id: &[u8], workers: usize) -> usize {
         return 0;
     }
     // FNV-1a, folded so that the low bits see all of it.
-    let hash = call_id.iter().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
+    let hash = call_id
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
     ((hash ^ (hash >> 32)) % workers as u64) as usize
 }
 

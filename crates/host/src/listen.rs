@@ -1,7 +1,7 @@
 //! Listening specifications of scripts: `socket = udp:eth0:5060 as 203.0.113.7` (OpenSIPS `socket`,
 //! `listen`, `-l`).
 
-use crate::iface::Interface;
+use std::fmt;
 use std::net::IpAddr;
 
 /// Protocol words that a specification may start with.
@@ -39,26 +39,35 @@ pub enum ListenHost {
     #[default]
     All,
     Ip(IpAddr),
-    /// An interface or a host name: `addresses` tells which.
+    /// An interface or a host name.
     Name(String),
 }
 
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+/// What is wrong with a specification.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ListenError {
-    #[error("the address is empty")]
     Empty,
-    #[error("`{0}` is not a port (1 to 65535)")]
     Port(String),
-    #[error("`{0}` lacks its closing bracket")]
     Bracket(String),
-    #[error("`{0}` is not a socket option (as, use_workers, tos, tag, anycast, frag, accept_subdomain ...)")]
     Option(String),
-    #[error("`{0}` needs a value")]
     Value(String),
-    #[error("`{0}` is neither an address nor an interface of this machine, and the name has no address")]
-    Unknown(String),
-    #[error("bond sockets are not supported")]
     Bond,
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenError::Empty => write!(f, "the address is empty"),
+            ListenError::Port(text) => write!(f, "`{text}` is not a port (1 to 65535)"),
+            ListenError::Bracket(text) => write!(f, "`{text}` lacks its closing bracket"),
+            ListenError::Option(text) => write!(
+                f,
+                "`{text}` is not a socket option (as, use_workers, tos, tag, anycast, frag, accept_subdomain ...)"
+            ),
+            ListenError::Value(text) => write!(f, "`{text}` needs a value"),
+            ListenError::Bond => write!(f, "bond sockets are not supported"),
+        }
+    }
 }
 
 impl ListenSpec {
@@ -119,34 +128,6 @@ impl ListenSpec {
             }
         }
         Ok(())
-    }
-
-    /// The addresses to bind. `*` is every address of every interface except IPv6 link-local ones, as in
-    /// the reference, so that each address is a socket of its own; a name is an interface first, then a
-    /// host. `lookup` finds a host's addresses (start-up only, so it may block).
-    pub fn addresses(
-        &self,
-        interfaces: &[Interface],
-        lookup: impl FnOnce(&str) -> Vec<IpAddr>,
-    ) -> Result<Vec<IpAddr>, ListenError> {
-        let usable = interfaces.iter().filter(|i| !i.link_local);
-        let found: Vec<IpAddr> = match &self.host {
-            ListenHost::Ip(ip) => vec![*ip],
-            ListenHost::All => usable.map(|i| i.addr).collect(),
-            ListenHost::Name(name) => {
-                let of_interface: Vec<IpAddr> = usable.filter(|i| i.name == *name).map(|i| i.addr).collect();
-                // A host name stands for its first address, not for all of them.
-                if of_interface.is_empty() {
-                    lookup(name).into_iter().take(1).collect()
-                } else {
-                    of_interface
-                }
-            }
-        };
-        match (&self.host, found.is_empty()) {
-            (ListenHost::Name(name), true) => Err(ListenError::Unknown(name.clone())),
-            _ => Ok(found),
-        }
     }
 }
 
@@ -234,37 +215,5 @@ mod tests {
         check("udp:10.0.0.1 as", "error: `as` needs a value");
         check("udp:", "error: the address is empty");
         check("", "error: the address is empty");
-    }
-
-    #[test]
-    fn addresses() {
-        let iface = |name: &str, addr: &str, link_local| Interface {
-            name: name.into(),
-            addr: addr.parse().unwrap(),
-            loopback: name == "lo",
-            link_local,
-        };
-        let all = [
-            iface("lo", "127.0.0.1", false),
-            iface("eth0", "10.0.0.1", false),
-            iface("eth0", "fe80::1", true),
-            iface("eth0", "2001:db8::1", false),
-        ];
-        let check = |text: &str, expected: &str| {
-            let found = ListenSpec::parse(text).unwrap().addresses(&all, |name| match name {
-                "sip.example.com" => vec!["192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap()],
-                _ => vec![],
-            });
-            let found = match found {
-                Ok(list) => list.iter().map(|ip| ip.to_string()).collect::<Vec<_>>().join(" "),
-                Err(e) => e.to_string(),
-            };
-            assert!(found.starts_with(expected), "{text}: {found}");
-        };
-        check("udp:*:5060", "127.0.0.1 10.0.0.1 2001:db8::1");
-        check("udp:eth0:5060", "10.0.0.1 2001:db8::1");
-        check("udp:192.0.2.9:5060", "192.0.2.9");
-        check("udp:sip.example.com", "192.0.2.1");
-        check("udp:eth9", "`eth9` is neither an address nor an interface");
     }
 }

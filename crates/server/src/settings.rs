@@ -1,0 +1,135 @@
+//! Core parameters and switches that concern the process: logging, workers, sockets' options.
+
+use crate::cli::Run;
+use crate::log::{self, Format, Target};
+use host::load::Globals;
+use net::UdpOptions;
+use std::path::PathBuf;
+
+/// More threads than this help nobody; a script written for processes may ask for more.
+const MAX_WORKERS: i64 = 256;
+/// `IPTOS_LOWDELAY`, the reference's default.
+const LOW_DELAY: u8 = 0x10;
+
+/// How many worker threads: the switch, the script, the cores.
+pub fn workers(run: &Run, globals: &Globals) -> u16 {
+    let wanted = run.workers.map(i64::from).or_else(|| globals.int(&["udp_workers", "children"]));
+    let cores = || std::thread::available_parallelism().map_or(1, |n| n.get() as i64);
+    wanted.unwrap_or_else(cores).clamp(1, MAX_WORKERS) as u16
+}
+
+/// `log_level` / `debug`, the number of `-d`, `debug_mode`.
+pub fn log_level(run: &Run, globals: &Globals) -> i8 {
+    let level = globals.int(&["log_level", "debug"]).unwrap_or(2).clamp(-3, 4) as i8;
+    if debug_mode(run, globals) {
+        return 4;
+    }
+    level.saturating_add(run.debug.min(8) as i8).min(4)
+}
+
+pub fn debug_mode(run: &Run, globals: &Globals) -> bool {
+    run.debug_mode || globals.flag(&["debug_mode"]).unwrap_or(false)
+}
+
+/// Where log lines go. What the script does not decide goes to stderr: an operator at a terminal should
+/// not have to ask for it.
+pub fn logging(run: &Run, globals: &Globals) -> log::Settings {
+    let target = |format: &str, filter: &str| {
+        let format = globals.text(&[format]).and_then(|f| Format::parse(&f)).unwrap_or_default();
+        Target { format, filter: globals.int(&[filter]).unwrap_or(0).clamp(-3, 4) as i8 }
+    };
+    // In 2.x there is one switch: stderr or syslog.
+    let one = globals.flag(&["log_stderror"]);
+    let to_stderr = globals.flag(&["stderror_enabled"]).or(one).unwrap_or(true);
+    let to_syslog = globals.flag(&["syslog_enabled"]).unwrap_or(one == Some(false));
+    let forced = run.stderr || debug_mode(run, globals);
+    let facility = globals.text(&["syslog_facility", "log_facility"]).and_then(|f| log::facility(&f));
+    let prefix = globals.text(&["log_prefix"]).filter(|p| !p.is_empty());
+    log::Settings {
+        stderr: (to_stderr || forced).then(|| target("stderror_log_format", "stderror_level_filter")),
+        syslog: (to_syslog && !forced).then(|| target("syslog_log_format", "syslog_level_filter")),
+        facility: facility.unwrap_or(24),
+        name: globals.text(&["syslog_name", "log_name"]).unwrap_or_else(|| "fermata".to_owned()),
+        prefix: prefix.map(|p| p + ":").unwrap_or_default(),
+    }
+}
+
+/// How UDP sockets are opened.
+pub fn udp_options(run: &Run, globals: &Globals) -> UdpOptions {
+    let mut options = UdpOptions::default();
+    let wanted = run.receive_buffer.or_else(|| globals.int(&["maxbuffer"]).and_then(|n| n.try_into().ok()));
+    options.receive_buffer = wanted.unwrap_or(options.receive_buffer);
+    let tos = globals.text(&["tos"]).map_or(Some(LOW_DELAY), |text| parse_tos(&text));
+    options.tos = tos.filter(|tos| *tos != 0);
+    options
+}
+
+fn parse_tos(text: &str) -> Option<u8> {
+    match text.trim() {
+        "IPTOS_LOWDELAY" => Some(0x10),
+        "IPTOS_THROUGHPUT" => Some(0x08),
+        "IPTOS_RELIABILITY" => Some(0x04),
+        "IPTOS_MINCOST" | "IPTOS_LOWCOST" => Some(0x02),
+        number => match number.strip_prefix("0x") {
+            Some(hex) => u8::from_str_radix(hex, 16).ok(),
+            None => number.parse().ok(),
+        },
+    }
+}
+
+/// Where to work, whom to become: the switch, else the script.
+pub struct Place {
+    pub directory: Option<PathBuf>,
+    pub chroot: Option<PathBuf>,
+    pub user: Option<String>,
+    pub group: Option<String>,
+}
+
+pub fn place(run: &Run, globals: &Globals) -> Place {
+    let text = |name: &str| globals.text(&[name]);
+    Place {
+        directory: run.directory.clone().or_else(|| text("wdir").map(Into::into)),
+        chroot: run.chroot.clone().or_else(|| text("chroot").map(Into::into)),
+        user: run.user.clone().or_else(|| text("user")),
+        group: run.group.clone().or_else(|| text("group")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use script::{Options, Sources};
+
+    fn globals(text: &str) -> Globals {
+        let (config, _) = script::parse_text("t.cfg", text, &mut Sources::default(), Options::default());
+        Globals::read(&config, &mut Vec::new())
+    }
+
+    #[test]
+    fn where_lines_go() {
+        for (text, stderr, syslog) in [
+            ("", true, false),
+            ("log_stderror=no", false, true),
+            ("log_stderror=yes", true, false),
+            ("stderror_enabled=no\nsyslog_enabled=yes", false, true),
+            ("stderror_enabled=yes\nsyslog_enabled=yes", true, true),
+        ] {
+            let settings = logging(&Run::default(), &globals(text));
+            assert_eq!((settings.stderr.is_some(), settings.syslog.is_some()), (stderr, syslog), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers() {
+        let run = |debug, workers| Run { debug, workers, ..Run::default() };
+        assert_eq!(log_level(&run(0, None), &globals("")), 2);
+        assert_eq!(log_level(&run(1, None), &globals("debug=3")), 4);
+        assert_eq!(log_level(&run(0, None), &globals("log_level=-1")), -1);
+        assert_eq!(log_level(&run(0, None), &globals("debug_mode=yes")), 4);
+        assert_eq!(workers(&run(0, None), &globals("children=8")), 8);
+        assert_eq!(workers(&run(0, Some(3)), &globals("udp_workers=8")), 3);
+        assert_eq!(workers(&run(0, None), &globals("udp_workers=0")), 1);
+        assert_eq!(parse_tos("IPTOS_LOWDELAY"), Some(16));
+        assert_eq!(parse_tos("0xb8"), Some(184));
+    }
+}
