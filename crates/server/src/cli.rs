@@ -208,7 +208,7 @@ mod tests {
 
     fn check(line: &str, expected: &str) {
         let got = match Cli::try_parse_from(line.split_whitespace()) {
-            Err(e) => format!("error: {}", e.kind()),
+            Err(e) => format!("error: {:?}", e.kind()),
             Ok(cli) => {
                 let r = cli.run;
                 let given: String = r.without_effect.given().iter().collect();
@@ -241,7 +241,7 @@ mod tests {
             "opensips -k F_MALLOC -s Q_MALLOC -a HP_MALLOC -N 2 -W epoll -rRvT -f a",
             "a check false d0 E0 workers None listen  unused NWaksrRvT",
         );
-        check("fermata -Z", "error: unexpected argument found");
+        check("fermata -Z", "error: UnknownArgument");
         check("fermata -V", "error: DisplayVersion");
         check("fermata -h", "error: DisplayHelp");
     }

@@ -6,6 +6,7 @@ use host::listen::{ListenHost, ListenSpec};
 use net::Interface;
 use script::ast::{Config, Global, GlobalValue};
 use script::{Diagnostic, Loc, Severity, Sources};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{Read, Write};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::Path;
@@ -42,7 +43,9 @@ pub fn load(file: &Path, run: &Run) -> Result<host::Shared, Refused> {
         script::parse_file(&file.to_string_lossy(), &mut loader, &mut sources, options);
     listen_on(&mut config, &run.listen, &mut diagnostics);
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    match host::load(&config, sources, modules::ALL, wall.as_millis() as u64) {
+    // Keyed by the system's random numbers.
+    let seed = RandomState::new().hash_one(wall);
+    match host::load(&config, sources, modules::ALL, wall.as_millis() as u64, seed) {
         Ok(shared) if !has_error(&diagnostics) => {
             let mut shared = shared;
             diagnostics.append(&mut shared.warnings);
