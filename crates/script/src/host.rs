@@ -2,7 +2,7 @@
 
 use crate::ast::{Arg, AssignOp, Dialect, RouteKind, VarSpec};
 use crate::diagnostic::{Diagnostic, Loc};
-use crate::machine::Task;
+use crate::task::Task;
 use crate::value::Value;
 use std::fmt::Debug;
 
@@ -40,7 +40,8 @@ pub trait Env<L: Lang> {
     /// Like `variable`, and it must be assignable.
     fn target(&mut self, spec: &VarSpec) -> Result<L::Var, Diagnostic>;
     fn function(&mut self, site: &CallSite<'_>) -> Result<L::Func, Diagnostic>;
-    /// A bare word of an expression ("src_ip", "myself" ...) as a variable-like operand.
+    /// A bare word of an expression ("src_ip", "myself", "UDP", "10.0.0.0/8" ...) as a variable-like
+    /// operand: `Host::get` reads its value, `Host::compare_word` may decide comparisons with it.
     fn word(&mut self, word: &[u8], loc: Loc) -> Result<L::Var, Diagnostic>;
     fn dialect(&self) -> Dialect;
 }
@@ -62,15 +63,23 @@ pub trait Host {
     fn get(&mut self, var: &<Self::Lang as Lang>::Var) -> Value;
     /// The i-th value (0, 1, ...) of a multi-valued variable, Null past the end: `for`.
     fn get_at(&mut self, var: &<Self::Lang as Lang>::Var, index: i32) -> Value;
-    /// False when the value cannot be assigned (logged by the host).
+    /// False when the value cannot be assigned (logged by the host). For `+=` and its like `value` is
+    /// the finished result, and `op` says that it takes the place of the value it was made from.
     fn set(&mut self, var: &<Self::Lang as Lang>::Var, op: AssignOp, value: Value) -> bool;
     fn call(&mut self, func: &<Self::Lang as Lang>::Func) -> Called<Self::Op>;
     /// Starts `func` beside this script. `report`: route to run when it is done, `param` its $param(1).
     fn launch(&mut self, func: &<Self::Lang as Lang>::Func, report: Option<RouteId>, param: Value) -> i32;
     /// Deadline that `async(f, r, N)` puts on an operation, in milliseconds.
     fn limit(&mut self, op: &mut Self::Op, timeout_ms: u64);
-    /// `uri == myself` and its like: equality that only the host can decide. `None`: compare as values.
+    /// `uri == myself`, `src_ip == 10.0.0.0/8` and their like: equality with a bare word that only the
+    /// host can decide. `None`: compare as values.
     fn compare_word(&mut self, left: &Value, word: &<Self::Lang as Lang>::Var) -> Option<bool>;
     /// Something the operator should read, once per place (loop limit, bad operand).
     fn complain(&mut self, loc: Loc, text: &str);
+    /// An `assert` failed; asserts are on. Afterwards error_route runs, when there is one, and the
+    /// script ends. The host fills `$err.*` here and stops the server if `abort_on_assert` is set.
+    fn assertion_failed(&mut self, loc: Loc, text: &[u8]) {
+        let text = format!("assertion failed: {}", String::from_utf8_lossy(text));
+        self.complain(loc, &text);
+    }
 }

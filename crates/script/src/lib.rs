@@ -1,19 +1,28 @@
 //! The script language of opensips.cfg: text → syntax tree → bytecode → machine. Knows no SIP.
 
 pub mod ast;
+mod compile;
 mod diagnostic;
+mod disassemble;
 mod format;
 mod host;
 mod lexer;
 mod machine;
+mod ops;
 mod parser;
+pub mod posix;
 mod preprocess;
+mod program;
+mod task;
 mod value;
 mod variable;
 
+pub use compile::compile;
 pub use diagnostic::{Diagnostic, Loc, Severity, Source, Sources, nearest};
 pub use format::{FormatPiece, parse_format, parse_variable};
-pub use host::{CallSite, Called, Env, Host, Lang, RouteId};
-pub use machine::{End, Program, Step, Task, compile, run};
+pub use host::{CallSite, Called, Env, Host, Lang, RouteId, Waits};
+pub use machine::{End, Step, run};
 pub use parser::{Options, parse_file, parse_text};
+pub use program::Program;
+pub use task::{Task, param};
 pub use value::Value;

@@ -1,37 +1,62 @@
 use bytes::Bytes;
 
 /// What a script variable holds. Strings are bytes; a string cut from a message shares its buffer.
+///
+/// Numbers are 32 bits wide in the language; arithmetic wraps (`Value::int` gives what is stored).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Value {
     #[default]
     Null,
     Int(i64),
     Str(Bytes),
-    /// A text that is also a number ($rp, $Ts, $ml): arithmetic sees the number, printing the text.
+    /// A text that is also a number ($rp): comparisons and `-` see the number, `+` and printing the text.
     Both(Bytes, i64),
+    /// A number that prints as another text ({s.int} of "12 sec"): everything but printing and
+    /// comparisons with texts sees the number.
+    Num(Bytes, i64),
 }
 
 impl Value {
     pub fn is_null(&self) -> bool {
         matches!(self, Value::Null)
     }
+    /// It is a number first: `+` adds, and assigning it stores the number alone.
+    pub fn is_number(&self) -> bool {
+        matches!(self, Value::Int(_) | Value::Num(..))
+    }
     /// The text as it prints inside formats ("<null>" for NULL).
     pub fn to_text(&self) -> Bytes {
         match self {
             Value::Null => Bytes::from_static(b"<null>"),
-            Value::Int(n) => Bytes::from(n.to_string()),
-            Value::Str(s) | Value::Both(s, _) => s.clone(),
+            Value::Int(n) => Bytes::copy_from_slice(itoa::Buffer::new().format(*n).as_bytes()),
+            Value::Str(s) | Value::Both(s, _) | Value::Num(s, _) => s.clone(),
         }
     }
     /// The text, `None` for NULL.
     pub fn text(&self) -> Option<Bytes> {
         if self.is_null() { None } else { Some(self.to_text()) }
     }
+    /// The text without an allocation, `None` for NULL; a number is written into `digits`.
+    pub fn text_in<'a>(&'a self, digits: &'a mut itoa::Buffer) -> Option<&'a [u8]> {
+        match self {
+            Value::Null => None,
+            Value::Int(n) => Some(digits.format(*n).as_bytes()),
+            Value::Str(s) | Value::Both(s, _) | Value::Num(s, _) => Some(s),
+        }
+    }
     /// The number, when the value carries one (a plain string does not).
     pub fn int(&self) -> Option<i64> {
         match self {
-            Value::Int(n) | Value::Both(_, n) => Some(*n),
+            Value::Int(n) | Value::Both(_, n) | Value::Num(_, n) => Some(*n),
             _ => None,
+        }
+    }
+    /// What a variable keeps of it: a number first stays a number, everything else its text.
+    pub fn plain(self) -> Value {
+        match self {
+            Value::Both(text, _) => Value::Str(text),
+            Value::Num(_, n) => Value::Int(n),
+            plain => plain,
         }
     }
 }
