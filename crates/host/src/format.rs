@@ -78,6 +78,6 @@ fn push_value(out: &mut BytesMut, value: &Value) {
     match value {
         Value::Null => out.extend_from_slice(b"<null>"),
         Value::Int(n) => out.extend_from_slice(itoa::Buffer::new().format(*n).as_bytes()),
-        Value::Str(s) | Value::Both(s, _) => out.extend_from_slice(s),
+        Value::Str(s) | Value::Both(s, _) | Value::Num(s, _) => out.extend_from_slice(s),
     }
 }

@@ -103,10 +103,10 @@ impl Var {
         let at = self.at(ctx);
         match &self.kind {
             Kind::Local(slot) => {
-                ctx.set_local(*slot, value);
+                ctx.set_local(*slot, value.plain());
                 true
             }
-            Kind::Avp(name) => crate::vars::avp::assign(ctx, *name, at, op, value),
+            Kind::Avp(name) => crate::vars::avp::assign(ctx, *name, at, op, value.plain()),
             Kind::Other(class) => class.set(ctx, at, op, value),
         }
     }

@@ -266,12 +266,11 @@ impl Translator<'_> {
     /// A character, or `[.x.]` and `[=x=]` for one.
     fn element(&mut self) -> Result<u8, BadPattern> {
         let rest = &self.pattern[self.at..];
-        if let [b'[', kind @ (b'.' | b'='), x, close, b']', ..] = rest {
-            if kind == close {
-                let x = *x;
-                self.at += 5;
-                return Ok(x);
-            }
+        if let [b'[', kind @ (b'.' | b'='), x, close, b']', ..] = rest
+            && kind == close
+        {
+            self.at += 5;
+            return Ok(*x);
         }
         self.at += 1;
         rest.first().copied().ok_or_else(|| bad("unmatched [ in the pattern"))

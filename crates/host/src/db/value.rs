@@ -84,7 +84,7 @@ impl From<&Value> for DbValue {
     fn from(value: &Value) -> DbValue {
         match value {
             Value::Null => DbValue::Null,
-            Value::Int(n) => DbValue::Int(*n),
+            Value::Int(n) | Value::Num(_, n) => DbValue::Int(*n),
             Value::Str(t) | Value::Both(t, _) => DbValue::Text(t.clone()),
         }
     }
