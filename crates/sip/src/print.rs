@@ -121,6 +121,8 @@ struct Plan<'a> {
     /// In the order in which texts of one place are printed; sorted by place in `print`.
     inserted: SmallVec<[(u32, Text<'a>); 8]>,
     body: Option<&'a Bytes>,
+    /// 1 when the first text is the line end that a cut-off message lacks.
+    closing: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -132,7 +134,9 @@ enum Text<'a> {
 
 impl<'a> Plan<'a> {
     fn new(msg: &'a Message, edits: &[&'a Edits]) -> Plan<'a> {
-        let mut plan = Plan { msg, deleted: SmallVec::new(), inserted: SmallVec::new(), body: None };
+        let mut plan =
+            Plan { msg, deleted: SmallVec::new(), inserted: SmallVec::new(), body: None, closing: 0 };
+        plan.close_head();
         for edit in edits.iter().flat_map(|edits| &edits.list) {
             match edit {
                 Edit::Delete(span) => plan.deleted.push(*span),
@@ -160,7 +164,7 @@ impl<'a> Plan<'a> {
         };
         match order {
             Order::InCallOrder => self.inserted.push((place, text)),
-            Order::NewestFirst => self.inserted.insert(0, (place, text)),
+            Order::NewestFirst => self.inserted.insert(self.closing, (place, text)),
         }
     }
 
@@ -193,6 +197,7 @@ impl<'a> Plan<'a> {
         if self.deleted.iter().any(|span| span.contains(via.whole)) {
             return;
         }
+        let before = self.inserted.len();
         let is_rport = |param: &&[u8]| starts_with_nocase(param, b"rport");
         let given = || params.split(|&b| b == b';').filter(|param| !param.is_empty());
         // A forced rport stands before received, as the reference prints it.
@@ -203,6 +208,9 @@ impl<'a> Plan<'a> {
             self.insert(via.sent_by_end, b";");
             self.insert(via.sent_by_end, param);
         }
+        // Before a line end that closes a cut-off Via.
+        let added = self.inserted.len() - before;
+        self.inserted.rotate_right(added);
     }
 
     /// Gives the `rport` of the Via this value (`=5060`); false when the Via has none.
@@ -223,7 +231,6 @@ impl<'a> Plan<'a> {
     fn print(mut self, send: &SocketNames, received: &SocketNames) -> Bytes {
         let msg = self.msg;
         let sockets = Sockets { send, received };
-        self.close_head();
         self.sort();
         let new_body = self.new_body(&sockets);
         let length = new_body.as_ref().map_or(msg.body().len(), |body| body.len());
@@ -241,7 +248,8 @@ impl<'a> Plan<'a> {
     fn close_head(&mut self) {
         let end = self.msg.headers_end();
         if self.msg.buf()[end as usize - 1] != b'\n' {
-            self.inserted.insert(0, (end, Text::Plain(b"\r\n")));
+            self.inserted.push((end, Text::Plain(b"\r\n")));
+            self.closing = 1;
         }
     }
 

@@ -240,6 +240,16 @@ fn cut_off_messages_are_completed() {
 }
 
 #[test]
+fn a_cut_off_via_gets_its_parameters() {
+    for (via, want) in [("h", "h;received=1.1.1.1"), ("h;rport", "h;received=1.1.1.1;rport=7")] {
+        let text = format!("BYE sip:b@x SIP/2.0\r\nVia: SIP/2.0/UDP {via}");
+        let params = if via == "h" { ";received=1.1.1.1" } else { ";received=1.1.1.1;rport=7" };
+        let have = print_with(&text, &Edits::default(), &Edits::default(), params);
+        assert!(have.contains(&format!("UDP {want}\r\nRoute: ")), "{have}");
+    }
+}
+
+#[test]
 fn replies_lose_their_top_via() {
     let check = |vias: &str, status: Option<(u16, &str)>, want: &str| {
         let reply = parse(&format!("SIP/2.0 200 OK\r\n{vias}To: x\r\nl: 0\r\n\r\n"));
