@@ -57,9 +57,10 @@ fn matching(value: &str) -> Option<Matching> {
     }
 }
 
-/// Words are told from letters: a word has at least five letters in a row, or a `-`.
+/// Words are told from letters by the `-` inside; parameters of letters do not count.
 fn is_words(text: &str) -> bool {
-    text.contains(',') || text.contains('-') || text.split('=').next().is_some_and(|w| w.len() >= 6)
+    let name = text.split(['=', '<', '/', ',']).next().unwrap_or("");
+    name.contains('-')
 }
 
 fn unknown(word: &str) -> String {
