@@ -66,6 +66,7 @@ pub struct Loader {
     modules: Vec<(&'static str, Box<dyn Module>)>,
     states: AHashMap<TypeId, Arc<dyn Any + Send + Sync>>,
     known: &'static [ModuleDef],
+    seed: u64,
     pub databases: crate::db::Databases,
 }
 
@@ -93,6 +94,13 @@ impl Loader {
             None => return Err(Diagnostic::error(loc, "more than 32 different flags")),
         };
         Ok(1 << at)
+    }
+
+    /// A secret that nobody outside this process knows, different at each call.
+    pub fn random_secret(&mut self) -> String {
+        let mut rng = crate::ctx::Rng(self.seed);
+        self.seed = rng.next();
+        format!("{:016x}{:016x}", rng.next(), rng.next())
     }
 
     /// A module's state, when it is loaded and its parameters are final.
@@ -451,6 +459,7 @@ pub fn load(
         modules: Vec::new(),
         states: AHashMap::new(),
         known,
+        seed,
         databases: Default::default(),
     };
     if let Some(core) = known.iter().find(|m| m.name == "core") {

@@ -23,3 +23,4 @@ modules! {
     sl,
     usrloc,
 }
+modules! { auth, auth_db, core, cfgutils, httpd, mi_datagram, mi_fifo, mi_http, registrar, signaling, sl, usrloc }
