@@ -131,7 +131,7 @@ fn authorize(call: &mut Call<AuthDb>, realm: &Text, table: &Text, kind: Kind) ->
         Offered::Credentials(found) => found,
     };
     let (user, domain) = credentials.user_and_domain();
-    let mut query = Query::select(table.str().into_owned()).column(&module.secret_column(&credentials));
+    let mut query = Query::select(table.str().into_owned()).column(module.secret_column(&credentials));
     for (_, column) in module.load.iter() {
         query = query.column(column);
     }

@@ -10,9 +10,12 @@ macro_rules! modules {
     };
 }
 
+// One a line: additions by different hands do not collide.
 modules! {
-    core,
+    auth,
+    auth_db,
     cfgutils,
+    core,
     db_sqlite,
     httpd,
     mi_datagram,
@@ -23,4 +26,3 @@ modules! {
     sl,
     usrloc,
 }
-modules! { auth, auth_db, core, cfgutils, httpd, mi_datagram, mi_fifo, mi_http, registrar, signaling, sl, usrloc }
