@@ -1,8 +1,10 @@
-//! Sockets and names: batched UDP, interface addresses, DNS as RFC 3263 wants it; and what a daemon asks of the system. The only crate of the project with `unsafe`; each block says why it holds.
+//! Sockets and names: batched UDP, interface addresses, DNS as RFC 3263 wants it; and what a daemon asks
+//! of the system. The only crate of the project with `unsafe`; each block says why it holds.
 //!
 //! Nothing here blocks: a socket says `WouldBlock` and is awaited, a name that is not an IP address is
 //! a future.
 #![allow(unsafe_code)]
+#![allow(clippy::disallowed_methods, reason = "the real clock and the real sockets are here")]
 
 pub mod dns;
 mod iface;

@@ -1,5 +1,7 @@
 //! The program `fermata`: reads the command line and the script, then checks or serves.
 
+#![allow(clippy::disallowed_methods, reason = "the real clock is read here and handed to the workers")]
+
 mod cli;
 mod config;
 mod log;
