@@ -125,7 +125,9 @@ impl Cursor {
 
     fn operator(&mut self, problems: &mut Vec<Diagnostic>) -> Tok {
         let rest = &self.text[self.pos..];
-        if let Some(op) = OPERATORS.iter().find(|op| rest.starts_with(op.as_bytes())) {
+        if let Some(op) =
+            OPERATORS.iter().find(|op| op.as_bytes()[0] == rest[0] && rest.starts_with(op.as_bytes()))
+        {
             self.pos += op.len();
             return Tok::Op(op);
         }

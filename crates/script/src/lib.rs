@@ -4,6 +4,7 @@ pub mod ast;
 mod compile;
 mod diagnostic;
 mod disassemble;
+mod fmt;
 mod format;
 mod host;
 mod lexer;
@@ -19,6 +20,7 @@ mod variable;
 
 pub use compile::compile;
 pub use diagnostic::{Diagnostic, Loc, Severity, Source, Sources, nearest};
+pub use fmt::format_source;
 pub use format::{FormatPiece, parse_format, parse_variable};
 pub use host::{CallSite, Called, Env, Host, Lang, RouteId, Waits};
 pub use machine::{End, Step, run};

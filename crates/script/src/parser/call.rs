@@ -28,7 +28,7 @@ impl Parser<'_> {
     pub(super) fn call(&mut self) -> Parsed<Call> {
         let (name, start) = (self.text(), self.loc);
         self.bump();
-        if KEYWORDS.iter().any(|k| k.eq_ignore_ascii_case(&String::from_utf8_lossy(&name))) {
+        if KEYWORDS.iter().any(|k| k.as_bytes().eq_ignore_ascii_case(&name)) {
             return self.not_a_call(&name, start);
         }
         if !self.is("(") {

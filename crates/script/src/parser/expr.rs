@@ -224,6 +224,7 @@ impl Parser<'_> {
                 };
                 cursor.pos += len + 1;
                 self.loc.end += len as u32 + 1;
+                self.tok = Tok::Word;
                 let word = ExprKind::Word(self.text());
                 let loc = self.loc;
                 self.bump();

@@ -52,6 +52,47 @@ pub fn parse_text(
     parse_file(name, &mut loader, sources, options)
 }
 
+/// Tokens that make up a text, in order, for the formatter: what stands between them is blank or comment.
+pub(crate) struct Recorded {
+    pub config: Config,
+    pub problems: Vec<Diagnostic>,
+    pub tokens: Vec<Token>,
+    /// Statements outside of any route, in a file that is included inside of one.
+    pub fragment: Vec<crate::ast::Stmt>,
+}
+
+/// What a text holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holds {
+    Configuration,
+    Statements,
+}
+
+/// Reads one text without the files that it includes, and keeps its tokens.
+pub(crate) fn parse_recorded(name: &str, text: &str, holds: Holds) -> Recorded {
+    let mut sources = Sources::default();
+    let mut text = Some(Bytes::copy_from_slice(text.as_bytes()));
+    let mut load = |_: &str| Ok(text.take().unwrap_or_default());
+    let mut problems = Vec::new();
+    let reader = Reader::open(name, &mut sources, &mut load as &mut Loader<'_>, &mut problems);
+    let mut parser = Parser::new(reader, problems);
+    parser.tokens = Some(Vec::new());
+    let mut fragment = Vec::new();
+    match holds {
+        Holds::Configuration => parser.configuration(Options::default()),
+        Holds::Statements => {
+            parser.bump();
+            fragment = parser.statements();
+            if parser.tok != Tok::Eof {
+                let _ = parser.fail::<()>(format!("expected a statement, found {}", parser.found()));
+            }
+        }
+    }
+    let tokens = parser.tokens.take().unwrap_or_default();
+    let (config, problems) = parser.finish();
+    Recorded { config, problems, tokens, fragment }
+}
+
 /// A problem was reported; the caller goes on where it can.
 #[derive(Debug)]
 pub(crate) struct Failed;
@@ -83,6 +124,8 @@ pub(crate) struct Parser<'a> {
     problems: Vec<Diagnostic>,
     breakable: Vec<Breakable>,
     depth: usize,
+    /// Tokens passed, when somebody wants them.
+    tokens: Option<Vec<Token>>,
 }
 
 impl<'a> Parser<'a> {
@@ -96,6 +139,7 @@ impl<'a> Parser<'a> {
             problems,
             breakable: Vec::new(),
             depth: 0,
+            tokens: None,
         }
     }
 
@@ -116,12 +160,18 @@ impl<'a> Parser<'a> {
         self.last = self.loc;
         let tok = std::mem::replace(&mut self.tok, next.tok);
         let loc = std::mem::replace(&mut self.loc, next.loc);
+        if let Some(tokens) = self.tokens.as_mut().filter(|_| tok != Tok::Eof) {
+            tokens.push(Token { tok: tok.clone(), loc });
+        }
         Token { tok, loc }
     }
 
-    /// Makes what follows the reader's position the token looked at, after raw text was taken.
-    fn refill(&mut self, last: Loc) {
-        self.loc = last;
+    /// Makes what follows the reader's position the token looked at, after the text at `raw` was taken.
+    fn refill(&mut self, raw: Loc) {
+        if let Some(tokens) = &mut self.tokens {
+            tokens.push(Token { tok: self.tok.clone(), loc: self.loc });
+        }
+        (self.tok, self.loc) = (Tok::Word, raw);
         self.bump();
     }
 
@@ -161,14 +211,14 @@ impl<'a> Parser<'a> {
         self.fail(format!("expected `{op}` {after}, found {}", self.found()))
     }
 
-    /// The byte behind the token looked at, blanks left out; 0 at the end of the file.
+    /// The byte behind the token looked at, blanks and comments left out; 0 at the end of the file.
     fn byte_behind(&mut self) -> u8 {
         let cursor = self.reader.cursor();
-        let mut pos = cursor.pos;
-        while matches!(cursor.at(pos), b' ' | b'\t' | b'\r' | b'\n') {
-            pos += 1;
-        }
-        cursor.at(pos)
+        let pos = cursor.pos;
+        cursor.skip_blank(&mut Vec::new());
+        let byte = cursor.at(cursor.pos);
+        cursor.pos = pos;
+        byte
     }
 
     // ---- problems
