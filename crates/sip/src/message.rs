@@ -374,14 +374,17 @@ impl Message {
                 return None;
             }
             let line = &datagram[at..parse::header_end(datagram, at)];
-            if matches!(line[0] | 0x20, b'c' | b'i') {
-                let colon = memchr::memchr(b':', line).unwrap_or(0);
-                if HeaderName::parse(scan::trim(&line[..colon])) == HeaderName::CallId {
-                    return Some(scan::trim(&line[colon + 1..]));
-                }
+            if matches!(line[0] | 0x20, b'c' | b'i')
+                && let Some((label_end, colon)) = parse::split_label(line)
+                && HeaderName::parse(&line[..label_end]) == HeaderName::CallId
+            {
+                return Some(scan::trim(&line[colon + 1..]));
             }
             at += line.len();
         }
         None
     }
 }
+
+#[cfg(test)]
+mod tests;

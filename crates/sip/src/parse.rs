@@ -137,11 +137,10 @@ fn index_headers(buf: &[u8], from: usize) -> Result<(Headers, usize, usize), Par
 fn index_header(buf: &[u8], at: usize, end: usize) -> Header {
     let line = &buf[at..end];
     let whole = Span::new(at, end);
-    let Some(colon) = memchr::memchr2(b':', b'\n', line).filter(|&n| line[n] == b':') else {
+    let Some((label_end, colon)) = split_label(line) else {
         let nothing = Span::new(at, at);
         return Header { name: HeaderName::Other, whole, label: nothing, value: nothing };
     };
-    let label_end = line[..colon].iter().rposition(|&b| !is_lws(b)).map_or(0, |n| n + 1);
     let (start, stop) = scan::trimmed(&line[colon + 1..]);
     Header {
         name: HeaderName::parse(&line[..label_end]),
@@ -149,4 +148,11 @@ fn index_header(buf: &[u8], at: usize, end: usize) -> Header {
         label: Span::new(at, at + label_end),
         value: Span::new(at + colon + 1 + start, at + colon + 1 + stop),
     }
+}
+
+/// End of the label and offset of the colon; a colon after a fold does not count (RFC 3261 §25.1
+/// HCOLON).
+pub(crate) fn split_label(line: &[u8]) -> Option<(usize, usize)> {
+    let colon = memchr::memchr2(b':', b'\n', line).filter(|&n| line[n] == b':')?;
+    Some((line[..colon].iter().rposition(|&b| !is_lws(b)).map_or(0, |n| n + 1), colon))
 }
