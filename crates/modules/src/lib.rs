@@ -1,5 +1,7 @@
 //! The modules, one file or folder each, named as in the reference.
 
+mod sql;
+
 macro_rules! modules {
     ($($name:ident),* $(,)?) => {
         $(pub mod $name;)*
@@ -16,6 +18,8 @@ modules! {
     auth_db,
     cfgutils,
     core,
+    db_mysql,
+    db_postgres,
     db_sqlite,
     httpd,
     mi_datagram,

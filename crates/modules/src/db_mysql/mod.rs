@@ -1,0 +1,236 @@
+//! db_mysql: MySQL and MariaDB (`mysql://user:password@host[:port]/database`).
+
+use crate::sql::{Backend, Collect, Failure, Limits, SqlPool, several_statements};
+use futures_util::StreamExt;
+use host::clock;
+use host::db::{Db, DbError, DbUrl, DbValue, Dialect, Driver, Pool, Rows};
+use host::{Ctx, Registrar};
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlRow, MySqlSslMode};
+use sqlx::{Column, ConnectOptions, Connection, Either, Row, TypeInfo};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+pub struct DbMysql {
+    timeout_s: u64,
+    slow_us: u64,
+    tls: bool,
+}
+
+impl Default for DbMysql {
+    fn default() -> DbMysql {
+        DbMysql { timeout_s: 2, slow_us: 0, tls: false }
+    }
+}
+
+pub fn register(m: &mut Registrar<DbMysql>) {
+    m.param_int("exec_query_threshold", |m, us| {
+        m.slow_us = us.max(0) as u64;
+        Ok(())
+    });
+    m.param_int("timeout_interval", |m, seconds| {
+        m.timeout_s = seconds.clamp(1, 3600) as u64;
+        Ok(())
+    });
+    m.param_int("use_tls", |m, on| {
+        m.tls = on != 0;
+        Ok(())
+    });
+    m.ignored(
+        &["max_db_queries", "max_db_retries", "ping_interval"],
+        "a lost read is sent again once, and lost connections are replaced in the background",
+    );
+    m.ignored(&["ps_max_col_size"], "columns of any size are read whole");
+    m.init(|m, loader| {
+        let driver = MySqlDriver { timeout: Duration::from_secs(m.timeout_s), slow_us: m.slow_us, tls: m.tls };
+        loader.db_driver("mysql", Arc::new(driver));
+        Ok(())
+    });
+}
+
+struct MySqlDriver {
+    timeout: Duration,
+    slow_us: u64,
+    tls: bool,
+}
+
+impl Driver for MySqlDriver {
+    fn module(&self) -> &'static str {
+        "db_mysql"
+    }
+
+    fn pool(&self, db: &Db, ctx: &mut Ctx) -> Rc<dyn Pool> {
+        let limits = Limits::of(ctx, self.slow_us);
+        let backend = MySql { options: options(db.url(), self.tls), timeout: self.timeout };
+        Rc::new(SqlPool::new(db, backend, limits, &ctx.shared().stats))
+    }
+}
+
+/// The session keeps the server's own settings, as with the reference: no time zone, no SQL mode.
+fn options(url: &DbUrl, tls: bool) -> MySqlConnectOptions {
+    let host = if url.host.is_empty() { "localhost" } else { &url.host };
+    let mut options = MySqlConnectOptions::new()
+        .host(host)
+        .database(&url.database)
+        .pipes_as_concat(false)
+        .no_engine_substitution(false)
+        .timezone(None)
+        .set_names(false)
+        .ssl_mode(if tls { MySqlSslMode::Required } else { MySqlSslMode::Disabled })
+        .statement_cache_capacity(0)
+        .disable_statement_logging();
+    if let Some(port) = url.port {
+        options = options.port(port);
+    }
+    if let Some(user) = &url.user {
+        options = options.username(user);
+    }
+    if let Some(password) = &url.password {
+        options = options.password(password);
+    }
+    options
+}
+
+/// Where the client library of the reference looks when the host is "localhost".
+const SOCKETS: [&str; 3] = ["/run/mysqld/mysqld.sock", "/var/lib/mysql/mysql.sock", "/tmp/mysql.sock"];
+
+struct MySql {
+    options: MySqlConnectOptions,
+    timeout: Duration,
+}
+
+struct Conn {
+    inner: MySqlConnection,
+    /// What KILL QUERY takes.
+    id: i64,
+}
+
+impl MySql {
+    async fn log_in(&self) -> Result<MySqlConnection, sqlx::Error> {
+        if self.options.get_host() == "localhost" && self.options.get_port() == 3306 {
+            for socket in SOCKETS.into_iter().filter(|s| Path::new(s).exists()) {
+                let options = self.options.clone().socket(socket);
+                if let Ok(conn) = options.connect().await {
+                    return Ok(conn);
+                }
+            }
+        }
+        self.options.connect().await
+    }
+
+    async fn connect_now(&self) -> Result<Conn, String> {
+        let inner = self.log_in().await.map_err(|e| e.to_string())?;
+        let mut conn = Conn { inner, id: 0 };
+        let rows = run(&mut conn.inner, "select connection_id()").await.map_err(|e| format!("{e:?}"))?;
+        conn.id = rows.first().and_then(|r| r.int(0)).unwrap_or(0);
+        Ok(conn)
+    }
+}
+
+impl Backend for MySql {
+    type Conn = Conn;
+    const MODULE: &'static str = "db_mysql";
+    const DIALECT: Dialect = Dialect::MySql;
+
+    async fn connect(&self) -> Result<Conn, String> {
+        match timeout(self.timeout, self.connect_now()).await {
+            Ok(result) => result,
+            Err(_) => Err(format!("no answer within {} s", self.timeout.as_secs())),
+        }
+    }
+
+    async fn run(&self, conn: &mut Conn, text: &str) -> Result<Rows, Failure> {
+        // The protocol is set up to take several, which the reference's is not.
+        if several_statements(text) {
+            let message = "several statements in one query".to_string();
+            return Err(Failure::Refused(DbError::Refused { code: "1064".to_string(), message }));
+        }
+        run(&mut conn.inner, text).await
+    }
+
+    async fn ping(&self, conn: &mut Conn) -> bool {
+        conn.inner.ping().await.is_ok()
+    }
+
+    async fn kill(&self, conn: Conn) {
+        if let Ok(mut other) = self.connect().await {
+            let _ = run(&mut other.inner, &format!("kill query {}", conn.id)).await;
+            let _ = timeout(self.timeout, other.inner.close()).await;
+        }
+        drop(conn);
+    }
+}
+
+async fn run(conn: &mut MySqlConnection, text: &str) -> Result<Rows, Failure> {
+    let mut out = Collect::default();
+    let mut kinds = Vec::new();
+    let mut stream = sqlx::raw_sql(text).fetch_many(conn);
+    while let Some(item) = stream.next().await {
+        match item.map_err(failure)? {
+            Either::Left(done) => out.done(done.rows_affected(), done.last_insert_id() as i64),
+            Either::Right(row) => {
+                if out.starts() {
+                    kinds = row.columns().iter().map(|c| kind(c.type_info().name())).collect();
+                    out.columns(row.columns().iter().map(|c| c.name()));
+                }
+                out.row(row.len(), |i| cell(&row, i, kinds[i]))?;
+            }
+        }
+    }
+    Ok(out.rows())
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Int,
+    Real,
+    Time,
+    Bit,
+    Blob,
+    Text,
+}
+
+fn kind(name: &str) -> Kind {
+    match name {
+        "BOOLEAN" | "YEAR" => Kind::Int,
+        "FLOAT" | "DOUBLE" => Kind::Real,
+        "DATETIME" | "TIMESTAMP" => Kind::Time,
+        "BIT" => Kind::Bit,
+        "BINARY" | "VARBINARY" | "TINYBLOB" | "BLOB" | "MEDIUMBLOB" | "LONGBLOB" => Kind::Blob,
+        _ if name.contains("INT") => Kind::Int,
+        _ => Kind::Text,
+    }
+}
+
+fn cell(row: &MySqlRow, i: usize, kind: Kind) -> DbValue {
+    let Ok(Some(bytes)) = row.try_get_unchecked::<Option<&[u8]>, _>(i) else { return DbValue::Null };
+    let text = || std::str::from_utf8(bytes).unwrap_or("");
+    let plain = || DbValue::Text(bytes.to_vec().into());
+    match kind {
+        // An unsigned number above i64 stays a text.
+        Kind::Int => text().parse().map_or_else(|_| plain(), DbValue::Int),
+        Kind::Real => text().parse().map_or_else(|_| plain(), DbValue::Real),
+        Kind::Time => clock::from_sql(text()).map_or_else(plain, DbValue::Time),
+        Kind::Bit => DbValue::Int(bytes.iter().fold(0, |n, b| n << 8 | i64::from(*b))),
+        Kind::Blob => DbValue::Blob(bytes.to_vec().into()),
+        Kind::Text => plain(),
+    }
+}
+
+fn failure(error: sqlx::Error) -> Failure {
+    let sqlx::Error::Database(refused) = &error else { return Failure::Lost(error.to_string()) };
+    let number = refused.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number);
+    match number {
+        // Shutdown in progress; the connection was killed; the server is going away.
+        1053 | 1927 | 2006 | 2013 | 4031 => Failure::Lost(refused.message().to_string()),
+        _ => Failure::Refused(DbError::Refused {
+            code: number.to_string(),
+            message: refused.message().to_string(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

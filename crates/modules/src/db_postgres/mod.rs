@@ -1,0 +1,216 @@
+//! db_postgres: PostgreSQL (`postgres://user:password@host[:port]/database`).
+
+use crate::sql::{Backend, Collect, Failure, Limits, SqlPool};
+use futures_util::StreamExt;
+use host::clock;
+use host::db::{Db, DbError, DbUrl, DbValue, Dialect, Driver, Pool, Rows};
+use host::{Ctx, Registrar};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow, PgSslMode};
+use sqlx::{Column, ConnectOptions, Connection, Either, Row, TypeInfo};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+pub struct DbPostgres {
+    timeout_s: u64,
+    slow_us: u64,
+    tls: bool,
+}
+
+impl Default for DbPostgres {
+    fn default() -> DbPostgres {
+        DbPostgres { timeout_s: 5, slow_us: 0, tls: false }
+    }
+}
+
+pub fn register(m: &mut Registrar<DbPostgres>) {
+    m.param_int("exec_query_threshold", |m, us| {
+        m.slow_us = us.max(0) as u64;
+        Ok(())
+    });
+    // A negative one waits for ever in the reference; here it is the default.
+    m.param_int("timeout", |m, seconds| {
+        if seconds > 0 {
+            m.timeout_s = seconds.min(3600) as u64;
+        }
+        Ok(())
+    });
+    m.param_int("use_tls", |m, on| {
+        m.tls = on != 0;
+        Ok(())
+    });
+    m.ignored(
+        &["max_db_queries"],
+        "a lost read is sent again once, and lost connections are replaced in the background",
+    );
+    m.init(|m, loader| {
+        let driver = PgDriver { timeout: Duration::from_secs(m.timeout_s), slow_us: m.slow_us, tls: m.tls };
+        loader.db_driver("postgres", Arc::new(driver));
+        Ok(())
+    });
+}
+
+struct PgDriver {
+    timeout: Duration,
+    slow_us: u64,
+    tls: bool,
+}
+
+impl Driver for PgDriver {
+    fn module(&self) -> &'static str {
+        "db_postgres"
+    }
+
+    fn pool(&self, db: &Db, ctx: &mut Ctx) -> Rc<dyn Pool> {
+        let limits = Limits::of(ctx, self.slow_us);
+        let backend = Postgres { options: options(db.url(), self.tls), timeout: self.timeout };
+        Rc::new(SqlPool::new(db, backend, limits, &ctx.shared().stats))
+    }
+}
+
+fn options(url: &DbUrl, tls: bool) -> PgConnectOptions {
+    let mode = match (tls, url.param("tls_domain")) {
+        (false, _) => PgSslMode::Disable,
+        (true, None) => PgSslMode::Prefer,
+        (true, Some(_)) => PgSslMode::Require,
+    };
+    let mut options = PgConnectOptions::new_without_pgpass()
+        .database(&url.database)
+        .application_name("fermata")
+        .ssl_mode(mode)
+        .statement_cache_capacity(0)
+        .disable_statement_logging();
+    options = if url.host.is_empty() {
+        options.socket("/var/run/postgresql")
+    } else {
+        options.host(&url.host)
+    };
+    if let Some(port) = url.port {
+        options = options.port(port);
+    }
+    if let Some(user) = &url.user {
+        options = options.username(user);
+    }
+    if let Some(password) = &url.password {
+        options = options.password(password);
+    }
+    options
+}
+
+struct Postgres {
+    options: PgConnectOptions,
+    timeout: Duration,
+}
+
+impl Postgres {
+    async fn connect_now(&self) -> Result<PgConnection, String> {
+        let mut conn = self.options.connect().await.map_err(|e| e.to_string())?;
+        // Times go both ways as local time.
+        let minutes = clock::utc_offset() / 60;
+        let (sign, minutes) = if minutes < 0 { ('-', -minutes) } else { ('+', minutes) };
+        let zone =
+            format!("set time zone interval '{sign}{:02}:{:02}' hour to minute", minutes / 60, minutes % 60);
+        // A statement whose connection was closed under it ends (from version 14 on).
+        for text in [zone.as_str(), "set client_connection_check_interval = 1000"] {
+            if let Err(Failure::Lost(why)) = run(&mut conn, text).await {
+                return Err(why);
+            }
+        }
+        Ok(conn)
+    }
+}
+
+impl Backend for Postgres {
+    type Conn = PgConnection;
+    const MODULE: &'static str = "db_postgres";
+    const DIALECT: Dialect = Dialect::Postgres;
+
+    async fn connect(&self) -> Result<PgConnection, String> {
+        match timeout(self.timeout, self.connect_now()).await {
+            Ok(result) => result,
+            Err(_) => Err(format!("no answer within {} s", self.timeout.as_secs())),
+        }
+    }
+
+    async fn run(&self, conn: &mut PgConnection, text: &str) -> Result<Rows, Failure> {
+        run(conn, text).await
+    }
+
+    async fn ping(&self, conn: &mut PgConnection) -> bool {
+        conn.ping().await.is_ok()
+    }
+
+    async fn kill(&self, conn: PgConnection) {
+        drop(conn);
+    }
+}
+
+async fn run(conn: &mut PgConnection, text: &str) -> Result<Rows, Failure> {
+    let mut out = Collect::default();
+    let mut kinds = Vec::new();
+    let mut stream = sqlx::raw_sql(text).fetch_many(conn);
+    while let Some(item) = stream.next().await {
+        match item.map_err(failure)? {
+            Either::Left(done) => out.done(done.rows_affected(), 0),
+            Either::Right(row) => {
+                if out.starts() {
+                    kinds = row.columns().iter().map(|c| kind(c.type_info().name())).collect();
+                    out.columns(row.columns().iter().map(|c| c.name()));
+                }
+                out.row(row.len(), |i| cell(&row, i, kinds[i]))?;
+            }
+        }
+    }
+    Ok(out.rows())
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Int,
+    Bool,
+    Real,
+    Time,
+    Blob,
+    Text,
+}
+
+fn kind(name: &str) -> Kind {
+    match name {
+        "INT2" | "INT4" | "INT8" | "OID" => Kind::Int,
+        "BOOL" => Kind::Bool,
+        "FLOAT4" | "FLOAT8" => Kind::Real,
+        "TIMESTAMP" | "TIMESTAMPTZ" => Kind::Time,
+        "BYTEA" => Kind::Blob,
+        _ => Kind::Text,
+    }
+}
+
+fn cell(row: &PgRow, i: usize, kind: Kind) -> DbValue {
+    let Ok(Some(text)) = row.try_get_unchecked::<Option<&str>, _>(i) else { return DbValue::Null };
+    let plain = || DbValue::Text(bytes::Bytes::copy_from_slice(text.as_bytes()));
+    match kind {
+        Kind::Int => text.parse().map_or_else(|_| plain(), DbValue::Int),
+        Kind::Bool => DbValue::Int(i64::from(text == "t")),
+        Kind::Real => text.parse().map_or_else(|_| plain(), DbValue::Real),
+        Kind::Time => clock::from_sql(text).map_or_else(plain, DbValue::Time),
+        Kind::Blob => match text.strip_prefix("\\x").map(hex::decode) {
+            Some(Ok(bytes)) => DbValue::Blob(bytes.into()),
+            _ => plain(),
+        },
+        Kind::Text => plain(),
+    }
+}
+
+fn failure(error: sqlx::Error) -> Failure {
+    let sqlx::Error::Database(refused) = &error else { return Failure::Lost(error.to_string()) };
+    let code = refused.code().unwrap_or_default().into_owned();
+    // Class 57P is "operator intervention" (shutdown, restart), class 08 is about connections.
+    if code.starts_with("57P") || code.starts_with("08") {
+        return Failure::Lost(refused.message().to_string());
+    }
+    Failure::Refused(DbError::Refused { code, message: refused.message().to_string() })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,55 @@
+//! What the drivers of database servers share: a worker's pool of connections.
+//!
+//! ```text
+//!            first query            connected
+//!  Unknown ─────────────▶ connecting ─────────▶ Up ──┐ a connection is lost
+//!     ▲                       │                  ▲   │
+//!     └───────────────────────┼──────────────────┼───┘
+//!                             │ refused, timeout │ connected
+//!                             ▼                  │
+//!                           Down ── tries again, less and less often
+//! ```
+//! While Unknown one attempt goes ahead and the other queries wait for it; while Down queries fail
+//! at once and a task of the pool tries. An outage is logged when it begins and when it ends.
+
+mod collect;
+mod lease;
+mod pool;
+#[cfg(test)]
+pub mod real;
+#[cfg(test)]
+pub mod server;
+#[cfg(test)]
+mod tests;
+
+pub use collect::{Collect, several_statements};
+pub use pool::{Limits, SqlPool};
+
+use host::db::{DbError, Dialect, Rows};
+
+/// Why a statement failed.
+#[derive(Debug)]
+pub enum Failure {
+    /// The connection is of no use any more.
+    Lost(String),
+    /// The server said no; the connection is fine.
+    Refused(DbError),
+}
+
+/// One kind of database server.
+pub trait Backend: 'static {
+    type Conn: 'static;
+
+    /// The module ("db_mysql").
+    const MODULE: &'static str;
+    const DIALECT: Dialect;
+
+    /// Connects and logs in, within the driver's own time limit.
+    async fn connect(&self) -> Result<Self::Conn, String>;
+    /// Runs one text.
+    async fn run(&self, conn: &mut Self::Conn, text: &str) -> Result<Rows, Failure>;
+    /// The connection answers; whatever it was doing is over.
+    async fn ping(&self, conn: &mut Self::Conn) -> bool;
+    /// Ends a connection whose statement nobody waits for.
+    async fn kill(&self, conn: Self::Conn);
+}
