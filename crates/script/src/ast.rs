@@ -210,7 +210,7 @@ pub enum ExprKind {
     /// unary ~ and -
     BitNot(Box<Expr>),
     Neg(Box<Expr>),
-    /// Parenthesised; kept, because precedence is purely left to right
+    /// Parenthesised; kept as written
     Group(Box<Expr>),
     Binary(BinOp, Box<Expr>, Box<Expr>),
     /// Bare words of the core in tests: myself, method, uri, src_ip, dst_ip, proto, af, retcode, msg:len, INET, UDP...

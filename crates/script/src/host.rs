@@ -63,8 +63,8 @@ pub trait Host {
     fn get(&mut self, var: &<Self::Lang as Lang>::Var) -> Value;
     /// The i-th value (0, 1, ...) of a multi-valued variable, Null past the end: `for`.
     fn get_at(&mut self, var: &<Self::Lang as Lang>::Var, index: i32) -> Value;
-    /// False when the value cannot be assigned (logged by the host). For `+=` and its like `value` is
-    /// the finished result, and `op` says that it takes the place of the value it was made from.
+    /// False when the value cannot be assigned (logged by the host). `op` is `Set` or `SetOver`: what
+    /// `+=` and its like make is computed here and set with `Set` (so an AVP gets one more value).
     fn set(&mut self, var: &<Self::Lang as Lang>::Var, op: AssignOp, value: Value) -> bool;
     fn call(&mut self, func: &<Self::Lang as Lang>::Func) -> Called<Self::Op>;
     /// Starts `func` beside this script. `report`: route to run when it is done, `param` its $param(1).

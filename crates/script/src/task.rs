@@ -98,11 +98,11 @@ impl<L: Lang> Task<L> {
     fn slot(&self, n: usize) -> Option<usize> {
         let frame = self.frame();
         let inside = n >= 1 && n <= frame.params as usize;
-        Some(frame.base as usize + n - 1).filter(|at| inside && *at < self.stack.len())
+        inside.then(|| frame.base as usize + n - 1).filter(|at| *at < self.stack.len())
     }
 
     fn is_lazy(&self, n: usize) -> bool {
-        n <= 32 && self.frame().lazy & (1 << (n - 1)) != 0
+        (1..=32).contains(&n) && self.frame().lazy & (1 << (n - 1)) != 0
     }
 
     /// `$return(n)` (n from 0): what the route that returned last gave back beside its return code.

@@ -52,20 +52,31 @@ impl<L: Lang> Compiler<'_, L> {
                 self.condition(inner);
                 self.emit(Op::Not);
             }
+            ExprKind::Binary(BinOp::And | BinOp::Or, ..) => self.chain(expr),
             ExprKind::Binary(op, left, right) => self.binary_condition(expr, *op, left, right),
             ExprKind::BitNot(_) | ExprKind::Neg(_) => self.arithmetic_here(expr),
             ExprKind::Int(_) => unreachable!("a constant"),
         }
     }
 
+    /// `a && b || c`, read from left to right: long chains lean to the left.
+    fn chain(&mut self, expr: &Expr) {
+        let mut rest = Vec::new();
+        let mut first = expr;
+        while let ExprKind::Binary(op @ (BinOp::And | BinOp::Or), left, right) = &first.kind {
+            rest.push((*op, right));
+            first = left;
+        }
+        self.condition(first);
+        for (op, right) in rest.into_iter().rev() {
+            let decided = self.emit(if op == BinOp::And { Op::JumpUnless(0) } else { Op::JumpIf(0) });
+            self.condition(right);
+            self.land(decided);
+        }
+    }
+
     fn binary_condition(&mut self, expr: &Expr, op: BinOp, left: &Expr, right: &Expr) {
         match op {
-            BinOp::And | BinOp::Or => {
-                self.condition(left);
-                let decided = self.emit(if op == BinOp::And { Op::JumpUnless(0) } else { Op::JumpIf(0) });
-                self.condition(right);
-                self.land(decided);
-            }
             BinOp::Match => self.pattern(Want::Match, left, right),
             BinOp::NotMatch => self.pattern(Want::NoMatch, left, right),
             op if Arith::of(op).is_some() => self.arithmetic_here(expr),

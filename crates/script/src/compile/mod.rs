@@ -16,8 +16,8 @@ use ahash::AHashMap;
 use bytes::Bytes;
 use regex::bytes::Regex;
 
-/// Statements and expressions in each other.
-const MAX_DEPTH: u32 = 200;
+/// Statements and expressions in each other; the parser allows less.
+const MAX_DEPTH: u32 = 400;
 
 /// Compiles all routes; every problem is reported, not only the first. With an error among them the
 /// program is empty.

@@ -115,8 +115,8 @@ impl<L: Lang> Compiler<'_, L> {
         }
         // In 2.1 `+=` and its like are `=`.
         let arith = Arith::of_assign(op).filter(|_| self.dialect == Dialect::V4);
-        let op = if op == AssignOp::SetOver || arith.is_some() { op } else { AssignOp::Set };
-        if op == AssignOp::Set {
+        let op = if op == AssignOp::SetOver { op } else { AssignOp::Set };
+        if op == AssignOp::Set && arith.is_none() {
             if let Some(n) = constant(value) {
                 self.emit(Op::AssignInt(target, n));
                 return;
@@ -148,19 +148,34 @@ impl<L: Lang> Compiler<'_, L> {
         }
     }
 
+    /// `if` with its `else if`s, which the tree nests in each other.
     fn if_(&mut self, test: &Expr, then: &[Stmt], otherwise: Option<&[Stmt]>) {
-        self.condition(test);
-        let skip = self.emit(Op::JumpUnless(0));
-        self.branch(then);
-        let end = self.emit(Op::Jump(0));
-        self.land(skip);
+        let mut ends = Vec::new();
+        let (mut test, mut then, mut otherwise) = (test, then, otherwise);
+        loop {
+            self.condition(test);
+            let skip = self.emit(Op::JumpUnless(0));
+            self.branch(then);
+            ends.push(self.emit(Op::Jump(0)));
+            self.land(skip);
+            let Some([Stmt { kind: StmtKind::If { test: t, then: b, otherwise: o }, loc }]) = otherwise
+            else {
+                break;
+            };
+            self.mark(*loc);
+            (test, then, otherwise) = (t, b, o.as_deref());
+        }
         match otherwise {
             Some(otherwise) => self.branch(otherwise),
             None => {
                 self.emit(Op::IfNot);
+                if ends.len() > 1 {
+                    // The inner `if` was the outcome of the `else`, and a success.
+                    self.emit(Op::Rc);
+                }
             }
         }
-        self.land(end);
+        self.land_all(ends);
     }
 
     /// A branch of an `if`: `$rc` is its outcome.

@@ -57,7 +57,7 @@ impl<L: Lang> Compiler<'_, L> {
                 self.route_call(route, args);
                 self.emit_push(Op::PushAcc);
             }
-            ExprKind::Binary(op, left, right) => self.binary(expr, *op, left, right),
+            ExprKind::Binary(op, ..) => self.binary(expr, *op),
             ExprKind::Not(_) => self.no_logic(expr),
             ExprKind::Async(_) => self.error(expr.loc, "async() has no value"),
             ExprKind::Int(_) => unreachable!("a constant"),
@@ -65,10 +65,24 @@ impl<L: Lang> Compiler<'_, L> {
         Right::Computed
     }
 
-    fn binary(&mut self, expr: &Expr, op: BinOp, left: &Expr, right: &Expr) {
-        if let Some(arith) = Arith::of(op) {
-            self.value(left);
-            self.apply(arith, right);
+    /// `a + b * c`: long expressions lean to the left.
+    fn arithmetic(&mut self, expr: &Expr) {
+        let mut rest = Vec::new();
+        let mut first = expr;
+        while let ExprKind::Binary(op, left, right) = &first.kind {
+            let Some(op) = Arith::of(*op) else { break };
+            rest.push((op, right));
+            first = left;
+        }
+        self.value(first);
+        for (op, right) in rest.into_iter().rev() {
+            self.apply(op, right);
+        }
+    }
+
+    fn binary(&mut self, expr: &Expr, op: BinOp) {
+        if Arith::of(op).is_some() {
+            self.arithmetic(expr);
         } else if matches!(op, BinOp::And | BinOp::Or) {
             self.no_logic(expr);
         } else {

@@ -1,4 +1,5 @@
-//! Tests and values. Binary operators have no precedence: they are read from left to right.
+//! Tests and values. `+ - * / %` have one precedence and go from left to right, as do `&&` and `||`;
+//! the operators on bits bind less: `1 << 2 + 3` is 32, `2 + 3 * 4` is 20.
 
 use super::call::wrap;
 use super::{LENGTH, Parsed, Parser, meant};
@@ -16,12 +17,9 @@ const COMPARISONS: &[(&str, BinOp)] = &[
     ("=~", BinOp::Match),
     ("!~", BinOp::NotMatch),
 ];
-const ARITHMETIC: &[(&str, BinOp)] = &[
-    ("+", BinOp::Add),
-    ("-", BinOp::Sub),
-    ("*", BinOp::Mul),
-    ("/", BinOp::Div),
-    ("%", BinOp::Mod),
+const ARITHMETIC: &[(&str, BinOp)] =
+    &[("+", BinOp::Add), ("-", BinOp::Sub), ("*", BinOp::Mul), ("/", BinOp::Div), ("%", BinOp::Mod)];
+const BITWISE: &[(&str, BinOp)] = &[
     ("&", BinOp::BitAnd),
     ("|", BinOp::BitOr),
     ("^", BinOp::BitXor),
@@ -106,7 +104,7 @@ impl Parser<'_> {
             let bad = Diagnostic::error(self.loc, "an assignment cannot stand in a test");
             return self.fail_with(bad.hint("equality is tested with `==`"));
         }
-        if self.operator(ARITHMETIC).is_some() {
+        if self.operator(ARITHMETIC).or(self.operator(BITWISE)).is_some() {
             let bad = Diagnostic::error(self.loc, "arithmetic in a test stands in brackets");
             return self
                 .fail_with(bad.hint("write `[ ... ]` around it, or assign the result to a variable first"));
@@ -271,12 +269,20 @@ impl Parser<'_> {
     }
 
     fn arithmetic(&mut self) -> Parsed<Expr> {
-        let mut left = self.arithmetic_operand()?;
+        self.joined(BITWISE, |p| p.joined(ARITHMETIC, Self::arithmetic_operand))
+    }
+
+    /// Operands with these operators between them, read from left to right.
+    fn joined(
+        &mut self,
+        operators: &[(&str, BinOp)],
+        operand: impl Fn(&mut Self) -> Parsed<Expr>,
+    ) -> Parsed<Expr> {
+        let mut left = operand(self)?;
         let mut length = 0;
-        while let Some(op) = self.operator(ARITHMETIC) {
+        while let Some(op) = self.operator(operators) {
             self.bump();
-            let right = self.arithmetic_operand()?;
-            left = binary(op, left, right);
+            left = binary(op, left, operand(self)?);
             length += 1;
             if length > LENGTH {
                 return self.fail("this expression is too long");
