@@ -131,7 +131,8 @@ impl HeaderName {
         let mut row = INDEX.head[bucket(label.len(), first, last)];
         while row != NONE {
             let (name, text, _) = TABLE[usize::from(row)];
-            if text.as_bytes().eq_ignore_ascii_case(label) {
+            // Nearly every peer writes the canonical spelling.
+            if text.as_bytes() == label || text.as_bytes().eq_ignore_ascii_case(label) {
                 return name;
             }
             row = INDEX.next[usize::from(row)];

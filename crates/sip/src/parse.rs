@@ -153,6 +153,7 @@ fn index_header(buf: &[u8], at: usize, end: usize) -> Header {
 /// End of the label and offset of the colon; a colon after a fold does not count (RFC 3261 §25.1
 /// HCOLON).
 pub(crate) fn split_label(line: &[u8]) -> Option<(usize, usize)> {
-    let colon = memchr::memchr2(b':', b'\n', line).filter(|&n| line[n] == b':')?;
+    // Labels are short: a loop beats memchr here.
+    let colon = line.iter().position(|&b| b == b':' || b == b'\n').filter(|&n| line[n] == b':')?;
     Some((line[..colon].iter().rposition(|&b| !is_lws(b)).map_or(0, |n| n + 1), colon))
 }
