@@ -25,6 +25,8 @@ modules! {
     mi_datagram,
     mi_fifo,
     mi_http,
+    proto_tcp,
+    proto_udp,
     registrar,
     signaling,
     sl,
