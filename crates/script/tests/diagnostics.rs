@@ -1,7 +1,7 @@
 //! What people are told about a wrong configuration, word for word: each `diagnostics/*.cfg` is read
-//! and its diagnostics are compared with the `.txt` beside it. `UPDATE=1` writes the `.txt` files anew.
+//! (and checked, when it has no errors) and its diagnostics are compared with the `.txt` beside it. `UPDATE=1` writes the `.txt` files anew.
 
-use script::{Options, Sources, parse_file};
+use script::{Options, Sources, lint, parse_file};
 use std::path::Path;
 
 #[test]
@@ -18,7 +18,10 @@ fn snapshots() {
     for name in names {
         let mut sources = Sources::default();
         let mut loader = |path: &str| std::fs::read(folder.join(path));
-        let (_, problems) = parse_file(&name, &mut loader, &mut sources, Options::default());
+        let (config, mut problems) = parse_file(&name, &mut loader, &mut sources, Options::default());
+        if !problems.iter().any(|p| p.is_error()) {
+            problems.extend(lint(&config));
+        }
         let got: String = problems.iter().map(|p| sources.render(p) + "\n").collect();
         let file = folder.join(name.replace(".cfg", ".txt"));
         if update {

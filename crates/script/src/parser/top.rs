@@ -326,22 +326,20 @@ impl Parser<'_> {
         Ok(name)
     }
 
+    /// Keeps a route. One defined before is reported and left out; events may have several.
     fn add_route(&mut self, route: Route) {
-        let same = |r: &&Route| r.kind == route.kind && r.name == route.name;
-        if let Some(first) = self.config.routes.iter().find(same) {
-            let first = first.loc;
-            let line = self.sources().line_col(first).0;
-            let place = if first.file == route.loc.file {
-                format!("line {line}")
-            } else {
-                format!("{}:{line}", self.sources().name(first))
-            };
-            self.report(
-                Diagnostic::error(route.loc, "this route is defined twice")
-                    .hint(format!("the first is at {place}")),
-            );
-        }
-        self.config.routes.push(route);
+        let same = |r: &&Route| r.kind == route.kind && r.name == route.name && r.kind != RouteKind::Event;
+        let Some(first) = self.config.routes.iter().find(same).map(|r| r.loc) else {
+            self.config.routes.push(route);
+            return;
+        };
+        let line = self.sources().line_col(first).0;
+        let place = match first.file == route.loc.file {
+            true => format!("line {line}"),
+            false => format!("{}:{line}", self.sources().name(first)),
+        };
+        let bad = Diagnostic::error(route.loc, "this route is defined twice");
+        self.report(bad.hint(format!("the first is at {place}")));
     }
 
     /// `{ statements }`; the token looked at is the brace.
