@@ -137,6 +137,16 @@ impl Edits {
         });
     }
 
+    /// Visits the inserts made of pieces, to change them in place (parameters added to a
+    /// Record-Route that was inserted before).
+    pub fn each_pieces(&mut self, mut change: impl FnMut(&mut Vec<Piece>)) {
+        for edit in &mut self.list {
+            if let Edit::Insert(_, _, Inserted::Pieces(pieces)) = edit {
+                change(pieces);
+            }
+        }
+    }
+
     /// The inserted texts with their places, in call order; pieces are left out of their texts.
     pub fn inserted(&self) -> impl Iterator<Item = (Anchor, Bytes)> + '_ {
         self.list.iter().filter_map(|edit| match edit {
