@@ -1,6 +1,7 @@
 //! The modules, one file or folder each, named as in the reference.
 
 mod sql;
+mod userdb;
 
 macro_rules! modules {
     ($($name:ident),* $(,)?) => {
@@ -32,5 +33,6 @@ modules! {
     rr,
     signaling,
     sl,
+    sqlops,
     usrloc,
 }
