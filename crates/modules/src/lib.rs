@@ -1,6 +1,8 @@
 //! The modules, one file or folder each, named as in the reference.
 
 mod sql;
+#[cfg(test)]
+mod testing;
 mod userdb;
 
 macro_rules! modules {
