@@ -67,10 +67,29 @@ impl fmt::Debug for Func {
     }
 }
 
-/// What a script function's Rust signature may be: `fn(&mut Call<M>, A, B, ...) -> impl Into<Outcome>`.
+/// What a script function may return. The type says whether it can suspend the script.
+pub trait Returns: Into<Outcome> {
+    const MAY_WAIT: bool;
+}
+
+impl Returns for i32 {
+    const MAY_WAIT: bool = false;
+}
+
+impl Returns for bool {
+    const MAY_WAIT: bool = false;
+}
+
+impl Returns for Outcome {
+    const MAY_WAIT: bool = true;
+}
+
+/// What a script function's Rust signature may be: `fn(&mut Call<M>, A, B, ...) -> impl Returns`.
 pub trait Function<M, Args>: Copy + Send + Sync + 'static {
     /// (fewest, most) arguments.
     fn arity() -> (usize, usize);
+    /// It may suspend the script.
+    fn may_wait() -> bool;
     fn prepare(
         self,
         name: &'static str,
@@ -83,13 +102,16 @@ pub trait Function<M, Args>: Copy + Send + Sync + 'static {
 
 macro_rules! functions {
     ($($a:ident $p:ident $i:tt),*) => {
-        impl<M: Send + Sync + 'static, R: Into<Outcome>, F, $($a: Arg<M> + 'static),*> Function<M, (R, $($a,)*)> for F
+        impl<M: Send + Sync + 'static, R: Returns, F, $($a: Arg<M> + 'static),*> Function<M, (R, $($a,)*)> for F
         where F: Fn(&mut Call<'_, M>, $($a),*) -> R + Copy + Send + Sync + 'static {
             #[allow(unused_mut)]
             fn arity() -> (usize, usize) {
                 let flags: &[bool] = &[$($a::OPTIONAL),*];
                 let needed = flags.iter().rposition(|optional| !optional).map_or(0, |i| i + 1);
                 (needed, flags.len())
+            }
+            fn may_wait() -> bool {
+                R::MAY_WAIT
             }
             #[allow(unused_variables)]
             fn prepare(self, name: &'static str, args: &[ast::Arg], loc: Loc, loader: &mut Loader, module: &Arc<M>) -> Result<Func, Diagnostic> {
@@ -135,6 +157,7 @@ struct FunctionDef<M> {
     routes: Routes,
     since: Since,
     arity: (usize, usize),
+    may_wait: bool,
     prepare: Prepare<M>,
 }
 
@@ -197,7 +220,8 @@ impl<M: Default + Send + Sync + 'static> Registrar<M> {
     ) {
         let prepare: Prepare<M> =
             Box::new(move |args, loc, loader, module| f.prepare(name, args, loc, loader, module));
-        self.functions.push(FunctionDef { name, routes, since, arity: F::arity(), prepare });
+        let (arity, may_wait) = (F::arity(), F::may_wait());
+        self.functions.push(FunctionDef { name, routes, since, arity, may_wait, prepare });
     }
 
     /// A variable class with a name inside or an index: `build` prepares each use.
@@ -320,6 +344,8 @@ pub struct FunctionInfo {
     pub routes: Routes,
     pub since: Since,
     pub arity: (usize, usize),
+    /// It may suspend the script.
+    pub may_wait: bool,
 }
 
 /// A loaded module with its type erased.
@@ -403,6 +429,7 @@ impl<M: Default + Send + Sync + 'static> Module for Loaded<M> {
             routes: f.routes,
             since: f.since,
             arity: f.arity,
+            may_wait: f.may_wait,
         };
         self.registrar.functions.iter().map(info).collect()
     }

@@ -15,6 +15,7 @@ First steps:
   fermata -C -f opensips.cfg     check a script: every problem with line, column and a hint
   fermata -f opensips.cfg        run it, in the foreground, until Ctrl-C
   fermata -f opensips.cfg -dd    the same, with a log line for each step
+  fermata explain opensips.cfg   see its routes and where a call may wait
 
 Where log lines go (stderr, syslog), how many workers run and what is listened on stands in the script:
 `stderror_enabled`, `syslog_enabled`, `log_level`, `udp_workers`, `socket`. Switches win over the script.";
@@ -47,6 +48,30 @@ pub enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Lay scripts out in one style, in place
+    Fmt {
+        /// Change nothing; exit code 1 when a script is laid out differently
+        #[arg(long)]
+        check: bool,
+        /// Scripts to lay out
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Draw the routes of a script: who runs whom, and where a call may wait
+    Explain {
+        /// How: a tree for the terminal, or a graph for Graphviz
+        #[arg(long, value_enum, default_value_t = Picture::Text)]
+        format: Picture,
+        /// The script
+        file: PathBuf,
+    },
+}
+
+/// How `explain` draws.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Picture {
+    Text,
+    Dot,
 }
 
 /// Switches of the server itself; the letters are those of OpenSIPS.

@@ -34,13 +34,28 @@ impl Refused {
     }
 }
 
-/// Reads and checks a script.
-pub fn load(file: &Path, run: &Run) -> Result<host::Shared, Refused> {
-    let mut sources = Sources::default();
+/// Reads a script and what it includes.
+pub fn parse(file: &Path, run: &Run, sources: &mut Sources) -> (Config, Vec<Diagnostic>) {
     let mut loader = |path: &str| read(path, run.preprocessor.as_deref());
-    let options = script::Options::default();
-    let (mut config, mut diagnostics) =
-        script::parse_file(&file.to_string_lossy(), &mut loader, &mut sources, options);
+    script::parse_file(&file.to_string_lossy(), &mut loader, sources, script::Options::default())
+}
+
+/// How closely a script is looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Depth {
+    /// What is needed to run it.
+    Load,
+    /// Also habits that go wrong.
+    Lint,
+}
+
+/// Reads and checks a script.
+pub fn load(file: &Path, run: &Run, depth: Depth) -> Result<host::Shared, Refused> {
+    let mut sources = Sources::default();
+    let (mut config, mut diagnostics) = parse(file, run, &mut sources);
+    if depth == Depth::Lint && !has_error(&diagnostics) {
+        diagnostics.extend(script::lint(&config));
+    }
     listen_on(&mut config, &run.listen, &mut diagnostics);
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     // Keyed by the system's random numbers.

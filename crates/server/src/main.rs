@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "the real clock is read here and handed to the workers")]
 
 mod cli;
+mod commands;
 mod config;
 mod log;
 mod mailbox;
@@ -12,7 +13,7 @@ mod settings;
 
 use clap::Parser;
 use cli::{Cli, Command, Run};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -37,11 +38,13 @@ fn main() -> ExitCode {
     };
     std::panic::set_hook(Box::new(|panic| host::error!("core", "a defect in the server: {panic}")));
     match &cli.command {
-        Some(Command::Check { files }) => check_all(files, &cli.run),
+        Some(Command::Check { files }) => commands::check(files, &cli.run),
+        Some(Command::Fmt { check, files }) => commands::format(files, *check),
+        Some(Command::Explain { format, file }) => commands::explain(file, *format, &cli.run),
         None => {
             let file = cli.run.file.clone().unwrap_or_else(|| DEFAULT_FILE.into());
             match cli.run.check || cli.run.check_functions {
-                true => check_all(&[file], &cli.run),
+                true => commands::check(&[file], &cli.run),
                 false => run(&file, &cli.run, started),
             }
         }
@@ -49,7 +52,7 @@ fn main() -> ExitCode {
 }
 
 fn run(file: &Path, run: &Run, started: Instant) -> ExitCode {
-    let shared = match config::load(file, run) {
+    let shared = match config::load(file, run, config::Depth::Load) {
         Ok(shared) => shared,
         Err(refused) => {
             eprint!("{}", refused.render());
@@ -67,27 +70,4 @@ fn run(file: &Path, run: &Run, started: Instant) -> ExitCode {
             ExitCode::from(CANNOT_START)
         }
     }
-}
-
-/// Checks scripts; says what each listens on, as the reference does, or everything that is wrong.
-fn check_all(files: &[PathBuf], run: &Run) -> ExitCode {
-    let mut bad = false;
-    for file in files {
-        match config::load(file, run) {
-            Ok(shared) => {
-                for warning in &shared.warnings {
-                    eprintln!("{}", shared.sources.render(warning).trim_end());
-                }
-                for socket in &shared.sockets {
-                    println!("{}: listens on {}", file.display(), socket.text);
-                }
-                println!("{}: correct", file.display());
-            }
-            Err(refused) => {
-                eprint!("{}", refused.render());
-                bad = true;
-            }
-        }
-    }
-    ExitCode::from(if bad { BAD_SCRIPT } else { 0 })
 }
