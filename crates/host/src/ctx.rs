@@ -40,6 +40,8 @@ pub struct Branch {
     pub socket: Option<u16>,
     /// `$branch(attrs)`-like extra fields.
     pub attrs: Option<Bytes>,
+    /// `$msg.branch.attr(name)`
+    pub values: Vec<(Bytes, Value)>,
 }
 
 /// What goes on when a script has ended.

@@ -5,10 +5,12 @@
 
 pub mod arg;
 pub mod avp;
+pub mod branches;
 pub mod call;
 pub mod clock;
 pub mod ctx;
 pub mod db;
+pub mod events;
 pub mod format;
 pub mod globals;
 pub mod listen;

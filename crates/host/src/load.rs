@@ -2,6 +2,7 @@
 //! is reported, not only the first.
 
 use crate::ctx::Sip;
+use crate::events::{EventRoute, Events};
 use crate::registrar::{Func, Module, ModuleDef, ParamSet, Since};
 use crate::shared::{Hooks, Listen, Shared};
 use crate::stats::Stats;
@@ -61,8 +62,9 @@ pub struct Loader {
     trans: AHashMap<&'static str, TranBuilder>,
     locals: AHashMap<Bytes, u16>,
     routes: Vec<(RouteKind, Option<Bytes>)>,
-    /// Message flags and branch flags share names by declaration order.
+    /// Message flags and branch flags in the order of declaration.
     pub flags: FlagNames,
+    pub branch_flags: FlagNames,
     modules: Vec<(&'static str, Box<dyn Module>)>,
     states: AHashMap<TypeId, Arc<dyn Any + Send + Sync>>,
     known: &'static [ModuleDef],
@@ -77,23 +79,14 @@ impl Loader {
         *self.locals.entry(name.clone()).or_insert(next)
     }
 
-    /// Bit of a message flag, by name or (2.1) number; `Err` says what is wrong.
+    /// Bit of a message flag, declared by using it; a number is a name too (2.1). `Err` says what is wrong.
     pub fn flag(&mut self, name: &[u8], loc: Loc) -> Result<u32, Diagnostic> {
-        if let Some(n) = std::str::from_utf8(name).ok().and_then(|s| s.parse::<u32>().ok()) {
-            if n < 32 {
-                return Ok(1 << n);
-            }
-            return Err(Diagnostic::error(loc, "flags go from 0 to 31"));
-        }
-        let at = match self.flags.iter().position(|f| &f[..] == name) {
-            Some(at) => at,
-            None if self.flags.len() < 32 => {
-                self.flags.push(Bytes::copy_from_slice(name));
-                self.flags.len() - 1
-            }
-            None => return Err(Diagnostic::error(loc, "more than 32 different flags")),
-        };
-        Ok(1 << at)
+        flag_bit(&mut self.flags, name, loc)
+    }
+
+    /// Bit of a branch flag; they have names of their own.
+    pub fn branch_flag(&mut self, name: &[u8], loc: Loc) -> Result<u32, Diagnostic> {
+        flag_bit(&mut self.branch_flags, name, loc)
     }
 
     /// A secret that nobody outside this process knows, different at each call.
@@ -413,6 +406,19 @@ impl Env<Sip> for Loader {
     }
 }
 
+/// The bit of a flag's name in a list of at most 32.
+fn flag_bit(names: &mut FlagNames, name: &[u8], loc: Loc) -> Result<u32, Diagnostic> {
+    let at = match names.iter().position(|f| &f[..] == name) {
+        Some(at) => at,
+        None if names.len() < 32 => {
+            names.push(Bytes::copy_from_slice(name));
+            names.len() - 1
+        }
+        None => return Err(Diagnostic::error(loc, "more than 32 different flags")),
+    };
+    Ok(1 << at)
+}
+
 /// The nearest of `names`, when it is near enough to be a slip.
 pub fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (name.len() / 3).clamp(1, 3);
@@ -456,6 +462,7 @@ pub fn load(
         locals: AHashMap::new(),
         routes: config.routes.iter().map(|r| (r.kind, r.name.clone())).collect(),
         flags: Vec::new(),
+        branch_flags: Vec::new(),
         modules: Vec::new(),
         states: AHashMap::new(),
         known,
@@ -481,10 +488,11 @@ pub fn load(
     }
     let event_routes = config.routes.iter().enumerate().filter(|(_, r)| r.kind == RouteKind::Event);
     let event_routes = event_routes
-        .filter_map(|(i, r)| {
-            Some((String::from_utf8_lossy(r.name.as_deref()?).into_owned(), RouteId(i as u16)))
-        })
-        .collect();
+        .filter_map(|(i, r)| Some((r.name.clone()?, EventRoute { route: RouteId(i as u16), mode: r.mode })));
+    let mut events = Events::default();
+    events.routes = event_routes.collect();
+    events.names = std::mem::take(&mut hooks.event_names).into_iter().map(Bytes::from).collect();
+    events.transports = std::mem::take(&mut hooks.event_transports);
     let signature = crate::reply::Signature::new(&loader.globals);
     Ok(Shared {
         program: parking_lot::RwLock::new(Arc::new(program)),
@@ -497,10 +505,11 @@ pub fn load(
         modules: loader.states,
         module_names: loader.modules.iter().map(|(n, _)| *n).collect(),
         flag_names: parking_lot::RwLock::new(loader.flags),
+        branch_flag_names: parking_lot::RwLock::new(loader.branch_flags),
         started_ms: wall_ms,
         warnings: loader.diagnostics,
         dialect: config.dialect,
-        event_routes,
+        events,
         signature,
         tag_secret: ahash::RandomState::with_seeds(seed, seed ^ 0x5bd1_e995, seed.rotate_left(17), !seed),
         tag_prefix: seed as u16,

@@ -1,5 +1,6 @@
 //! Log levels and the one sink. The server decides where lines go; nothing here blocks.
 
+use std::cell::Cell;
 use std::fmt::Arguments;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI8, Ordering};
@@ -31,6 +32,20 @@ impl Level {
         }
     }
 
+    /// The level of a name that scripts write ("L_ERR"), or of a number as text.
+    pub fn parse(name: &[u8]) -> Option<Level> {
+        Some(match name {
+            b"L_ALERT" => Level::Alert,
+            b"L_CRIT" => Level::Critical,
+            b"L_ERR" => Level::Error,
+            b"L_WARN" => Level::Warning,
+            b"L_NOTICE" => Level::Notice,
+            b"L_INFO" => Level::Info,
+            b"L_DBG" => Level::Debug,
+            number => Level::from_number(std::str::from_utf8(number).ok()?.trim().parse().ok()?),
+        })
+    }
+
     /// The level of a number a script wrote; out of range goes to the nearest.
     pub fn from_number(n: i64) -> Level {
         match n {
@@ -60,11 +75,32 @@ pub fn set_level(level: i8) {
     LEVEL.store(level, Ordering::Relaxed);
 }
 
+/// The level that counts on this thread.
 pub fn level() -> i8 {
-    LEVEL.load(Ordering::Relaxed)
+    match OWN.get() {
+        UNSET => LEVEL.load(Ordering::Relaxed),
+        own => own,
+    }
 }
 
-static XLOG_LEVEL: AtomicI8 = AtomicI8::new(i8::MAX);
+const UNSET: i8 = i8::MAX;
+
+thread_local! {
+    static OWN: Cell<i8> = const { Cell::new(UNSET) };
+    static OWN_XLOG: Cell<i8> = const { Cell::new(UNSET) };
+}
+
+/// A level for this worker's thread only (`$log_level`); `None` goes back to that of the server.
+pub fn override_level(level: Option<i8>) {
+    OWN.set(level.unwrap_or(UNSET));
+}
+
+/// The same for `xlog` (`$xlog_level`).
+pub fn override_xlog_level(level: Option<i8>) {
+    OWN_XLOG.set(level.unwrap_or(UNSET));
+}
+
+static XLOG_LEVEL: AtomicI8 = AtomicI8::new(UNSET);
 
 /// Level of `xlog`; follows `log_level` until it is set.
 pub fn set_xlog_level(level: i8) {
@@ -72,14 +108,17 @@ pub fn set_xlog_level(level: i8) {
 }
 
 pub fn xlog_level() -> i8 {
+    if OWN_XLOG.get() != UNSET {
+        return OWN_XLOG.get();
+    }
     match XLOG_LEVEL.load(Ordering::Relaxed) {
-        i8::MAX => level(),
+        UNSET => level(),
         own => own,
     }
 }
 
 pub fn enabled(level: Level) -> bool {
-    level as i8 <= LEVEL.load(Ordering::Relaxed)
+    level as i8 <= self::level()
 }
 
 /// Writes one line when `level` is enabled.

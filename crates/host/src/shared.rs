@@ -44,6 +44,10 @@ pub struct Hooks {
     /// After the main route.
     pub request_end: Vec<Hook>,
     pub txn: Vec<crate::tm::TxnHook>,
+    /// Names of the events that a module raises, for lists.
+    pub event_names: Vec<&'static str>,
+    /// Modules that carry events to other programs.
+    pub event_transports: Vec<Arc<dyn crate::events::EventTransport>>,
     /// The server ends: last writes.
     pub stop: Vec<Hook>,
     /// Run once beside the workers, on the management thread (listeners of mi_fifo, httpd ...).
@@ -74,12 +78,14 @@ pub struct Shared {
     pub module_names: Vec<&'static str>,
     /// Names of message flags by bit, in declaration order.
     pub flag_names: RwLock<crate::load::FlagNames>,
+    /// The same of branch flags.
+    pub branch_flag_names: RwLock<crate::load::FlagNames>,
     /// Unix milliseconds at start.
     pub started_ms: u64,
     pub warnings: Vec<Diagnostic>,
     pub dialect: script::ast::Dialect,
-    /// Events and who subscribed to them (name → event_route), other transports live in modules.
-    pub event_routes: AHashMap<String, script::RouteId>,
+    /// Events, their routes and who subscribed to them.
+    pub events: crate::events::Events,
     pub signature: crate::reply::Signature,
     /// Makes tags of To that no one outside can guess.
     pub tag_secret: ahash::RandomState,

@@ -45,6 +45,11 @@ pub trait Variable: Send + Sync {
         let _ = (ctx, at, op, value);
         false
     }
+    /// For bare words: whether a value equals it, when that is more than comparing values.
+    fn equals(&self, ctx: &mut Ctx, left: &Value) -> Option<bool> {
+        let _ = (ctx, left);
+        None
+    }
     /// A script may assign it; checked at load.
     fn writable(&self) -> bool {
         false

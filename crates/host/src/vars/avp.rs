@@ -1,27 +1,44 @@
 //! `$avp(name)` and `$var(name)`.
 
+use super::name::Name;
 use crate::avp::AvpName;
 use crate::ctx::Ctx;
 use crate::load::VarTable;
-use crate::var::{At, Kind};
-use bytes::{Bytes, BytesMut};
-use script::ast::AssignOp;
+use crate::var::{At, Kind, Variable};
+use script::ast::{AssignOp, Dialect};
 use script::{Diagnostic, Value};
 
 pub fn register(table: &mut VarTable) {
     table.class("var", |spec, loader| {
-        let Some(name) = &spec.inner else {
+        let Some(name) = spec.inner.as_ref().filter(|name| !name.is_empty()) else {
             return Err(Diagnostic::error(spec.loc, "$var needs a name: $var(name)"));
         };
         Ok(Kind::Local(loader.local(name)))
     });
     table.class("avp", |spec, loader| {
-        let Some(name) = &spec.inner else {
-            return Err(Diagnostic::error(spec.loc, "$avp needs a name: $avp(name)"));
-        };
-        let _ = loader;
-        Ok(Kind::Avp(AvpName::new(name)))
+        Ok(match Name::new(spec, loader, "$avp(name)")? {
+            Name::Fixed(name) => Kind::Avp(AvpName::new(&name)),
+            dynamic => Kind::Other(Box::new(Dynamic(dynamic))),
+        })
     });
+}
+
+/// `$avp($var(x))`: the name is the value of another variable.
+struct Dynamic(Name);
+
+impl Variable for Dynamic {
+    fn get(&self, ctx: &mut Ctx, at: At) -> Value {
+        match self.0.text(ctx) {
+            Some(name) => read(ctx, AvpName::new(&name), at),
+            None => Value::Null,
+        }
+    }
+    fn set(&self, ctx: &mut Ctx, at: At, op: AssignOp, value: Value) -> bool {
+        self.0.text(ctx).is_some_and(|name| assign(ctx, AvpName::new(&name), at, op, value))
+    }
+    fn writable(&self) -> bool {
+        true
+    }
 }
 
 /// Reads by index: none is the newest, `[*]` joins all.
@@ -31,49 +48,50 @@ pub fn read(ctx: &mut Ctx, name: AvpName, at: At) -> Value {
         At::None => avps.first(name).cloned().unwrap_or_default(),
         At::Index(n) => avps.at(name, n).cloned().unwrap_or_default(),
         At::Append => Value::Null,
-        At::All => {
-            let mut out = BytesMut::new();
-            for (i, value) in avps.values(name).enumerate() {
-                if i > 0 {
-                    out.extend_from_slice(b", ");
-                }
-                out.extend_from_slice(&value.to_text());
-            }
-            if out.is_empty() { Value::Null } else { Value::Str(Bytes::from(out)) }
-        }
+        At::All => super::join(avps.values(name).cloned()),
     }
 }
 
-/// `=` adds, with an index it replaces; NULL removes one (`:=` or `[*]`: all).
+/// `=` adds, with an index it replaces, and so do `+=` and its like; NULL removes one (`:=` or `[*]`: all).
 pub fn assign(ctx: &mut Ctx, name: AvpName, at: At, op: AssignOp, value: Value) -> bool {
+    let keeps_last = ctx.core.shared.dialect == Dialect::V21;
     let mut avps = ctx.state.avps.borrow_mut();
     match (at, value.is_null()) {
         (At::All, true) => {
             avps.remove_all(name);
+            true
         }
-        (At::Append, true) => return false,
-        (At::Append, false) => avps.add_last(name, value),
-        (At::Index(n), true) => {
-            avps.remove(name, n);
+        (At::Append, true) => false,
+        (At::Append, false) => {
+            avps.add_last(name, value);
+            true
         }
-        (At::None, true) => {
-            if op == AssignOp::SetOver {
-                avps.remove_all(name);
-            } else {
-                avps.remove(name, 0);
-            }
-        }
+        // 2.1 knows no negative index when it removes.
+        (At::Index(n), true) => (n >= 0 || !keeps_last) && avps.remove(name, n),
+        (At::Index(n), false) => avps.replace(name, n, value),
         (At::All, false) => {
             avps.remove_all(name);
             avps.add(name, value);
+            true
         }
-        (At::Index(n), false) => return avps.replace(name, n, value),
-        (At::None, false) => {
-            if op == AssignOp::SetOver {
-                avps.remove_all(name);
+        (At::None, null) => {
+            match op {
+                AssignOp::SetOver => {
+                    avps.remove_all(name);
+                }
+                // The result takes the place of the value it was made from.
+                AssignOp::Set if null => {
+                    avps.remove(name, 0);
+                }
+                AssignOp::Set => {}
+                _ => {
+                    avps.remove(name, 0);
+                }
             }
-            avps.add(name, value);
+            if !null {
+                avps.add(name, value);
+            }
+            true
         }
     }
-    true
 }

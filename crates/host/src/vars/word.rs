@@ -1,19 +1,203 @@
-//! Bare words of conditions: `src_ip`, `myself`, `uri`, `method`, `proto`.
+//! Bare words of conditions: `src_ip == 10.0.0.0/8`, `uri == myself`, `method == INVITE`, `proto == UDP`.
 
+use super::socket;
 use crate::ctx::Ctx;
-use crate::var::Var;
-use script::Value;
+use crate::load::Loader;
+use crate::var::{At, Context, Index, Kind, Var, Variable};
+use bytes::Bytes;
+use script::{Diagnostic, Loc, Value};
+use sip::{HeaderName, Method, Transport};
+use std::net::IpAddr;
+
+/// Largest message, as scripts know it (`max_len`).
+const MAX_LEN: i64 = 65_535;
+
+type Read = fn(&mut Ctx) -> Value;
+
+/// Words that read something of the message.
+const READS: [(&str, Read); 13] = [
+    ("src_ip", |ctx| ip_value(ctx.state.source.remote.ip())),
+    ("src_port", |ctx| Value::Int(i64::from(ctx.state.source.remote.port()))),
+    ("dst_ip", |ctx| local(ctx, |addr| ip_value(addr.ip()))),
+    ("dst_port", |ctx| local(ctx, |addr| Value::Int(i64::from(addr.port())))),
+    ("proto", |ctx| ctx.state.source.transport.as_str().into()),
+    ("af", |ctx| socket::family(ctx.state.source.remote.ip())),
+    ("method", |ctx| super::text_or_null(ctx.state.msg.method_text())),
+    ("uri", |ctx| super::text_or_null(ctx.state.current_uri())),
+    ("from_uri", |ctx| address(ctx, HeaderName::From)),
+    ("to_uri", |ctx| address(ctx, HeaderName::To)),
+    ("status", |ctx| match ctx.state.msg.status() {
+        0 => Value::Null,
+        status => Value::Int(i64::from(status)),
+    }),
+    ("msg:len", |ctx| Value::Int(ctx.state.msg.buf().len() as i64)),
+    ("max_len", |_| Value::Int(MAX_LEN)),
+];
+
+fn ip_value(ip: IpAddr) -> Value {
+    Value::Str(Bytes::from(ip.to_canonical().to_string()))
+}
+
+fn local(ctx: &Ctx, value: fn(std::net::SocketAddr) -> Value) -> Value {
+    let socket = ctx.core.shared.sockets.get(usize::from(ctx.state.source.socket));
+    socket.map_or(Value::Null, |s| value(s.addr))
+}
+
+fn address(ctx: &mut Ctx, header: HeaderName) -> Value {
+    super::address::first(ctx, header).map_or(Value::Null, |address| super::text_or_null(address.uri))
+}
 
 /// `x == myself` and comparisons of addresses with networks; `None`: compare as plain values.
-pub fn compare(_ctx: &mut Ctx, _left: &Value, _word: &Var) -> Option<bool> {
-    None
+pub fn compare(ctx: &mut Ctx, left: &Value, word: &Var) -> Option<bool> {
+    match &word.kind {
+        Kind::Other(word) => word.equals(ctx, left),
+        _ => None,
+    }
 }
 
 /// Prepares a bare word as an operand.
-pub fn prepare(
-    word: &[u8],
-    loc: script::Loc,
-    _loader: &mut crate::load::Loader,
-) -> Result<Var, script::Diagnostic> {
-    Err(script::Diagnostic::error(loc, format!("unknown word {}", String::from_utf8_lossy(word))))
+pub fn prepare(word: &[u8], loc: Loc, _: &mut Loader) -> Result<Var, Diagnostic> {
+    let text = String::from_utf8_lossy(word).into_owned();
+    let kind: Box<dyn Variable> = if let Some((_, read)) = READS.iter().find(|(name, _)| *name == text) {
+        Box::new(crate::var::ReadOnly(*read))
+    } else if text == "myself" {
+        Box::new(Myself)
+    } else if let Some(constant) = constant(&text) {
+        Box::new(Constant(constant))
+    } else if let Some(net) = Net::parse(&text) {
+        Box::new(Network { net, text: Bytes::copy_from_slice(word) })
+    } else {
+        let error = Diagnostic::error(loc, format!("unknown word {text}"));
+        let known = READS.iter().map(|(name, _)| *name).chain(["myself"]);
+        return Err(match script::nearest(&text, known) {
+            Some(near) => error.hint(format!("did you mean {near}? A text needs quotes")),
+            None => error.hint("a text needs quotes, a variable starts with $"),
+        });
+    };
+    let text = Bytes::copy_from_slice(word);
+    Ok(Var { kind: Kind::Other(kind), index: Index::None, context: Context::Current, trans: [].into(), text })
+}
+
+/// `UDP`, `INET6`, `INVITE`: words that stand for themselves.
+fn constant(word: &str) -> Option<Bytes> {
+    let known = matches!(word, "INET" | "INET6")
+        || Method::all().any(|m| m.as_str() == word)
+        || word == word.to_ascii_uppercase() && Transport::parse(word.as_bytes()).is_some();
+    known.then(|| Bytes::copy_from_slice(word.as_bytes()))
+}
+
+struct Constant(Bytes);
+
+impl Variable for Constant {
+    fn get(&self, _: &mut Ctx, _: At) -> Value {
+        Value::Str(self.0.clone())
+    }
+}
+
+/// `myself`: any address or name of this server.
+struct Myself;
+
+impl Variable for Myself {
+    fn get(&self, _: &mut Ctx, _: At) -> Value {
+        "myself".into()
+    }
+
+    fn equals(&self, ctx: &mut Ctx, left: &Value) -> Option<bool> {
+        let Some(text) = left.text() else { return Some(false) };
+        Some(match super::uri::parse(&text) {
+            Some(uri) => ctx.core.shared.is_myself(&uri.host, uri.port_or_default(), None),
+            None => ctx.core.shared.is_myself(&text, 0, None),
+        })
+    }
+}
+
+/// An address or network.
+struct Network {
+    net: Net,
+    text: Bytes,
+}
+
+impl Variable for Network {
+    fn get(&self, _: &mut Ctx, _: At) -> Value {
+        Value::Str(self.text.clone())
+    }
+
+    fn equals(&self, _: &mut Ctx, left: &Value) -> Option<bool> {
+        let text = left.text()?;
+        let text = std::str::from_utf8(&text).ok()?;
+        let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+        bare.parse().ok().map(|ip| self.net.has(ip))
+    }
+}
+
+/// An address with its mask, `10.0.0.0/8` or `10.0.0.0/255.0.0.0`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Net {
+    bits: u128,
+    mask: u128,
+    v6: bool,
+}
+
+impl Net {
+    pub fn parse(text: &str) -> Option<Net> {
+        let (ip, mask) = match text.split_once('/') {
+            Some((ip, mask)) => (ip, Some(mask)),
+            None => (text, None),
+        };
+        let ip = ip.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(ip);
+        let ip: IpAddr = ip.parse().ok()?;
+        let (bits, width) = bits_of(ip);
+        let mask = match mask {
+            None => ones(width, width),
+            Some(mask) => match mask.parse::<u32>() {
+                Ok(length) if length <= width => ones(length, width),
+                Ok(_) => return None,
+                Err(_) => bits_of(mask.parse().ok().filter(|m: &IpAddr| m.is_ipv4() == ip.is_ipv4())?).0,
+            },
+        };
+        Some(Net { bits: bits & mask, mask, v6: ip.is_ipv6() })
+    }
+
+    pub fn has(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        ip.is_ipv6() == self.v6 && bits_of(ip).0 & self.mask == self.bits
+    }
+}
+
+fn bits_of(ip: IpAddr) -> (u128, u32) {
+    match ip {
+        IpAddr::V4(ip) => (u128::from(u32::from(ip)), 32),
+        IpAddr::V6(ip) => (u128::from(ip), 128),
+    }
+}
+
+/// The `length` highest of `width` bits.
+fn ones(length: u32, width: u32) -> u128 {
+    let all = u128::MAX >> (128 - width);
+    if length == 0 { 0 } else { (all << (width - length)) & all }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks() {
+        for (net, ip, inside) in [
+            ("127.0.0.0/8", "127.0.0.2", true),
+            ("127.0.0.0/255.0.0.0", "127.9.9.9", true),
+            ("10.0.0.1", "10.0.0.1", true),
+            ("10.0.0.1", "10.0.0.2", false),
+            ("10.1.0.0/16", "10.2.0.1", false),
+            ("0.0.0.0/0", "1.2.3.4", true),
+            ("0.0.0.0/0", "::1", false),
+            ("2001:db8::/32", "2001:db8:5::1", true),
+            ("[2001:db8::1]", "2001:db8::1", true),
+        ] {
+            assert_eq!(Net::parse(net).unwrap().has(ip.parse().unwrap()), inside, "{ip} in {net}");
+        }
+        for text in ["10.0.0.0/33", "10.0.0.0/x", "a.b", "10.0.0.0/::1", ""] {
+            assert_eq!(Net::parse(text), None, "{text}");
+        }
+    }
 }

@@ -107,5 +107,6 @@ fn branch_of(contact: &Contact) -> Branch {
         flags: contact.flags,
         socket: Some(contact.socket),
         attrs: Some(copy(Field::Attr)).filter(|a| !a.is_empty()),
+        values: Vec::new(),
     }
 }

@@ -172,7 +172,7 @@ fn contact_json(call: &Call<'_, Usrloc>, c: &Contact, now: u32) -> Json {
 }
 
 fn flag_names(call: &Call<'_, Usrloc>, flags: u32) -> String {
-    let names = call.shared().flag_names.read();
+    let names = call.shared().branch_flag_names.read();
     let set = names.iter().enumerate().filter(|(bit, _)| flags & (1 << bit) != 0);
     set.map(|(_, name)| String::from_utf8_lossy(name).into_owned()).collect::<Vec<_>>().join(" ")
 }

@@ -1,0 +1,245 @@
+//! Events: something happened, and event_routes, modules or other programs want to know.
+//!
+//! A module declares its events (`Hooks::event_names`) and raises them with [`raise`]. Transports
+//! (`event_datagram`, `event_rabbitmq` ...) are modules too: `Hooks::event_transports`.
+
+use crate::ctx::{After, Ctx, MsgState};
+use crate::shared::Shared;
+use ahash::AHashMap;
+use bytes::Bytes;
+use parking_lot::RwLock;
+use script::ast::{Dialect, EventMode, RouteKind};
+use script::{RouteId, Task, Value};
+use std::sync::Arc;
+
+/// Events raised by routes of events are followed this deep.
+const MAX_DEPTH: u32 = 8;
+/// Subscriptions of one server; further ones are refused.
+const MAX_SUBSCRIPTIONS: usize = 10_000;
+
+/// Names and values of an event, in order; a value without name has an empty one.
+#[derive(Clone, Debug, Default)]
+pub struct EventParams(pub Arc<[(Bytes, Value)]>);
+
+impl EventParams {
+    pub fn find(&self, name: &[u8]) -> Option<Value> {
+        self.0.iter().find(|(n, _)| &n[..] == name).map(|(_, value)| value.clone())
+    }
+}
+
+impl<N: Into<Bytes>> FromIterator<(N, Value)> for EventParams {
+    fn from_iter<I: IntoIterator<Item = (N, Value)>>(items: I) -> EventParams {
+        EventParams(items.into_iter().map(|(name, value)| (name.into(), value)).collect())
+    }
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub name: Bytes,
+    pub params: EventParams,
+}
+
+/// Carries events to other programs.
+pub trait EventTransport: Send + Sync {
+    /// The word before the colon of a socket ("udp", "rabbitmq").
+    fn scheme(&self) -> &'static str;
+    /// Checks what follows the colon; the error is what a user should read.
+    fn check(&self, address: &str) -> Result<(), String>;
+    /// Sends without waiting; failures are the transport's to log and count.
+    fn send(&self, ctx: &mut Ctx, address: &str, event: &Event);
+}
+
+/// Code of this server that wants to know.
+pub type Listener = Arc<dyn Fn(&mut Ctx, &Event) + Send + Sync>;
+
+/// An event_route and how it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct EventRoute {
+    pub route: RouteId,
+    pub mode: EventMode,
+}
+
+enum Receiver {
+    Socket { socket: String, transport: Arc<dyn EventTransport> },
+    Listener(Listener),
+}
+
+struct Subscription {
+    id: u64,
+    event: Bytes,
+    receiver: Receiver,
+    /// Unix milliseconds; `None`: never ends.
+    expires_ms: Option<u64>,
+}
+
+/// What `subscribers_list` shows of one subscription.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subscriber {
+    pub event: Bytes,
+    pub socket: String,
+    pub expires_ms: Option<u64>,
+}
+
+/// Events that are known, and who wants them. Shared by all workers.
+#[derive(Default)]
+pub struct Events {
+    pub routes: AHashMap<Bytes, EventRoute>,
+    /// Events by name, and their transports; complete once modules are loaded.
+    pub names: Vec<Bytes>,
+    pub transports: Vec<Arc<dyn EventTransport>>,
+    subscriptions: RwLock<Vec<Subscription>>,
+    next_id: std::sync::atomic::AtomicU64,
+}
+
+impl Events {
+    /// Subscribes a socket (`udp:127.0.0.1:5051`); the same one again gets a new end. The error is
+    /// what a user should read.
+    pub fn subscribe(
+        &self,
+        event: Bytes,
+        socket: &str,
+        expires_ms: Option<u64>,
+        now_ms: u64,
+    ) -> Result<(), String> {
+        let (scheme, address) = socket.split_once(':').ok_or("a socket is written scheme:address")?;
+        let transport = self.transports.iter().find(|t| t.scheme() == scheme).ok_or_else(|| {
+            format!("no loaded module carries events over `{scheme}` (event_datagram, event_rabbitmq ...)")
+        })?;
+        transport.check(address)?;
+        let mut list = self.subscriptions.write();
+        list.retain(|s| s.expires_ms.is_none_or(|end| end > now_ms));
+        let same = |s: &Subscription| {
+            s.event == event
+                && matches!(&s.receiver, Receiver::Socket { socket: other, .. } if other == socket)
+        };
+        list.retain(|s| !same(s));
+        if list.len() >= MAX_SUBSCRIPTIONS {
+            return Err(format!("there are {MAX_SUBSCRIPTIONS} subscriptions already"));
+        }
+        let receiver = Receiver::Socket { socket: socket.to_owned(), transport: transport.clone() };
+        list.push(Subscription { id: self.id(), event, receiver, expires_ms });
+        Ok(())
+    }
+
+    /// Ends the subscription of a socket; false when there was none.
+    pub fn unsubscribe(&self, event: &[u8], socket: &str) -> bool {
+        let mut list = self.subscriptions.write();
+        let before = list.len();
+        list.retain(|s| {
+            !(s.event == event
+                && matches!(&s.receiver, Receiver::Socket { socket: other, .. } if other == socket))
+        });
+        list.len() < before
+    }
+
+    /// Calls `listener` on the worker that raises the event, until [`Events::unlisten`].
+    pub fn listen(&self, event: Bytes, listener: Listener) -> u64 {
+        let id = self.id();
+        let receiver = Receiver::Listener(listener);
+        self.subscriptions.write().push(Subscription { id, event, receiver, expires_ms: None });
+        id
+    }
+
+    pub fn unlisten(&self, id: u64) {
+        self.subscriptions.write().retain(|s| s.id != id);
+    }
+
+    /// Sockets that are subscribed now, those of one event or all.
+    pub fn subscribers(&self, event: Option<&[u8]>, now_ms: u64) -> Vec<Subscriber> {
+        let list = self.subscriptions.read();
+        let live = list.iter().filter(|s| s.expires_ms.is_none_or(|end| end > now_ms));
+        live.filter(|s| event.is_none_or(|event| s.event == event))
+            .filter_map(|s| match &s.receiver {
+                Receiver::Socket { socket, .. } => Some(Subscriber {
+                    event: s.event.clone(),
+                    socket: socket.clone(),
+                    expires_ms: s.expires_ms,
+                }),
+                Receiver::Listener(_) => None,
+            })
+            .collect()
+    }
+
+    fn id(&self) -> u64 {
+        self.next_id.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Somebody wants this event: whoever would have to compute its values may ask first.
+    pub fn wanted(&self, event: &[u8]) -> bool {
+        self.routes.contains_key(event) || self.subscriptions.read().iter().any(|s| s.event == event)
+    }
+}
+
+/// How deep events of this worker are nested now.
+#[derive(Default)]
+struct Depth(u32);
+
+/// Tells everyone who wants it. Event routes run at once, in 2.1 over the current message, later
+/// over one of their own; what they wait for is theirs.
+pub fn raise(ctx: &mut Ctx, name: impl Into<Bytes>, params: EventParams) {
+    let name = name.into();
+    let shared = ctx.core.shared.clone();
+    if !shared.events.wanted(&name) {
+        return;
+    }
+    if ctx.local::<Depth>().0 >= MAX_DEPTH {
+        let name = String::from_utf8_lossy(&name);
+        return crate::warn!("core", "event {name} was dropped: events raise events {MAX_DEPTH} deep");
+    }
+    ctx.local::<Depth>().0 += 1;
+    let event = Event { name, params };
+    send(ctx, &shared, &event);
+    if let Some(found) = shared.events.routes.get(&event.name) {
+        run_route(ctx, &shared, *found, &event);
+    }
+    ctx.local::<Depth>().0 -= 1;
+}
+
+fn send(ctx: &mut Ctx, shared: &Shared, event: &Event) {
+    enum Target {
+        Socket(String, Arc<dyn EventTransport>),
+        Listener(Listener),
+    }
+    let now_ms = ctx.core.wall_us / 1000;
+    // Receivers may subscribe or end subscriptions: none runs under the lock.
+    let targets: Vec<Target> = {
+        let list = shared.events.subscriptions.read();
+        let live = list.iter().filter(|s| s.event == event.name);
+        live.filter(|s| s.expires_ms.is_none_or(|end| end > now_ms))
+            .map(|s| match &s.receiver {
+                Receiver::Socket { socket, transport } => Target::Socket(socket.clone(), transport.clone()),
+                Receiver::Listener(listener) => Target::Listener(listener.clone()),
+            })
+            .collect()
+    };
+    for target in targets {
+        match target {
+            Target::Socket(socket, transport) => {
+                let address = socket.split_once(':').map_or("", |(_, address)| address);
+                transport.send(ctx, address, event);
+            }
+            Target::Listener(listener) => listener(ctx, event),
+        }
+    }
+}
+
+fn run_route(ctx: &mut Ctx, shared: &Shared, found: EventRoute, event: &Event) {
+    let values = event.params.0.iter().map(|(_, value)| value.clone()).collect();
+    let task = Task::with_params(shared.program(), found.route, values);
+    let in_place = match found.mode {
+        EventMode::Sync => true,
+        EventMode::Async => false,
+        EventMode::Unset => shared.dialect == Dialect::V21,
+    };
+    let mut state: Box<MsgState> = if in_place {
+        ctx.state.fork(RouteKind::Event, task)
+    } else {
+        let mut state = crate::worker::detached_state(ctx, found.route, RouteKind::Event);
+        state.task = task;
+        state
+    };
+    state.ext.set(event.params.clone());
+    state.after = After::Nothing;
+    ctx.run(state);
+}

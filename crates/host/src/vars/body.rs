@@ -1,0 +1,188 @@
+//! Bodies: `$rb`, `$rb(application/sdp)`, `$cT`, and the parts of a multipart body.
+
+use super::{join, pick, position};
+use crate::ctx::{Ctx, MsgState};
+use crate::load::VarTable;
+use crate::var::{At, Kind, Variable};
+use bytes::Bytes;
+use script::Value;
+use sip::{HeaderName, Message, Params};
+use std::ops::Range;
+
+/// Parts of one body that are looked at; the rest is passed over.
+const MAX_PARTS: usize = 64;
+
+pub fn register(table: &mut VarTable) {
+    table.class("rb", |spec, _| {
+        let mime = spec.inner.as_ref().map(|inner| inner.slice_ref(inner.trim_ascii()));
+        Ok(Kind::Other(Box::new(Body(mime.filter(|mime| !mime.is_empty())))))
+    });
+    table.simple("cT", ContentTypes);
+}
+
+/// One part of a body: a body that is no multipart has one part.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// Value of its Content-Type; empty when it has none.
+    pub content_type: Bytes,
+    /// Its place in the whole body.
+    pub span: Range<usize>,
+}
+
+impl Part {
+    /// True when its type, without parameters, is this one.
+    pub fn is(&self, mime: &[u8]) -> bool {
+        mime_of(&self.content_type).eq_ignore_ascii_case(mime)
+    }
+}
+
+fn mime_of(content_type: &[u8]) -> &[u8] {
+    content_type.split(|b| *b == b';').next().unwrap_or_default().trim_ascii()
+}
+
+/// The body as a script has left it so far.
+pub fn current(state: &MsgState) -> Bytes {
+    state.edits.body().cloned().unwrap_or_else(|| state.msg.text(state.msg.body()))
+}
+
+/// The parts of `body`, whose headers are those of `msg`. Empty when the body is.
+pub fn parts(msg: &Message, body: &Bytes) -> Vec<Part> {
+    let content_type = msg.value(HeaderName::ContentType).unwrap_or_default();
+    if body.is_empty() {
+        return Vec::new();
+    }
+    match boundary(&content_type) {
+        Some(boundary) => split(body, &boundary),
+        None => vec![Part { content_type, span: 0..body.len() }],
+    }
+}
+
+/// The boundary of `multipart/…;boundary=x` (RFC 2046 §5.1.1).
+fn boundary(content_type: &Bytes) -> Option<Bytes> {
+    if !mime_of(content_type).get(..10)?.eq_ignore_ascii_case(b"multipart/") {
+        return None;
+    }
+    let semicolon = memchr::memchr(b';', content_type)?;
+    let params = Params { text: content_type.slice(semicolon + 1..) };
+    params.value(b"boundary").filter(|boundary| !boundary.is_empty())
+}
+
+fn split(body: &Bytes, boundary: &[u8]) -> Vec<Part> {
+    let delimiter = [b"--", boundary].concat();
+    let mut parts = Vec::new();
+    let mut start = None;
+    for at in memchr::memmem::find_iter(body, &delimiter) {
+        if at > 0 && body[at - 1] != b'\n' {
+            continue;
+        }
+        if let Some(start) = start.take() {
+            // The line end before a delimiter belongs to the delimiter.
+            let end = at.saturating_sub(if body[..at].ends_with(b"\r\n") { 2 } else { 1 });
+            parts.extend(part(body, start..end.max(start)));
+        }
+        let after = at + delimiter.len();
+        if body[after..].starts_with(b"--") || parts.len() >= MAX_PARTS {
+            break;
+        }
+        start = memchr::memchr(b'\n', &body[after..]).map(|line| after + line + 1);
+    }
+    parts
+}
+
+/// Headers and body of one part; `None` when its headers do not end.
+fn part(body: &Bytes, range: Range<usize>) -> Option<Part> {
+    let text = &body[range.clone()];
+    let mut content_type = Bytes::new();
+    let mut at = 0;
+    while at < text.len() {
+        let end = memchr::memchr(b'\n', &text[at..]).map_or(text.len(), |line| at + line + 1);
+        let line = text[at..end].trim_ascii();
+        at = end;
+        if line.is_empty() {
+            return Some(Part { content_type, span: range.start + at..range.end });
+        }
+        let Some(colon) = memchr::memchr(b':', line) else { continue };
+        if HeaderName::parse(line[..colon].trim_ascii()) == HeaderName::ContentType {
+            content_type = body.slice_ref(line[colon + 1..].trim_ascii());
+        }
+    }
+    None
+}
+
+/// `$rb`, with a type when one is asked for.
+struct Body(Option<Bytes>);
+
+impl Variable for Body {
+    fn get(&self, ctx: &mut Ctx, at: At) -> Value {
+        let msg = &ctx.state.msg;
+        let body = msg.text(msg.body());
+        if self.0.is_none() && matches!(at, At::None | At::All) {
+            return super::text_or_null(body);
+        }
+        let mut list = parts(msg, &body);
+        if let Some(mime) = &self.0 {
+            list.retain(|part| part.is(mime));
+        }
+        pick(&list, at, |part| Value::Str(body.slice(part.span.clone())))
+    }
+}
+
+/// `$cT`: that of the message; by index those of the parts.
+#[derive(Clone, Copy)]
+struct ContentTypes;
+
+impl Variable for ContentTypes {
+    fn get(&self, ctx: &mut Ctx, at: At) -> Value {
+        let msg = &ctx.state.msg;
+        let main = msg.value(HeaderName::ContentType).map_or(Value::Null, super::text_or_null);
+        let types = || -> Vec<Bytes> {
+            let multipart = main.text().is_some_and(|t| boundary(&t).is_some());
+            let all = parts(msg, &msg.text(msg.body())).into_iter().map(|part| part.content_type);
+            if multipart { all.collect() } else { Vec::new() }
+        };
+        match at {
+            At::None => main,
+            At::Append => Value::Null,
+            At::All => join(std::iter::once(main.clone()).chain(types().into_iter().map(Value::Str))),
+            At::Index(n) => {
+                let types = types();
+                position(types.len(), n).map_or(Value::Null, |i| super::text_or_null(types[i].clone()))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_multipart_body() {
+        let body = Bytes::from_static(
+            b"preamble\r\n--b1\r\nContent-Type: application/sdp\r\n\r\nv=0\r\ns=one\r\n--b1\r\nc: text/plain\r\n\
+              X-H: 1\r\n\r\nhello\r\n--b1\r\n\r\nbare\r\n--b1--\r\n--b1\r\n\r\nno\r\n",
+        );
+        let parts = split(&body, b"b1");
+        let have: Vec<_> = parts.iter().map(|p| (&p.content_type[..], &body[p.span.clone()])).collect();
+        let want: Vec<(&[u8], &[u8])> =
+            vec![(b"application/sdp", b"v=0\r\ns=one"), (b"text/plain", b"hello"), (b"", b"bare")];
+        assert_eq!(have, want);
+        for text in ["", "--b1", "--b1\r\n", "--b1\r\nX: y\r\n--b1--", "x--b1\r\n\r\nz\r\n--b1--"] {
+            assert!(split(&Bytes::from_static(text.as_bytes()), b"b1").is_empty(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn boundaries() {
+        for (text, want) in [
+            ("multipart/mixed;boundary=\"b1\"", Some("b1")),
+            ("Multipart/Alternative; charset=x; BOUNDARY=zz", Some("zz")),
+            ("application/sdp", None),
+            ("multipart/mixed", None),
+            ("multi", None),
+        ] {
+            let found = boundary(&Bytes::from_static(text.as_bytes()));
+            assert_eq!(found.as_deref(), want.map(str::as_bytes), "{text}");
+        }
+    }
+}

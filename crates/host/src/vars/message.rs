@@ -1,0 +1,55 @@
+//! The message itself: `$rm`, `$rs`, `$mb`, `$msg.type`.
+
+use super::boolean;
+use crate::ctx::Ctx;
+use crate::load::VarTable;
+use bytes::Bytes;
+use script::Value;
+
+type Read = fn(&mut Ctx) -> Value;
+
+const NAMES: [(&str, Read); 8] = [
+    ("rm", |ctx| super::text_or_null(ctx.state.msg.method_text())),
+    ("rs", |ctx| match ctx.state.msg.status() {
+        0 => Value::Null,
+        status => Value::Int(i64::from(status)),
+    }),
+    ("rr", |ctx| match ctx.state.msg.status() {
+        0 => Value::Null,
+        _ => Value::Str(ctx.state.msg.reason()),
+    }),
+    ("mb", |ctx| Value::Str(ctx.state.msg.buf().clone())),
+    ("ml", |ctx| Value::Int(ctx.state.msg.buf().len() as i64)),
+    ("mi", |ctx| Value::Int(number(ctx))),
+    ("msg.is_request", |ctx| boolean(ctx.state.msg.is_request())),
+    ("msg.type", |ctx| {
+        let name = if ctx.state.msg.is_request() { "request" } else { "reply" };
+        Value::Str(Bytes::from_static(name.as_bytes()))
+    }),
+];
+
+pub fn register(table: &mut VarTable) {
+    for (name, read) in NAMES {
+        table.read(name, read);
+    }
+}
+
+/// The number of a message, given when it is first asked for.
+#[derive(Clone, Copy, Default)]
+struct MessageNumber(Option<u32>);
+
+/// The last number given on this worker.
+#[derive(Default)]
+struct LastNumber(u32);
+
+/// `$mi`: numbers messages within a worker.
+fn number(ctx: &mut Ctx) -> i64 {
+    if let Some(MessageNumber(Some(n))) = ctx.state.ext.find() {
+        return i64::from(*n);
+    }
+    let last = ctx.local::<LastNumber>();
+    last.0 = last.0.wrapping_add(1) & 0x7fff_ffff;
+    let n = last.0;
+    ctx.state.ext.set(MessageNumber(Some(n)));
+    i64::from(n)
+}
