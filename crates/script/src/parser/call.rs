@@ -133,10 +133,8 @@ impl Parser<'_> {
         while joins(cursor.at(cursor.pos)) {
             cursor.pos += 1;
         }
-        if cursor.pos == start {
-            if let Tok::Int(n) = self.tok {
-                return ArgKind::Int(wrap(n));
-            }
+        if let (Tok::Int(n), true) = (&self.tok, cursor.pos == start) {
+            return ArgKind::Int(wrap(*n));
         }
         self.loc.end += (cursor.pos - start) as u32;
         self.tok = Tok::Word;

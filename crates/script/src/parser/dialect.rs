@@ -1,8 +1,9 @@
 //! Which dialect a configuration is written in, judged by the parameters it sets.
 
 use super::Parser;
-use crate::ast::{Dialect, Global};
+use crate::ast::{Dialect, Expr, ExprKind, Global};
 use crate::diagnostic::Diagnostic;
+use crate::walk::{self, Met};
 
 /// Parameters that only 2.x knows.
 const OLD: &[&str] = &[
@@ -52,12 +53,47 @@ const RENAMED: &[(&str, &str)] = &[
     ("debug", "log_level"),
 ];
 
+/// Functions and bare words that 3.x no longer has.
+const OLD_CALLS: &[&str] = &[
+    "append_branch",
+    "issflagset",
+    "remove_branch",
+    "resetsflag",
+    "rewritehost",
+    "rewritehostport",
+    "rewriteport",
+    "rewriteuri",
+    "rewriteuser",
+    "rewriteuserpass",
+    "setdebug",
+    "setsflag",
+];
+const OLD_WORDS: &[&str] = &["method", "uri", "from_uri", "to_uri", "status"];
+
 impl Parser<'_> {
+    /// The routes use what 3.x no longer has.
+    fn speaks_old(&self) -> bool {
+        let is = |name: &[u8], list: &[&str]| list.iter().any(|l| l.as_bytes() == name);
+        let mut old = false;
+        for route in &self.config.routes {
+            walk::body(&route.body, &mut |met| match met {
+                Met::Call(call, _) => old |= is(&call.name, OLD_CALLS),
+                Met::Expr(Expr { kind: ExprKind::Word(word), .. }) => old |= is(word, OLD_WORDS),
+                _ => {}
+            });
+        }
+        old
+    }
+
     /// Sets `Config::dialect`, and reports old names that stand beside their successors.
     pub(super) fn judge_dialect(&mut self, forced: Option<Dialect>) {
         let globals = &self.config.globals;
         let sets = |names: &[&str]| globals.iter().any(|g| names.iter().any(|n| n.as_bytes() == g.name));
-        let detected = if sets(OLD) && !sets(NEW) { Dialect::V21 } else { Dialect::V4 };
+        let detected = match (sets(OLD), sets(NEW)) {
+            (true, false) => Dialect::V21,
+            (false, false) if self.speaks_old() => Dialect::V21,
+            _ => Dialect::V4,
+        };
         self.config.dialect = forced.unwrap_or(detected);
 
         let find = |name: &str| -> Option<&Global> { globals.iter().find(|g| g.name == name.as_bytes()) };

@@ -189,6 +189,22 @@ fn routes() {
 }
 
 #[test]
+fn dialects() {
+    let check = |text: &str, want: Dialect| assert_eq!(parse(text).0.dialect, want, "{text}");
+    check("", Dialect::V4);
+    check("children=4\nlisten=udp:1.2.3.4", Dialect::V21);
+    check("log_level=3\nlisten=udp:1.2.3.4\nchildren=4", Dialect::V21);
+    check("udp_workers=4\nlisten=udp:1.2.3.4", Dialect::V4);
+    check("socket=udp:1.2.3.4", Dialect::V4);
+    check("route { rewritehost(\"x\"); }", Dialect::V21);
+    check("route { if (method==\"INVITE\") exit; }", Dialect::V21);
+    check("socket=udp:1.2.3.4\nroute { if (uri==myself) exit; }", Dialect::V4);
+    let mut sources = Sources::default();
+    let forced = Options { dialect: Some(Dialect::V4) };
+    assert_eq!(parse_text("t.cfg", "children=4", &mut sources, forced).0.dialect, Dialect::V4);
+}
+
+#[test]
 fn includes() {
     let mut files = std::collections::HashMap::from([
         (
