@@ -19,8 +19,8 @@ use regex::bytes::Regex;
 /// Statements and expressions in each other; the parser allows less.
 const MAX_DEPTH: u32 = 400;
 
-/// Compiles all routes; every problem is reported, not only the first. With an error among them the
-/// program is empty.
+/// Compiles all routes; every problem is reported, not only the first (those that the parser reports are
+/// not reported again). With an error among them the program is empty.
 pub fn compile<L: Lang>(config: &Config, env: &mut dyn Env<L>) -> (Program<L>, Vec<Diagnostic>) {
     let mut compiler = Compiler::new(config, env);
     compiler.declare(config);

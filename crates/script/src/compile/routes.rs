@@ -39,15 +39,8 @@ impl<L: Lang> Compiler<'_, L> {
                 return;
             };
             let name = Bytes::copy_from_slice(main_name(route.name.as_deref()));
-            if self.names.contains_key(&(route.kind, name.clone())) {
-                let again = format!("{} is defined twice", shown(route.kind, &name));
-                match route.kind {
-                    RouteKind::Event => self.report(Diagnostic::warning(route.loc, again)),
-                    _ => self.error(route.loc, again),
-                }
-            } else {
-                self.names.insert((route.kind, name.clone()), RouteId(id));
-            }
+            // Of two with one name (the parser reports them) the first counts.
+            self.names.entry((route.kind, name.clone())).or_insert(RouteId(id));
             let (kind, interval, loc) = (route.kind, route.interval, route.loc);
             self.routes.push(RouteInfo { kind, name, interval, entry: 0, loc });
         }

@@ -53,8 +53,8 @@ impl<L: Lang> Compiler<'_, L> {
             StmtKind::Switch { on, arms, default } => {
                 self.switch(statement.loc, on, arms, default.as_deref());
             }
-            StmtKind::Break => self.break_(statement.loc),
-            StmtKind::Continue => self.continue_(statement.loc),
+            StmtKind::Break => self.break_(),
+            StmtKind::Continue => self.continue_(),
             StmtKind::Return(values) => self.return_(values),
             StmtKind::Exit => {
                 self.emit(Op::Exit);
@@ -267,7 +267,6 @@ impl<L: Lang> Compiler<'_, L> {
         self.around.push(Around { again: None, breaks: Vec::new() });
         for (arm, jumps) in arms.iter().zip(cases) {
             self.land_all(jumps);
-            self.no_break_in_block(&arm.body);
             self.block(&arm.body);
         }
         // In 2.1 the last case does not fall through to the default.
@@ -302,36 +301,18 @@ impl<L: Lang> Compiler<'_, L> {
         }
     }
 
-    /// The reference refuses `case 1: { ...; break; }`.
-    fn no_break_in_block(&mut self, body: &[Stmt]) {
-        for statement in body {
-            let StmtKind::Block(inner) = &statement.kind else { continue };
-            if let Some(found) = inner.iter().find(|s| matches!(s.kind, StmtKind::Break)) {
-                self.report(
-                    Diagnostic::error(found.loc, "this `break` stands inside { } of a case")
-                        .hint("write the statements of a case without { }"),
-                );
-            }
-        }
-    }
-
-    fn break_(&mut self, loc: Loc) {
+    /// The parser reports those that leave nothing.
+    fn break_(&mut self) {
         let jump = self.emit(Op::Jump(0));
         match self.around.last_mut() {
             Some(around) => around.breaks.push(jump),
-            None => self.report(
-                Diagnostic::error(loc, "`break` outside of a loop or switch")
-                    .hint("`return` leaves a route, `exit` the script"),
-            ),
+            None => self.land(jump),
         }
     }
 
-    fn continue_(&mut self, loc: Loc) {
-        match self.around.iter().rev().find_map(|a| a.again) {
-            Some(again) => {
-                self.emit(Op::Jump(again));
-            }
-            None => self.error(loc, "`continue` outside of a loop"),
+    fn continue_(&mut self) {
+        if let Some(again) = self.around.iter().rev().find_map(|a| a.again) {
+            self.emit(Op::Jump(again));
         }
     }
 

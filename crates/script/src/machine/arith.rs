@@ -4,9 +4,17 @@ use crate::ops::{Arith, Right};
 use crate::value::Value;
 use bytes::{Bytes, BytesMut};
 
-/// The operands do not go together: the expression has no value.
+/// Why an expression has no value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Misfit;
+pub(crate) enum Misfit {
+    /// The operands do not go together.
+    Kinds,
+    /// The text would be longer than `MAX_TEXT`.
+    TooLong,
+}
+
+/// Longest text that operators make, in bytes: doubling in a loop must not fill the memory.
+pub(crate) const MAX_TEXT: usize = 1 << 20;
 
 /// Numbers are 32 bits wide and wrap.
 fn number(value: &Value) -> Option<i32> {
@@ -26,7 +34,7 @@ pub(crate) fn binary(op: Arith, left: Value, right: &Value, origin: Right) -> Re
                 Arith::Or => (digits(&left), digits(right)),
                 _ => (number(&left), number(right)),
             };
-            let (Some(a), Some(b)) = (a, b) else { return Err(Misfit) };
+            let (Some(a), Some(b)) = (a, b) else { return Err(Misfit::Kinds) };
             Ok(Value::Int(i64::from(compute(op, a, b))))
         }
     }
@@ -35,15 +43,17 @@ pub(crate) fn binary(op: Arith, left: Value, right: &Value, origin: Right) -> Re
 /// The same with a number written in the script, the frequent case.
 pub(crate) fn binary_int(op: Arith, left: &Value, right: i32) -> Result<Value, Misfit> {
     match (op, left) {
-        (Arith::Add, left) if !left.is_number() => Err(Misfit),
+        (Arith::Add, left) if !left.is_number() => Err(Misfit::Kinds),
         (Arith::Concat, left) => join(left, &Value::Int(i64::from(right)), Right::Variable),
-        (Arith::Or, left) => digits(left).map(|a| Value::Int(i64::from(compute(op, a, right)))).ok_or(Misfit),
-        (_, left) => number(left).map(|a| Value::Int(i64::from(compute(op, a, right)))).ok_or(Misfit),
+        (Arith::Or, left) => {
+            digits(left).map(|a| Value::Int(i64::from(compute(op, a, right)))).ok_or(Misfit::Kinds)
+        }
+        (_, left) => number(left).map(|a| Value::Int(i64::from(compute(op, a, right)))).ok_or(Misfit::Kinds),
     }
 }
 
 pub(crate) fn bit_not(value: &Value) -> Result<Value, Misfit> {
-    number(value).map(|n| Value::Int(i64::from(!n))).ok_or(Misfit)
+    number(value).map(|n| Value::Int(i64::from(!n))).ok_or(Misfit::Kinds)
 }
 
 fn compute(op: Arith, a: i32, b: i32) -> i32 {
@@ -67,11 +77,14 @@ fn compute(op: Arith, a: i32, b: i32) -> i32 {
 
 fn join(left: &Value, right: &Value, origin: Right) -> Result<Value, Misfit> {
     if origin == Right::Computed && matches!(right, Value::Int(_)) {
-        return Err(Misfit);
+        return Err(Misfit::Kinds);
     }
     let (mut one, mut two) = (itoa::Buffer::new(), itoa::Buffer::new());
     let a = left.text_in(&mut one).unwrap_or_default();
     let b = right.text_in(&mut two).unwrap_or_default();
+    if a.len() + b.len() > MAX_TEXT {
+        return Err(Misfit::TooLong);
+    }
     let mut joined = BytesMut::with_capacity(a.len() + b.len());
     joined.extend_from_slice(a);
     joined.extend_from_slice(b);
@@ -104,7 +117,7 @@ mod tests {
 
     fn check(left: &str, op: Arith, right: &str, want: &str) {
         let got = binary(op, value(left), &value(right), Right::Variable);
-        let want = if want == "misfit" { Err(Misfit) } else { Ok(value(want)) };
+        let want = if want == "misfit" { Err(Misfit::Kinds) } else { Ok(value(want)) };
         assert_eq!(got, want, "{left} {} {right}", op.sign());
     }
 
@@ -146,14 +159,21 @@ mod tests {
     }
 
     #[test]
+    fn texts_stay_short() {
+        let half = Value::Str(vec![b'a'; MAX_TEXT / 2].into());
+        let whole = binary(Arith::Add, half.clone(), &half, Right::Variable).unwrap();
+        assert_eq!(binary(Arith::Add, whole, &half, Right::Variable), Err(Misfit::TooLong));
+    }
+
+    #[test]
     fn a_written_number_has_no_text() {
-        assert_eq!(binary(Arith::Add, value("'n'"), &value("5"), Right::Computed), Err(Misfit));
-        assert_eq!(binary_int(Arith::Add, &value("'n'"), 5), Err(Misfit));
-        assert_eq!(binary_int(Arith::Add, &value("NULL"), 5), Err(Misfit));
-        assert_eq!(binary_int(Arith::Add, &value("both 7"), 1), Err(Misfit));
+        assert_eq!(binary(Arith::Add, value("'n'"), &value("5"), Right::Computed), Err(Misfit::Kinds));
+        assert_eq!(binary_int(Arith::Add, &value("'n'"), 5), Err(Misfit::Kinds));
+        assert_eq!(binary_int(Arith::Add, &value("NULL"), 5), Err(Misfit::Kinds));
+        assert_eq!(binary_int(Arith::Add, &value("both 7"), 1), Err(Misfit::Kinds));
         assert_eq!(binary_int(Arith::Add, &value("num 7 sec"), 1), Ok(Value::Int(8)));
         assert_eq!(binary_int(Arith::Sub, &value("7"), 2), Ok(Value::Int(5)));
         assert_eq!(bit_not(&value("5")), Ok(Value::Int(-6)));
-        assert_eq!(bit_not(&value("'5'")), Err(Misfit));
+        assert_eq!(bit_not(&value("'5'")), Err(Misfit::Kinds));
     }
 }

@@ -189,8 +189,11 @@ impl<'a, H: Host> Run<'a, H> {
     fn push_result(&mut self, result: Result<Value, arith::Misfit>, fail: Pc) {
         match result {
             Ok(value) => self.push(value),
-            Err(arith::Misfit) => {
-                self.complain("the operands of this expression do not go together");
+            Err(misfit) => {
+                self.complain(match misfit {
+                    arith::Misfit::Kinds => "the operands of this expression do not go together",
+                    arith::Misfit::TooLong => "the text becomes too long (1 MiB)",
+                });
                 self.pc = fail;
             }
         }
@@ -210,6 +213,7 @@ impl<'a, H: Host> Run<'a, H> {
         for value in &stack[from..] {
             text.extend_from_slice(value.text_in(&mut itoa::Buffer::new()).unwrap_or(b"<null>"));
         }
+        text.truncate(arith::MAX_TEXT);
         stack.truncate(from);
         stack.push(Value::Str(text.freeze()));
     }

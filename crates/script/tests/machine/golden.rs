@@ -103,7 +103,9 @@ fn cases() -> Vec<Case> {
 }
 
 /// What a case shows: headers by name as the golden file has them, log, and whether it replied.
-fn outcome(world: &World) -> (Vec<(String, Vec<String>)>, Vec<String>, bool) {
+type Shown = (Vec<(String, Vec<String>)>, Vec<String>, bool);
+
+fn outcome(world: &World) -> Shown {
     let mut headers: Vec<(String, Vec<String>)> = Vec::new();
     for line in world.headers.iter().filter(|_| world.replied) {
         let (name, value) = line.split_once(':').unwrap_or((line, ""));
@@ -118,7 +120,7 @@ fn outcome(world: &World) -> (Vec<(String, Vec<String>)>, Vec<String>, bool) {
     (headers, log, world.replied)
 }
 
-fn expected(expect: &Json) -> (Vec<(String, Vec<String>)>, Vec<String>, bool) {
+fn expected(expect: &Json) -> Shown {
     let strings = |list: &Json| -> Vec<String> {
         list.as_array().into_iter().flatten().filter_map(|s| Some(s.as_str()?.to_string())).collect()
     };

@@ -11,6 +11,7 @@ use script::{
 use std::fmt;
 use std::sync::Arc;
 
+#[derive(Debug)]
 pub struct Mock;
 
 impl Lang for Mock {
