@@ -211,7 +211,7 @@ impl<M> Arg<M> for OutVar {
     }
 }
 
-/// A list of variables to write: `"$avp(a);$avp(b)"`, commas too.
+/// A list of variables to write: `"$avp(a);$avp(b)"`, commas and blanks too.
 #[derive(Clone, Debug)]
 pub struct OutVars(pub Arc<[Arc<Var>]>);
 
@@ -228,7 +228,7 @@ impl<M> Arg<M> for OutVars {
         let arg = arg.ok_or_else(|| missing(site, "a list of variables"))?;
         let ArgKind::Text(text) = &arg.kind else { return Ok([out_var(arg, loader)?].into()) };
         let mut vars = Vec::new();
-        for part in text.split(|b| *b == b';' || *b == b',') {
+        for part in text.split(|b| matches!(b, b';' | b',' | b' ')) {
             let part = text.slice_ref(part.trim_ascii());
             if !part.is_empty() {
                 let spec = script::parse_variable(&part, arg.loc)?;

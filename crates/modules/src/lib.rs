@@ -24,6 +24,7 @@ modules! {
     db_mysql,
     db_postgres,
     db_sqlite,
+    exec,
     httpd,
     maxfwd,
     mi_datagram,

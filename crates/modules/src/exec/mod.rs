@@ -1,0 +1,131 @@
+//! exec: commands of the system. A script waits for their output without holding up anything else.
+
+mod env;
+mod old;
+mod process;
+
+use crate::exec::process::{Done, Undertaker, Want};
+use bytes::Bytes;
+use host::arg::AnyVar;
+use host::call::Finish;
+use host::var::Kind;
+use host::{Call, Ctx, OutVar, Outcome, Registrar, Routes, Suspension, Text};
+
+/// How long a command may hold a script when `time_to_kill` is not set.
+const LIMIT_MS: u64 = 120_000;
+/// For commands that nobody waits for: the server's own cap applies.
+const FOREVER_MS: u64 = u64::MAX;
+
+#[derive(Default)]
+pub struct Exec {
+    set_vars: bool,
+    /// Seconds; 0: not set.
+    time_to_kill: u64,
+}
+
+pub fn register(m: &mut Registrar<Exec>) {
+    m.param_int("setvars", |m, on| {
+        m.set_vars = on != 0;
+        Ok(())
+    });
+    m.param_int("time_to_kill", |m, seconds| {
+        m.time_to_kill = seconds.max(0) as u64;
+        Ok(())
+    });
+    m.function("exec", Routes::ALL, exec);
+    old::register(m);
+}
+
+impl Exec {
+    fn limit(&self, otherwise: u64) -> u64 {
+        if self.time_to_kill > 0 { self.time_to_kill.saturating_mul(1000) } else { otherwise }
+    }
+}
+
+/// A command with the environment that the module's settings give it.
+fn command(call: &mut Call<Exec>, text: &[u8]) -> process::Command {
+    let mut env = Vec::new();
+    if call.module.set_vars {
+        env::of_message(call.ctx, &mut env);
+    }
+    process::Command { text: Bytes::copy_from_slice(text), stdin: Bytes::new(), env, want: Want::default() }
+}
+
+/// exec(command, [stdin], [stdout], [stderr], [environment]): 1 when all output was read, whatever
+/// the exit status; 2 at once when no output is asked for; -1 when it could not be started or took
+/// too long.
+fn exec(
+    call: &mut Call<Exec>,
+    text: Text,
+    stdin: Option<Text>,
+    stdout: Option<OutVar>,
+    stderr: Option<OutVar>,
+    env: Option<AnyVar>,
+) -> Outcome {
+    let mut command = command(call, &text);
+    command.stdin = stdin.map_or_else(Bytes::new, |t| t.0);
+    if let Some(AnyVar(var)) = &env
+        && let Kind::Avp(name) = var.kind
+    {
+        let avps = call.state.avps.borrow();
+        command.env.extend(avps.values(name).enumerate().map(|(i, v)| (format!("OSIPS_EXEC_{i}"), v.to_text())));
+    }
+    command.want = Want { stdout: stdout.is_some(), stderr: stderr.is_some(), exit: false };
+    if stdout.is_none() && stderr.is_none() {
+        return launch(call, command);
+    }
+    wait(call, "exec", command, move |ctx, done| {
+        let Some(done) = done else { return -1 };
+        for (var, output) in [(stdout, &done.stdout), (stderr, &done.stderr)] {
+            for line in var.iter().flat_map(|_| lines(output)) {
+                if let Some(var) = &var {
+                    var.set(ctx, line);
+                }
+            }
+        }
+        1
+    })
+}
+
+/// Lines that are not empty, in order.
+fn lines(output: &Bytes) -> impl Iterator<Item = Bytes> + '_ {
+    output.split(|b| *b == b'\n').filter(|line| !line.is_empty()).map(|line| output.slice_ref(line))
+}
+
+/// Holds the script until the command is done. `None`: it could not be started.
+fn wait(
+    call: &mut Call<Exec>,
+    what: &'static str,
+    command: process::Command,
+    finish: impl FnOnce(&mut Ctx, Option<Done>) -> i32 + 'static,
+) -> Outcome {
+    let detail = command.text.clone();
+    let undertaker = call.local::<Undertaker>().clone();
+    let future = async move {
+        let done = match process::run(command, &undertaker).await {
+            Ok(done) => Some(done),
+            Err(error) => {
+                host::error!("exec", "cannot run a command: {error}");
+                None
+            }
+        };
+        Box::new(move |ctx: &mut Ctx| finish(ctx, done)) as Finish
+    };
+    Suspension::future(what, future).detail(detail).limit(call.module.limit(LIMIT_MS), -1)
+}
+
+/// Starts a command that nobody waits for; it ends at `time_to_kill` at the latest.
+fn launch(call: &mut Call<Exec>, command: process::Command) -> Outcome {
+    let undertaker = call.local::<Undertaker>().clone();
+    let limit = call.module.limit(FOREVER_MS);
+    call.spawn("exec", limit, async move {
+        if let Err(error) = process::run(command, &undertaker).await {
+            host::error!("exec", "cannot run a command: {error}");
+        }
+        Box::new(|_: &mut Ctx| 1) as Finish
+    });
+    Outcome::Done(2)
+}
+
+#[cfg(test)]
+mod tests;
