@@ -9,7 +9,9 @@
 pub mod dns;
 mod iface;
 pub mod process;
+pub mod stream;
 mod sys;
+pub mod tcp;
 mod udp;
 
 pub use iface::{Interface, interfaces};
