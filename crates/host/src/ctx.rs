@@ -9,6 +9,7 @@ use ahash::AHashMap;
 use bytes::Bytes;
 use script::ast::RouteKind;
 use script::{End, Lang, RouteId, Task, Value};
+use sip::names::{Record, RecordKind, ResolveError};
 use sip::{Edits, Message};
 use smallvec::SmallVec;
 use std::any::{Any, TypeId};
@@ -260,6 +261,30 @@ pub trait Spawn {
     /// Runs `future` and hands its result back as `Input::Resume(task, finish)`. Dropping the guard
     /// drops the future.
     fn spawn(&self, task: TaskId, future: std::pin::Pin<Box<dyn Future<Output = Finish>>>) -> Box<dyn Any>;
+
+    /// Where a request goes (RFC 3263 §4). IP addresses and names known from before are answered at
+    /// once; anything else is a future to suspend on.
+    fn resolve(&self, query: sip::names::Query) -> Resolved {
+        Resolved::Now(match sip::names::literal(&query) {
+            Some(hop) => Ok(vec![hop]),
+            None => Err(ResolveError::Unavailable),
+        })
+    }
+
+    /// Records of one name (ENUM, reverse lookups); empty when there are none.
+    fn records(&self, name: String, kind: RecordKind) -> Later<Vec<Record>> {
+        let _ = (name, kind);
+        Box::pin(std::future::ready(Err(ResolveError::Unavailable)))
+    }
+}
+
+/// An answer of DNS that is awaited.
+pub type Later<T> = std::pin::Pin<Box<dyn Future<Output = Result<T, ResolveError>>>>;
+
+/// Addresses to try, best first; never empty when `Ok`.
+pub enum Resolved {
+    Now(Result<Vec<sip::names::Hop>, ResolveError>),
+    Later(Later<Vec<sip::names::Hop>>),
 }
 
 /// A suspended operation.

@@ -3,10 +3,11 @@
 
 use crate::mailbox::{Letter, Mail, Post};
 use host::call::Finish;
-use host::ctx::{Spawn, TaskId};
+use host::ctx::{Later, Resolved, Spawn, TaskId};
 use host::stats::Counter;
 use host::worker::Clock;
 use host::{Input, Output, Shared, Worker};
+use net::dns::{DnsCache, DnsOptions, Found, Query, Record, RecordKind, Resolver};
 use net::{BoundUdp, Datagram, Outgoing, RecvArena, UdpSocket};
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
@@ -27,6 +28,8 @@ pub struct Setup {
     /// One for each of `Shared::sockets`; `None` where that is no UDP socket.
     pub sockets: Vec<Option<BoundUdp>>,
     pub post: Arc<Post>,
+    pub dns: DnsOptions,
+    pub cache: DnsCache,
     /// Zero of the workers' clock.
     pub epoch: Instant,
 }
@@ -77,10 +80,10 @@ struct Runner {
 
 impl Runner {
     fn new(setup: Setup) -> std::io::Result<Rc<Runner>> {
-        let Setup { shared, index, seed, sockets, post, epoch } = setup;
+        let Setup { shared, index, seed, sockets, post, dns, cache, epoch } = setup;
         let sockets = sockets.into_iter().map(|s| s.map(BoundUdp::open).transpose());
         let sockets = sockets.collect::<std::io::Result<Vec<_>>>()?;
-        let spawner = Spawner::default();
+        let spawner = Spawner { runner: Rc::default(), resolver: Resolver::new(dns, cache) };
         let lost = shared.stats.counter("net", "mailbox_dropped");
         let workers = post.boxes.len();
         let worker = Worker::new(shared, index, workers as u16, seed, Rc::new(spawner.clone()), clock(epoch));
@@ -102,7 +105,7 @@ impl Runner {
             last_complaint: Cell::new(0),
             lost,
         });
-        let _ = spawner.0.set(Rc::downgrade(&runner));
+        let _ = spawner.runner.set(Rc::downgrade(&runner));
         Ok(runner)
     }
 
@@ -294,20 +297,34 @@ fn clock(epoch: Instant) -> Clock {
 }
 
 /// Runs the futures of suspended scripts on this thread.
-#[derive(Clone, Default)]
-struct Spawner(Rc<OnceCell<Weak<Runner>>>);
+#[derive(Clone)]
+struct Spawner {
+    runner: Rc<OnceCell<Weak<Runner>>>,
+    resolver: Resolver,
+}
 
 impl Spawn for Spawner {
     fn spawn(&self, task: TaskId, future: Pin<Box<dyn Future<Output = Finish>>>) -> Box<dyn Any> {
         let spawner = self.clone();
         let handle = spawn_local(async move {
             let finish = future.await;
-            if let Some(runner) = spawner.0.get().and_then(Weak::upgrade) {
+            if let Some(runner) = spawner.runner.get().and_then(Weak::upgrade) {
                 runner.step(clock(runner.epoch), Input::Resume(task, finish));
                 runner.dirty.notify_one();
             }
         });
         Box::new(AbortOnDrop(handle))
+    }
+
+    fn resolve(&self, query: Query) -> Resolved {
+        match self.resolver.lookup(query) {
+            Found::Now(answer) => Resolved::Now(answer),
+            Found::Later(answer) => Resolved::Later(Box::pin(answer)),
+        }
+    }
+
+    fn records(&self, name: String, kind: RecordKind) -> Later<Vec<Record>> {
+        Box::pin(self.resolver.records(name, kind))
     }
 }
 

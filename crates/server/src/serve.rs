@@ -7,6 +7,7 @@ use crate::runner::{self, Setup};
 use crate::settings;
 use host::Shared;
 use host::shared::Dispatch;
+use net::dns::DnsCache;
 use net::{BoundUdp, Sharing, UdpOptions, process};
 use sip::Transport;
 use std::hash::{BuildHasher, RandomState};
@@ -188,9 +189,19 @@ fn start(
     sockets: Vec<Sockets>,
 ) -> Result<Vec<JoinHandle<io::Result<()>>>, Failed> {
     let (epoch, random) = (Instant::now(), RandomState::new());
+    let (dns, cache) = (settings::dns_options(shared), DnsCache::default());
     let threads = sockets.into_iter().enumerate().map(|(index, sockets)| {
         let (shared, post, index) = (shared.clone(), post.clone(), index as u16);
-        let setup = Setup { shared, index, seed: random.hash_one(index), sockets, post, epoch };
+        let setup = Setup {
+            shared,
+            index,
+            seed: random.hash_one(index),
+            sockets,
+            post,
+            epoch,
+            dns: dns.clone(),
+            cache: cache.clone(),
+        };
         std::thread::Builder::new().name(format!("worker {index}")).spawn(move || runner::run(setup))
     });
     let threads: io::Result<Vec<_>> = threads.collect();

@@ -2,9 +2,13 @@
 
 use crate::cli::Run;
 use crate::log::{self, Format, Target};
+use host::Shared;
 use host::load::Globals;
 use net::UdpOptions;
+use net::dns::{DnsOptions, Families, Naptr, SearchList};
+use sip::Transport;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// More threads than this help nobody; a script written for processes may ask for more.
 const MAX_WORKERS: i64 = 256;
@@ -74,6 +78,29 @@ fn parse_tos(text: &str) -> Option<u8> {
             Some(hex) => u8::from_str_radix(hex, 16).ok(),
             None => number.parse().ok(),
         },
+    }
+}
+
+/// How names are looked up (`dns_*`).
+pub fn dns_options(shared: &Shared) -> DnsOptions {
+    let globals = &shared.globals;
+    let on = |name: &str, default: bool| globals.flag(&[name]).unwrap_or(default);
+    let count = |name: &str| globals.int(&[name]).and_then(|n| usize::try_from(n).ok());
+    let has = |v6: bool| shared.sockets.iter().any(|s| s.addr.is_ipv6() == v6);
+    let order = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Ws, Transport::Wss];
+    let listens = |t: &Transport| shared.sockets.iter().any(|s| s.transport == *t);
+    DnsOptions {
+        naptr: if on("dns_try_naptr", true) { Naptr::Try } else { Naptr::Skip },
+        families: match (has(false), has(true) && on("dns_try_ipv6", false)) {
+            (false, _) => Families::V6,
+            (true, false) => Families::V4,
+            (true, true) => Families::V4ThenV6,
+        },
+        transports: order.into_iter().filter(listens).collect(),
+        retry_after: count("dns_retr_time").map(|s| Duration::from_secs(s as u64)),
+        retries: count("dns_retr_no"),
+        servers: count("dns_servers_no").filter(|n| *n > 0),
+        search: if on("dns_use_search_list", true) { SearchList::Use } else { SearchList::Ignore },
     }
 }
 

@@ -10,6 +10,7 @@ mod header;
 mod message;
 mod method;
 mod nameaddr;
+pub mod names;
 mod params;
 mod parse;
 mod print;

@@ -26,6 +26,9 @@ pub fn admit(_ctx: &mut Ctx, _msg: &Rc<Message>, _source: Path) -> Admit {
 /// A reply came in: reply routes, then upstream.
 pub fn on_reply(_ctx: &mut Ctx, _msg: Rc<Message>, _source: Path) {}
 
+/// A message could not be sent: its branch, if it is a request's, has failed.
+pub fn on_undeliverable(_ctx: &mut Ctx, _path: Path, _bytes: bytes::Bytes) {}
+
 /// The script of `state` waits: makes the server transaction when there is none (100 for an INVITE).
 pub fn hold(_ctx: &mut Ctx, _state: &mut MsgState) {}
 

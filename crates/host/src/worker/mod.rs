@@ -44,6 +44,8 @@ pub fn owner(call_id: &[u8], workers: usize) -> usize {
 pub enum Input {
     /// A datagram, or a message framed from a stream.
     Message { source: Path, bytes: Bytes },
+    /// What was to be sent could not be (no connection, refused by the system).
+    Undeliverable { path: Path, bytes: Bytes },
     /// An operation is done.
     Resume(TaskId, Finish),
     /// Time passed.
@@ -100,6 +102,7 @@ impl Worker {
         ctx.core.wall_us = clock.wall_us;
         match input {
             Input::Message { source, bytes } => on_message(ctx, source, bytes),
+            Input::Undeliverable { path, bytes } => tm::on_undeliverable(ctx, path, bytes),
             Input::Resume(task, finish) => ctx.resume(task, finish),
             Input::Timer => {}
             Input::Run(job) => job(ctx),

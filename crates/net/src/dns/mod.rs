@@ -15,12 +15,12 @@ use sip::Transport;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher};
-use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use records::{NameServers, Record, RecordKind};
+pub use records::NameServers;
+pub use sip::names::{Hop, Query, Record, RecordKind, ResolveError, Security};
 
 /// Names kept with their addresses, for the whole server.
 const CACHE_LIMIT: usize = 10_000;
@@ -31,47 +31,6 @@ const PENDING_LIMIT: usize = 1024;
 const FAILURE_TTL: Duration = Duration::from_secs(2);
 /// No answer is kept longer, whatever it says.
 const MAX_TTL: Duration = Duration::from_secs(24 * 3600);
-
-/// What to look up: the parts of a URI that matter (RFC 3263 §4).
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Query {
-    /// Host name or IP address; IPv6 with or without brackets.
-    pub host: String,
-    /// 0: none written, so SRV records decide.
-    pub port: u16,
-    /// `transport=` of the URI.
-    pub transport: Option<Transport>,
-    pub security: Security,
-}
-
-/// Whether the scheme demands TLS.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Security {
-    Sip,
-    Sips,
-}
-
-/// One address to try.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Hop {
-    pub transport: Transport,
-    pub addr: SocketAddr,
-}
-
-/// Why a name has no address.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
-pub enum ResolveError {
-    #[error("the name does not exist or has no address")]
-    NoAddress,
-    #[error("the name servers do not answer")]
-    Unavailable,
-    #[error("not a domain name")]
-    BadName,
-    #[error("the name asks for a transport that this server does not listen on")]
-    Transport,
-    #[error("too many names are being looked up")]
-    Busy,
-}
 
 /// How names are looked up; core parameters `dns_*`.
 #[derive(Clone, Debug)]
@@ -223,7 +182,7 @@ impl Resolver {
         &self,
         query: Query,
     ) -> Found<impl Future<Output = Result<Vec<Hop>, ResolveError>> + use<>> {
-        if let Some(hop) = literal(&query) {
+        if let Some(hop) = sip::names::literal(&query) {
             return Found::Now(Ok(vec![hop]));
         }
         let query = Query { host: query.host.trim_end_matches('.').to_ascii_lowercase(), ..query };
@@ -308,15 +267,6 @@ impl Inner {
             (x >> 16) as u32 % below.max(1)
         })
     }
-}
-
-/// The only hop of a numeric host (RFC 3263 §4.1: no lookup at all).
-fn literal(query: &Query) -> Option<Hop> {
-    let host = query.host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(&query.host);
-    let ip: IpAddr = host.parse().ok()?;
-    let transport = rfc3263::transport_of(query);
-    let port = if query.port == 0 { rfc3263::default_port(transport) } else { query.port };
-    Some(Hop { transport, addr: SocketAddr::new(ip, port) })
 }
 
 #[cfg(test)]

@@ -1,35 +1,13 @@
 //! Records from name servers and /etc/hosts, through hickory-resolver.
 
 use super::rfc3263::Records;
-use super::{DnsOptions, ResolveError, SearchList};
+use super::{DnsOptions, Record, RecordKind, ResolveError, SearchList};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::{DnsError, NetError, runtime::TokioRuntimeProvider};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
-
-/// Kinds of records that the server asks for.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum RecordKind {
-    A,
-    Aaaa,
-    Srv,
-    Naptr,
-    Txt,
-    /// Names of an address; the question is the address itself.
-    Ptr,
-}
-
-/// One record. Names have no final dot; the root is empty.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Record {
-    Address(IpAddr),
-    Srv { priority: u16, weight: u16, port: u16, target: String },
-    Naptr { order: u16, preference: u16, flags: String, service: String, regexp: String, replacement: String },
-    Txt(Vec<u8>),
-    Name(String),
-}
 
 /// Records and how long they hold.
 #[derive(Clone, PartialEq, Debug)]

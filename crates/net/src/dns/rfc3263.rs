@@ -1,10 +1,13 @@
 //! RFC 3263 §4: from the parts of a URI to transports, ports and addresses. Knows no sockets: records
 //! come from a `Records`.
 
-use super::records::{Failure, Found, Record, RecordKind};
-use super::{DnsOptions, FAILURE_TTL, Families, Hop, Naptr, Query, ResolveError, Security};
+use super::records::{Failure, Found};
+use super::{
+    DnsOptions, FAILURE_TTL, Families, Hop, Naptr, Query, Record, RecordKind, ResolveError, Security,
+};
 use futures_util::future::join_all;
 use sip::Transport;
+use sip::names::{default_port, transport_of};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -56,26 +59,6 @@ impl Answer {
             }
         }
         hops
-    }
-}
-
-/// Transport of a query that needs no lookup for it (§4.1).
-pub fn transport_of(query: &Query) -> Transport {
-    match (query.security, query.transport) {
-        (Security::Sip, Some(t)) => t,
-        (Security::Sip, None) => Transport::Udp,
-        (Security::Sips, Some(Transport::Ws | Transport::Wss)) => Transport::Wss,
-        (Security::Sips, _) => Transport::Tls,
-    }
-}
-
-/// Port when neither the URI nor an SRV record has one (§4.2).
-pub fn default_port(transport: Transport) -> u16 {
-    match transport {
-        Transport::Udp | Transport::Tcp | Transport::Sctp => 5060,
-        Transport::Tls => 5061,
-        Transport::Ws => 80,
-        Transport::Wss => 443,
     }
 }
 

@@ -1,6 +1,7 @@
-use super::records::{Failure, Found as Records, Record, RecordKind};
+use super::records::{Failure, Found as Records};
 use super::rfc3263::{self, resolve};
 use super::*;
+use sip::Transport;
 use std::collections::HashMap;
 
 /// A zone as lines: `name KIND fields... [ttl]`. Names without a line do not exist; `name KIND !` fails.
