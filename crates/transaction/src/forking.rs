@@ -1,0 +1,111 @@
+//! Which reply of several branches goes upstream (RFC 3261 §16.7, in the order of OpenSIPS).
+
+use crate::branch::{Branch, Cancel, Cancelling, State, Verdict};
+use crate::store::Transactions;
+use crate::{Instant, TxnId};
+use bytes::Bytes;
+
+/// Rank of a negative final status, the smallest is the best: 6xx, 3xx, then what a caller can repair
+/// (401, 407, 415, 420, 484), the other 4xx by number, 5xx by number; 408 says least of all.
+pub fn priority(status: u16) -> u16 {
+    match status {
+        600.. => status - 600,
+        300..400 => status,
+        401 | 407 | 415 | 420 | 484 => 400,
+        408 => u16::MAX,
+        _ => status + 100,
+    }
+}
+
+impl<T, B> Transactions<T, B> {
+    /// What a reply counts as, after reply routes: `status` is its own, or what they made of it (a
+    /// negative one stays negative).
+    pub fn decide(&mut self, now: Instant, id: TxnId, branch: u16, status: u16) -> Verdict {
+        let block = !self.config.fork_after_6xx;
+        let Some(parts) = self.parts(id) else { return Verdict::Absorb };
+        let txn = parts.txn;
+        let open = txn.is_open();
+        let accepted = txn.state == crate::server::Upstream::Accepted;
+        let Some(b) = txn.branches.get_mut(usize::from(branch)) else { return Verdict::Absorb };
+        if status < 200 {
+            let relayed = open && status > 100 && b.state == State::Proceeding && b.is_wanted();
+            return if relayed { Verdict::Provisional } else { Verdict::Absorb };
+        }
+        if b.state != State::Deciding {
+            return Verdict::Absorb;
+        }
+        b.status = status;
+        if status < 300 {
+            b.state = State::Succeeded;
+            return if open || accepted { Verdict::Success } else { Verdict::Absorb };
+        }
+        b.state = State::Failed;
+        if status >= 600 && block {
+            txn.declined = true;
+            self.cancel_branches(now, id, Cancelling::AllBut(branch), Bytes::new());
+        }
+        self.conclude(now, id)
+    }
+
+    /// A branch failed here: it timed out, or could not be sent. Where the callee may still ring it is
+    /// cancelled.
+    pub fn fail_branch(&mut self, now: Instant, id: TxnId, branch: u16, status: u16) -> Verdict {
+        let Some(mut parts) = self.parts(id) else { return Verdict::Absorb };
+        let is_invite = parts.txn.is_invite;
+        let Some(b) = parts.txn.branches.get(usize::from(branch)).filter(|b| b.is_pending()) else {
+            return Verdict::Absorb;
+        };
+        let (was, quiet) = (b.state, matches!(b.cancel, Cancel::None));
+        if is_invite && was != State::Deciding {
+            parts.cancel_branch(now, branch, &Bytes::new());
+        }
+        let b = &mut parts.txn.branches[usize::from(branch)];
+        if was == State::TimedOut && is_invite && quiet {
+            b.cancel = Cancel::Wanted(Bytes::new());
+        }
+        if !matches!(b.cancel, Cancel::Sent(..)) {
+            parts.wheel.cancel(&mut b.again);
+        }
+        parts.wheel.cancel(&mut b.fr);
+        b.state = State::Failed;
+        b.status = status;
+        self.conclude(now, id)
+    }
+
+    /// Looks whether all branches have failed. Says so once, until another branch is opened.
+    pub fn conclude(&mut self, now: Instant, id: TxnId) -> Verdict {
+        let Some(mut parts) = self.parts(id) else { return Verdict::Absorb };
+        let txn = &mut *parts.txn;
+        if !txn.is_open() || txn.concluded || txn.branches.iter().any(|b| b.state == State::Succeeded) {
+            return Verdict::Absorb;
+        }
+        let first = usize::from(txn.first).min(txn.branches.len());
+        if txn.branches[first..].iter().any(|b| b.is_pending() && !b.minor) {
+            return Verdict::Absorb;
+        }
+        txn.concluded = true;
+        for branch in first..txn.branches.len() {
+            if parts.txn.branches[branch].is_pending() {
+                parts.cancel_branch(now, branch as u16, &Bytes::new());
+            }
+        }
+        let at = now.after(self.config.unanswered.into());
+        self.set_end(id, at);
+        Verdict::Failed { winner: self.winner(id) }
+    }
+
+    /// The best of the failed branches of the last set, the first of equals.
+    pub fn winner(&self, id: TxnId) -> Option<u16> {
+        let txn = self.txn(id)?;
+        let set = txn.branches.iter().enumerate().skip(txn.first.into());
+        let failed = set.filter(|(_, b)| b.state == State::Failed);
+        failed.min_by_key(|(_, b)| priority(b.status)).map(|(n, _)| n as u16)
+    }
+}
+
+impl<B> Branch<B> {
+    /// Nobody has asked for its end.
+    fn is_wanted(&self) -> bool {
+        matches!(self.cancel, Cancel::None)
+    }
+}
