@@ -11,6 +11,11 @@ fn variable() -> impl Strategy<Value = String> {
     prop_oneof![(0..4).prop_map(|n| format!("$var(v{n})")), (0..2).prop_map(|n| format!("$avp(a{n})"))]
 }
 
+/// Return codes; 0 would end most scripts early.
+fn nonzero() -> impl Strategy<Value = i32> {
+    prop_oneof![20 => 1..5i32, 10 => -3..0i32, 1 => Just(0)]
+}
+
 fn literal() -> impl Strategy<Value = String> {
     prop_oneof![(-3..8i32).prop_map(|n| n.to_string()), "[a-c5]{0,2}".prop_map(|t| format!("\"{t}\""))]
 }
@@ -21,7 +26,7 @@ fn value() -> BoxedStrategy<String> {
         literal(),
         Just("$rc".to_string()),
         Just("$param(1)".to_string()),
-        (-2..4).prop_map(|n| format!("result({})", if n == 0 { 1 } else { n })),
+        nonzero().prop_map(|n| format!("result({n})")),
         (1..4).prop_map(|n| format!("wait({n})")),
         (0..3).prop_map(|n| format!("route(r{n}, $var(v0))")),
     ];
@@ -45,7 +50,7 @@ fn condition() -> BoxedStrategy<String> {
         (variable(), prop::sample::select(vec!["=~", "!~"]), "[a-c5]{0,2}[$]?")
             .prop_map(|(a, c, p)| format!("{a} {c} \"{p}\"")),
         value().prop_map(|v| format!("[ {v} ]")),
-        (-2..3).prop_map(|n| format!("wait({})", if n == 0 { 1 } else { n })),
+        nonzero().prop_map(|n| format!("wait({n})")),
         (0..3).prop_map(|n| format!("route(r{n})")),
     ];
     leaf.prop_recursive(3, 8, 2, |inner| {
@@ -64,11 +69,11 @@ fn statement(depth: u32) -> BoxedStrategy<String> {
     let leaf = prop_oneof![
         4 => (variable(), op, value()).prop_map(|(v, op, x)| format!("{v} {op} {x};")),
         2 => Just("xlog(\"$rc $var(v0) $var(v1) $avp(a0) $param(1) $return(0)\");".to_string()),
-        1 => (-2..5).prop_map(|n| format!("wait({n});")),
+        2 => nonzero().prop_map(|n| format!("wait({n});")),
         1 => (0..4, value_arg()).prop_map(|(n, v)| format!("route(r{}, {v});", n % 3)),
         1 => Just("route($var(v3));".to_string()),
-        1 => (-2..4).prop_map(|n| format!("return({n});")),
-        1 => variable().prop_map(|v| format!("return({v}, \"x\", {v});")),
+        1 => nonzero().prop_map(|n| format!("if ($param(1) == {n}) return({n});")),
+        1 => variable().prop_map(|v| format!("if ($param(1)) return({v}, \"x\", {v});")),
     ];
     if depth == 0 {
         return leaf.boxed();
@@ -97,7 +102,7 @@ fn block(depth: u32) -> BoxedStrategy<String> {
 }
 
 fn script() -> impl Strategy<Value = String> {
-    (prop::collection::vec(statement(2), 1..6), block(1), block(1), block(1), any::<bool>()).prop_map(
+    (prop::collection::vec(statement(2), 3..10), block(1), block(1), block(1), any::<bool>()).prop_map(
         |(main, a, b, c, resumes)| {
             let asynchronous = if resumes { "async(wait(2), r2);" } else { "" };
             format!(
