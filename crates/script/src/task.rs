@@ -60,7 +60,7 @@ const _: () = {
         type Var = ();
         type Func = ();
     }
-    assert!(size_of::<Task<Any>>() <= 224);
+    assert!(size_of::<Task<Any>>() <= 256);
 };
 
 impl<L: Lang> Task<L> {
