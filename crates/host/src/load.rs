@@ -11,7 +11,7 @@ use crate::var::{Context, Index, Kind, ReadOnly, Var, Variable};
 use ahash::AHashMap;
 use bytes::Bytes;
 use script::ast::{self, Config, Dialect, IndexSpec, RouteKind, VarSpec};
-use script::{CallSite, Diagnostic, Env, Loc, RouteId, Sources, Value};
+use script::{CallSite, Diagnostic, Env, Loc, RouteId, Sources, Value, nearest};
 use std::any::{Any, TypeId};
 use std::sync::Arc;
 
@@ -417,28 +417,6 @@ fn flag_bit(names: &mut FlagNames, name: &[u8], loc: Loc) -> Result<u32, Diagnos
         None => return Err(Diagnostic::error(loc, "more than 32 different flags")),
     };
     Ok(1 << at)
-}
-
-/// The nearest of `names`, when it is near enough to be a slip.
-pub fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = (name.len() / 3).clamp(1, 3);
-    names.map(|n| (distance(name, n), n)).filter(|(d, _)| *d <= limit).min_by_key(|(d, _)| *d).map(|(_, n)| n)
-}
-
-/// Edits between two words (insert, delete, replace).
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let cost = diagonal + usize::from(!x.eq_ignore_ascii_case(y));
-            diagonal = row[j + 1];
-            row[j + 1] = cost.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// Checks and prepares a configuration. `core` is always loaded. Problems: the list holds at least
