@@ -85,8 +85,16 @@ impl Parser<'_> {
         old
     }
 
+    /// What was read so far is written for 3.x or later.
+    pub(super) fn is_new(&self) -> bool {
+        match self.forced {
+            Some(dialect) => dialect == Dialect::V4,
+            None => self.config.globals.iter().any(|g| NEW.iter().any(|n| n.as_bytes() == g.name)),
+        }
+    }
+
     /// Sets `Config::dialect`, and reports old names that stand beside their successors.
-    pub(super) fn judge_dialect(&mut self, forced: Option<Dialect>) {
+    pub(super) fn judge_dialect(&mut self) {
         let globals = &self.config.globals;
         let sets = |names: &[&str]| globals.iter().any(|g| names.iter().any(|n| n.as_bytes() == g.name));
         let detected = match (sets(OLD), sets(NEW)) {
@@ -94,7 +102,7 @@ impl Parser<'_> {
             (false, false) if self.speaks_old() => Dialect::V21,
             _ => Dialect::V4,
         };
-        self.config.dialect = forced.unwrap_or(detected);
+        self.config.dialect = self.forced.unwrap_or(detected);
 
         let find = |name: &str| -> Option<&Global> { globals.iter().find(|g| g.name == name.as_bytes()) };
         let mut mixed = Vec::new();

@@ -124,6 +124,7 @@ pub(crate) struct Parser<'a> {
     problems: Vec<Diagnostic>,
     breakable: Vec<Breakable>,
     depth: usize,
+    forced: Option<Dialect>,
     /// Tokens passed, when somebody wants them.
     tokens: Option<Vec<Token>>,
 }
@@ -139,6 +140,7 @@ impl<'a> Parser<'a> {
             problems,
             breakable: Vec::new(),
             depth: 0,
+            forced: None,
             tokens: None,
         }
     }

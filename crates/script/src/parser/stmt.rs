@@ -152,10 +152,10 @@ impl Parser<'_> {
 
     // ---- branches and loops
 
-    /// A test in parentheses, or (as the reference has it) one that starts with a call or a word. After
+    /// A test in parentheses, or (as the reference has it) one without; 3.x wants them around a variable. After
     /// a bad one the block is read all the same, so that its problems are reported too.
     fn guarded(&mut self, what: &str) -> Option<Expr> {
-        if matches!(self.tok, Tok::Var(_)) {
+        if matches!(self.tok, Tok::Var(_)) && self.is_new() {
             let bad = Diagnostic::error(self.loc, format!("expected `(` after `{what}`"));
             self.report(bad.hint("put the test in parentheses"));
             self.skip_to_block();

@@ -30,7 +30,7 @@ fn accepted_statements() {
         "if (1) ; xlog(\"x\");;",
         "if (1) if (0) a(); else b();",
         "if (is_method(\"INVITE\") && !has_totag() || not t_check_trans()) { exit(); }",
-        "if is_method(\"INVITE\") { exit; }",
+        "if is_method(\"INVITE\") { exit; } if $rU == \"x\" exit; else if !has_totag() && $var(x) > 3 { exit; }",
         "if ($rU=~\"^\\+[0-9]+$\" and $(var(x){s.len})>=3) drop();",
         "if (src_ip==myself) exit; if (method=='SUBSCRIBE' || uri=~\"x\") exit;",
         "if (src_ip==10.0.0.0/8 || dst_ip==[::1] || af==INET6 || proto==UDP) exit;",
@@ -72,7 +72,6 @@ fn refused_statements() {
     check("foo bar;", "`foo` is not a statement");
     check("if () exit;", "the test is empty");
     check("IF (1) exit;", "`IF` is not a statement");
-    check("if $rU == \"x\" exit;", "expected `(` after `if`");
     check("$var(x) == 5;", "expected `=` after the variable, found `==`");
     check("t_relay;", "`t_relay` is not a statement");
     check("else exit;", "`else` without an `if` before it");
@@ -107,6 +106,14 @@ fn refused_statements() {
     check("async(sleep(1));", "`async` needs the route to go on in");
     check("xlog(\"open);\n", "this string is never closed");
     check("$var(x = 1;", "this variable has no closing `)`");
+}
+
+#[test]
+fn newer_scripts_put_tests_in_parentheses() {
+    let (_, problems) =
+        parse("socket=udp:1.2.3.4\nroute { if $rU == \"x\" exit; if is_method(\"BYE\") exit; }");
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].starts_with("error: expected `(` after `if`"), "{problems:?}");
 }
 
 #[test]

@@ -51,13 +51,14 @@ pub(super) fn route_kind(word: &[u8]) -> Option<RouteKind> {
 impl Parser<'_> {
     /// The whole configuration.
     pub(super) fn configuration(&mut self, options: Options) {
+        self.forced = options.dialect;
         self.bump();
         while self.tok != Tok::Eof && !self.too_many() {
             if self.top_level().is_err() {
                 self.skip_top_level();
             }
         }
-        self.judge_dialect(options.dialect);
+        self.judge_dialect();
     }
 
     fn top_level(&mut self) -> Parsed<()> {
