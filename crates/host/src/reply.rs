@@ -105,6 +105,16 @@ pub fn build(ctx: &Ctx, state: &MsgState, code: u16, reason: &[u8], to_tag: Opti
     sip::build_reply(&state.msg, &parts)
 }
 
+/// A reply without headers or body of the script, and without a tag (100).
+pub fn build_bare(ctx: &Ctx, state: &MsgState, code: u16, reason: &[u8]) -> Bytes {
+    let via_params = via_params(state);
+    let server = &ctx.core.shared.signature.server;
+    sip::build_reply(
+        &state.msg,
+        &ReplyParts { code, reason, via_params: &via_params, server, ..ReplyParts::default() },
+    )
+}
+
 /// The failure that `sl_reply_error` and `error_route` report, kept with the message.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LastError {

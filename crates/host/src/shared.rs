@@ -87,6 +87,8 @@ pub struct Shared {
     /// Events, their routes and who subscribed to them.
     pub events: crate::events::Events,
     pub signature: crate::reply::Signature,
+    /// Settings of module tm; workers read them when they start.
+    pub tm: parking_lot::Mutex<crate::tm::Settings>,
     /// Makes tags of To that no one outside can guess.
     pub tag_secret: ahash::RandomState,
     pub tag_prefix: u16,

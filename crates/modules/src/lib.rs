@@ -37,5 +37,6 @@ modules! {
     signaling,
     sl,
     sqlops,
+    tm,
     usrloc,
 }

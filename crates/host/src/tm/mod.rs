@@ -1,64 +1,111 @@
 //! The transaction engine as scripts see it: arrival of messages, suspension, replies, forking.
+//!
+//! `crates/transaction` knows states and timers; here is what they mean for scripts: which route runs
+//! when, what a branch is sent with, which reply goes upstream. Scripts may wait anywhere, so every
+//! step that follows a script is a closure kept in its state (`After::Then`).
 
-use crate::ctx::{Ctx, MsgState};
+mod admit;
+mod branch;
+mod cancel;
+mod failure;
+mod local;
+mod relay;
+mod replies;
+mod stateless;
+
+use crate::ctx::{After, Branch, Ctx, MsgState, Output};
+use crate::shared::Shared;
 use crate::var::Context;
-use script::End;
-use sip::Message;
+use bytes::Bytes;
+use script::{End, RouteId, Task};
+use sip::{Message, Method};
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::rc::Rc;
-use transaction::{Instant, Path, TxnId};
+use transaction::{Config, Event, Instant, Origin, Path, Replied, Transactions, TxnId};
+
+pub use admit::{Admit, admit};
+pub use branch::{Found, LocalVia};
+pub use cancel::{cancel, stop};
+pub use local::{
+    Timeouts, apply_timeouts, arm, inject, on_verdict, replicate, send_request, wait_for_branches,
+};
+pub use relay::{Relay, new_transaction, relay};
+pub use replies::{ReplyStatus, on_reply};
+pub use stateless::{forward, forward_reply, send_to};
+
+/// What belongs to a transaction besides its state machine.
+pub struct TxnData {
+    pub msg: Rc<Message>,
+    pub source: Path,
+    pub avps: Rc<RefCell<crate::avp::Avps>>,
+    /// The request as it went downstream: what failure routes and local replies start from.
+    pub saved: Option<Box<MsgState>>,
+    pub on_reply: Option<RouteId>,
+    pub on_failure: Option<RouteId>,
+    /// Retransmissions do not run the script again: it waits, or waited.
+    pub absorb: bool,
+    /// A reply's routes are waiting; later replies queue behind it.
+    busy: bool,
+    queue: VecDeque<(Rc<Message>, Path)>,
+    /// A failure route is running or waiting.
+    failing: bool,
+    /// The tag of To in replies made here.
+    pub to_tag: Bytes,
+    /// Code of the last local final reply, 0: none (`t_local_replied`).
+    pub local_status: u16,
+    /// Reason header lines for CANCELs (`t_add_cancel_reason`).
+    pub cancel_headers: Bytes,
+    /// Status that the last reply route or failure route saw (`t_check_status`).
+    pub seen_status: u16,
+}
+
+/// What belongs to a branch.
+pub struct BranchData {
+    pub target: Branch,
+    pub on_reply: Option<RouteId>,
+    /// The negative final reply with the edits of reply routes, in case it is the best.
+    reply: Option<Box<MsgState>>,
+    /// The status of this branch was made here (timeout, unreachable): its reason.
+    pub local_reason: &'static str,
+}
+
+/// Replies that may wait behind one whose route waits.
+const MAX_QUEUE: usize = 32;
 
 /// Transactions of a worker and what belongs to them.
-#[derive(Default)]
-pub struct Engine {}
-
-/// Before the script: what the transactions say about an arriving request.
-pub enum Admit {
-    /// A retransmission, an ACK or a CANCEL that was dealt with.
-    Absorbed,
-    /// The main route runs.
-    Run,
+pub struct Engine {
+    pub txns: Transactions<TxnData, BranchData>,
+    /// `auto_100trying`
+    pub auto_100: bool,
 }
-
-pub fn admit(_ctx: &mut Ctx, _msg: &Rc<Message>, _source: Path) -> Admit {
-    Admit::Run
-}
-
-/// A reply came in: reply routes, then upstream.
-pub fn on_reply(_ctx: &mut Ctx, _msg: Rc<Message>, _source: Path) {}
-
-/// A message could not be sent: its branch, if it is a request's, has failed.
-pub fn on_undeliverable(_ctx: &mut Ctx, _path: Path, _bytes: bytes::Bytes) {}
-
-/// The script of `state` waits: makes the server transaction when there is none (100 for an INVITE).
-pub fn hold(_ctx: &mut Ctx, _state: &mut MsgState) {}
-
-/// The main route ended.
-pub fn request_done(_ctx: &mut Ctx, _state: Box<MsgState>, _end: End) {}
-
-/// Replies to the request of a transaction. 1 sent, -1 not.
-pub fn reply(ctx: &mut Ctx, txn: TxnId, code: u16, reason: &[u8]) -> i32 {
-    let _ = txn;
-    crate::reply::send_stateless(ctx, code, reason)
-}
-
-/// The request of the transaction a reply belongs to, or the reply a failure route looks at.
-pub fn other_message(_ctx: &mut Ctx, _context: Context) -> Option<Box<MsgState>> {
-    None
-}
-
-/// Runs what is due.
-pub fn on_timer(_ctx: &mut Ctx) {}
 
 impl Engine {
-    pub fn new(_shared: &crate::shared::Shared, _worker: u16) -> Engine {
-        Engine {}
+    pub fn new(shared: &Shared, worker: u16, seed: u64) -> Engine {
+        let settings = shared.tm.lock().clone();
+        Engine { txns: Transactions::new(settings.config, worker, seed), auto_100: settings.auto_100 }
     }
+
     pub fn next_deadline(&self) -> Option<Instant> {
-        None
+        self.txns.next_deadline()
     }
-    /// Open transactions.
+
+    /// Transactions without a final reply.
     pub fn open(&self) -> usize {
-        0
+        self.txns.iter().filter(|(id, _)| self.txns.is_open(*id)).count()
+    }
+}
+
+/// What module tm sets before workers start.
+#[derive(Clone)]
+pub struct Settings {
+    pub config: Config,
+    pub auto_100: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { config: Config::default(), auto_100: true }
     }
 }
 
@@ -81,5 +128,297 @@ pub enum TxnEvent {
     Ended,
 }
 
-/// Observer of transactions.
+/// Observer of transactions. `ctx.state` is the request where there is one.
 pub type TxnHook = std::sync::Arc<dyn Fn(&mut Ctx, TxnId, TxnEvent) + Send + Sync>;
+
+/// Tells the observers, with the request of the transaction as the current message.
+pub(crate) fn tell(ctx: &mut Ctx, id: TxnId, event: TxnEvent) {
+    if ctx.core.shared.hooks.txn.is_empty() {
+        return;
+    }
+    let shared = ctx.core.shared.clone();
+    let saved = ctx.core.txns.txns.get_mut(id).and_then(|data| data.saved.take());
+    match saved {
+        Some(saved) => {
+            let here = std::mem::replace(&mut ctx.state, saved);
+            for hook in &shared.hooks.txn {
+                hook(ctx, id, event);
+            }
+            let saved = std::mem::replace(&mut ctx.state, here);
+            if let Some(data) = ctx.core.txns.txns.get_mut(id) {
+                data.saved = Some(saved);
+            }
+        }
+        None => {
+            for hook in &shared.hooks.txn {
+                hook(ctx, id, event);
+            }
+        }
+    }
+}
+
+/// Sends what the transactions want sent and handles their events.
+pub fn drain(ctx: &mut Ctx) {
+    while let Some(output) = ctx.core.txns.txns.poll_output() {
+        match output {
+            transaction::Output::Transmit { path, bytes } => {
+                ctx.core.outputs.push(Output::Transmit { path, bytes })
+            }
+            transaction::Output::Event(event) => on_event(ctx, event),
+        }
+    }
+}
+
+fn on_event(ctx: &mut Ctx, event: Event) {
+    let now = ctx.core.now;
+    match event {
+        Event::Timeout { txn, branch, .. } => {
+            if let Some(data) = ctx.core.txns.txns.branch_data(txn, branch) {
+                data.local_reason = "Request Timeout";
+            }
+            let verdict = ctx.core.txns.txns.fail_branch(now, txn, branch, 408);
+            failure::on_verdict(ctx, txn, verdict);
+        }
+        Event::Unanswered { txn } => {
+            if ctx.core.tasks_of.contains_key(&txn)
+                || ctx.core.txns.txns.get(txn).is_some_and(|d| d.busy || d.failing)
+            {
+                ctx.core.txns.txns.hold(now, txn);
+            } else {
+                ctx.core.txns.txns.release(now, txn);
+            }
+        }
+        Event::Ended { txn } => {
+            tell(ctx, txn, TxnEvent::Ended);
+            ctx.drop_tasks_of(txn);
+        }
+    }
+}
+
+/// Runs what is due.
+pub fn on_timer(ctx: &mut Ctx) {
+    let now = ctx.core.now;
+    ctx.core.txns.txns.on_timer(now);
+    drain(ctx);
+}
+
+/// A message could not be sent: its branch, if it is a request's, has failed.
+pub fn on_undeliverable(ctx: &mut Ctx, _path: Path, bytes: Bytes) {
+    let Ok(msg) = Message::parse(bytes) else { return };
+    let cookie = msg.via().and_then(|via| via.branch()).and_then(|b| transaction::Cookie::parse(&b));
+    let Some(cookie) = cookie.filter(|c| msg.is_request() && c.worker == ctx.core.worker) else { return };
+    let (id, branch) = (cookie.txn, cookie.branch);
+    if let Some(data) = ctx.core.txns.txns.branch_data(id, branch) {
+        data.local_reason = "Send failed (477/TM)";
+    }
+    let now = ctx.core.now;
+    let verdict = ctx.core.txns.txns.fail_branch(now, id, branch, 477);
+    failure::on_verdict(ctx, id, verdict);
+}
+
+/// The script of `state` waits: makes the server transaction when there is none (100 for an INVITE).
+pub fn hold(ctx: &mut Ctx, state: &mut MsgState) {
+    let Some(id) = create(ctx, state) else { return };
+    if let Some(data) = ctx.core.txns.txns.get_mut(id) {
+        data.absorb = true;
+    }
+    state.txn = Some(id);
+    let bytes = trying_bytes(ctx, state, id);
+    trying(ctx, bytes, id);
+}
+
+impl TxnData {
+    fn of(state: &MsgState) -> TxnData {
+        TxnData {
+            msg: state.msg.clone(),
+            source: state.source,
+            avps: state.avps.clone(),
+            saved: None,
+            on_reply: None,
+            on_failure: None,
+            absorb: false,
+            busy: false,
+            queue: VecDeque::new(),
+            failing: false,
+            to_tag: Bytes::new(),
+            local_status: 0,
+            cancel_headers: Bytes::new(),
+            seen_status: 0,
+        }
+    }
+}
+
+/// Makes the server transaction of a request. `None`: there are too many.
+pub(crate) fn create(ctx: &mut Ctx, state: &MsgState) -> Option<TxnId> {
+    let upstream = crate::reply::return_path(ctx, state);
+    insert(ctx, &state.msg, upstream, TxnData::of(state))
+}
+
+/// The same for the current message.
+pub(crate) fn create_current(ctx: &mut Ctx) -> Option<TxnId> {
+    let upstream = crate::reply::return_path(ctx, &ctx.state);
+    let data = TxnData::of(&ctx.state);
+    let msg = ctx.state.msg.clone();
+    let id = insert(ctx, &msg, upstream, data)?;
+    ctx.state.txn = Some(id);
+    apply_timeouts(ctx);
+    Some(id)
+}
+
+fn insert(ctx: &mut Ctx, msg: &Rc<Message>, upstream: Path, data: TxnData) -> Option<TxnId> {
+    let now = ctx.core.now;
+    let id = match ctx.core.txns.txns.create(now, msg, upstream, data) {
+        Ok(id) => id,
+        Err(_) => {
+            crate::warn!("tm", "too many transactions: a request is not handled");
+            return None;
+        }
+    };
+    let agent = &ctx.core.shared.signature.user_agent;
+    if !agent.is_empty() {
+        let line = [b"User-Agent: ", &agent[..], b"\r\n"].concat();
+        ctx.core.txns.txns.set_hop_headers(id, line.into());
+    }
+    if !ctx.core.shared.hooks.txn.is_empty() {
+        tell(ctx, id, TxnEvent::Created);
+    }
+    Some(id)
+}
+
+/// The 100 for an INVITE; `None` when none is due.
+fn trying_bytes(ctx: &Ctx, state: &MsgState, id: TxnId) -> Option<Bytes> {
+    if !ctx.core.txns.auto_100 || state.msg.method() != Method::Invite || ctx.core.txns.txns.status(id) != 0 {
+        return None;
+    }
+    let reason: &[u8] = match ctx.core.shared.dialect {
+        script::ast::Dialect::V21 => b"Giving a try",
+        script::ast::Dialect::V4 => b"Giving it a try",
+    };
+    Some(crate::reply::build_bare(ctx, state, 100, reason))
+}
+
+/// 100 to an INVITE that has had no reply yet.
+pub(crate) fn trying(ctx: &mut Ctx, bytes: Option<Bytes>, id: TxnId) {
+    if let Some(bytes) = bytes {
+        let now = ctx.core.now;
+        ctx.core.txns.txns.reply(now, id, 100, bytes, Origin::Here);
+        drain(ctx);
+    }
+}
+
+/// The same for the current message.
+pub fn trying_current(ctx: &mut Ctx, id: TxnId) {
+    let bytes = trying_bytes(ctx, &ctx.state, id);
+    trying(ctx, bytes, id);
+}
+
+/// A reply made here to the request of a transaction, with the headers and body that the current
+/// script gave it. 1 sent, -1 not.
+pub fn reply(ctx: &mut Ctx, id: TxnId, code: u16, reason: &[u8]) -> i32 {
+    if !(100..700).contains(&code) {
+        return -1;
+    }
+    let here = ctx.state.txn == Some(id) && ctx.state.msg.is_request();
+    let bytes = {
+        let Some(data) = ctx.core.txns.txns.get(id) else { return -1 };
+        let tag =
+            if data.to_tag.is_empty() { crate::reply::to_tag(ctx, &data.msg) } else { data.to_tag.clone() };
+        let tag = (code != 100).then_some(&tag[..]);
+        if here {
+            crate::reply::build(ctx, &ctx.state, code, reason, tag)
+        } else {
+            match &data.saved {
+                Some(saved) => crate::reply::build(ctx, saved, code, reason, tag),
+                None => {
+                    let bare = bare_state(ctx, data);
+                    crate::reply::build(ctx, &bare, code, reason, tag)
+                }
+            }
+        }
+    };
+    send_reply(ctx, id, code, bytes, Origin::Here)
+}
+
+/// Hands a final or provisional reply to the transaction.
+pub(crate) fn send_reply(ctx: &mut Ctx, id: TxnId, code: u16, bytes: Bytes, origin: Origin) -> i32 {
+    let now = ctx.core.now;
+    if let (Origin::Here, Some(data)) = (origin, ctx.core.txns.txns.get_mut(id)) {
+        if code >= 200 {
+            data.local_status = code;
+        }
+    }
+    let sent = ctx.core.txns.txns.reply(now, id, code, bytes, origin);
+    if sent == Replied::Sent {
+        tell(ctx, id, TxnEvent::ReplyOut { status: code });
+    }
+    drain(ctx);
+    if sent == Replied::Sent { 1 } else { -1 }
+}
+
+/// The request of a transaction that never went downstream, as a state to build replies from.
+fn bare_state(ctx: &Ctx, data: &TxnData) -> Box<MsgState> {
+    let task = Task::new(ctx.core.shared.program(), RouteId(0));
+    let kind = script::ast::RouteKind::Request;
+    let mut state = MsgState::new(data.msg.clone(), data.source, ctx.core.now, kind, task);
+    state.avps = data.avps.clone();
+    state
+}
+
+/// The main route ended. A relay that failed and that the script did not answer is answered here.
+pub fn request_done(ctx: &mut Ctx, state: Box<MsgState>, _end: End) {
+    if let (Some(id), Some(failed)) = (state.txn, state.ext.find::<relay::Failed>())
+        && ctx.core.txns.txns.is_open(id)
+        && !ctx.core.txns.txns.branches(id).any(|b| b.is_pending)
+    {
+        let (code, reason) = failed.reply;
+        reply(ctx, id, code, reason.as_bytes());
+    }
+    if !ctx.core.shared.hooks.request_end.is_empty() {
+        let shared = ctx.core.shared.clone();
+        let outer = std::mem::replace(&mut ctx.state, state);
+        for hook in &shared.hooks.request_end {
+            hook(ctx);
+        }
+        ctx.state = outer;
+    }
+}
+
+/// The request of the transaction a reply belongs to, or the reply a failure route looks at.
+pub fn other_message(ctx: &mut Ctx, context: Context) -> Option<Box<MsgState>> {
+    let id = ctx.state.txn?;
+    match context {
+        Context::Current => None,
+        Context::Request => {
+            let data = ctx.core.txns.txns.get(id)?;
+            match &data.saved {
+                Some(saved) => {
+                    let task = Task::new(ctx.core.shared.program(), RouteId(0));
+                    Some(saved.fork(saved.kind, task))
+                }
+                None => Some(bare_state(ctx, data)),
+            }
+        }
+        Context::Reply => {
+            let branch = ctx.state.txn_branch?;
+            let task = Task::new(ctx.core.shared.program(), RouteId(0));
+            let view = ctx.core.txns.txns.branch(id, branch)?;
+            view.data.reply.as_ref().map(|reply| reply.fork(reply.kind, task))
+        }
+    }
+}
+
+/// Keeps the request as it goes downstream, once.
+pub(crate) fn save_request(ctx: &mut Ctx, id: TxnId) {
+    let task = Task::new(ctx.core.shared.program(), RouteId(0));
+    let mut saved = ctx.state.fork(ctx.state.kind, task);
+    saved.branches.clear();
+    saved.after = After::Nothing;
+    saved.txn = Some(id);
+    if let Some(data) = ctx.core.txns.txns.get_mut(id) {
+        data.on_reply = saved.on_reply;
+        data.on_failure = saved.on_failure;
+        if data.saved.is_none() {
+            data.saved = Some(saved);
+        }
+    }
+}

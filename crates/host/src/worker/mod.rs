@@ -76,7 +76,7 @@ impl Worker {
             wall_us: clock.wall_us,
             worker,
             workers,
-            txns: tm::Engine::new(&shared, worker),
+            txns: tm::Engine::new(&shared, worker, seed ^ shared_seed(&shared)),
             tasks: Vec::new(),
             free_tasks: Vec::new(),
             tasks_of: Default::default(),
@@ -205,6 +205,10 @@ pub fn dummy_message() -> Rc<Message> {
 
 fn nowhere() -> Path {
     Path { socket: 0, transport: Transport::Udp, remote: ([127, 0, 0, 1], 9).into(), connection: 0 }
+}
+
+fn shared_seed(shared: &Arc<Shared>) -> u64 {
+    shared.tag_secret.hash_one(0x7478_6e73_u32)
 }
 
 fn dummy_state(shared: &Arc<Shared>, now: Instant) -> Box<MsgState> {

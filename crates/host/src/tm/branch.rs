@@ -1,0 +1,226 @@
+//! One branch on its way: destination, socket, Via, bytes.
+
+use crate::ctx::{Branch, Ctx, MsgState, Resolved};
+use bytes::Bytes;
+use sip::names::{Hop, Query, Security};
+use sip::{Edits, PrintTarget, SocketNames, Transport, Uri};
+use std::net::SocketAddr;
+use transaction::Path;
+
+/// Why a request cannot be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SendError {
+    /// The R-URI or the next hop is no URI that can be sent to.
+    BadUri,
+    /// The name has no address.
+    Unresolvable,
+    /// No socket of that transport.
+    NoSocket,
+    /// The address is not known yet: `resolve` must be asked.
+    NotYet,
+}
+
+impl SendError {
+    /// Return code of `t_relay`.
+    pub fn code(self) -> i32 {
+        match self {
+            SendError::BadUri => -2,
+            SendError::Unresolvable | SendError::NotYet => -4,
+            SendError::NoSocket => -6,
+        }
+    }
+}
+
+/// The URI that decides where a branch goes.
+pub fn next_hop<'a>(target: &'a Branch, proxy: Option<&'a Bytes>) -> &'a Bytes {
+    proxy.or(target.dst_uri.as_ref()).unwrap_or(&target.uri)
+}
+
+/// What a URI asks of DNS; `maddr` says where to send, whatever the host (RFC 3261 §19.1.1).
+fn query_of(uri: &Uri) -> Query {
+    let host = uri.params.value(b"maddr").unwrap_or_else(|| uri.host.clone());
+    Query {
+        host: String::from_utf8_lossy(&host).into_owned(),
+        port: uri.port,
+        transport: uri.transport(),
+        security: if uri.scheme == sip::Scheme::Sips { Security::Sips } else { Security::Sip },
+    }
+}
+
+/// The look-up that a branch needs; `None`: its host is an address, or it is no URI.
+pub fn lookup_of(target: &Branch, proxy: Option<&Bytes>) -> Option<Query> {
+    let uri = Uri::parse(next_hop(target, proxy)).ok()?;
+    let query = query_of(&uri);
+    if sip::names::literal(&query).is_some() { None } else { Some(query) }
+}
+
+/// Addresses that look-ups of this script found.
+#[derive(Clone, Default)]
+pub struct Found(pub Vec<(Query, Option<Hop>)>);
+
+/// Where a branch goes.
+pub fn path_of(
+    ctx: &Ctx,
+    state: &MsgState,
+    target: &Branch,
+    proxy: Option<&Bytes>,
+) -> Result<Path, SendError> {
+    let uri = Uri::parse(next_hop(target, proxy)).map_err(|_| SendError::BadUri)?;
+    if uri.host.is_empty() {
+        return Err(SendError::BadUri);
+    }
+    let wanted = query_of(&uri);
+    let hop = match sip::names::literal(&wanted) {
+        Some(hop) => hop,
+        None => match state.ext.find::<Found>().and_then(|f| f.0.iter().find(|(q, _)| *q == wanted)) {
+            Some((_, found)) => found.ok_or(SendError::Unresolvable)?,
+            None => match ctx.core.spawner.resolve(wanted) {
+                Resolved::Now(list) => first(list).ok_or(SendError::Unresolvable)?,
+                Resolved::Later(_) => return Err(SendError::NotYet),
+            },
+        },
+    };
+    let Hop { transport, addr: remote } = hop;
+    let socket = socket_for(ctx, state, target.socket, transport, remote).ok_or(SendError::NoSocket)?;
+    Ok(Path { socket, transport, remote, connection: 0 })
+}
+
+/// The address to try.
+pub fn first(list: Result<Vec<Hop>, sip::names::ResolveError>) -> Option<Hop> {
+    list.ok()?.first().copied()
+}
+
+/// The forced socket, else the one the request came in by, else the first that fits.
+fn socket_for(
+    ctx: &Ctx,
+    state: &MsgState,
+    forced: Option<u16>,
+    transport: Transport,
+    remote: SocketAddr,
+) -> Option<u16> {
+    let sockets = &ctx.core.shared.sockets;
+    let fits = |i: u16| {
+        sockets
+            .get(usize::from(i))
+            .is_some_and(|s| s.transport == transport && s.addr.is_ipv4() == remote.is_ipv4())
+    };
+    // Loopback cannot reach the world, nor the world loopback.
+    let reaches = |i: u16| {
+        sockets.get(usize::from(i)).is_some_and(|s| {
+            s.addr.ip().is_unspecified() || s.addr.ip().is_loopback() == remote.ip().is_loopback()
+        })
+    };
+    let own = Some(state.source.socket).filter(|i| fits(*i) && reaches(*i));
+    let all = 0..sockets.len() as u16;
+    forced
+        .filter(|i| fits(*i))
+        .or(own)
+        .or_else(|| all.clone().find(|i| fits(*i) && reaches(*i)))
+        .or_else(|| all.clone().find(|i| fits(*i)))
+}
+
+/// Changes of the Via that scripts ask for (`add_local_rport`, `set_advertised_address`).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LocalVia {
+    pub rport: bool,
+    pub host: Option<Bytes>,
+    pub port: Option<u16>,
+}
+
+/// Names of a socket as this message prints them.
+pub fn names_of(ctx: &Ctx, state: &MsgState, socket: u16) -> SocketNames {
+    let mut names =
+        ctx.core.shared.sockets.get(usize::from(socket)).map(|s| s.names.clone()).unwrap_or_default();
+    if let Some(local) = state.ext.find::<LocalVia>() {
+        if let Some(host) = &local.host {
+            names.host = host.clone();
+        }
+        if let Some(port) = local.port {
+            names.port = port;
+        }
+    }
+    names
+}
+
+/// The bytes of a request that leaves by `path` with this Via branch.
+pub fn print(
+    ctx: &Ctx,
+    state: &MsgState,
+    extra_edits: Option<&Edits>,
+    target: &Branch,
+    path: &Path,
+    via_branch: &[u8],
+) -> Bytes {
+    let send = names_of(ctx, state, path.socket);
+    let received = ctx.core.shared.sockets.get(usize::from(state.source.socket));
+    let received = received.map(|s| s.names.clone()).unwrap_or_default();
+    let mut via = Vec::with_capacity(96);
+    via.extend_from_slice(b"Via: SIP/2.0/");
+    via.extend_from_slice(path.transport.upper().as_bytes());
+    via.push(b' ');
+    via.extend_from_slice(&send.host);
+    if send.port != path.transport.default_port()
+        || state.ext.find::<LocalVia>().is_some_and(|l| l.port.is_some())
+    {
+        via.push(b':');
+        via.extend_from_slice(itoa::Buffer::new().format(send.port).as_bytes());
+    }
+    via.extend_from_slice(b";branch=");
+    via.extend_from_slice(via_branch);
+    if state.ext.find::<LocalVia>().is_some_and(|l| l.rport) {
+        via.extend_from_slice(b";rport");
+    }
+    via.extend_from_slice(b"\r\n");
+    let route = match &target.path {
+        Some(path) => [b"Route: ", &path[..], b"\r\n"].concat(),
+        None => Vec::new(),
+    };
+    let via_params = crate::reply::via_params(state);
+    let print = PrintTarget {
+        uri: &target.uri,
+        via: &via,
+        via_params: &via_params,
+        extra: &route,
+        send: &send,
+        received: &received,
+    };
+    match extra_edits {
+        Some(more) => sip::print_request(&state.msg, &[&state.edits, more], &print),
+        None => sip::print_request(&state.msg, &[&state.edits], &print),
+    }
+}
+
+/// A request made here: no Via of a previous hop gets parameters.
+pub fn print_local(ctx: &Ctx, state: &MsgState, target: &Branch, path: &Path, via_branch: &[u8]) -> Bytes {
+    let send = names_of(ctx, state, path.socket);
+    let via = format!(
+        "Via: SIP/2.0/{} {}:{};branch={}\r\n",
+        path.transport.upper(),
+        String::from_utf8_lossy(&send.host),
+        send.port,
+        String::from_utf8_lossy(via_branch)
+    );
+    let print = PrintTarget {
+        uri: &target.uri,
+        via: via.as_bytes(),
+        via_params: b"",
+        extra: b"",
+        send: &send,
+        received: &send,
+    };
+    sip::print_request(&state.msg, &[&state.edits], &print)
+}
+
+/// The main destination of a message as a branch.
+pub fn main_branch(state: &MsgState) -> Branch {
+    Branch {
+        uri: state.current_uri(),
+        dst_uri: state.dst_uri.clone(),
+        path: state.path.clone(),
+        q: state.ruri_q,
+        flags: state.branch_flags,
+        socket: state.socket,
+        attrs: None,
+        ..Branch::default()
+    }
+}

@@ -1,0 +1,89 @@
+//! CANCEL (RFC 3261 §9.2): answered at once, sent on to branches that have rung.
+
+use super::{TxnEvent, create, drain, failure, send_reply, tell};
+use crate::ctx::{Ctx, MsgState};
+use bytes::Bytes;
+use script::ast::RouteKind;
+use script::{RouteId, Task};
+use sip::Message;
+use std::rc::Rc;
+use transaction::{Origin, Path, Relation, TxnId};
+
+/// A message as the start of a script's state.
+pub(super) fn plain_state(ctx: &Ctx, msg: &Rc<Message>, source: Path) -> Box<MsgState> {
+    let task = Task::new(ctx.core.shared.program(), RouteId(0));
+    MsgState::new(msg.clone(), source, ctx.core.now, RouteKind::Request, task)
+}
+
+/// The caller gives up while the script of its INVITE waits: 200 to the CANCEL, 487 to the INVITE,
+/// the operation is dropped and the script does not go on.
+pub(super) fn waiting(ctx: &mut Ctx, msg: &Rc<Message>, source: Path, invite: TxnId) {
+    let mut state = plain_state(ctx, msg, source);
+    answer(ctx, &mut state, invite);
+    stop(ctx, invite);
+}
+
+/// `t_relay` of a CANCEL. `None`: there is no INVITE for it.
+pub fn cancel(ctx: &mut Ctx) -> Option<i32> {
+    let msg = ctx.state.msg.clone();
+    let (id, relation) = ctx.core.txns.txns.find(&msg)?;
+    if relation == Relation::Retransmission {
+        ctx.core.txns.txns.retransmission(id);
+        drain(ctx);
+        return Some(0);
+    }
+    let source = ctx.state.source;
+    let mut state = plain_state(ctx, &msg, source);
+    state.reply_headers = ctx.state.reply_headers.clone();
+    answer(ctx, &mut state, id);
+    ctx.state.txn = state.txn;
+    stop(ctx, id);
+    Some(1)
+}
+
+/// 200 to the CANCEL, in a transaction of its own, with the tag of the INVITE's replies.
+fn answer(ctx: &mut Ctx, state: &mut MsgState, invite: TxnId) {
+    let tag = {
+        let data = ctx.core.txns.txns.get(invite);
+        data.map_or_else(Bytes::new, |d| {
+            if d.to_tag.is_empty() { crate::reply::to_tag(ctx, &d.msg) } else { d.to_tag.clone() }
+        })
+    };
+    if let Some(id) = create(ctx, state) {
+        state.txn = Some(id);
+        let bytes = crate::reply::build(ctx, state, 200, b"canceling", Some(&tag));
+        send_reply(ctx, id, 200, bytes, Origin::Here);
+    }
+}
+
+/// Ends an INVITE: drops what its script waits for, cancels branches; with none open, 487 at once.
+pub fn stop(ctx: &mut Ctx, invite: TxnId) {
+    ctx.drop_tasks_of(invite);
+    if let Some(data) = ctx.core.txns.txns.get_mut(invite) {
+        data.failing = false;
+        data.busy = false;
+    }
+    tell(ctx, invite, TxnEvent::Cancelled);
+    let now = ctx.core.now;
+    let headers = ctx.core.txns.txns.get(invite).map(|d| d.cancel_headers.clone()).unwrap_or_default();
+    let verdict = ctx.core.txns.txns.cancel(now, invite, headers);
+    drain(ctx);
+    failure::on_verdict(ctx, invite, verdict);
+}
+
+/// The Reason headers of the current CANCEL go into the CANCELs it causes.
+pub(super) fn keep_reason(ctx: &mut Ctx) {
+    let msg = ctx.state.msg.clone();
+    let Some((id, Relation::Cancel)) = ctx.core.txns.txns.find(&msg) else { return };
+    let lines: Vec<&[u8]> = msg.headers_of(sip::HeaderName::Reason).map(|h| msg.bytes(h.whole)).collect();
+    if let Some(data) = ctx.core.txns.txns.get_mut(id) {
+        data.cancel_headers = lines.concat().into();
+    }
+}
+
+/// `Request-Disposition: no-cancel` (RFC 3841 §9.1).
+pub(super) fn asks_no_cancel(msg: &Message) -> bool {
+    msg.headers_of(sip::HeaderName::RequestDisposition).any(|h| {
+        msg.bytes(h.value).split(|b| *b == b',').any(|w| w.trim_ascii().eq_ignore_ascii_case(b"no-cancel"))
+    })
+}

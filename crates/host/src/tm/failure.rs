@@ -1,0 +1,120 @@
+//! When all branches have failed: failure routes, then the best reply upstream.
+
+use super::{TxnData, drain, send_reply};
+use crate::ctx::{After, Ctx, MsgState};
+use bytes::Bytes;
+use script::Task;
+use script::ast::RouteKind;
+use sip::SocketNames;
+use transaction::{Origin, TxnId, Verdict};
+
+/// Acts on what a reply or a timeout meant for its transaction.
+pub(super) fn on_verdict(ctx: &mut Ctx, id: TxnId, verdict: Verdict) {
+    drain(ctx);
+    if let Verdict::Failed { winner } = verdict {
+        all_failed(ctx, id, winner);
+    }
+}
+
+/// Runs the failure route when there is one, else answers.
+fn all_failed(ctx: &mut Ctx, id: TxnId, winner: Option<u16>) {
+    let status = winner.and_then(|w| ctx.core.txns.txns.branch(id, w)).map_or(0, |b| b.status);
+    let Some(data) = ctx.core.txns.txns.get_mut(id) else { return };
+    // A failure route that is running decides itself when it ends.
+    if data.failing {
+        return;
+    }
+    data.seen_status = status;
+    let route = data.on_failure.take();
+    let (Some(route), Some(winner)) = (route, winner) else { return answer(ctx, id, winner) };
+    let Some(saved) = &ctx.core.txns.txns.get(id).and_then(|d| d.saved.as_ref()) else {
+        return answer(ctx, id, Some(winner));
+    };
+    let task = Task::new(ctx.core.shared.program(), route);
+    let mut state = saved.fork(RouteKind::Failure, task);
+    let target = ctx.core.txns.txns.branch(id, winner).map(|b| b.data.target.clone()).unwrap_or_default();
+    state.txn = Some(id);
+    state.txn_branch = Some(winner);
+    state.on_failure = None;
+    state.on_branch = None;
+    state.on_reply = None;
+    state.ruri = Some(target.uri);
+    state.dst_uri = None;
+    state.path = None;
+    state.branch_flags = target.flags;
+    state.branches.clear();
+    state.after = After::Then(Box::new(move |ctx, state, _| route_done(ctx, id, state)));
+    if let Some(data) = ctx.core.txns.txns.get_mut(id) {
+        data.failing = true;
+    }
+    ctx.run(state);
+}
+
+/// The failure route ended: it may have opened branches or replied; otherwise the best reply goes out.
+fn route_done(ctx: &mut Ctx, id: TxnId, state: Box<MsgState>) {
+    let Some(data) = ctx.core.txns.txns.get_mut(id) else { return };
+    data.failing = false;
+    if let Some(saved) = &mut data.saved {
+        saved.flags = state.flags;
+        saved.reply_headers = state.reply_headers;
+        saved.vars = state.vars;
+        saved.ext = state.ext;
+    }
+    let now = ctx.core.now;
+    if !ctx.core.txns.txns.is_open(id) || ctx.core.txns.txns.branches(id).any(|b| b.is_pending) {
+        return;
+    }
+    let winner = ctx.core.txns.txns.winner(id);
+    // New branches that failed at once are a new failure, with its own route.
+    let again = ctx.core.txns.txns.get(id).is_some_and(|d| d.on_failure.is_some());
+    match ctx.core.txns.txns.conclude(now, id) {
+        Verdict::Failed { winner } if again => all_failed(ctx, id, winner),
+        _ => answer(ctx, id, winner),
+    }
+}
+
+/// Sends the best reply upstream.
+fn answer(ctx: &mut Ctx, id: TxnId, winner: Option<u16>) {
+    if !ctx.core.txns.txns.is_open(id) {
+        return;
+    }
+    let cancelled = ctx.core.txns.txns.was_cancelled(id);
+    let Some(winner) = winner else {
+        if cancelled {
+            super::reply(ctx, id, 487, b"Request Terminated");
+        }
+        return;
+    };
+    let Some(view) = ctx.core.txns.txns.branch(id, winner) else { return };
+    let (status, reason) = (view.status, view.data.local_reason);
+    let reply = ctx.core.txns.txns.branch_data(id, winner).and_then(|b| b.reply.take());
+    let Some(reply) = reply else {
+        let (code, reason): (u16, &[u8]) = match status {
+            487 => (487, b"Request Terminated"),
+            408 if cancelled => (487, b"Request Terminated"),
+            _ if !reason.is_empty() => (status, reason.as_bytes()),
+            _ => (status.max(400), b"Request Timeout"),
+        };
+        super::reply(ctx, id, code, reason);
+        return;
+    };
+    // RFC 3261 §16.7 step 6: a 503 says nothing about this server.
+    let changed = match status {
+        503 => Some((500, reply.msg.reason())),
+        _ => super::replies::changed_status(&reply),
+    };
+    let code = changed.as_ref().map_or(status, |(code, _)| *code);
+    let bytes = print(ctx, id, &reply, changed);
+    send_reply(ctx, id, code, bytes, Origin::Relayed);
+}
+
+/// A reply as it goes upstream.
+pub(super) fn print(ctx: &Ctx, id: TxnId, reply: &MsgState, changed: Option<(u16, Bytes)>) -> Bytes {
+    let names = |socket: u16| -> SocketNames {
+        ctx.core.shared.sockets.get(usize::from(socket)).map(|s| s.names.clone()).unwrap_or_default()
+    };
+    let send =
+        ctx.core.txns.txns.get(id).map_or_else(SocketNames::default, |d: &TxnData| names(d.source.socket));
+    let status = changed.as_ref().map(|(code, reason)| (*code, &reason[..]));
+    sip::print_reply(&reply.msg, &reply.edits, status, &send, &names(reply.source.socket))
+}

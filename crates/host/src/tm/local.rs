@@ -1,0 +1,139 @@
+//! Requests of this server itself: nobody waits for their replies upstream.
+
+use super::branch::{self, main_branch, path_of};
+use super::{BranchData, TxnData, drain, failure};
+use crate::ctx::{Branch, Ctx, MsgState};
+use bytes::Bytes;
+use script::ast::RouteKind;
+use script::{RouteId, Task};
+use sip::Message;
+use std::rc::Rc;
+use transaction::{Cancelling, Path, Verdict};
+
+/// `$T_fr_timeout` and its like, set before the transaction exists; milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Timeouts {
+    pub fr: Option<u32>,
+    pub fr_inv: Option<u32>,
+}
+
+/// Gives the transaction of the current message the timeouts that the script set.
+pub fn apply_timeouts(ctx: &mut Ctx) {
+    let (Some(id), Some(set)) = (ctx.state.txn, ctx.state.ext.find::<Timeouts>().copied()) else { return };
+    let (fr, fr_inv) = ctx.core.txns.txns.timeouts(id);
+    ctx.core.txns.txns.set_timeouts(id, set.fr.unwrap_or(fr), set.fr_inv.unwrap_or(fr_inv));
+}
+
+/// `t_on_failure`, `t_on_reply` after the transaction was made: they take effect at once, except in a
+/// branch route, whose reply route is its own.
+pub fn arm(ctx: &mut Ctx) -> i32 {
+    let Some(id) = ctx.state.txn else { return 1 };
+    let (kind, on_reply, on_failure) = (ctx.state.kind, ctx.state.on_reply, ctx.state.on_failure);
+    if let Some(data) = ctx.core.txns.txns.get_mut(id) {
+        if kind != RouteKind::Branch && on_reply.is_some() {
+            data.on_reply = on_reply;
+        }
+        if kind != RouteKind::Failure && on_failure.is_some() {
+            data.on_failure = on_failure;
+        }
+    }
+    1
+}
+
+/// Sends a request made here in a transaction of its own. 1 sent, -1 not.
+pub fn send_request(ctx: &mut Ctx, bytes: Bytes, next_hop: &Bytes, context: Option<Bytes>) -> i32 {
+    let Ok(msg) = Message::parse(bytes) else { return -1 };
+    let msg = Rc::new(msg);
+    let task = Task::new(ctx.core.shared.program(), RouteId(0));
+    let mut state = MsgState::new(msg.clone(), ctx.state.source, ctx.core.now, RouteKind::Local, task);
+    if let Some(context) = context {
+        state.avps.borrow_mut().add(crate::avp::AvpName::new(b"uac_ctx"), context.into());
+    }
+    let target = Branch { uri: msg.request_uri(), dst_uri: Some(next_hop.clone()), ..Branch::default() };
+    let Ok(path) = path_of(ctx, &state, &target, None) else { return -1 };
+    state.source = Path { socket: path.socket, ..path };
+    if let Some(route) = ctx.core.shared.program().route(RouteKind::Local, None) {
+        state.task = Task::new(ctx.core.shared.program(), route);
+        let then = move |ctx: &mut Ctx, state: Box<MsgState>, end| {
+            if end != script::End::Drop {
+                send_local(ctx, &state, path);
+            }
+        };
+        state.after = crate::ctx::After::Then(Box::new(then));
+        ctx.run(state);
+        return 1;
+    }
+    send_local(ctx, &state, path)
+}
+
+fn send_local(ctx: &mut Ctx, state: &MsgState, path: Path) -> i32 {
+    let now = ctx.core.now;
+    let Ok(id) = ctx.core.txns.txns.create_local(now, &state.msg, path, TxnData::of(state)) else {
+        return -1;
+    };
+    let target = main_branch(state);
+    let data = BranchData { target: target.clone(), on_reply: None, reply: None, local_reason: "" };
+    let Ok(number) = ctx.core.txns.txns.open_branch(id, data) else { return -1 };
+    let cookie = ctx.core.txns.txns.via_branch(id, number);
+    let bytes = branch::print_local(ctx, state, &target, &path, &cookie);
+    ctx.core.txns.txns.send(now, id, number, bytes, path);
+    drain(ctx);
+    1
+}
+
+/// `t_replicate`: the request as it stands goes to `uri` as well; replies end here.
+pub fn replicate(ctx: &mut Ctx, uri: &Bytes) -> i32 {
+    let mut targets =
+        vec![Branch { uri: ctx.state.current_uri(), dst_uri: Some(uri.clone()), ..Branch::default() }];
+    targets.append(&mut ctx.state.branches);
+    let now = ctx.core.now;
+    let mut sent = -1;
+    let data = TxnData::of(&ctx.state);
+    let msg = ctx.state.msg.clone();
+    let source = ctx.state.source;
+    let Ok(id) = ctx.core.txns.txns.create_local(now, &msg, source, data) else { return -1 };
+    for target in targets {
+        let Ok(path) = path_of(ctx, &ctx.state, &target, None) else { continue };
+        let data = BranchData { target: target.clone(), on_reply: None, reply: None, local_reason: "" };
+        let Ok(number) = ctx.core.txns.txns.open_branch(id, data) else { break };
+        let cookie = ctx.core.txns.txns.via_branch(id, number);
+        let bytes = branch::print(ctx, &ctx.state, None, &target, &path, &cookie);
+        ctx.core.txns.txns.send(now, id, number, bytes, path);
+        sent = 1;
+    }
+    if sent < 0 {
+        ctx.core.txns.txns.remove(id);
+    }
+    drain(ctx);
+    sent
+}
+
+/// Keeps the transaction open for branches to be injected.
+pub fn wait_for_branches(ctx: &mut Ctx, count: u16) -> i32 {
+    let Some(id) = ctx.state.txn else { return -1 };
+    let now = ctx.core.now;
+    let data = BranchData { target: Branch::default(), on_reply: None, reply: None, local_reason: "" };
+    if ctx.core.txns.txns.wait_for_branches(now, id, count, data).is_ok() { 1 } else { -1 }
+}
+
+/// The R-URI and branches of the current message join its transaction.
+pub fn inject(ctx: &mut Ctx, cancel: bool, last: bool) -> i32 {
+    let Some(id) = ctx.state.txn else { return -1 };
+    let now = ctx.core.now;
+    if cancel {
+        ctx.core.txns.txns.cancel_branches(now, id, Cancelling::All, Bytes::new());
+    }
+    let rc = super::relay::open_branches(ctx, id, &super::Relay::default());
+    let verdict = if last {
+        ctx.core.txns.txns.wait_no_more(now, id)
+    } else {
+        ctx.core.txns.txns.branch_injected(now, id)
+    };
+    failure::on_verdict(ctx, id, verdict);
+    rc
+}
+
+/// Used by modules that end waiting themselves.
+pub fn on_verdict(ctx: &mut Ctx, id: transaction::TxnId, verdict: Verdict) {
+    failure::on_verdict(ctx, id, verdict);
+}

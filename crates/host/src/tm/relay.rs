@@ -1,0 +1,284 @@
+//! `t_relay`: transaction, branches, branch routes, sending.
+
+use super::branch::{self, Found, SendError, lookup_of, main_branch, path_of};
+use super::{BranchData, cancel, create_current, drain, failure, save_request, trying_current};
+use crate::call::{Finish, Outcome, Suspension};
+use crate::ctx::{After, Branch, Ctx, MsgState, Resolved};
+use bytes::Bytes;
+use script::ast::RouteKind;
+use script::{End, Task};
+use sip::Method;
+use sip::names::Query;
+use transaction::{Relation, TxnId};
+
+/// How a request is relayed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Relay {
+    /// Flag 0x01: no 100 to an INVITE.
+    pub no_100: bool,
+    /// `no-auto-477`: a relay that fails is not answered when the script ends.
+    pub no_477: bool,
+    /// `pass-reason-hdr`: the Reason of a CANCEL goes on with it.
+    pub pass_reason: bool,
+    /// `allow-no-cancel`: a 2xx leaves the other branches alone when the caller asks for it (RFC 3841).
+    pub keep_branches: bool,
+    /// Next hop for all branches.
+    pub proxy: Option<Bytes>,
+}
+
+/// `t_relay` failed: the reply when the script gives none.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Failed {
+    pub(super) reply: (u16, &'static str),
+}
+
+/// Longest a name may take.
+const LOOKUP_MS: u64 = 10_000;
+
+/// `t_newtran`: 1 made (or there already), 0 a retransmission (answered here, the script ends), -1 error.
+pub fn new_transaction(ctx: &mut Ctx) -> i32 {
+    if ctx.state.txn.is_some() {
+        return 1;
+    }
+    let msg = ctx.state.msg.clone();
+    if !msg.is_request() || msg.method() == Method::Ack {
+        return 1;
+    }
+    if msg.from().is_none() || msg.to().is_none() || msg.call_id().is_none() || msg.cseq_parts().is_none() {
+        return -1;
+    }
+    if let Some((id, Relation::Retransmission)) = ctx.core.txns.txns.find(&msg) {
+        ctx.core.txns.txns.retransmission(id);
+        drain(ctx);
+        return 0;
+    }
+    if create_current(ctx).is_some() { 1 } else { -1 }
+}
+
+/// `t_relay`: 1 sent, 0 ends the script (a retransmission), negative: see [`SendError::code`], -3 when
+/// every branch was dropped. Waits while names are looked up.
+pub fn relay(ctx: &mut Ctx, how: Relay) -> Outcome {
+    if ctx.state.kind == RouteKind::OnReply || !ctx.state.msg.is_request() {
+        return Outcome::Done(-1);
+    }
+    let missing = missing_lookups(ctx, &how);
+    if missing.is_empty() {
+        return Outcome::Done(relay_now(ctx, how));
+    }
+    let mut found = Vec::new();
+    let mut waiting = Vec::new();
+    for target in missing {
+        match ctx.core.spawner.resolve(target.clone()) {
+            Resolved::Now(list) => found.push((target, branch::first(list))),
+            Resolved::Later(future) => waiting.push((target, future)),
+        }
+    }
+    let store = move |ctx: &mut Ctx, found: Vec<_>| ctx.state.ext.entry::<Found>().0.extend(found);
+    if waiting.is_empty() {
+        store(ctx, found);
+        return Outcome::Done(relay_now(ctx, how));
+    }
+    let detail = Bytes::from(waiting[0].0.host.clone());
+    Suspension::future("t_relay", async move {
+        for (target, future) in waiting {
+            found.push((target, branch::first(future.await)));
+        }
+        Box::new(move |ctx: &mut Ctx| {
+            store(ctx, found);
+            relay_now(ctx, how)
+        }) as Finish
+    })
+    .detail(detail)
+    .limit(LOOKUP_MS, -4)
+}
+
+/// Names of destinations that this script has not looked up yet.
+fn missing_lookups(ctx: &Ctx, how: &Relay) -> Vec<Query> {
+    let state = &ctx.state;
+    let known = |t: &Query| state.ext.find::<Found>().is_some_and(|f| f.0.iter().any(|(k, _)| k == t));
+    let mut missing: Vec<Query> = Vec::new();
+    for branch in std::iter::once(&main_branch(state)).chain(&state.branches) {
+        if let Some(target) = lookup_of(branch, how.proxy.as_ref())
+            && !known(&target)
+            && !missing.contains(&target)
+        {
+            missing.push(target);
+        }
+    }
+    missing
+}
+
+fn relay_now(ctx: &mut Ctx, how: Relay) -> i32 {
+    match ctx.state.msg.method() {
+        Method::Ack => return super::forward(ctx, how.proxy.as_ref()),
+        Method::Cancel if ctx.state.txn.is_none() => {
+            if how.pass_reason {
+                super::cancel::keep_reason(ctx);
+            }
+            if let Some(rc) = cancel(ctx) {
+                return rc;
+            }
+        }
+        _ => {}
+    }
+    let fresh = ctx.state.txn.is_none();
+    match new_transaction(ctx) {
+        1 => {}
+        other => return other,
+    }
+    let Some(id) = ctx.state.txn else { return -1 };
+    if !ctx.core.txns.txns.is_open(id) {
+        return -1;
+    }
+    if !how.no_100 && ctx.state.kind == RouteKind::Request {
+        trying_current(ctx, id);
+    }
+    if how.keep_branches && super::cancel::asks_no_cancel(&ctx.state.msg) {
+        ctx.core.txns.txns.keep_branches(id);
+    }
+    if ctx.state.kind == RouteKind::Failure {
+        let (on_reply, on_failure) = (ctx.state.on_reply, ctx.state.on_failure);
+        if let Some(data) = ctx.core.txns.txns.get_mut(id) {
+            data.on_reply = on_reply.or(data.on_reply);
+            data.on_failure = on_failure;
+        }
+    } else {
+        save_request(ctx, id);
+    }
+    let rc = open_branches(ctx, id, &how);
+    if rc < 0 && fresh && !how.no_477 {
+        let reply = status_of(match rc {
+            -6 => SendError::NoSocket,
+            _ => SendError::Unresolvable,
+        });
+        ctx.state.ext.set(Failed { reply });
+    }
+    rc
+}
+
+/// Opens and sends all branches of the current message.
+pub(super) fn open_branches(ctx: &mut Ctx, id: TxnId, how: &Relay) -> i32 {
+    let extra = std::mem::take(&mut ctx.state.branches);
+    // In a failure route the R-URI branch counts only when the script appended nothing (OpenSIPS uses
+    // the appended ones then and the R-URI as the first of them).
+    let mut targets = vec![main_branch(&ctx.state)];
+    targets.extend(extra);
+    let route = ctx.state.on_branch;
+    let mut error = -3;
+    let mut sent = 0;
+    for target in targets {
+        let data = BranchData { target: target.clone(), on_reply: None, reply: None, local_reason: "" };
+        let Ok(number) = ctx.core.txns.txns.open_branch(id, data) else {
+            error = -1;
+            break;
+        };
+        match route {
+            Some(route) => {
+                let task = Task::new(ctx.core.shared.program(), route);
+                let mut state = ctx.state.fork(RouteKind::Branch, task);
+                (state.ruri, state.dst_uri, state.path) = (Some(target.uri), target.dst_uri, target.path);
+                (state.ruri_q, state.branch_flags, state.socket) = (target.q, target.flags, target.socket);
+                state.txn_branch = Some(number);
+                state.on_branch = None;
+                state.on_reply = None;
+                let proxy = how.proxy.clone();
+                state.after = After::Then(Box::new(move |ctx, state, end| {
+                    branch_ready(ctx, id, number, &state, end, proxy.as_ref());
+                }));
+                if let Some(data) = ctx.core.txns.txns.get_mut(id) {
+                    data.failing = true;
+                }
+                ctx.run(state);
+                if let Some(data) = ctx.core.txns.txns.get_mut(id) {
+                    data.failing = ctx.state.kind == RouteKind::Failure;
+                }
+                match ctx.core.txns.txns.branch(id, number) {
+                    Some(b) if b.is_pending => sent += 1,
+                    Some(b) if b.status == 478 || b.status == 477 => {
+                        error = if b.status == 478 { -4 } else { -6 }
+                    }
+                    _ => {}
+                }
+            }
+            None => match send_branch(ctx, id, number, &target, how.proxy.as_ref()) {
+                Ok(()) => sent += 1,
+                Err(e) => {
+                    error = e.code();
+                    fail(ctx, id, number, e);
+                }
+            },
+        }
+    }
+    drain(ctx);
+    if sent > 0 { 1 } else { error }
+}
+
+/// Sends a branch with the current message's state.
+fn send_branch(
+    ctx: &mut Ctx,
+    id: TxnId,
+    number: u16,
+    target: &Branch,
+    proxy: Option<&Bytes>,
+) -> Result<(), SendError> {
+    let path = path_of(ctx, &ctx.state, target, proxy)?;
+    let cookie = ctx.core.txns.txns.via_branch(id, number);
+    let bytes = branch::print(ctx, &ctx.state, None, target, &path, &cookie);
+    let now = ctx.core.now;
+    ctx.core.txns.txns.send(now, id, number, bytes, path);
+    Ok(())
+}
+
+/// The branch route ended: the branch is sent, unless it said `drop`.
+fn branch_ready(ctx: &mut Ctx, id: TxnId, number: u16, state: &MsgState, end: End, proxy: Option<&Bytes>) {
+    let waited = ctx.core.txns.txns.get(id).is_none_or(|d| !d.failing);
+    let now = ctx.core.now;
+    let mut target = main_branch(state);
+    if let Some(data) = ctx.core.txns.txns.branch_data(id, number) {
+        data.on_reply = state.on_reply;
+        target.attrs = data.target.attrs.clone();
+        data.target = target.clone();
+    }
+    let verdict = if end == End::Drop {
+        ctx.core.txns.txns.fail_branch(now, id, number, 408)
+    } else {
+        match path_of(ctx, state, &target, proxy) {
+            Ok(path) => {
+                let cookie = ctx.core.txns.txns.via_branch(id, number);
+                let bytes = branch::print(ctx, state, None, &target, &path, &cookie);
+                ctx.core.txns.txns.send(now, id, number, bytes, path);
+                transaction::Verdict::Absorb
+            }
+            Err(error) => {
+                let (status, reason) = status_of(error);
+                if let Some(data) = ctx.core.txns.txns.branch_data(id, number) {
+                    data.local_reason = reason;
+                }
+                ctx.core.txns.txns.fail_branch(now, id, number, status)
+            }
+        }
+    };
+    drain(ctx);
+    // Within `t_relay` the script hears of it; a branch route that waited has nobody else to tell.
+    if waited {
+        failure::on_verdict(ctx, id, verdict);
+    }
+}
+
+fn status_of(error: SendError) -> (u16, &'static str) {
+    match error {
+        SendError::BadUri | SendError::Unresolvable | SendError::NotYet => {
+            (478, "Unresolvable destination (478/TM)")
+        }
+        SendError::NoSocket => (477, "Send failed (477/TM)"),
+    }
+}
+
+fn fail(ctx: &mut Ctx, id: TxnId, number: u16, error: SendError) {
+    let (status, reason) = status_of(error);
+    if let Some(data) = ctx.core.txns.txns.branch_data(id, number) {
+        data.local_reason = reason;
+    }
+    let now = ctx.core.now;
+    ctx.core.txns.txns.fail_branch(now, id, number, status);
+}

@@ -1,0 +1,193 @@
+//! Replies from downstream: reply routes, then upstream.
+
+use super::{MAX_QUEUE, TxnEvent, drain, failure, send_reply, tell};
+use crate::ctx::{After, Ctx, MsgState};
+use bytes::Bytes;
+use script::ast::RouteKind;
+use script::{End, RouteId, Task};
+use sip::Message;
+use std::rc::Rc;
+use transaction::{Origin, Path, Received, TxnId, Verdict};
+
+/// `change_reply_status`, kept with the reply.
+#[derive(Clone, Default)]
+pub struct ReplyStatus {
+    pub code: u16,
+    pub reason: Bytes,
+}
+
+pub(super) fn changed_status(state: &MsgState) -> Option<(u16, Bytes)> {
+    state.ext.find::<ReplyStatus>().filter(|s| s.code != 0).map(|s| (s.code, s.reason.clone()))
+}
+
+/// A reply came in: reply routes, then upstream. Replies of one transaction go one after the other,
+/// also when a route of an earlier one waits.
+pub fn on_reply(ctx: &mut Ctx, msg: Rc<Message>, source: Path) {
+    if msg.via().is_none() || msg.cseq_parts().is_none() {
+        ctx.core.shared.stats.counter("core", "bad_msgs").up();
+        return;
+    }
+    let Some((id, branch)) = ctx.core.txns.txns.match_reply(&msg) else {
+        return stray(ctx, msg, source);
+    };
+    if let Some(data) = ctx.core.txns.txns.get_mut(id)
+        && data.busy
+    {
+        if data.queue.len() < MAX_QUEUE {
+            data.queue.push_back((msg, source));
+        }
+        return;
+    }
+    handle(ctx, id, branch, msg, source);
+}
+
+fn handle(ctx: &mut Ctx, id: TxnId, branch: u16, msg: Rc<Message>, source: Path) {
+    let now = ctx.core.now;
+    let received = ctx.core.txns.txns.receive(now, id, branch, &msg);
+    drain(ctx);
+    let state = reply_state(ctx, id, branch, msg, source);
+    if received == Received::Absorb {
+        // The global route sees every reply, also those that change nothing.
+        if let Some(route) = global_route(ctx)
+            && !is_of_cancel(&state)
+        {
+            start(ctx, state, route, After::Nothing);
+        }
+        return;
+    }
+    tell(ctx, id, TxnEvent::ReplyIn { branch, status: state.msg.status() });
+    next_route(ctx, id, branch, state, Stage::Global, Kept::Yes);
+}
+
+fn is_of_cancel(state: &MsgState) -> bool {
+    state.msg.cseq_parts().is_some_and(|(_, method)| &method[..] == b"CANCEL")
+}
+
+fn global_route(ctx: &Ctx) -> Option<RouteId> {
+    ctx.core.shared.program.read().route(RouteKind::OnReply, None)
+}
+
+fn reply_state(ctx: &Ctx, id: TxnId, branch: u16, msg: Rc<Message>, source: Path) -> Box<MsgState> {
+    let task = Task::new(ctx.core.shared.program(), RouteId(0));
+    let mut state = MsgState::new(msg, source, ctx.core.now, RouteKind::OnReply, task);
+    state.txn = Some(id);
+    state.txn_branch = Some(branch);
+    if let Some(data) = ctx.core.txns.txns.get(id) {
+        state.avps = data.avps.clone();
+        state.flags = data.saved.as_ref().map_or(0, |s| s.flags);
+    }
+    if let Some(view) = ctx.core.txns.txns.branch(id, branch) {
+        state.branch_flags = view.data.target.flags;
+    }
+    state
+}
+
+/// The routes of a reply, in the order they run.
+#[derive(Clone, Copy, PartialEq)]
+enum Stage {
+    Global,
+    Branch,
+    Transaction,
+    Done,
+}
+
+/// A route said `drop`.
+#[derive(Clone, Copy, PartialEq)]
+enum Kept {
+    Yes,
+    Dropped,
+}
+
+/// Runs the next route there is; after the last one the reply counts.
+fn next_route(ctx: &mut Ctx, id: TxnId, branch: u16, state: Box<MsgState>, stage: Stage, kept: Kept) {
+    let (route, next) = match stage {
+        Stage::Global => (global_route(ctx), Stage::Branch),
+        Stage::Branch => {
+            (ctx.core.txns.txns.branch(id, branch).and_then(|b| b.data.on_reply), Stage::Transaction)
+        }
+        Stage::Transaction => (ctx.core.txns.txns.get(id).and_then(|d| d.on_reply), Stage::Done),
+        Stage::Done => return decide(ctx, id, branch, state, kept),
+    };
+    let Some(route) = route else { return next_route(ctx, id, branch, state, next, kept) };
+    if let Some(data) = ctx.core.txns.txns.get_mut(id) {
+        data.busy = true;
+        data.seen_status = state.msg.status();
+    }
+    let after = After::Then(Box::new(move |ctx, state, end| {
+        let kept = if end == End::Drop { Kept::Dropped } else { kept };
+        next_route(ctx, id, branch, state, next, kept);
+    }));
+    start(ctx, state, route, after);
+}
+
+fn start(ctx: &mut Ctx, mut state: Box<MsgState>, route: RouteId, after: After) {
+    state.task = Task::new(ctx.core.shared.program(), route);
+    state.after = after;
+    ctx.run(state);
+}
+
+/// What the reply means, after its routes.
+fn decide(ctx: &mut Ctx, id: TxnId, branch: u16, state: Box<MsgState>, kept: Kept) {
+    let now = ctx.core.now;
+    let received = state.msg.status();
+    if let Some(data) = ctx.core.txns.txns.get_mut(id) {
+        data.busy = false;
+        if let Some(saved) = &mut data.saved {
+            saved.flags = state.flags;
+        }
+    }
+    let dropped = kept == Kept::Dropped && received < 200;
+    if !dropped {
+        let changed = if (200..300).contains(&received) { None } else { changed_status(&state) };
+        let verdict_status = match &changed {
+            Some((code, _)) if (received >= 300) == (*code >= 300) => *code,
+            _ => received,
+        };
+        if received >= 300 {
+            if let Some(data) = ctx.core.txns.txns.branch_data(id, branch) {
+                data.reply = Some(state);
+            }
+            let verdict = ctx.core.txns.txns.decide(now, id, branch, verdict_status);
+            failure::on_verdict(ctx, id, verdict);
+        } else {
+            let verdict = ctx.core.txns.txns.decide(now, id, branch, verdict_status);
+            drain(ctx);
+            if matches!(verdict, Verdict::Provisional | Verdict::Success) {
+                let code = changed.as_ref().map_or(received, |(code, _)| *code);
+                let bytes = failure::print(ctx, id, &state, changed);
+                send_reply(ctx, id, code, bytes, Origin::Relayed);
+            } else {
+                failure::on_verdict(ctx, id, verdict);
+            }
+        }
+    }
+    next_in_queue(ctx, id);
+}
+
+fn next_in_queue(ctx: &mut Ctx, id: TxnId) {
+    let Some(data) = ctx.core.txns.txns.get_mut(id) else { return };
+    if data.busy {
+        return;
+    }
+    if let Some((msg, source)) = data.queue.pop_front() {
+        on_reply(ctx, msg, source);
+    }
+}
+
+/// A reply of no transaction: the global route, then on by its second Via.
+fn stray(ctx: &mut Ctx, msg: Rc<Message>, source: Path) {
+    let task = Task::new(ctx.core.shared.program(), RouteId(0));
+    let mut state = MsgState::new(msg, source, ctx.core.now, RouteKind::OnReply, task);
+    match global_route(ctx) {
+        Some(route) => {
+            state.after = After::Then(Box::new(|ctx, state, end| {
+                if end != End::Drop || (200..300).contains(&state.msg.status()) {
+                    super::forward_reply(ctx, &state);
+                }
+            }));
+            let after = std::mem::replace(&mut state.after, After::Nothing);
+            start(ctx, state, route, after);
+        }
+        None => super::forward_reply(ctx, &state),
+    }
+}

@@ -1,0 +1,96 @@
+//! Questions about the transaction of a message, and acting on others by Call-ID.
+
+use super::{Tm, in_reply};
+use host::{Call, Int, Text};
+use sip::Method;
+use transaction::Relation;
+
+/// t_check_trans(): CANCEL and ACK: is there a transaction; others: a retransmission ends the script.
+pub fn check_trans(call: &mut Call<Tm>) -> i32 {
+    let ctx = &mut *call.ctx;
+    let msg = ctx.state.msg.clone();
+    let found = ctx.core.txns.txns.find(&msg);
+    match (msg.method(), found) {
+        (Method::Cancel, Some((_, Relation::Cancel | Relation::Retransmission))) => 1,
+        (Method::Ack, Some((_, Relation::Ack))) => 1,
+        (Method::Ack, Some((_, Relation::AckOfSuccess))) => -2,
+        (Method::Ack | Method::Cancel, _) => -1,
+        (_, Some((id, Relation::Retransmission))) if ctx.state.txn.is_none() => {
+            ctx.core.txns.txns.retransmission(id);
+            host::tm::drain(ctx);
+            0
+        }
+        (_, Some(_)) => 1,
+        (_, None) => -1,
+    }
+}
+
+/// t_check_status(regexp)
+pub fn check_status(call: &mut Call<Tm>, pattern: Text) -> i32 {
+    let ctx = &mut *call.ctx;
+    let status = if in_reply(ctx) {
+        ctx.state.msg.status()
+    } else {
+        let Some(id) = ctx.state.txn else { return -1 };
+        match ctx.state.txn_branch {
+            Some(branch) if ctx.state.kind == script::ast::RouteKind::Failure => {
+                ctx.core.txns.txns.branch(id, branch).map_or(0, |b| b.status)
+            }
+            _ => ctx.core.txns.txns.status(id),
+        }
+    };
+    let Ok(regex) = regex::bytes::RegexBuilder::new(&pattern.str()).size_limit(1 << 20).build() else {
+        host::error!("tm", "t_check_status: {} is no regular expression", pattern.str());
+        return -1;
+    };
+    let text = if status == 0 { String::new() } else { status.to_string() };
+    if !text.is_empty() && regex.is_match(text.as_bytes()) { 1 } else { -1 }
+}
+
+/// t_local_replied("all" | "last")
+pub fn local_replied(call: &mut Call<Tm>, which: Text) -> i32 {
+    let ctx = &mut *call.ctx;
+    let Some(id) = ctx.state.txn else { return -1 };
+    let txns = &ctx.core.txns.txns;
+    let local = match &which.0[..] {
+        b"all" => txns.branches(id).all(|b| b.received == 0),
+        b"last" => match ctx.state.txn_branch {
+            Some(branch) => txns.branch(id, branch).is_some_and(|b| b.received != b.status),
+            None => txns.get(id).is_some_and(|d| d.local_status != 0),
+        },
+        _ => {
+            host::error!("tm", "t_local_replied takes \"all\" or \"last\"");
+            false
+        }
+    };
+    if local { 1 } else { -1 }
+}
+
+pub fn was_cancelled(call: &mut Call<Tm>) -> i32 {
+    let cancelled = call.ctx.state.txn.is_some_and(|id| call.ctx.core.txns.txns.was_cancelled(id));
+    if cancelled { 1 } else { -1 }
+}
+
+/// t_reply_by_callid(code, reason, [callid], [cseq])
+pub fn reply_by_callid(call: &mut Call<Tm>, code: Int, reason: Text, call_id: Option<Text>, cseq: Option<Text>) -> i32 {
+    let ctx = &mut *call.ctx;
+    let call_id = call_id.map(|c| c.0).or_else(|| ctx.state.msg.call_id()).unwrap_or_default();
+    let cseq = cseq.map(|c| c.0).or_else(|| Some(ctx.state.msg.cseq_parts()?.0)).unwrap_or_default();
+    let Some(id) = ctx.core.txns.txns.find_call(&call_id, &cseq) else { return -1 };
+    match u16::try_from(code.0) {
+        Ok(code) => host::tm::reply(ctx, id, code, &reason),
+        Err(_) => -1,
+    }
+}
+
+/// t_cancel_callid(callid, cseq, [flag])
+pub fn cancel_callid(call: &mut Call<Tm>, call_id: Text, cseq: Text, _: Option<Text>) -> i32 {
+    let ctx = &mut *call.ctx;
+    match ctx.core.txns.txns.find_call(&call_id, &cseq) {
+        Some(id) => {
+            host::tm::stop(ctx, id);
+            1
+        }
+        None => -1,
+    }
+}
