@@ -92,6 +92,21 @@ pub fn ctime(unix: i64) -> String {
     )
 }
 
+/// "Mon, 21 Jul 2008 17:41:03 GMT" (RFC 3261 §20.17).
+pub fn rfc1123(unix: i64) -> String {
+    let f = utc(unix);
+    format!(
+        "{}, {:02} {} {} {:02}:{:02}:{:02} GMT",
+        DAYS[f.weekday as usize],
+        f.day,
+        MONTHS[f.month as usize - 1],
+        f.year,
+        f.hour,
+        f.minute,
+        f.second
+    )
+}
+
 /// "2008-07-21 17:41:03", as SQL writes it, local time.
 pub fn sql(unix: i64) -> String {
     let f = local(unix);

@@ -35,6 +35,7 @@ modules! {
     registrar,
     rr,
     signaling,
+    sipmsgops,
     sl,
     sqlops,
     tm,
