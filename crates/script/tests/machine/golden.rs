@@ -102,6 +102,11 @@ fn cases() -> Vec<Case> {
     cases
 }
 
+/// All texts, for tests that break them.
+pub fn texts() -> Vec<String> {
+    cases().into_iter().map(|c| c.text).collect()
+}
+
 /// What a case shows: headers by name as the golden file has them, log, and whether it replied.
 type Shown = (Vec<(String, Vec<String>)>, Vec<String>, bool);
 

@@ -137,13 +137,72 @@ fn outcome(text: &str, dialect: Dialect, waiting: Waiting, fuel: u32, most: u32)
     None
 }
 
+fn config(cases: u32) -> ProptestConfig {
+    let rng_seed = proptest::test_runner::RngSeed::Fixed(20_260_101);
+    ProptestConfig { cases, failure_persistence: None, rng_seed, ..ProptestConfig::default() }
+}
+
+/// Pieces that scripts are made of, to be put where they do not belong.
+const PIECES: [&str; 18] = [
+    "{",
+    "}",
+    "(",
+    ")",
+    ";",
+    "break;",
+    "continue;",
+    "return(0, 1);",
+    "route(r);",
+    "async(wait(1), r);",
+    "[*]",
+    "NULL",
+    "while (1)",
+    "$param(99)",
+    "else",
+    "default:",
+    "<<",
+    "-2147483648",
+];
+
+/// A golden text with pieces put in and bytes taken out.
+fn broken() -> impl Strategy<Value = String> {
+    let edit = (any::<prop::sample::Index>(), prop::sample::select(PIECES.to_vec()), 0..6usize);
+    (prop::sample::select(crate::golden::texts()), prop::collection::vec(edit, 1..5)).prop_map(
+        |(text, edits)| {
+            let mut text = text.into_bytes();
+            for (at, piece, cut) in edits {
+                let at = at.index(text.len() + 1);
+                let end = (at + cut).min(text.len());
+                text.splice(at..end, piece.bytes());
+            }
+            String::from_utf8_lossy(&text).into_owned()
+        },
+    )
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 300,
-        failure_persistence: None,
-        rng_seed: proptest::test_runner::RngSeed::Fixed(20_260_101),
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(config(2000))]
+
+    #[test]
+    fn broken_scripts_are_refused_or_run(text in broken(), old in any::<bool>()) {
+        let dialect = if old { Dialect::V21 } else { Dialect::V4 };
+        if let Ok(program) = load(&text, dialect) {
+            for route in program.routes() {
+                let mut world = World::new(&program, route, Waiting::Always);
+                for _ in 0..1000 {
+                    match script::run(&mut world, 20) {
+                        script::Step::Done(_) => break,
+                        script::Step::Suspended(rc) => world.task.resume(rc),
+                        script::Step::OutOfFuel => {}
+                    }
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config(300))]
 
     #[test]
     fn pauses_change_nothing(text in script(), old in any::<bool>()) {
