@@ -368,7 +368,7 @@ pub struct Core {
 pub struct Rng(pub u64);
 
 impl Rng {
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         // splitmix64
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -378,7 +378,7 @@ impl Rng {
     }
     /// 0..n (n > 0)
     pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
+        self.next_u64() % n
     }
 }
 
@@ -425,7 +425,7 @@ impl Ctx {
                 After::Request => crate::tm::request_done(self, state, end),
                 After::Then(then) => then(self, state, end),
             },
-            script::Step::Suspended(operation) => self.park(state, operation),
+            script::Step::Suspended(operation) => self.park(state, *operation),
             script::Step::OutOfFuel => {
                 crate::error!("core", "script stopped: it ran too long without waiting");
                 let end = End::Exit;

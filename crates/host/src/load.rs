@@ -94,8 +94,8 @@ impl Loader {
     /// A secret that nobody outside this process knows, different at each call.
     pub fn random_secret(&mut self) -> String {
         let mut rng = crate::ctx::Rng(self.seed);
-        self.seed = rng.next();
-        format!("{:016x}{:016x}", rng.next(), rng.next())
+        self.seed = rng.next_u64();
+        format!("{:016x}{:016x}", rng.next_u64(), rng.next_u64())
     }
 
     /// A module's state, when it is loaded and its parameters are final.
@@ -182,7 +182,7 @@ impl Loader {
         let error = Diagnostic::error(spec.loc, format!("unknown variable ${name}"));
         let mut names: Vec<&str> = self.vars.names().collect();
         names.sort_unstable();
-        Err(match nearest(&name, names.into_iter()) {
+        Err(match nearest(&name, names) {
             Some(near) => error.hint(format!("did you mean ${near}?")),
             None => error,
         })
@@ -278,7 +278,7 @@ impl Loader {
         }
         let names: Vec<&'static str> =
             modules.iter().flat_map(|(_, m)| m.functions()).map(|f| f.name).collect();
-        match nearest(name, names.into_iter()) {
+        match nearest(name, names) {
             Some(near) => error.hint(format!("did you mean {near}()?")),
             None => error,
         }
@@ -368,10 +368,10 @@ impl Loader {
             Err(error) => {
                 let mut diagnostic = Diagnostic::error(param.loc, format!("{module}: {error}"));
                 let names = loaded.param_names();
-                if !names.contains(&name.as_str()) {
-                    if let Some(near) = nearest(&name, names.into_iter()) {
-                        diagnostic = diagnostic.hint(format!("did you mean `{near}`?"));
-                    }
+                if !names.contains(&name.as_str())
+                    && let Some(near) = nearest(&name, names)
+                {
+                    diagnostic = diagnostic.hint(format!("did you mean `{near}`?"));
                 }
                 self.diagnostics.push(diagnostic);
             }

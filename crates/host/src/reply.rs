@@ -3,7 +3,6 @@
 use crate::ctx::{Ctx, MsgState};
 use bytes::Bytes;
 use sip::{HeaderName, Message, Method, ReplyParts, Rport};
-use std::hash::{BuildHasher, Hash, Hasher};
 use transaction::Path;
 
 /// How scripts changed the handling of the topmost Via (`force_rport`), kept with the message.
@@ -43,9 +42,12 @@ impl Signature {
 /// and its ACK, whichever worker sees them.
 pub fn to_tag(ctx: &Ctx, request: &Message) -> Bytes {
     let via = request.via().and_then(|v| v.branch());
-    let mut hasher = ctx.core.shared.tag_secret.build_hasher();
-    (via, request.call_id(), request.from_tag()).hash(&mut hasher);
-    Bytes::from(format!("{:016x}.{:04x}", hasher.finish(), ctx.core.shared.tag_prefix))
+
+    Bytes::from(format!(
+        "{:016x}.{:04x}",
+        ctx.core.shared.tag_secret.hash_one(&(via, request.call_id(), request.from_tag())),
+        ctx.core.shared.tag_prefix
+    ))
 }
 
 /// True for an ACK to a reply that was made here without a transaction.

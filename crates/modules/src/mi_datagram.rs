@@ -1,4 +1,5 @@
 //! mi_datagram: management commands as JSON-RPC datagrams, over UDP or a Unix socket.
+#![expect(clippy::disallowed_methods, reason = "a management socket is no part of any call")]
 
 use host::mi;
 use host::shared::{Hooks, Shared};

@@ -10,7 +10,7 @@ use bytes::Bytes;
 pub fn priority(status: u16) -> u16 {
     match status {
         600.. => status - 600,
-        300..400 => status,
+        300..=399 => status,
         401 | 407 | 415 | 420 | 484 => 400,
         408 => u16::MAX,
         _ => status + 100,

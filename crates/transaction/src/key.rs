@@ -55,11 +55,7 @@ impl Keys {
     }
 
     fn hash(&self, parts: impl Hash) -> u128 {
-        let of = |state: &RandomState| {
-            let mut hasher = state.build_hasher();
-            parts.hash(&mut hasher);
-            u128::from(hasher.finish())
-        };
+        let of = |state: &RandomState| u128::from(state.hash_one(&parts));
         (of(&self.first) << 64) | of(&self.second)
     }
 

@@ -342,10 +342,10 @@ pub fn reply(ctx: &mut Ctx, id: TxnId, code: u16, reason: &[u8]) -> i32 {
 /// Hands a final or provisional reply to the transaction.
 pub(crate) fn send_reply(ctx: &mut Ctx, id: TxnId, code: u16, bytes: Bytes, origin: Origin) -> i32 {
     let now = ctx.core.now;
-    if let (Origin::Here, Some(data)) = (origin, ctx.core.txns.txns.get_mut(id)) {
-        if code >= 200 {
-            data.local_status = code;
-        }
+    if let (Origin::Here, Some(data)) = (origin, ctx.core.txns.txns.get_mut(id))
+        && code >= 200
+    {
+        data.local_status = code;
     }
     let sent = ctx.core.txns.txns.reply(now, id, code, bytes, origin);
     if sent == Replied::Sent {

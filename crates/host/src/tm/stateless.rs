@@ -4,7 +4,6 @@ use super::branch::{self, SendError, main_branch, path_of};
 use crate::ctx::{Ctx, MsgState, Resolved};
 use bytes::Bytes;
 use sip::SocketNames;
-use std::hash::{BuildHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use transaction::Path;
 
@@ -57,19 +56,22 @@ fn forward_later(ctx: &mut Ctx, target: crate::ctx::Branch, proxy: Option<Bytes>
 /// (RFC 3261 §16.11), not one that a transaction would have.
 fn via_branch(ctx: &Ctx, number: usize) -> Vec<u8> {
     let msg = &ctx.state.msg;
-    let mut hasher = ctx.core.shared.tag_secret.build_hasher();
+
     let via = msg.via();
     let branch = via.as_ref().and_then(|v| v.branch());
-    (
-        branch,
-        via.map(|v| (v.host, v.port)),
-        msg.call_id(),
-        msg.from_tag(),
-        msg.cseq_parts().map(|c| c.0),
-        msg.request_uri(),
+
+    format!(
+        "z9hG4bKs{:016x}.{number}",
+        ctx.core.shared.tag_secret.hash_one(&(
+            branch,
+            via.map(|v| (v.host, v.port)),
+            msg.call_id(),
+            msg.from_tag(),
+            msg.cseq_parts().map(|c| c.0),
+            msg.request_uri(),
+        ))
     )
-        .hash(&mut hasher);
-    format!("z9hG4bKs{:016x}.{number}", hasher.finish()).into_bytes()
+    .into_bytes()
 }
 
 /// Sends the current message as it stands to an address, without a Via of ours (`send()`).

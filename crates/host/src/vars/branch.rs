@@ -189,12 +189,12 @@ fn write(ctx: &mut Ctx, n: usize, field: Field, value: Value) -> bool {
 }
 
 /// The same field of the R-URI's branch or of an added one.
-fn slot<'a, T>(
-    state: &'a mut MsgState,
+fn slot<T>(
+    state: &mut MsgState,
     n: usize,
     main: fn(&mut MsgState) -> &mut T,
     added: fn(&mut crate::ctx::Branch) -> &mut T,
-) -> &'a mut T {
+) -> &mut T {
     match n {
         0 => main(state),
         n => added(&mut state.branches[n - 1]),

@@ -119,7 +119,7 @@ fn write_directive(out: &mut String, directive: char, unix: i64, f: &Fields) {
         }
         'Z' if offset == 0 => write!(out, "UTC"),
         'Z' => return write_directive(out, 'z', unix, f),
-        'n' => write!(out, "\n"),
+        'n' => writeln!(out),
         't' => write!(out, "\t"),
         '%' => write!(out, "%"),
         'D' | 'x' => return composed(out, "%m/%d/%y", unix),

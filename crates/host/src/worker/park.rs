@@ -19,13 +19,13 @@ const DETAIL_BYTES: usize = 128;
 
 impl Ctx {
     /// Puts a script aside until its operation is done. `state` is not the current one any more.
-    pub(crate) fn park(&mut self, mut state: Box<MsgState>, operation: Box<Suspension>) {
+    pub(crate) fn park(&mut self, mut state: Box<MsgState>, operation: Suspension) {
         if state.kind == RouteKind::Request && state.txn.is_none() && state.msg.method() != Method::Ack {
             crate::tm::hold(self, &mut state);
         }
         let loc = state.task.loc();
         let call_id = state.msg.call_id().unwrap_or_default();
-        let Suspension { what, detail, wait, limit_ms, on_deadline } = *operation;
+        let Suspension { what, detail, wait, limit_ms, on_deadline } = operation;
         match self.park_slot(what, detail, call_id, loc, limit_ms, on_deadline) {
             Some(id) => {
                 if let Some(txn) = state.txn {

@@ -287,7 +287,7 @@ fn challenge(call: &mut Call<Auth>, realm: &Bytes, qop: Option<Text>, algorithms
     };
     let now = (ctx.core.wall_us / 1_000_000) as u32;
     for algorithm in list {
-        let nonce = module.nonces().make(now, ctx.core.rng.next());
+        let nonce = module.nonces().make(now, ctx.core.rng.next_u64());
         let challenge = Challenge {
             realm: realm.clone(),
             nonce: nonce.into(),

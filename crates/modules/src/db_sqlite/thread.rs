@@ -1,4 +1,5 @@
 //! The thread that owns a file: takes jobs, runs them in order, answers.
+#![expect(clippy::disallowed_methods, reason = "the thread of a database file is outside the workers")]
 
 use host::clock;
 use host::db::{DbError, DbValue, Dialect, Name, Query, Rows, render};

@@ -1,4 +1,8 @@
 //! A worker's connections to one database server.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "connections to servers are real I/O: they live outside the worker"
+)]
 
 use super::lease::{Lease, Use};
 use super::{Backend, Failure};

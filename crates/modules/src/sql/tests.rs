@@ -1,4 +1,5 @@
 //! The pool against a server that does what a test says, on a clock that jumps.
+#![expect(clippy::disallowed_methods, reason = "the paused clock of tokio")]
 
 use super::{Backend, Failure, Limits, SqlPool};
 use host::db::{Db, DbError, DbFuture, DbUrl, Dialect, Driver, Pool, Query, Rows};

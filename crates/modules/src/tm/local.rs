@@ -27,8 +27,8 @@ pub fn new_request(call: &mut Call<Tm>, method: Text, uri: Text, from: Text, to:
         },
         None => (Bytes::new(), Bytes::new()),
     };
-    let tag = format!("{:016x}", ctx.core.rng.next());
-    let call_id = format!("{:016x}@fermata", ctx.core.rng.next());
+    let tag = format!("{:016x}", ctx.core.rng.next_u64());
+    let call_id = format!("{:016x}@fermata", ctx.core.rng.next_u64());
     let mut text = format!(
         "{method} {uri} SIP/2.0\r\nTo: {}\r\nFrom: {};tag={tag}\r\nCall-ID: {call_id}\r\nCSeq: 10 {method}\r\nMax-Forwards: 70\r\n",
         address(&to.str()),
