@@ -21,6 +21,7 @@ pub mod registrar;
 pub mod reply;
 pub mod shared;
 pub mod stats;
+pub mod subst;
 pub mod tm;
 pub mod tran;
 pub mod var;

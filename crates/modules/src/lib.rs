@@ -38,6 +38,7 @@ modules! {
     sipmsgops,
     sl,
     sqlops,
+    textops,
     tm,
     usrloc,
 }

@@ -72,6 +72,12 @@ pub fn parse_variable(text: &Bytes, loc: Loc) -> Result<VarSpec, Diagnostic> {
     Ok(var)
 }
 
+/// Reads the variable at the beginning of `text`: it and how many bytes it takes. What follows does not
+/// matter. `loc` is the place that errors name.
+pub fn parse_leading_variable(text: &Bytes, loc: Loc) -> Result<(VarSpec, usize), Diagnostic> {
+    scan(text, 0, &Origin::Whole(loc))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,165 @@
+//! Substitutions as sed and perl write them: `/re/replacement/flags` (OpenSIPS `subst`, `{re.subst}`).
+
+use crate::ctx::Ctx;
+use crate::load::Loader;
+use crate::var::Var;
+use bytes::Bytes;
+use regex::bytes::{Captures, Regex};
+use script::posix::{self, Case};
+use script::{Diagnostic, Loc};
+use std::ops::Range;
+
+/// A prepared substitution.
+#[derive(Debug)]
+pub struct Subst {
+    regex: Regex,
+    replacement: Vec<Piece>,
+    count: Count,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Count {
+    First,
+    /// Flag `g`.
+    All,
+}
+
+#[derive(Debug)]
+enum Piece {
+    Text(Vec<u8>),
+    /// `\1`; `\0` is all that matched.
+    Group(usize),
+    /// `\u`: the R-URI as it is now.
+    Uri,
+    Var(Var),
+}
+
+/// One change: what part of the text becomes what.
+pub type Change = (Range<usize>, Bytes);
+
+/// Replacements in one text; the rest is left as it is.
+const MAX_CHANGES: usize = 10_000;
+
+impl Subst {
+    /// Any character but a backslash separates. Flags: `i` any case, `g` all, `s` the text is one line.
+    pub fn new(text: &Bytes, loc: Loc, loader: &mut Loader) -> Result<Subst, Diagnostic> {
+        let bad = |why: &str| {
+            Diagnostic::error(loc, format!("this is no substitution: {why}"))
+                .hint("write it as /expression/replacement/flags")
+        };
+        let Some((&separator, _)) = text.split_first() else { return Err(bad("it is empty")) };
+        if separator == b'\\' {
+            return Err(bad("a backslash cannot separate"));
+        }
+        let middle = (1..text.len()).find(|&i| text[i] == separator && (i == 1 || text[i - 1] != b'\\'));
+        let middle = middle.ok_or_else(|| bad("the second separator is missing"))?;
+        let mut reader = Reader { text, at: middle + 1, separator, loc };
+        let replacement = reader.replacement(loader)?.ok_or_else(|| bad("the third separator is missing"))?;
+        let (mut case, mut count, mut lines) = (Case::Sensitive, Count::First, true);
+        for flag in &text[reader.at..] {
+            match flag {
+                b'i' => case = Case::Ignore,
+                b'g' => count = Count::All,
+                b's' => lines = false,
+                other => return Err(bad(&format!("unknown flag `{}`", char::from(*other)))),
+            }
+        }
+        let pattern = &text[1..middle];
+        let regex = if lines { posix::compile_lines(pattern, case) } else { posix::compile(pattern, case) };
+        let regex = regex.map_err(|e| Diagnostic::error(loc, format!("bad regular expression: {e}")))?;
+        Ok(Subst { regex, replacement, count })
+    }
+
+    /// What changes in `input`; empty when nothing matches. A match of nothing is no match.
+    pub fn changes(&self, ctx: &mut Ctx, input: &[u8]) -> Vec<Change> {
+        let most = if self.count == Count::All { MAX_CHANGES } else { 1 };
+        let mut changes = Vec::new();
+        for found in self.regex.captures_iter(input).take(most) {
+            let range = found.get_match().range();
+            if range.is_empty() {
+                return Vec::new();
+            }
+            changes.push((range, self.replaced(ctx, &found)));
+        }
+        changes
+    }
+
+    /// `input` after the substitution; `None` when nothing matches.
+    pub fn apply(&self, ctx: &mut Ctx, input: &[u8]) -> Option<Bytes> {
+        let changes = self.changes(ctx, input);
+        if changes.is_empty() { None } else { Some(changed(input, &changes)) }
+    }
+
+    fn replaced(&self, ctx: &mut Ctx, found: &Captures<'_>) -> Bytes {
+        let mut out = Vec::new();
+        for piece in &self.replacement {
+            match piece {
+                Piece::Text(text) => out.extend_from_slice(text),
+                Piece::Group(n) => out.extend_from_slice(found.get(*n).map_or(&b""[..], |m| m.as_bytes())),
+                Piece::Uri => out.extend_from_slice(&ctx.state.current_uri()),
+                Piece::Var(var) => out.extend_from_slice(&var.get(ctx).text().unwrap_or_default()),
+            }
+        }
+        out.into()
+    }
+}
+
+/// `input` with changes made that are in order and do not overlap.
+pub fn changed(input: &[u8], changes: &[Change]) -> Bytes {
+    let mut out = Vec::with_capacity(input.len() + 64);
+    let mut at = 0;
+    for (range, text) in changes {
+        out.extend_from_slice(&input[at..range.start]);
+        out.extend_from_slice(text);
+        at = range.end;
+    }
+    out.extend_from_slice(&input[at..]);
+    out.into()
+}
+
+struct Reader<'a> {
+    text: &'a Bytes,
+    at: usize,
+    separator: u8,
+    loc: Loc,
+}
+
+impl Reader<'_> {
+    /// The replacement up to its separator, which is passed over; `None` when there is none.
+    fn replacement(&mut self, loader: &mut Loader) -> Result<Option<Vec<Piece>>, Diagnostic> {
+        let mut pieces = Vec::new();
+        while let Some(&byte) = self.text.get(self.at) {
+            self.at += 1;
+            match byte {
+                b'\\' => {
+                    let Some(&escaped) = self.text.get(self.at) else { return Ok(None) };
+                    self.at += 1;
+                    match escaped {
+                        b'0'..=b'9' => pieces.push(Piece::Group(usize::from(escaped - b'0'))),
+                        b'u' => pieces.push(Piece::Uri),
+                        b'n' => push(&mut pieces, b'\n'),
+                        b'r' => push(&mut pieces, b'\r'),
+                        b't' => push(&mut pieces, b'\t'),
+                        other => push(&mut pieces, other),
+                    }
+                }
+                b'$' => {
+                    let rest = self.text.slice(self.at - 1..);
+                    let (spec, length) = script::parse_leading_variable(&rest, self.loc)?;
+                    pieces.push(Piece::Var(loader.var(&spec)?));
+                    self.at += length - 1;
+                }
+                byte if byte == self.separator => return Ok(Some(pieces)),
+                byte => push(&mut pieces, byte),
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn push(pieces: &mut Vec<Piece>, byte: u8) {
+    match pieces.last_mut() {
+        Some(Piece::Text(text)) => text.push(byte),
+        _ => pieces.push(Piece::Text(vec![byte])),
+    }
+}

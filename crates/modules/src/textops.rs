@@ -1,0 +1,298 @@
+//! textops: searching and replacing in the text of a message.
+//!
+//! What is searched is the message as received; what is changed is what is sent on. Patterns are POSIX
+//! extended, in any case, with `^` and `$` at lines.
+
+use bytes::Bytes;
+use host::format::Format;
+use host::subst::{Change, Subst, changed};
+use host::{Arg, Call, Loader, MsgState, Registrar, Routes, arg};
+use regex::bytes::Regex;
+use script::ast::{self, ArgKind, Dialect};
+use script::posix::{self, Case};
+use script::{Diagnostic, Loc};
+use sip::{Anchor, HeaderName, Span};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// The module has no parameters.
+#[derive(Default)]
+pub struct Textops;
+
+pub fn register(m: &mut Registrar<Textops>) {
+    let requests = Routes::REQUEST.and(Routes::FAILURE).and(Routes::BRANCH);
+    let any = requests.and(Routes::ON_REPLY).and(Routes::LOCAL);
+    m.function("search", any, search);
+    m.function("search_body", any, search_body);
+    m.function("search_append", any, search_append);
+    m.function("search_append_body", any, search_append_body);
+    m.function("replace", any, replace);
+    m.function("replace_all", any, replace_all);
+    m.function("replace_body", any, replace_body);
+    m.function("replace_body_all", any, replace_body_all);
+    m.function("replace_body_atonce", any, replace_body_atonce);
+    m.function("subst", any, subst);
+    m.function("subst_body", any, subst_body);
+    m.function("subst_uri", requests, subst_uri);
+    m.function("subst_user", requests, subst_user);
+}
+
+/// A regular expression: constant, or (not in 2.1) with variables inside and compiled when it changes.
+struct Pattern(Regex);
+
+enum PreparedPattern {
+    Constant(Regex),
+    Changing(Format, parking_lot::Mutex<Option<(Bytes, Regex)>>),
+}
+
+fn compile(pattern: &[u8]) -> Result<Regex, posix::BadPattern> {
+    posix::compile_lines(pattern, Case::Ignore)
+}
+
+impl Arg<Textops> for Pattern {
+    type Prepared = PreparedPattern;
+    const WHAT: &'static str = "a regular expression";
+
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        _: &Arc<Textops>,
+    ) -> Result<PreparedPattern, Diagnostic> {
+        let format = as_written(arg, site, loader)?;
+        let Some(text) = format.constant() else {
+            return Ok(PreparedPattern::Changing(format, parking_lot::Mutex::default()));
+        };
+        let loc = arg.map_or(site, |a| a.loc);
+        let regex = compile(text);
+        regex
+            .map(PreparedPattern::Constant)
+            .map_err(|e| Diagnostic::error(loc, format!("bad regular expression: {e}")))
+    }
+
+    fn eval(prepared: &PreparedPattern, call: &mut Call<'_, Textops>) -> Result<Pattern, i32> {
+        let (format, last) = match prepared {
+            PreparedPattern::Constant(regex) => return Ok(Pattern(regex.clone())),
+            PreparedPattern::Changing(format, last) => (format, last),
+        };
+        let text = format.text(call.ctx);
+        let mut last = last.lock();
+        if let Some((pattern, regex)) = &*last
+            && *pattern == text
+        {
+            return Ok(Pattern(regex.clone()));
+        }
+        match compile(&text) {
+            Ok(regex) => {
+                *last = Some((text, regex.clone()));
+                Ok(Pattern(regex))
+            }
+            Err(error) => {
+                host::error!("textops", "{}: {error}", String::from_utf8_lossy(&text));
+                Err(-1)
+            }
+        }
+    }
+}
+
+/// A text; 2.1 does not expand variables in it.
+struct Txt(Bytes);
+
+impl Arg<Textops> for Txt {
+    type Prepared = Format;
+    const WHAT: &'static str = "a string";
+
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        _: &Arc<Textops>,
+    ) -> Result<Format, Diagnostic> {
+        as_written(arg, site, loader)
+    }
+
+    fn eval(format: &Format, call: &mut Call<'_, Textops>) -> Result<Txt, i32> {
+        Ok(Txt(format.text(call.ctx)))
+    }
+}
+
+fn as_written(arg: Option<&ast::Arg>, site: Loc, loader: &mut Loader) -> Result<Format, Diagnostic> {
+    let arg = arg.ok_or_else(|| Diagnostic::error(site, "a parameter is missing here: a string"))?;
+    match &arg.kind {
+        ArgKind::Text(text) if loader.dialect == Dialect::V21 => Ok(Format::Constant(text.clone())),
+        _ => arg::format_of(arg, loader),
+    }
+}
+
+/// `/re/replacement/flags`, a constant.
+struct Substitution(Arc<Subst>);
+
+impl Arg<Textops> for Substitution {
+    type Prepared = Arc<Subst>;
+    const WHAT: &'static str = "a substitution";
+
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        _: &Arc<Textops>,
+    ) -> Result<Arc<Subst>, Diagnostic> {
+        match arg.map(|a| (&a.kind, a.loc)) {
+            Some((ArgKind::Text(text) | ArgKind::Word(text), loc)) => Subst::new(text, loc, loader).map(Arc::new),
+            Some((_, loc)) => Err(Diagnostic::error(loc, "this must be a constant substitution")),
+            None => Err(Diagnostic::error(site, "a parameter is missing here: a substitution")),
+        }
+    }
+
+    fn eval(prepared: &Arc<Subst>, _: &mut Call<'_, Textops>) -> Result<Substitution, i32> {
+        Ok(Substitution(prepared.clone()))
+    }
+}
+
+/// Part of a message that functions work on.
+#[derive(Clone, Copy, PartialEq)]
+enum Part {
+    /// From the first header on.
+    AfterFirstLine,
+    Body,
+}
+
+/// The text of a part, and where it begins in the message.
+fn text_of(state: &MsgState, part: Part) -> (Bytes, usize) {
+    let msg = &state.msg;
+    match part {
+        Part::AfterFirstLine => {
+            let start = msg.start_line().end as usize;
+            (msg.buf().slice(start..), start)
+        }
+        Part::Body => match state.edits.body() {
+            Some(body) => (body.clone(), 0),
+            None => (msg.text(msg.body()), msg.body().start as usize),
+        },
+    }
+}
+
+/// Records changes. True when there are any.
+fn record(state: &mut MsgState, part: Part, dialect: Dialect, changes: &[Change]) -> bool {
+    let (text, start) = text_of(state, part);
+    if part == Part::Body {
+        // 2.1 forgets changes of a body whose length no header states.
+        if dialect == Dialect::V21 && state.msg.header(HeaderName::ContentLength).is_none() {
+            return !changes.is_empty();
+        }
+        if state.edits.body().is_some() {
+            state.edits.set_body(changed(&text, changes));
+            return !changes.is_empty();
+        }
+    }
+    for (range, text) in changes {
+        let span = Span::new(start + range.start, start + range.end);
+        if span.is_empty() {
+            state.edits.insert(Anchor::At(span.start), text.clone());
+        } else {
+            state.edits.replace(span, text.clone());
+        }
+    }
+    !changes.is_empty()
+}
+
+/// Puts `change(place of the first match)` into a part.
+fn at_first(
+    call: &mut Call<Textops>,
+    part: Part,
+    re: &Pattern,
+    change: impl FnOnce(Range<usize>) -> Change,
+) -> bool {
+    let dialect = call.shared().dialect;
+    let (text, _) = text_of(&call.state, part);
+    let Some(found) = re.0.find(&text).map(|m| m.range()) else { return false };
+    record(&mut call.state, part, dialect, &[change(found)])
+}
+
+fn everywhere(call: &mut Call<Textops>, part: Part, re: &Pattern, txt: &Txt) -> bool {
+    let dialect = call.shared().dialect;
+    let (text, _) = text_of(&call.state, part);
+    let found = re.0.find_iter(&text).map(|m| (m.range(), txt.0.clone()));
+    let changes: Vec<Change> = found.take_while(|(range, _)| !range.is_empty()).collect();
+    record(&mut call.state, part, dialect, &changes)
+}
+
+/// search(re): in the whole message.
+fn search(call: &mut Call<Textops>, re: Pattern) -> bool {
+    re.0.is_match(call.state.msg.buf())
+}
+
+/// search_body(re)
+fn search_body(call: &mut Call<Textops>, re: Pattern) -> bool {
+    let (body, _) = text_of(&call.state, Part::Body);
+    !body.is_empty() && re.0.is_match(&body)
+}
+
+/// search_append(re, text): after the first match below the first line.
+fn search_append(call: &mut Call<Textops>, re: Pattern, txt: Txt) -> bool {
+    at_first(call, Part::AfterFirstLine, &re, |found| (found.end..found.end, txt.0))
+}
+
+/// search_append_body(re, text)
+fn search_append_body(call: &mut Call<Textops>, re: Pattern, txt: Txt) -> bool {
+    at_first(call, Part::Body, &re, |found| (found.end..found.end, txt.0))
+}
+
+/// replace(re, text): the first match below the first line.
+fn replace(call: &mut Call<Textops>, re: Pattern, txt: Txt) -> bool {
+    at_first(call, Part::AfterFirstLine, &re, |found| (found, txt.0))
+}
+
+/// replace_body(re, text)
+fn replace_body(call: &mut Call<Textops>, re: Pattern, txt: Txt) -> bool {
+    at_first(call, Part::Body, &re, |found| (found, txt.0))
+}
+
+/// replace_all(re, text)
+fn replace_all(call: &mut Call<Textops>, re: Pattern, txt: Txt) -> bool {
+    everywhere(call, Part::AfterFirstLine, &re, &txt)
+}
+
+/// replace_body_all(re, text)
+fn replace_body_all(call: &mut Call<Textops>, re: Pattern, txt: Txt) -> bool {
+    everywhere(call, Part::Body, &re, &txt)
+}
+
+/// replace_body_atonce(re, text)
+fn replace_body_atonce(call: &mut Call<Textops>, re: Pattern, txt: Txt) -> bool {
+    everywhere(call, Part::Body, &re, &txt)
+}
+
+fn substitute(call: &mut Call<Textops>, part: Part, subst: &Subst) -> bool {
+    let dialect = call.shared().dialect;
+    let (text, _) = text_of(&call.state, part);
+    let changes = subst.changes(call.ctx, &text);
+    record(&mut call.state, part, dialect, &changes)
+}
+
+/// subst("/re/replacement/flags"): below the first line.
+fn subst(call: &mut Call<Textops>, expression: Substitution) -> bool {
+    substitute(call, Part::AfterFirstLine, &expression.0)
+}
+
+/// subst_body("/re/replacement/flags")
+fn subst_body(call: &mut Call<Textops>, expression: Substitution) -> bool {
+    substitute(call, Part::Body, &expression.0)
+}
+
+/// subst_uri("/re/replacement/flags"): on the R-URI as it is now.
+fn subst_uri(call: &mut Call<Textops>, expression: Substitution) -> bool {
+    let uri = call.state.current_uri();
+    let Some(new) = expression.0.apply(call.ctx, &uri) else { return false };
+    call.state.ruri = Some(new);
+    true
+}
+
+/// subst_user("/re/replacement/flags"): on its user part.
+fn subst_user(call: &mut Call<Textops>, expression: Substitution) -> bool {
+    let Ok(uri) = sip::Uri::parse(&call.state.current_uri()) else { return false };
+    let user = uri.user.clone().unwrap_or_default();
+    let Some(new) = expression.0.apply(call.ctx, &user) else { return false };
+    call.state.ruri = Some(uri.with_user(&new));
+    true
+}
