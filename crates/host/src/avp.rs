@@ -52,6 +52,8 @@ impl AvpName {
 pub struct Avps {
     /// Oldest first.
     list: Vec<(AvpName, Value)>,
+    /// Those that are in a database, where they were loaded from or stored.
+    stored: Vec<(AvpName, Value)>,
 }
 
 impl Avps {
@@ -118,6 +120,32 @@ impl Avps {
         self.list.clear();
     }
 
+    /// Puts a value behind the one at `index - 1`, so that it gets this index; behind the last when
+    /// there are fewer.
+    pub fn insert(&mut self, name: AvpName, index: usize, value: Value) {
+        let before = index.min(self.count(name));
+        let at = match before {
+            0 => None,
+            n => self.position(name, n as i32 - 1),
+        };
+        self.list.insert(at.unwrap_or(self.list.len()), (name, value));
+    }
+
+    /// Notes that a database has this pair.
+    pub fn mark_stored(&mut self, name: AvpName, value: Value) {
+        self.stored.push((name, value));
+    }
+
+    /// Pairs that no database has, newest first.
+    pub fn unstored(&self) -> Vec<(AvpName, Value)> {
+        let mut stored = self.stored.clone();
+        let known = |pair: &(AvpName, Value), stored: &mut Vec<_>| {
+            let at = stored.iter().position(|s| s == pair);
+            at.map(|at| stored.swap_remove(at)).is_some()
+        };
+        self.iter().filter(|pair| !known(pair, &mut stored)).cloned().collect()
+    }
+
     /// All pairs, newest first.
     pub fn iter(&self) -> impl Iterator<Item = &(AvpName, Value)> {
         self.list.iter().rev()
@@ -126,5 +154,44 @@ impl Avps {
     fn position(&self, name: AvpName, index: i32) -> Option<usize> {
         let mut found = self.list.iter().enumerate().filter(|(_, (n, _))| *n == name).map(|(i, _)| i);
         if index >= 0 { found.rev().nth(index as usize) } else { found.nth((-(index + 1)) as usize) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(avps: &Avps, name: AvpName) -> Vec<i64> {
+        avps.values(name).filter_map(Value::int).collect()
+    }
+
+    #[test]
+    fn values_are_inserted_by_index() {
+        let (x, y) = (AvpName::new(b"insert_x"), AvpName::new(b"insert_y"));
+        for (index, expected) in [(0, [9, 3, 2, 1]), (1, [3, 9, 2, 1]), (3, [3, 2, 1, 9]), (7, [3, 2, 1, 9])]
+        {
+            let mut avps = Avps::default();
+            for n in 1..4 {
+                avps.add(x, n.into());
+                avps.add(y, n.into());
+            }
+            avps.insert(x, index, 9.into());
+            assert_eq!(list(&avps, x), expected);
+            assert_eq!(list(&avps, y), [3, 2, 1]);
+        }
+        let mut avps = Avps::default();
+        avps.insert(x, 5, 1.into());
+        assert_eq!(list(&avps, x), [1]);
+    }
+
+    #[test]
+    fn what_a_database_has_is_known_by_its_value() {
+        let x = AvpName::new(b"stored_x");
+        let mut avps = Avps::default();
+        avps.add(x, 1.into());
+        avps.mark_stored(x, 1.into());
+        avps.add(x, 2.into());
+        avps.add(x, 1.into());
+        assert_eq!(avps.unstored(), [(x, 2.into()), (x, 1.into())]);
     }
 }

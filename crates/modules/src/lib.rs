@@ -19,6 +19,7 @@ macro_rules! modules {
 modules! {
     auth,
     auth_db,
+    avpops,
     cfgutils,
     core,
     db_mysql,

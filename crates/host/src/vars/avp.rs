@@ -3,9 +3,9 @@
 use super::name::Name;
 use crate::avp::AvpName;
 use crate::ctx::Ctx;
-use crate::load::VarTable;
+use crate::load::{Loader, VarTable};
 use crate::var::{At, Kind, Variable};
-use script::ast::{AssignOp, Dialect};
+use script::ast::{AssignOp, Dialect, VarSpec};
 use script::{Diagnostic, Value};
 
 pub fn register(table: &mut VarTable) {
@@ -21,6 +21,29 @@ pub fn register(table: &mut VarTable) {
             dynamic => Kind::Other(Box::new(Dynamic(dynamic))),
         })
     });
+}
+
+/// An AVP that a function is given by its name; an index behind it does not count.
+#[derive(Debug)]
+pub struct AvpRef(Name);
+
+impl AvpRef {
+    /// `None`: the variable is no AVP.
+    pub fn new(spec: &VarSpec, loader: &mut Loader) -> Result<Option<AvpRef>, Diagnostic> {
+        // A variable with transformations is a value, not an AVP.
+        if &spec.name[..] != b"avp" || !spec.transformations.is_empty() {
+            return Ok(None);
+        }
+        Name::new(spec, loader, "$avp(name)").map(|name| Some(AvpRef(name)))
+    }
+
+    /// The name now; `None` when it is a variable that is NULL.
+    pub fn name(&self, ctx: &mut Ctx) -> Option<AvpName> {
+        match &self.0 {
+            Name::Fixed(name) => Some(AvpName::new(name)),
+            dynamic => dynamic.text(ctx).map(|name| AvpName::new(&name)),
+        }
+    }
 }
 
 /// `$avp($var(x))`: the name is the value of another variable.

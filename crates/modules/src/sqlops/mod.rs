@@ -2,7 +2,9 @@
 
 mod json;
 
-use crate::userdb::{self, AvpSpec, DbId, HasUserDb, Nulls, Reading, Source, UserDb, into_avps, into_first};
+use crate::userdb::{
+    self, AvpSpec, DbId, HasUserDb, Nulls, Reading, Source, TableSpec, UserDb, into_avps, into_first,
+};
 use bytes::Bytes;
 use host::db::{Name, Query};
 use host::{Call, OutVars, Outcome, Registrar, Routes, Text, Word};
@@ -193,12 +195,12 @@ fn avp_load(
 }
 
 /// sql_avp_store(source, name, [db])
-fn avp_store(call: &mut Call<Sqlops>, source: Source, spec: AvpSpec, db: DbId) -> Outcome {
+fn avp_store(call: &mut Call<Sqlops>, source: Source, spec: TableSpec, db: DbId) -> Outcome {
     userdb::store(call, &source, &spec, &db, "sql_avp_store")
 }
 
 /// sql_avp_delete(source, name, [db])
-fn avp_delete(call: &mut Call<Sqlops>, source: Source, spec: AvpSpec, db: DbId) -> Outcome {
+fn avp_delete(call: &mut Call<Sqlops>, source: Source, spec: TableSpec, db: DbId) -> Outcome {
     userdb::delete(call, &source, &spec, &db, "sql_avp_delete")
 }
 

@@ -98,19 +98,22 @@ fn preferences_are_stored_loaded_and_deleted() {
         r#"$avp(id) = "id-1"; $avp(color) = "red"; $avp(color) = "blue"; $avp(n) = 5;
            $var(x) = sql_avp_store("$avp(id)", "$avp(color)"); $avp(r) = $var(x);
            sql_avp_store("$avp(id)/uuid", "$avp(n)", 2);
+           $var(x) = sql_avp_store("sip:bob@example.com/uri", "$avp(n)"); $avp(r) = $var(x);
+           $avp(n) = 6;
            sql_avp_store("sip:bob@example.com/uri", "$avp(n)");
-           $(avp(color)[*]) = NULL; $avp(n) = NULL;
+           $(avp(color)[*]) = NULL; $(avp(n)[*]) = NULL;
            $var(x) = sql_avp_load("$avp(id)", "$avp(color)"); $avp(r) = $var(x);
            $avp(v) = $(avp(color)[*]);
            sql_avp_load("$avp(id)", "a", , "caller_"); $avp(v) = $avp(caller_n) + 1;
            $var(x) = sql_avp_load("sip:carol@example.com/username", "$avp(n)"); $avp(r) = $var(x);
            $var(x) = sql_avp_load("bob/username", "$avp(n)"); $avp(r) = $var(x);
+           $var(x) = sql_avp_load("sip:bob@example.com/username", "$avp(n)"); $avp(r) = $var(x);
            sql_avp_delete("$avp(id)", "$avp(color)");
            $var(x) = sql_avp_load("$avp(id)", "$avp(color)"); $avp(r) = $var(x);
            sql_query_one("select count(*), max(domain) from usr_preferences", "$var(n);$var(d)");
            $avp(r) = $var(n); $avp(r) = $var(d);
            sql_avp_load("two", "$avp(s)/$s1"); $avp(v) = $avp(s) + 1;"#,
-        &["example.com", "2", "-1", "1", "-1", "1", "1"],
+        &["example.com", "2", "-1", "1", "-1", "-1", "1", "-1", "1"],
         &["3", "6", "red, blue"],
     );
 }
@@ -124,6 +127,8 @@ fn mistakes_are_found_when_the_script_is_loaded() {
         (r#"sql_avp_load("$avp(x)/color", "$avp(y)");"#, "none of username"),
         (r#"sql_avp_load("$avp(x)", "$var(y)");"#, "is no AVP"),
         (r#"sql_avp_load("$avp(x)", "$avp(y)/$absent");"#, "there is no db_scheme absent"),
+        (r#"sql_avp_load("$avp(x)", "a/$s1");"#, "a db_scheme holds one attribute"),
+        (r#"sql_avp_store("$avp(x)", "$avp(y)/$s1");"#, "writes no db_scheme"),
         (r#"sql_query();"#, "sql_query() takes"),
     ] {
         let error = refused(&config, body, Dialect::V4);

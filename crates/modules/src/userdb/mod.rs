@@ -7,7 +7,7 @@ mod spec;
 
 pub use prefs::{delete, load, store};
 pub use result::{Nulls, Reading, into_avps, into_first};
-pub use spec::{AvpSpec, DbId, Source};
+pub use spec::{AvpSpec, DbId, Source, TableSpec, not_an_avp};
 
 use bytes::Bytes;
 use host::Registrar;
@@ -129,7 +129,7 @@ impl UserDb {
     }
 
     /// "url" or "number url".
-    fn add_url(&mut self, text: &str) -> Result<(), String> {
+    pub fn add_url(&mut self, text: &str) -> Result<(), String> {
         let text = text.trim();
         let (id, url) = match text.split_once(char::is_whitespace) {
             Some((id, url)) if id.bytes().all(|b| b.is_ascii_digit()) => {
@@ -159,7 +159,7 @@ impl UserDb {
     }
 
     fn scheme(&self, name: &[u8]) -> Option<&Scheme> {
-        self.schemes.iter().find(|s| s.name == name)
+        self.schemes.iter().find(|s| s.name.eq_ignore_ascii_case(name))
     }
 }
 
@@ -179,7 +179,7 @@ impl Scheme {
             let (key, value) = element.split_once('=').unwrap_or((element, ""));
             let value = value.trim();
             let name = || Name::from(value.to_string());
-            match key.trim() {
+            match &*key.trim().to_ascii_lowercase() {
                 "uuid_col" => scheme.columns.uuid = name(),
                 "username_col" => scheme.columns.username = name(),
                 "domain_col" => scheme.columns.domain = name(),

@@ -6,7 +6,7 @@ use host::avp::AvpName;
 use host::db::{Db, Name};
 use host::format::Format;
 use host::load::Loader;
-use host::var::Kind;
+use host::vars::avp::AvpRef;
 use host::{Arg, Call, Int, Value, Var};
 use script::ast::{self, ArgKind};
 use script::{Diagnostic, Loc};
@@ -148,47 +148,46 @@ fn implied(variable: &[u8]) -> Part {
     if matches!(variable, b"ru" | b"fu" | b"tu" | b"ou") { Part::Uri } else { Part::Uuid }
 }
 
-/// Which names are meant.
+/// Which AVPs are meant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Names {
     One(AvpName),
     All,
-    /// Names that are numbers, as old scripts write them.
-    Numbers,
-    Words,
 }
 
 impl Names {
     pub fn has(self, name: AvpName) -> bool {
-        let number = || name.text().iter().all(u8::is_ascii_digit);
         match self {
             Names::One(one) => one == name,
             Names::All => true,
-            Names::Numbers => number(),
-            Names::Words => !number(),
         }
     }
+}
 
-    /// "$avp(x)", or `a`, `i`, `s` for all, numbered, named AVPs.
-    pub fn parse(text: &Bytes, loc: Loc, loader: &mut Loader) -> Result<Names, Diagnostic> {
+/// As written: one AVP, or `a`, `i`, `s` or `*` for all. The reference told numbers from names there
+/// once; all names are texts now.
+enum Written {
+    One(AvpRef),
+    All,
+}
+
+impl Written {
+    fn parse(text: &Bytes, loc: Loc, loader: &mut Loader) -> Result<Written, Diagnostic> {
         let text = text.slice_ref(text.trim_ascii());
-        if !text.starts_with(b"$") {
-            // Script flags behind the letter are of no use here.
-            let letter = text.first().copied().unwrap_or(b'a');
-            return if text.get(1..).unwrap_or_default().iter().all(u8::is_ascii_digit) {
-                match letter {
-                    b'a' | b'A' | b'*' => Ok(Names::All),
-                    b'i' | b'I' => Ok(Names::Numbers),
-                    b's' | b'S' => Ok(Names::Words),
-                    _ => Err(not_an_avp(&text, loc)),
-                }
-            } else {
-                Err(not_an_avp(&text, loc))
+        if text.starts_with(b"$") {
+            let spec = script::parse_variable(&text, loc)?;
+            return match AvpRef::new(&spec, loader)? {
+                Some(avp) => Ok(Written::One(avp)),
+                None => Err(not_an_avp(&text, loc)),
             };
         }
-        let spec = script::parse_variable(&text, loc)?;
-        match loader.var(&spec)?.kind {
-            Kind::Avp(name) => Ok(Names::One(name)),
+        // Digits behind the letter were script flags, which are of no use any more.
+        match text.split_first() {
+            Some((b'a' | b'A' | b'i' | b'I' | b's' | b'S' | b'*', rest))
+                if rest.iter().all(u8::is_ascii_digit) =>
+            {
+                Ok(Written::All)
+            }
             _ => Err(not_an_avp(&text, loc)),
         }
     }
@@ -199,15 +198,65 @@ pub fn not_an_avp(text: &[u8], loc: Loc) -> Diagnostic {
 }
 
 /// Which AVPs, and where they are kept: "$avp(x)", "$avp(x)/table", "$avp(x)/$scheme".
-#[derive(Clone)]
 pub struct AvpSpec {
     pub names: Names,
     pub table: Option<Name>,
     pub scheme: Option<Arc<Scheme>>,
 }
 
+pub struct PreparedSpec {
+    names: Written,
+    table: Option<Name>,
+    scheme: Option<Arc<Scheme>>,
+}
+
+fn prepare_spec<M: HasUserDb>(
+    arg: Option<&ast::Arg>,
+    site: Loc,
+    loader: &mut Loader,
+    module: &Arc<M>,
+) -> Result<PreparedSpec, Diagnostic> {
+    let what = <AvpSpec as Arg<M>>::WHAT;
+    let arg = arg.ok_or_else(|| Diagnostic::error(site, format!("a parameter is missing here: {what}")))?;
+    let text = match &arg.kind {
+        ArgKind::Text(text) | ArgKind::Word(text) => text.clone(),
+        ArgKind::Var(spec) => {
+            let Some(avp) = AvpRef::new(spec, loader)? else { return Err(not_an_avp(&spec.name, arg.loc)) };
+            return Ok(PreparedSpec { names: Written::One(avp), table: None, scheme: None });
+        }
+        _ => return Err(Diagnostic::error(arg.loc, format!("this must be {what}"))),
+    };
+    let Some(at) = text.iter().position(|b| *b == b'/') else {
+        return Ok(PreparedSpec {
+            names: Written::parse(&text, arg.loc, loader)?,
+            table: None,
+            scheme: None,
+        });
+    };
+    let names = Written::parse(&text.slice(..at), arg.loc, loader)?;
+    let place = text[at + 1..].trim_ascii();
+    let Some(name) = place.strip_prefix(b"$") else {
+        if place.is_empty() {
+            return Err(Diagnostic::error(arg.loc, "the name of a table is missing behind `/`"));
+        }
+        let table = Name::from(String::from_utf8_lossy(place).into_owned());
+        return Ok(PreparedSpec { names, table: Some(table), scheme: None });
+    };
+    if matches!(names, Written::All) {
+        return Err(Diagnostic::error(arg.loc, "a db_scheme holds one attribute: name its AVP"));
+    }
+    match module.user_db().scheme(name) {
+        Some(scheme) => Ok(PreparedSpec { names, table: None, scheme: Some(Arc::new(scheme.clone())) }),
+        None => {
+            let name = String::from_utf8_lossy(name);
+            let error = Diagnostic::error(arg.loc, format!("there is no db_scheme {name}"));
+            Err(error.hint(format!("modparam(\"{}\", \"db_scheme\", \"{name}:table=...\")", M::MODULE)))
+        }
+    }
+}
+
 impl<M: HasUserDb> Arg<M> for AvpSpec {
-    type Prepared = AvpSpec;
+    type Prepared = PreparedSpec;
     const WHAT: &'static str = "an AVP, with /table or /$scheme";
 
     fn prepare(
@@ -215,44 +264,43 @@ impl<M: HasUserDb> Arg<M> for AvpSpec {
         site: Loc,
         loader: &mut Loader,
         module: &Arc<M>,
-    ) -> Result<AvpSpec, Diagnostic> {
-        let what = <AvpSpec as Arg<M>>::WHAT;
-        let arg =
-            arg.ok_or_else(|| Diagnostic::error(site, format!("a parameter is missing here: {what}")))?;
-        let none = AvpSpec { names: Names::All, table: None, scheme: None };
-        let text = match &arg.kind {
-            ArgKind::Text(text) | ArgKind::Word(text) => text.clone(),
-            ArgKind::Var(spec) => {
-                return match loader.var(spec)?.kind {
-                    Kind::Avp(name) => Ok(AvpSpec { names: Names::One(name), ..none }),
-                    _ => Err(not_an_avp(&spec.name, arg.loc)),
-                };
-            }
-            _ => return Err(Diagnostic::error(arg.loc, format!("this must be {what}"))),
+    ) -> Result<PreparedSpec, Diagnostic> {
+        prepare_spec(arg, site, loader, module)
+    }
+
+    fn eval(prepared: &PreparedSpec, call: &mut Call<'_, M>) -> Result<AvpSpec, i32> {
+        let names = match &prepared.names {
+            Written::All => Names::All,
+            Written::One(avp) => Names::One(avp.name(call.ctx).ok_or(-1)?),
         };
-        let Some(at) = text.iter().rposition(|b| *b == b'/') else {
-            return Ok(AvpSpec { names: Names::parse(&text, arg.loc, loader)?, ..none });
-        };
-        let names = Names::parse(&text.slice(..at), arg.loc, loader)?;
-        let place = text[at + 1..].trim_ascii();
-        match place.strip_prefix(b"$") {
-            None => {
-                let table = Name::from(String::from_utf8_lossy(place).into_owned());
-                Ok(AvpSpec { names, table: Some(table), ..none })
+        Ok(AvpSpec { names, table: prepared.table.clone(), scheme: prepared.scheme.clone() })
+    }
+}
+
+/// The same without a scheme: rows of a scheme are not written.
+pub struct TableSpec(pub AvpSpec);
+
+impl<M: HasUserDb> Arg<M> for TableSpec {
+    type Prepared = PreparedSpec;
+    const WHAT: &'static str = "an AVP, with /table";
+
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        module: &Arc<M>,
+    ) -> Result<PreparedSpec, Diagnostic> {
+        let prepared = prepare_spec(arg, site, loader, module)?;
+        match (&prepared.scheme, arg) {
+            (Some(_), Some(arg)) => {
+                Err(Diagnostic::error(arg.loc, "this function writes no db_scheme")
+                    .hint("name a table: /table"))
             }
-            Some(name) => match module.user_db().scheme(name) {
-                Some(scheme) => Ok(AvpSpec { names, scheme: Some(Arc::new(scheme.clone())), ..none }),
-                None => {
-                    let name = String::from_utf8_lossy(name);
-                    let error = Diagnostic::error(arg.loc, format!("there is no db_scheme {name}"));
-                    Err(error
-                        .hint(format!("modparam(\"{}\", \"db_scheme\", \"{name}:table=...\")", M::MODULE)))
-                }
-            },
+            _ => Ok(prepared),
         }
     }
 
-    fn eval(prepared: &AvpSpec, _: &mut Call<'_, M>) -> Result<AvpSpec, i32> {
-        Ok(prepared.clone())
+    fn eval(prepared: &PreparedSpec, call: &mut Call<'_, M>) -> Result<TableSpec, i32> {
+        AvpSpec::eval(prepared, call).map(TableSpec)
     }
 }
