@@ -3,6 +3,7 @@
 //! Everything here is driven by [`Worker::step`](worker::Worker::step): time, randomness and
 //! datagrams come in, outputs are drained. No sockets, no clock, no threads.
 
+pub mod aaa;
 pub mod arg;
 pub mod avp;
 pub mod branches;

@@ -72,6 +72,7 @@ pub struct Loader {
     known: &'static [ModuleDef],
     seed: u64,
     pub databases: crate::db::Databases,
+    pub aaa: crate::aaa::AaaTable,
 }
 
 impl Loader {
@@ -311,7 +312,8 @@ impl Loader {
         }
         let mut modules = std::mem::take(&mut self.modules);
         // Drivers first: the others ask them for their databases.
-        modules.sort_by_key(|(name, _)| !(name.starts_with("db_") || name.starts_with("cachedb_")));
+        let driver = |name: &str| ["db_", "cachedb_", "aaa_"].iter().any(|prefix| name.starts_with(prefix));
+        modules.sort_by_key(|(name, _)| !driver(name));
         by_needs(&mut modules);
         for (name, module) in &mut modules {
             let loc =
@@ -449,6 +451,7 @@ pub fn load(
         known,
         seed,
         databases: Default::default(),
+        aaa: Default::default(),
     };
     if let Some(core) = known.iter().find(|m| m.name == "core") {
         loader.modules.push((core.name, (core.make)()));
