@@ -7,6 +7,7 @@ pub mod aaa;
 pub mod arg;
 pub mod avp;
 pub mod branches;
+pub mod cachedb;
 pub mod call;
 pub mod clock;
 pub mod ctx;

@@ -73,6 +73,7 @@ pub struct Loader {
     seed: u64,
     pub databases: crate::db::Databases,
     pub aaa: crate::aaa::AaaTable,
+    pub caches: crate::cachedb::Caches,
 }
 
 impl Loader {
@@ -452,6 +453,7 @@ pub fn load(
         seed,
         databases: Default::default(),
         aaa: Default::default(),
+        caches: Default::default(),
     };
     if let Some(core) = known.iter().find(|m| m.name == "core") {
         loader.modules.push((core.name, (core.make)()));
@@ -500,5 +502,6 @@ pub fn load(
         tag_prefix: seed as u16,
         dispatch: Default::default(),
         arguments: Default::default(),
+        caches: loader.caches.named,
     })
 }

@@ -81,6 +81,17 @@ pub enum MiScope {
 }
 
 type Handler = Arc<dyn Fn(&mut Ctx, &MiParams) -> MiResult + Send + Sync>;
+type LateHandler = Arc<dyn Fn(&mut Ctx, &MiParams, MiAnswer) + Send + Sync>;
+
+/// Takes the result of a command that waits for something. Dropped, the command fails.
+pub struct MiAnswer(futures_channel::oneshot::Sender<MiResult>);
+
+impl MiAnswer {
+    pub fn give(self, result: MiResult) {
+        // Whoever asked may be gone.
+        let _ = self.0.send(result);
+    }
+}
 
 /// One management command.
 #[derive(Clone)]
@@ -90,6 +101,8 @@ pub struct MiCommand {
     pub help: &'static str,
     pub scope: MiScope,
     pub run: Handler,
+    /// Runs instead of `run` when the command waits for I/O; on one worker.
+    pub late: Option<LateHandler>,
 }
 
 /// The version line of `version`, the Server header's base.
@@ -108,8 +121,12 @@ pub async fn call(shared: &Arc<Shared>, name: &str, params: MiParams) -> MiResul
     let mut waiting = Vec::new();
     for worker in targets {
         let (send, receive) = futures_channel::oneshot::channel();
-        let (run, params) = (command.run.clone(), params.clone());
-        dispatch.run_on(worker, Box::new(move |ctx| drop(send.send(run(ctx, &params)))));
+        let (run, late, params) = (command.run.clone(), command.late.clone(), params.clone());
+        let job = move |ctx: &mut Ctx| match late {
+            Some(late) => late(ctx, &params, MiAnswer(send)),
+            None => drop(send.send(run(ctx, &params))),
+        };
+        dispatch.run_on(worker, Box::new(job));
         waiting.push(receive);
     }
     let mut answers = Vec::with_capacity(waiting.len());

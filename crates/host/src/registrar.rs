@@ -6,7 +6,7 @@ use crate::arg::Arg;
 use crate::call::{Call, Outcome};
 use crate::ctx::Ctx;
 use crate::load::Loader;
-use crate::mi::{MiCommand, MiParams, MiResult, MiScope};
+use crate::mi::{MiAnswer, MiCommand, MiError, MiParams, MiResult, MiScope};
 use crate::shared::{Hooks, Shared};
 use crate::stats::Stats;
 use crate::var::{At, Kind, Variable};
@@ -178,6 +178,7 @@ pub struct Registrar<M> {
     functions: Vec<FunctionDef<M>>,
     variables: Vec<(&'static str, BuildVar<M>)>,
     commands: Vec<(&'static str, &'static str, MiScope, fn(&mut Call<'_, M>, &MiParams) -> MiResult)>,
+    late_commands: Vec<(&'static str, &'static str, fn(&mut Call<'_, M>, &MiParams, MiAnswer))>,
     transformations: Vec<(&'static str, crate::load::TranBuilder)>,
     needs: Vec<&'static str>,
     init: Option<fn(&mut M, &mut Loader) -> Result<(), String>>,
@@ -259,6 +260,16 @@ impl<M: Default + Send + Sync + 'static> Registrar<M> {
         self.commands.push((name, help, MiScope::One, run));
     }
 
+    /// A management command that waits for I/O: it keeps `MiAnswer` until it has the result.
+    pub fn command_late(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        run: fn(&mut Call<'_, M>, &MiParams, MiAnswer),
+    ) {
+        self.late_commands.push((name, help, run));
+    }
+
     /// A management command that asks every worker; `join` puts the answers together.
     pub fn command_each(
         &mut self,
@@ -306,6 +317,7 @@ impl<M: Default + Send + Sync + 'static> Registrar<M> {
             functions: Vec::new(),
             variables: Vec::new(),
             commands: Vec::new(),
+            late_commands: Vec::new(),
             transformations: Vec::new(),
             needs: Vec::new(),
             init: None,
@@ -472,9 +484,25 @@ impl<M: Default + Send + Sync + 'static> Module for Loaded<M> {
                 help,
                 scope: *scope,
                 run: Arc::new(move |ctx, params| run(&mut Call { ctx, module: &state }, params)),
+                late: None,
             }
         };
-        self.registrar.commands.iter().map(command).collect()
+        let late =
+            |(name, help, run): &(&'static str, &'static str, fn(&mut Call<'_, M>, &MiParams, MiAnswer))| {
+                let (state, run) = (state.clone(), *run);
+                MiCommand {
+                    name,
+                    module,
+                    help,
+                    scope: MiScope::One,
+                    run: Arc::new(|_, _| Err(MiError::new(-32603, "this command answers later"))),
+                    late: Some(Arc::new(move |ctx, params, answer| {
+                        run(&mut Call { ctx, module: &state }, params, answer)
+                    })),
+                }
+            };
+        let commands = self.registrar.commands.iter().map(command);
+        commands.chain(self.registrar.late_commands.iter().map(late)).collect()
     }
 
     fn hooks(&self, hooks: &mut Hooks, stats: &Stats) {

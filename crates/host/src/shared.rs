@@ -95,6 +95,8 @@ pub struct Shared {
     pub dispatch: OnceLock<Arc<dyn Dispatch>>,
     /// The command line, for `arg`.
     pub arguments: OnceLock<Vec<String>>,
+    /// Key-value stores by the names that scripts use.
+    pub caches: crate::cachedb::Named,
 }
 
 impl Shared {

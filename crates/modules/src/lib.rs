@@ -20,6 +20,7 @@ modules! {
     auth,
     auth_db,
     avpops,
+    cachedb_local,
     cfgutils,
     core,
     db_mysql,

@@ -1,5 +1,6 @@
 //! Functions of the core: always there, no loadmodule.
 
+mod cache;
 mod mi;
 
 use host::{Call, Int, Registrar, Routes, Text};
@@ -10,6 +11,7 @@ use host::log::{self, Level};
 pub struct Core;
 
 pub fn register(m: &mut Registrar<Core>) {
+    cache::register(m);
     mi::register(m);
     m.function("xlog", Routes::ALL, xlog);
 }
