@@ -17,6 +17,7 @@ macro_rules! modules {
 
 // One a line: additions by different hands do not collide.
 modules! {
+    acc,
     auth,
     auth_db,
     avpops,

@@ -136,3 +136,98 @@ fn start(worker: &mut Worker, prepare: impl FnOnce(&mut MsgState), ran: Rc<RefCe
     prepare(&mut state);
     ctx.run(state);
 }
+
+/// A whole configuration on one worker, without a network: messages and time go in, messages come out.
+pub struct Server {
+    worker: Worker,
+    results: mpsc::UnboundedReceiver<(TaskId, Finish)>,
+    runtime: tokio::runtime::Runtime,
+    local: LocalSet,
+    clock: Clock,
+}
+
+/// A message that the server sent.
+pub struct Sent {
+    pub to: std::net::SocketAddr,
+    pub text: String,
+}
+
+impl Sent {
+    pub fn message(&self) -> sip::Message {
+        sip::Message::parse(self.text.clone().into()).expect("what is sent is SIP")
+    }
+}
+
+/// 2023-11-14 22:13:20 UTC, where the clock of a [`Server`] starts.
+pub const START_S: u64 = 1_700_000_000;
+
+impl Server {
+    pub fn new(config: &str, dialect: Dialect) -> Server {
+        let shared = Arc::new(load(config, dialect).unwrap_or_else(|error| panic!("{error}")));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let local = LocalSet::new();
+        let (done, results) = mpsc::unbounded_channel();
+        let clock = Clock { now: transaction::Instant(0), wall_us: START_S * 1_000_000 };
+        let spawner: Rc<dyn Spawn> = Rc::new(Spawner(done));
+        let worker =
+            local.block_on(&runtime, async { Worker::new(shared.clone(), 0, 1, 1, spawner, clock) });
+        let mut server = Server { worker, results, runtime, local, clock };
+        server.settle();
+        server
+    }
+
+    /// Hands in one message and waits for all that it starts. `\n` line ends become CRLF.
+    pub fn receive(&mut self, from: &str, text: &str) -> Vec<Sent> {
+        let remote = from.parse().expect("an address");
+        let source = transaction::Path { socket: 0, transport: sip::Transport::Udp, remote, connection: 0 };
+        let bytes = text.replace('\n', "\r\n").into();
+        self.step(Input::Message { source, bytes })
+    }
+
+    /// Lets time pass.
+    pub fn advance(&mut self, ms: u64) -> Vec<Sent> {
+        self.clock.now = self.clock.now.after(ms);
+        self.clock.wall_us += ms * 1000;
+        self.step(Input::Timer)
+    }
+
+    pub fn ctx(&mut self) -> &mut host::Ctx {
+        self.worker.ctx()
+    }
+
+    /// Runs a management command.
+    pub fn manage(&mut self, name: &str, params: serde_json::Value) -> host::mi::MiResult {
+        let command = self.worker.ctx().shared().command(name).expect(name).clone();
+        let params = host::mi::MiParams::from_json(Some(params)).expect("parameters");
+        let worker = &mut self.worker;
+        let result = self.local.block_on(&self.runtime, async { (command.run)(worker.ctx(), &params) });
+        self.settle();
+        result
+    }
+
+    fn step(&mut self, input: Input) -> Vec<Sent> {
+        let (worker, clock) = (&mut self.worker, self.clock);
+        self.local.block_on(&self.runtime, async { worker.step(clock, input) });
+        self.settle();
+        let mut outputs = Vec::new();
+        self.worker.take_outputs(&mut outputs);
+        let sent = outputs.into_iter().filter_map(|output| match output {
+            host::Output::Transmit { path, bytes } => {
+                Some(Sent { to: path.remote, text: String::from_utf8_lossy(&bytes).into_owned() })
+            }
+            host::Output::Shutdown { .. } => None,
+        });
+        sent.collect()
+    }
+
+    /// Waits for operations that are no timers.
+    fn settle(&mut self) {
+        let (worker, results, clock) = (&mut self.worker, &mut self.results, self.clock);
+        self.local.block_on(&self.runtime, async {
+            while worker.ctx().core.tasks.iter().any(|task| task.live && task.guard.is_some()) {
+                let (task, finish) = results.recv().await.expect("the worker holds the sender");
+                worker.step(clock, Input::Resume(task, finish));
+            }
+        });
+    }
+}

@@ -58,6 +58,7 @@ fn answer(ctx: &mut Ctx, state: &mut MsgState, invite: TxnId) {
 
 /// Ends an INVITE: drops what its script waits for, cancels branches; with none open, 487 at once.
 pub fn stop(ctx: &mut Ctx, invite: TxnId) {
+    keep_suspended(ctx, invite);
     ctx.drop_tasks_of(invite);
     if let Some(data) = ctx.core.txns.txns.get_mut(invite) {
         data.failing = false;
@@ -69,6 +70,23 @@ pub fn stop(ctx: &mut Ctx, invite: TxnId) {
     let verdict = ctx.core.txns.txns.cancel(now, invite, headers);
     drain(ctx);
     failure::on_verdict(ctx, invite, verdict);
+}
+
+/// What a waiting script had done to its request stays visible to observers of the transaction.
+fn keep_suspended(ctx: &mut Ctx, invite: TxnId) {
+    if ctx.core.txns.txns.get(invite).is_none_or(|data| data.saved.is_some()) {
+        return;
+    }
+    let tasks = ctx.core.tasks_of.get(&invite).cloned().unwrap_or_default();
+    let waiting = tasks.iter().find_map(|id| ctx.core.tasks.get(id.index as usize)?.state.as_ref());
+    let Some(waiting) = waiting.filter(|state| state.msg.is_request()) else { return };
+    let mut kept = waiting.fork(waiting.kind, Task::new(ctx.core.shared.program(), RouteId(0)));
+    kept.reply_headers.clear();
+    kept.reply_body = None;
+    kept.branches.clear();
+    if let Some(data) = ctx.core.txns.txns.get_mut(invite) {
+        data.saved = Some(kept);
+    }
 }
 
 /// The Reason headers of the current CANCEL go into the CANCELs it causes.

@@ -1,6 +1,6 @@
 //! When all branches have failed: failure routes, then the best reply upstream.
 
-use super::{TxnData, drain, send_reply};
+use super::{TxnData, TxnEvent, drain, send_reply, tell};
 use crate::ctx::{After, Ctx, MsgState};
 use bytes::Bytes;
 use script::Task;
@@ -25,6 +25,10 @@ fn all_failed(ctx: &mut Ctx, id: TxnId, winner: Option<u16>) {
         return;
     }
     data.seen_status = status;
+    if let Some(branch) = winner {
+        tell(ctx, id, TxnEvent::Failing { branch, status });
+    }
+    let Some(data) = ctx.core.txns.txns.get_mut(id) else { return };
     let route = data.on_failure.take();
     let (Some(route), Some(winner)) = (route, winner) else { return answer(ctx, id, winner) };
     let Some(saved) = &ctx.core.txns.txns.get(id).and_then(|d| d.saved.as_ref()) else {

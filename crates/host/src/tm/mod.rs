@@ -58,6 +58,8 @@ pub struct TxnData {
     pub cancel_headers: Bytes,
     /// Status that the last reply route or failure route saw (`t_check_status`).
     pub seen_status: u16,
+    /// The last reply that went upstream, for observers of `TxnEvent::ReplyOut`.
+    pub reply_out: Bytes,
 }
 
 /// What belongs to a branch.
@@ -122,6 +124,11 @@ pub enum TxnEvent {
     ReplyOut {
         status: u16,
     },
+    /// All branches have failed and the failure route, if there is one, runs next.
+    Failing {
+        branch: u16,
+        status: u16,
+    },
     Cancelled,
     /// An ACK for a 2xx of this transaction passed.
     AckIn,
@@ -138,6 +145,20 @@ pub(crate) fn tell(ctx: &mut Ctx, id: TxnId, event: TxnEvent) {
     }
     let shared = ctx.core.shared.clone();
     let saved = ctx.core.txns.txns.get_mut(id).and_then(|data| data.saved.take());
+    // A request that never went downstream and is not the one being worked on.
+    let bare = match &saved {
+        None if ctx.state.txn != Some(id) => ctx.core.txns.txns.get(id).map(|data| bare_state(ctx, data)),
+        _ => None,
+    };
+    if let Some(mut bare) = bare {
+        bare.txn = Some(id);
+        let here = std::mem::replace(&mut ctx.state, bare);
+        for hook in &shared.hooks.txn {
+            hook(ctx, id, event);
+        }
+        ctx.state = here;
+        return;
+    }
     match saved {
         Some(saved) => {
             let here = std::mem::replace(&mut ctx.state, saved);
@@ -244,6 +265,7 @@ impl TxnData {
             local_status: 0,
             cancel_headers: Bytes::new(),
             seen_status: 0,
+            reply_out: Bytes::new(),
         }
     }
 }
@@ -347,6 +369,9 @@ pub(crate) fn send_reply(ctx: &mut Ctx, id: TxnId, code: u16, bytes: Bytes, orig
     {
         data.local_status = code;
     }
+    if let (false, Some(data)) = (ctx.core.shared.hooks.txn.is_empty(), ctx.core.txns.txns.get_mut(id)) {
+        data.reply_out = bytes.clone();
+    }
     let sent = ctx.core.txns.txns.reply(now, id, code, bytes, origin);
     if sent == Replied::Sent {
         tell(ctx, id, TxnEvent::ReplyOut { status: code });
@@ -381,6 +406,11 @@ pub fn request_done(ctx: &mut Ctx, state: Box<MsgState>, _end: End) {
         }
         ctx.state = outer;
     }
+}
+
+/// The negative final reply of a branch; `None`: there was none, its failure was made here.
+pub fn branch_reply(ctx: &Ctx, id: TxnId, branch: u16) -> Option<Rc<Message>> {
+    ctx.core.txns.txns.branch(id, branch)?.data.reply.as_ref().map(|reply| reply.msg.clone())
 }
 
 /// The request of the transaction a reply belongs to, or the reply a failure route looks at.

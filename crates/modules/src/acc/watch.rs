@@ -1,0 +1,132 @@
+//! The moments at which reports are made: a reply goes upstream, all branches have failed.
+
+use super::account::{self, Account, Backend, Marks, What};
+use super::report::{Ending, Kind, Report};
+use super::Acc;
+use bytes::Bytes;
+use host::Ctx;
+use host::shared::Hooks;
+use host::stats::Stats;
+use host::tm::TxnEvent;
+use sip::{Message, Method};
+use std::sync::Arc;
+use transaction::TxnId;
+
+pub fn ready(module: &Arc<Acc>, hooks: &mut Hooks, _: &Stats) {
+    hooks.event_names.extend([super::EVENT, super::MISSED_EVENT]);
+    let module = module.clone();
+    hooks.txn.push(Arc::new(move |ctx: &mut Ctx, id: TxnId, event: TxnEvent| match event {
+        TxnEvent::Created if ctx.state.txn == Some(id) => drop(account::adopt(ctx, id)),
+        TxnEvent::Failing { branch, status } => failing(ctx, &module, id, branch, status),
+        TxnEvent::ReplyOut { status } => replied(ctx, &module, id, status),
+        TxnEvent::Ended => account::forget(ctx, id),
+        _ => {}
+    }));
+}
+
+/// What is to be reported of the transaction whose request is the current message.
+fn marked(ctx: &mut Ctx, module: &Acc, id: TxnId) -> Option<(Option<account::Shared>, Marks)> {
+    let msg = &ctx.state.msg;
+    if !msg.is_request() || msg.method() == Method::Cancel && !module.report_cancels {
+        return None;
+    }
+    let account = account::adopt(ctx, id);
+    let marks = account.as_ref().map(|a| a.borrow().marks).unwrap_or_default();
+    let marks = marks.with(module.flagged(ctx.state.flags));
+    if marks == Marks::default() { None } else { Some((account, marks)) }
+}
+
+/// Calls that are missed are reported before the failure route, which may mark the next destination.
+fn failing(ctx: &mut Ctx, module: &Acc, id: TxnId, branch: u16, status: u16) {
+    let Some((account, marks)) = marked(ctx, module, id) else { return };
+    if !marks.any(What::Missed) {
+        return;
+    }
+    let reply = host::tm::branch_reply(ctx, id, branch);
+    let ending = match reply {
+        Some(reply) => of_reply(&reply),
+        None => made_here(status),
+    };
+    missed(ctx, module, account, marks, ending);
+}
+
+fn replied(ctx: &mut Ctx, module: &Acc, id: TxnId, status: u16) {
+    let Some((account, mut marks)) = marked(ctx, module, id) else { return };
+    let Some(data) = ctx.core.txns.txns.get(id) else { return };
+    let local = data.local_status == status;
+    let Ok(reply) = Message::parse(data.reply_out.clone()) else { return };
+    let ending = || {
+        let mut ending = of_reply(&reply);
+        // Tags made here name no dialog.
+        if local {
+            ending.to_tag = None;
+        }
+        ending
+    };
+    if ctx.state.msg.method() == Method::Invite && status >= 300 && marks.any(What::Missed) {
+        marks = missed(ctx, module, account.clone(), marks, ending());
+    }
+    let early = module.early_media && !local && !reply.body().is_empty();
+    if status >= 300 && !marks.any(What::Failed) || status < 200 && !early || !marks.any(What::Answered) {
+        return;
+    }
+    let account: Option<Account> = account.map(|a| a.borrow().clone());
+    let table = table(ctx, module, account.as_ref());
+    let report = Report::new(ctx, module, account, ending());
+    for backend in Backend::ALL {
+        if !marks.has(backend, What::Answered) {
+            continue;
+        }
+        match backend {
+            Backend::Evi => report.to_event(ctx, module, &Kind::Answered),
+            Backend::Log => report.to_log(ctx, module, &Kind::Answered),
+            Backend::Db => report.to_table(ctx, module, &Kind::Answered, &table),
+            Backend::Aaa => {}
+        }
+    }
+}
+
+/// The table of completed transactions: that of the script, of `db_table_avp`, or `db_table_acc`.
+fn table(ctx: &mut Ctx, module: &Acc, account: Option<&Account>) -> String {
+    let by_avp = module.table_avp.as_ref().and_then(|avp| avp.get(ctx).text());
+    let named = account.and_then(|a| a.table.clone()).or(by_avp);
+    named.map_or_else(|| module.table.clone(), |t| String::from_utf8_lossy(&t).into_owned())
+}
+
+fn of_reply(reply: &Message) -> Ending {
+    Ending {
+        code: Bytes::from(reply.status().to_string()),
+        reason: reply.reason(),
+        to_tag: Some(reply.to_tag().unwrap_or_default()),
+    }
+}
+
+/// No branch answered.
+fn made_here(status: u16) -> Ending {
+    super::report::comment(&Bytes::from(status.to_string()))
+}
+
+/// Reports a missed call and unmarks it: only the first destination that fails is reported.
+fn missed(ctx: &mut Ctx, module: &Acc, account: Option<account::Shared>, marks: Marks, ending: Ending) -> Marks {
+    let mut done = Marks::default();
+    let report = Report::new(ctx, module, account.as_ref().map(|a| a.borrow().clone()), ending);
+    for backend in Backend::ALL {
+        if !marks.has(backend, What::Missed) {
+            continue;
+        }
+        match backend {
+            Backend::Evi => report.to_event(ctx, module, &Kind::Missed),
+            Backend::Log => report.to_log(ctx, module, &Kind::Missed),
+            Backend::Db => report.to_table(ctx, module, &Kind::Missed, &module.missed_table),
+            Backend::Aaa => {}
+        }
+        done = done.with(Marks::of(backend, What::Missed));
+    }
+    if let Some(account) = account {
+        let mut account = account.borrow_mut();
+        account.marks = account.marks.without(done);
+    }
+    let bits = module.flags.iter().filter(|f| f.marks.without(done) == Marks::default());
+    ctx.state.flags &= !bits.fold(0, |all, f| all | f.bit);
+    marks.without(done)
+}
