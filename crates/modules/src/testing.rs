@@ -148,14 +148,9 @@ pub struct Server {
 
 /// A message that the server sent.
 pub struct Sent {
+    #[allow(dead_code)]
     pub to: std::net::SocketAddr,
     pub text: String,
-}
-
-impl Sent {
-    pub fn message(&self) -> sip::Message {
-        sip::Message::parse(self.text.clone().into()).expect("what is sent is SIP")
-    }
 }
 
 /// 2023-11-14 22:13:20 UTC, where the clock of a [`Server`] starts.
@@ -169,8 +164,7 @@ impl Server {
         let (done, results) = mpsc::unbounded_channel();
         let clock = Clock { now: transaction::Instant(0), wall_us: START_S * 1_000_000 };
         let spawner: Rc<dyn Spawn> = Rc::new(Spawner(done));
-        let worker =
-            local.block_on(&runtime, async { Worker::new(shared.clone(), 0, 1, 1, spawner, clock) });
+        let worker = local.block_on(&runtime, async { Worker::new(shared.clone(), 0, 1, 1, spawner, clock) });
         let mut server = Server { worker, results, runtime, local, clock };
         server.settle();
         server
@@ -185,17 +179,15 @@ impl Server {
     }
 
     /// Lets time pass.
+    #[allow(dead_code)]
     pub fn advance(&mut self, ms: u64) -> Vec<Sent> {
         self.clock.now = self.clock.now.after(ms);
         self.clock.wall_us += ms * 1000;
         self.step(Input::Timer)
     }
 
-    pub fn ctx(&mut self) -> &mut host::Ctx {
-        self.worker.ctx()
-    }
-
     /// Runs a management command.
+    #[allow(dead_code)]
     pub fn manage(&mut self, name: &str, params: serde_json::Value) -> host::mi::MiResult {
         let command = self.worker.ctx().shared().command(name).expect(name).clone();
         let params = host::mi::MiParams::from_json(Some(params)).expect("parameters");
