@@ -5,6 +5,8 @@ mod sql;
 mod testing;
 mod userdb;
 
+pub use sql::{Session, dialect_of};
+
 macro_rules! modules {
     ($($name:ident),* $(,)?) => {
         $(pub mod $name;)*

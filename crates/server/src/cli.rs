@@ -57,6 +57,11 @@ pub enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Make the tables of a database, or bring them up to date
+    Db {
+        #[command(subcommand)]
+        command: DbCommand,
+    },
     /// Draw the routes of a script: who runs whom, and where a call may wait
     Explain {
         /// How: a tree for the terminal, or a graph for Graphviz
@@ -66,6 +71,45 @@ pub enum Command {
         file: PathBuf,
     },
 }
+
+/// What to do with the tables of a database.
+#[derive(Subcommand, Debug)]
+pub enum DbCommand {
+    /// Make the standard tables; those that are there are left alone
+    ///
+    /// The tables have the names and columns that OpenSIPS gives them. The database itself is made too
+    /// when the server has none of that name.
+    #[command(after_help = DB_URLS)]
+    Create {
+        /// The database: mysql://user:password@host/name, postgres://..., sqlite:///path
+        url: String,
+        /// Tables or modules (subscriber, dialog, presence ...), or `all`; none are the standard ones
+        tables: Vec<String>,
+        /// Print the statements instead of running them
+        #[arg(long)]
+        print: bool,
+    },
+    /// Add the columns that tables of an older version lack; nothing is dropped or renamed
+    #[command(after_help = DB_URLS)]
+    Migrate {
+        /// The database: mysql://user:password@host/name, postgres://..., sqlite:///path
+        url: String,
+        /// Tables or modules to look at; none are all that are there
+        tables: Vec<String>,
+        /// Print the statements instead of running them
+        #[arg(long, short = 'n')]
+        dry_run: bool,
+    },
+    /// List the tables that can be made, by module
+    Tables,
+}
+
+const DB_URLS: &str = "\
+Examples:
+  fermata db create sqlite:///var/lib/fermata/fermata.db
+  fermata db create mysql://root@localhost/opensips
+  fermata db create 'postgres://opensips:secret@db.example/opensips?sslmode=verify-full' presence
+  fermata db migrate --dry-run mysql://opensips:opensipsrw@localhost/opensips";
 
 /// How `explain` draws.
 #[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]

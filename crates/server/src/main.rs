@@ -5,6 +5,7 @@
 mod cli;
 mod commands;
 mod config;
+mod database;
 mod log;
 mod mailbox;
 mod runner;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
     match &cli.command {
         Some(Command::Check { files }) => commands::check(files, &cli.run),
         Some(Command::Fmt { check, files }) => commands::format(files, *check),
+        Some(Command::Db { command }) => database::run(command),
         Some(Command::Explain { format, file }) => commands::explain(file, *format, &cli.run),
         None => {
             let file = cli.run.file.clone().unwrap_or_else(|| DEFAULT_FILE.into());

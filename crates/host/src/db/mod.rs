@@ -19,6 +19,7 @@
 
 mod query;
 mod render;
+pub mod schema;
 mod url;
 mod value;
 

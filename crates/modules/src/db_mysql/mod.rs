@@ -1,6 +1,6 @@
 //! db_mysql: MySQL and MariaDB (`mysql://user:password@host[:port]/database`).
 
-use crate::sql::{Backend, Collect, Failure, Limits, SqlPool, several_statements};
+use crate::sql::{Backend, Collect, Failure, Limits, SqlPool, Tls, Verify, several_statements};
 use futures_util::StreamExt;
 use host::clock;
 use host::db::{Db, DbError, DbUrl, DbValue, Dialect, Driver, Pool, Rows};
@@ -56,31 +56,55 @@ struct MySqlDriver {
     tls: bool,
 }
 
+impl MySqlDriver {
+    fn tls(&self, url: &DbUrl) -> Result<Tls, String> {
+        Tls::of(url, if self.tls { Verify::Nothing } else { Verify::Off })
+    }
+}
+
 impl Driver for MySqlDriver {
     fn module(&self) -> &'static str {
         "db_mysql"
     }
 
+    fn check(&self, url: &DbUrl) -> Result<(), String> {
+        self.tls(url).map(drop)
+    }
+
     fn pool(&self, db: &Db, ctx: &mut Ctx) -> Rc<dyn Pool> {
         let limits = Limits::of(ctx, self.slow_us);
-        let backend = MySql { options: options(db.url(), self.tls), timeout: self.timeout };
+        let backend = MySql { options: options(db.url(), &self.tls(db.url()).unwrap_or_default()), timeout: self.timeout };
         Rc::new(SqlPool::new(db, backend, limits, &ctx.shared().stats))
     }
 }
 
 /// The session keeps the server's own settings, as with the reference: no time zone, no SQL mode.
-fn options(url: &DbUrl, tls: bool) -> MySqlConnectOptions {
+fn options(url: &DbUrl, tls: &Tls) -> MySqlConnectOptions {
     let host = if url.host.is_empty() { "localhost" } else { &url.host };
     let mut options = MySqlConnectOptions::new()
         .host(host)
-        .database(&url.database)
         .pipes_as_concat(false)
         .no_engine_substitution(false)
         .timezone(None)
         .set_names(false)
-        .ssl_mode(if tls { MySqlSslMode::Required } else { MySqlSslMode::Disabled })
+        .ssl_mode(match tls.verify {
+            Verify::Off => MySqlSslMode::Disabled,
+            Verify::Prefer => MySqlSslMode::Preferred,
+            Verify::Nothing => MySqlSslMode::Required,
+            Verify::Chain => MySqlSslMode::VerifyCa,
+            Verify::Name => MySqlSslMode::VerifyIdentity,
+        })
         .statement_cache_capacity(0)
         .disable_statement_logging();
+    if !url.database.is_empty() {
+        options = options.database(&url.database);
+    }
+    if let Some(ca) = &tls.ca {
+        options = options.ssl_ca(ca);
+    }
+    if let (Some(cert), Some(key)) = (&tls.cert, &tls.key) {
+        options = options.ssl_client_cert(cert).ssl_client_key(key);
+    }
     if let Some(port) = url.port {
         options = options.port(port);
     }
@@ -96,18 +120,23 @@ fn options(url: &DbUrl, tls: bool) -> MySqlConnectOptions {
 /// Where the client library of the reference looks when the host is "localhost".
 const SOCKETS: [&str; 3] = ["/run/mysqld/mysqld.sock", "/var/lib/mysql/mysql.sock", "/tmp/mysql.sock"];
 
-struct MySql {
+pub struct MySql {
     options: MySqlConnectOptions,
     timeout: Duration,
 }
 
-struct Conn {
+pub struct Conn {
     inner: MySqlConnection,
     /// What KILL QUERY takes.
     id: i64,
 }
 
 impl MySql {
+    /// For a connection of its own; the error is what a user should read.
+    pub fn for_tools(url: &DbUrl) -> Result<MySql, String> {
+        Ok(MySql { options: options(url, &Tls::of(url, Verify::Off)?), timeout: Duration::from_secs(10) })
+    }
+
     async fn log_in(&self) -> Result<MySqlConnection, sqlx::Error> {
         if self.options.get_host() == "localhost" && self.options.get_port() == 3306 {
             for socket in SOCKETS.into_iter().filter(|s| Path::new(s).exists()) {

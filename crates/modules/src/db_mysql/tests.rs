@@ -8,7 +8,7 @@ fn bench(port: u16, seconds: u64) -> Bench<MySql> {
     let timeout = Duration::from_secs(seconds);
     let driver = Arc::new(MySqlDriver { timeout, slow_us: 0, tls: false });
     let parsed = DbUrl::parse(&url).expect("a URL");
-    Bench::new(&url, driver, MySql { options: options(&parsed, false), timeout })
+    Bench::new(&url, driver, MySql { options: options(&parsed, &Tls::default()), timeout })
 }
 
 #[test]
@@ -26,6 +26,7 @@ fn a_real_server() {
     };
     real::drive(async {
         real::check(&b, &mut server, &words).await;
+        real::tables(&b).await;
         let text = "select cast(2 as unsigned), 18446744073709551615, b'101', 2.50, '0000-00-00 00:00:00'";
         let rows = b.run(Query::raw(text)).await.expect("selects");
         let expected = [

@@ -1,6 +1,6 @@
 //! db_postgres: PostgreSQL (`postgres://user:password@host[:port]/database`).
 
-use crate::sql::{Backend, Collect, Failure, Limits, SqlPool};
+use crate::sql::{Backend, Collect, Failure, Limits, SqlPool, Tls, Verify};
 use futures_util::StreamExt;
 use host::clock;
 use host::db::{Db, DbError, DbUrl, DbValue, Dialect, Driver, Pool, Rows};
@@ -57,23 +57,40 @@ struct PgDriver {
     tls: bool,
 }
 
+impl PgDriver {
+    fn tls(&self, url: &DbUrl) -> Result<Tls, String> {
+        let default = match (self.tls, url.param("tls_domain")) {
+            (false, _) => Verify::Off,
+            (true, None) => Verify::Prefer,
+            (true, Some(_)) => Verify::Nothing,
+        };
+        Tls::of(url, default)
+    }
+}
+
 impl Driver for PgDriver {
     fn module(&self) -> &'static str {
         "db_postgres"
     }
 
+    fn check(&self, url: &DbUrl) -> Result<(), String> {
+        self.tls(url).map(drop)
+    }
+
     fn pool(&self, db: &Db, ctx: &mut Ctx) -> Rc<dyn Pool> {
         let limits = Limits::of(ctx, self.slow_us);
-        let backend = Postgres { options: options(db.url(), self.tls), timeout: self.timeout };
+        let backend = Postgres { options: options(db.url(), &self.tls(db.url()).unwrap_or_default()), timeout: self.timeout };
         Rc::new(SqlPool::new(db, backend, limits, &ctx.shared().stats))
     }
 }
 
-fn options(url: &DbUrl, tls: bool) -> PgConnectOptions {
-    let mode = match (tls, url.param("tls_domain")) {
-        (false, _) => PgSslMode::Disable,
-        (true, None) => PgSslMode::Prefer,
-        (true, Some(_)) => PgSslMode::Require,
+fn options(url: &DbUrl, tls: &Tls) -> PgConnectOptions {
+    let mode = match tls.verify {
+        Verify::Off => PgSslMode::Disable,
+        Verify::Prefer => PgSslMode::Prefer,
+        Verify::Nothing => PgSslMode::Require,
+        Verify::Chain => PgSslMode::VerifyCa,
+        Verify::Name => PgSslMode::VerifyFull,
     };
     let mut options = PgConnectOptions::new_without_pgpass()
         .database(&url.database)
@@ -86,6 +103,12 @@ fn options(url: &DbUrl, tls: bool) -> PgConnectOptions {
     } else {
         options.host(&url.host)
     };
+    if let Some(ca) = &tls.ca {
+        options = options.ssl_root_cert(ca);
+    }
+    if let (Some(cert), Some(key)) = (&tls.cert, &tls.key) {
+        options = options.ssl_client_cert(cert).ssl_client_key(key);
+    }
     if let Some(port) = url.port {
         options = options.port(port);
     }
@@ -98,12 +121,17 @@ fn options(url: &DbUrl, tls: bool) -> PgConnectOptions {
     options
 }
 
-struct Postgres {
+pub struct Postgres {
     options: PgConnectOptions,
     timeout: Duration,
 }
 
 impl Postgres {
+    /// For a connection of its own; the error is what a user should read.
+    pub fn for_tools(url: &DbUrl) -> Result<Postgres, String> {
+        Ok(Postgres { options: options(url, &Tls::of(url, Verify::Off)?), timeout: Duration::from_secs(10) })
+    }
+
     async fn connect_now(&self) -> Result<PgConnection, String> {
         let mut conn = self.options.connect().await.map_err(|e| e.to_string())?;
         // Times go both ways as local time.

@@ -8,7 +8,7 @@ fn bench(port: u16, seconds: u64) -> Bench<Postgres> {
     let timeout = Duration::from_secs(seconds);
     let driver = Arc::new(PgDriver { timeout, slow_us: 0, tls: false });
     let parsed = DbUrl::parse(&url).expect("a URL");
-    Bench::new(&url, driver, Postgres { options: options(&parsed, false), timeout })
+    Bench::new(&url, driver, Postgres { options: options(&parsed, &Tls::default()), timeout })
 }
 
 #[test]
@@ -26,6 +26,7 @@ fn a_real_server() {
     };
     real::drive(async {
         real::check(&b, &mut server, &words).await;
+        real::tables(&b).await;
         let text = "select true, 2.50::numeric, null, '{1,2}'::int[], 5::bigint, timestamptz '1970-01-01 00:00:10+00'";
         let rows = b.run(Query::raw(text)).await.expect("selects");
         let expected = [

@@ -7,7 +7,7 @@
 
 mod thread;
 
-use host::db::{BatchFuture, Db, DbError, DbFuture, DbUrl, Driver, Pool, Query};
+use host::db::{BatchFuture, Db, DbError, DbFuture, DbUrl, Driver, Pool, Query, Rows};
 use host::stats::Stats;
 use host::{Ctx, Registrar};
 use parking_lot::Mutex;
@@ -71,6 +71,19 @@ impl Driver for SqliteDriver {
 
     fn pool(&self, db: &Db, ctx: &mut Ctx) -> Rc<dyn Pool> {
         Rc::new(SqlitePool(self.handle(&db.url().database, &ctx.shared().stats)))
+    }
+}
+
+/// A file outside of workers, for tools.
+pub struct File(Handle);
+
+impl File {
+    pub fn for_tools(url: &DbUrl) -> File {
+        File(Handle::start(&url.database, Arc::new(Settings::default()), &Stats::default()))
+    }
+
+    pub async fn run(&self, query: Query) -> Result<Rows, DbError> {
+        self.0.run(vec![query]).await?.pop().ok_or(DbError::Busy)
     }
 }
 

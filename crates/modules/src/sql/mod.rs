@@ -19,11 +19,15 @@ mod pool;
 pub mod real;
 #[cfg(test)]
 pub mod server;
+mod session;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use collect::{Collect, several_statements};
 pub use pool::{Limits, SqlPool};
+pub use session::{Session, dialect_of};
+pub use tls::{Tls, Verify};
 
 use host::db::{DbError, Dialect, Rows};
 

@@ -50,6 +50,19 @@ impl<B: Backend> Bench<B> {
     }
 }
 
+/// Every standard table can be made, and its columns are there.
+pub async fn tables<B: Backend>(b: &Bench<B>) {
+    for table in host::db::schema::tables() {
+        for statement in table.create(B::DIALECT) {
+            let made = b.run(Query::raw(statement.clone())).await;
+            made.unwrap_or_else(|error| panic!("{error}: {statement}"));
+        }
+        let columns = table.columns.iter().map(|column| column.name);
+        let rows = b.run(Query::select(table.name).columns(columns)).await;
+        assert!(rows.unwrap_or_else(|error| panic!("{}: {error}", table.name)).is_empty());
+    }
+}
+
 fn number(rows: &Rows) -> Option<i64> {
     rows.first().and_then(|row| row.int(0))
 }

@@ -1,0 +1,86 @@
+//! One connection for tools: no pool, no worker.
+
+use super::{Backend, Failure};
+use crate::{db_mysql, db_postgres, db_sqlite};
+use host::db::{DbError, DbUrl, Dialect, Query, Rows};
+
+/// A connection to any of the three kinds of databases.
+pub struct Session(Kind);
+
+enum Kind {
+    MySql(db_mysql::MySql, <db_mysql::MySql as Backend>::Conn),
+    Postgres(db_postgres::Postgres, <db_postgres::Postgres as Backend>::Conn),
+    Sqlite(db_sqlite::File),
+}
+
+/// The dialect of a URL; the error is what a user should read.
+pub fn dialect_of(url: &DbUrl) -> Result<Dialect, String> {
+    match &*url.scheme {
+        "mysql" => Ok(Dialect::MySql),
+        "postgres" => Ok(Dialect::Postgres),
+        "sqlite" if url.database.is_empty() => Err("the path of the file is missing".to_string()),
+        "sqlite" => Ok(Dialect::Sqlite),
+        other => Err(format!("no tables can be made in {other}:// (mysql, postgres and sqlite can)")),
+    }
+}
+
+impl Session {
+    /// Connects, and makes the database when the server says that there is none. True: it was made.
+    pub async fn open(url: &DbUrl) -> Result<(Session, bool), String> {
+        match Session::connect(url).await {
+            Err(why) if missing(&why) => {
+                let mut server =
+                    Session::connect(&DbUrl { database: server_database(url), ..url.clone() }).await?;
+                let create = format!("CREATE DATABASE {}", quoted(url));
+                server.run(&create).await.map_err(|e| format!("{}: {e}", url.database))?;
+                Ok((Session::connect(url).await?, true))
+            }
+            other => other.map(|session| (session, false)),
+        }
+    }
+
+    async fn connect(url: &DbUrl) -> Result<Session, String> {
+        Ok(Session(match dialect_of(url)? {
+            Dialect::MySql => {
+                let backend = db_mysql::MySql::for_tools(url)?;
+                let conn = backend.connect().await?;
+                Kind::MySql(backend, conn)
+            }
+            Dialect::Postgres => {
+                let backend = db_postgres::Postgres::for_tools(url)?;
+                let conn = backend.connect().await?;
+                Kind::Postgres(backend, conn)
+            }
+            Dialect::Sqlite => Kind::Sqlite(db_sqlite::File::for_tools(url)),
+        }))
+    }
+
+    pub async fn run(&mut self, text: &str) -> Result<Rows, DbError> {
+        let result = match &mut self.0 {
+            Kind::MySql(backend, conn) => backend.run(conn, text).await,
+            Kind::Postgres(backend, conn) => backend.run(conn, text).await,
+            Kind::Sqlite(file) => return file.run(Query::raw(text.to_string())).await,
+        };
+        result.map_err(|failure| match failure {
+            Failure::Lost(why) => DbError::Down(why),
+            Failure::Refused(error) => error,
+        })
+    }
+}
+
+/// The server is there, the database is not.
+fn missing(why: &str) -> bool {
+    why.contains("Unknown database") || (why.contains("database \"") && why.contains("does not exist"))
+}
+
+/// Where to be while the database does not exist.
+fn server_database(url: &DbUrl) -> String {
+    if url.scheme == "postgres" { "postgres".to_string() } else { String::new() }
+}
+
+fn quoted(url: &DbUrl) -> String {
+    match &*url.scheme {
+        "postgres" => format!("\"{}\"", url.database.replace('"', "\"\"")),
+        _ => format!("`{}`", url.database.replace('`', "``")),
+    }
+}
