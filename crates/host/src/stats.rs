@@ -58,6 +58,11 @@ impl Stats {
         counter
     }
 
+    /// Shows a counter that a module keeps itself.
+    pub fn count_with(&self, group: &str, name: &str, counter: Counter) {
+        self.insert(group, name, Source::Counter(counter));
+    }
+
     pub fn computed(&self, group: &str, name: &str, f: impl Fn() -> i64 + Send + Sync + 'static) {
         self.insert(group, name, Source::Computed(Arc::new(f)));
     }

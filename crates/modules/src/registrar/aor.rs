@@ -1,6 +1,6 @@
 //! From a URI to the key under which its owner is stored.
 
-use super::Registration;
+use super::{Registration, gruu};
 use bytes::Bytes;
 use sip::{Scheme, Uri};
 
@@ -11,11 +11,37 @@ pub enum AorError {
     TooLong,
 }
 
+/// Whom a request is for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Target {
+    pub key: Bytes,
+    /// Only the device with this instance (`gr` of a GRUU, RFC 5627), without `<>`.
+    pub instance: Option<Bytes>,
+    /// Only what was registered with this Call-ID (temporary GRUU).
+    pub call_id: Option<Bytes>,
+}
+
+/// Whom a URI that may be a GRUU is for.
+pub fn target(uri: &Bytes, use_domain: bool, limits: &Registration) -> Result<Target, AorError> {
+    let parsed = Uri::parse(uri).map_err(|_| AorError::Parse)?;
+    let user = parsed.user.as_deref().unwrap_or(b"");
+    match parsed.params.find(b"gr") {
+        Some(_) if user.starts_with(gruu::PREFIX) => {
+            gruu::open(user, &limits.gruu_secret).ok_or(AorError::Parse)
+        }
+        Some(instance) => Ok(Target { key: aor(uri, use_domain, limits)?, instance, call_id: None }),
+        None => Ok(Target { key: aor(uri, use_domain, limits)?, ..Target::default() }),
+    }
+}
+
 /// "user@domain" (or "user"), unescaped, in the case that the parameters ask for.
 pub fn aor(uri: &Bytes, use_domain: bool, limits: &Registration) -> Result<Bytes, AorError> {
     let uri = Uri::parse(uri).map_err(|_| AorError::Parse)?;
     let user = unescape(uri.user.as_deref().unwrap_or(b""));
     let host: &[u8] = if matches!(uri.scheme, Scheme::Tel | Scheme::Tels) { b"" } else { &uri.host };
+    if user.is_empty() && host.is_empty() || user.is_empty() && !use_domain {
+        return Err(AorError::Parse);
+    }
     if user.len() > limits.max_username_len || host.len() > limits.max_domain_len {
         return Err(AorError::TooLong);
     }

@@ -2,6 +2,12 @@
 
 use crate::usrloc::table::Matching;
 use bytes::Bytes;
+use host::arg::{Arg, format_of};
+use host::load::Loader;
+use host::{Call, Format};
+use regex::bytes::{Regex, RegexBuilder};
+use script::{Diagnostic, Loc, ast};
+use std::sync::Arc;
 
 /// What is done with Path (RFC 3327).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -34,25 +40,27 @@ pub struct SaveFlags {
 }
 
 /// Flags of `lookup()`.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct LookupFlags {
     pub no_branches: bool,
     pub to_branches_only: bool,
     pub expand_branches: bool,
     pub method_filtering: bool,
-    pub ua_filter: Option<String>,
-    pub case_insensitive: bool,
+    /// Set when only some user agents are wanted.
+    pub agents: Option<Regex>,
+    /// `global`: contacts that other servers of a federation have, too.
+    pub global: bool,
     pub max_ping_latency_us: Option<u32>,
     pub sort_by_latency: bool,
 }
 
-fn matching(value: &str) -> Option<Matching> {
+pub fn matching(value: &str) -> Option<Matching> {
     match value {
         "0" => Some(Matching::Uri),
         "1" => Some(Matching::UriAndCallId),
         param => {
             let name = param.strip_prefix('<')?.strip_suffix('>')?;
-            Some(Matching::Param(Bytes::copy_from_slice(name.as_bytes())))
+            Some(Matching::Params(vec![Bytes::copy_from_slice(name.as_bytes())]))
         }
     }
 }
@@ -141,10 +149,18 @@ impl LookupFlags {
     pub fn parse(text: &str) -> Result<LookupFlags, String> {
         let mut flags = LookupFlags::default();
         let text = text.trim();
-        if !is_words(text) && text != "branch" && text != "global" {
-            flags.letters(text)?;
-            return Ok(flags);
+        let mut filter = Filter::default();
+        if is_words(text) || text.split(',').any(|w| matches!(w.trim(), "branch" | "global")) {
+            flags.words(text, &mut filter)?;
+        } else {
+            flags.letters(text, &mut filter)?;
         }
+        flags.agents = filter.build()?;
+        Ok(flags)
+    }
+
+    fn words(&mut self, text: &str, filter: &mut Filter) -> Result<(), String> {
+        let flags = self;
         for word in split_words(text) {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
             match name {
@@ -152,10 +168,11 @@ impl LookupFlags {
                 "to-branches-only" => flags.to_branches_only = true,
                 "branch" => flags.expand_branches = true,
                 "method-filtering" => flags.method_filtering = true,
-                "ua-filtering" => flags.filter(value)?,
-                "case-insensitive" => flags.case_insensitive = true,
+                "ua-filtering" => filter.read(value)?,
+                "case-insensitive" => filter.any_case = true,
                 // Extended expressions are the only kind here.
-                "extended-regexp" | "global" => {}
+                "extended-regexp" => {}
+                "global" => flags.global = true,
                 "max-ping-latency" => {
                     let latency = value.parse().map_err(|_| "max-ping-latency needs a number".to_string())?;
                     flags.max_ping_latency_us = Some(latency);
@@ -164,19 +181,10 @@ impl LookupFlags {
                 _ => return Err(unknown(word)),
             }
         }
-        Ok(flags)
-    }
-
-    /// `/regexp/` with letters behind it.
-    fn filter(&mut self, value: &str) -> Result<(), String> {
-        let body = value.strip_prefix('/').and_then(|v| v.rsplit_once('/'));
-        let (pattern, letters) = body.ok_or("ua-filtering needs /regexp/")?;
-        self.case_insensitive |= letters.contains('i');
-        self.ua_filter = Some(pattern.to_string());
         Ok(())
     }
 
-    fn letters(&mut self, text: &str) -> Result<(), String> {
+    fn letters(&mut self, text: &str, filter: &mut Filter) -> Result<(), String> {
         let mut rest = text;
         while let Some(letter) = rest.chars().next() {
             rest = &rest[letter.len_utf8()..];
@@ -185,11 +193,12 @@ impl LookupFlags {
                 'B' => self.to_branches_only = true,
                 'r' => self.expand_branches = true,
                 'm' => self.method_filtering = true,
-                'i' => self.case_insensitive = true,
-                'e' | 'g' | ' ' | ',' => {}
+                'i' => filter.any_case = true,
+                'e' | ' ' | ',' => {}
+                'g' => self.global = true,
                 'u' => {
                     let end = rest.rfind('/').map_or(rest.len(), |e| e + 1);
-                    self.filter(&rest[..end])?;
+                    filter.read(&rest[..end])?;
                     rest = &rest[end..];
                 }
                 'y' => {
@@ -202,6 +211,92 @@ impl LookupFlags {
             }
         }
         Ok(())
+    }
+}
+
+/// `ua-filtering`, while flags are read.
+#[derive(Default)]
+struct Filter {
+    pattern: Option<String>,
+    any_case: bool,
+}
+
+impl Filter {
+    /// `/regexp/` with letters behind it.
+    fn read(&mut self, value: &str) -> Result<(), String> {
+        let body = value.strip_prefix('/').and_then(|v| v.rsplit_once('/'));
+        let (pattern, letters) = body.filter(|(p, _)| !p.is_empty()).ok_or("ua-filtering needs /regexp/")?;
+        self.any_case |= letters.contains('i');
+        self.pattern = Some(pattern.to_string());
+        Ok(())
+    }
+
+    fn build(self) -> Result<Option<Regex>, String> {
+        let Some(pattern) = self.pattern else { return Ok(None) };
+        let regex = RegexBuilder::new(&pattern).case_insensitive(self.any_case).size_limit(1 << 20).build();
+        regex.map(Some).map_err(|e| format!("ua-filtering: {e}"))
+    }
+}
+
+/// Prepared flags: those of a constant are checked when the script is loaded.
+pub enum Prepared<F> {
+    Constant(Arc<F>),
+    Text(Format),
+}
+
+/// A set of flags that a script writes as a text.
+pub trait FlagText: Sized + Send + Sync + 'static {
+    const WHAT: &'static str;
+    /// The error is what a user should read.
+    fn read(text: &str) -> Result<Self, String>;
+}
+
+impl FlagText for SaveFlags {
+    const WHAT: &'static str = "flags of save()";
+    fn read(text: &str) -> Result<SaveFlags, String> {
+        SaveFlags::parse(text)
+    }
+}
+
+impl FlagText for LookupFlags {
+    const WHAT: &'static str = "flags of lookup()";
+    fn read(text: &str) -> Result<LookupFlags, String> {
+        LookupFlags::parse(text)
+    }
+}
+
+/// Flags as an argument.
+#[derive(Clone, Default)]
+pub struct Flags<F>(pub Arc<F>);
+
+impl<M: Send + Sync + 'static, F: FlagText> Arg<M> for Flags<F> {
+    type Prepared = Prepared<F>;
+    const WHAT: &'static str = F::WHAT;
+
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        _: &Arc<M>,
+    ) -> Result<Self::Prepared, Diagnostic> {
+        let missing = || Diagnostic::error(site, format!("a parameter is missing here: {}", F::WHAT));
+        let arg = arg.ok_or_else(missing)?;
+        let format = format_of(arg, loader)?;
+        let Some(text) = format.constant() else { return Ok(Prepared::Text(format)) };
+        let flags = F::read(&String::from_utf8_lossy(text));
+        flags.map(|f| Prepared::Constant(Arc::new(f))).map_err(|why| Diagnostic::error(arg.loc, why))
+    }
+
+    fn eval(prepared: &Self::Prepared, call: &mut Call<'_, M>) -> Result<Self, i32> {
+        let format = match prepared {
+            Prepared::Constant(flags) => return Ok(Flags(flags.clone())),
+            Prepared::Text(format) => format,
+        };
+        let text = format.text(call.ctx);
+        F::read(&String::from_utf8_lossy(&text)).map(|f| Flags(Arc::new(f))).map_err(|why| {
+            host::error!("registrar", "{why}");
+            -1
+        })
     }
 }
 
@@ -242,8 +337,12 @@ mod tests {
         for (words, letters) in
             [("method-filtering", "m"), ("branch", "r"), ("ua-filtering=/phone, x/i", "u/phone, x/i"), ("no-branches", "b")]
         {
-            assert_eq!(LookupFlags::parse(words).map(|f| (f.ua_filter, f.method_filtering, f.expand_branches, f.no_branches)),
-                LookupFlags::parse(letters).map(|f| (f.ua_filter, f.method_filtering, f.expand_branches, f.no_branches)), "{words}");
+            let seen = |text| {
+                let f = LookupFlags::parse(text).expect("correct flags");
+                let filter = f.agents.map(|a| a.as_str().to_string());
+                (filter, f.method_filtering, f.expand_branches, f.no_branches)
+            };
+            assert_eq!(seen(words), seen(letters), "{words}");
         }
         assert!(SaveFlags::parse("memory-onyl").is_err());
         assert!(LookupFlags::parse("x").is_err());

@@ -1,112 +1,182 @@
 //! `lookup()`: from an address to the contacts it is reached at.
 
-use super::aor;
-use super::flags::LookupFlags;
-use super::Registration;
-use crate::usrloc::contact::{Contact, Field};
+use super::aor::{self, Target};
+use super::flags::{Flags, LookupFlags};
+use super::{Registration, gruu, wake};
+use crate::usrloc::TableArg;
+use crate::usrloc::contact::{Contact, Field, method_bit};
 use crate::usrloc::now_s;
 use crate::usrloc::table::Table;
 use bytes::Bytes;
-use host::{Branch, Call, Ctx, Text};
+use host::{Branch, Call, Ctx, Outcome, Text, Value};
 use sip::NameAddr;
+use std::sync::Arc;
 
-/// lookup(domain, [flags], [aor]): 1 found, -1 nobody, -2 nobody for this method, -3 error.
-pub fn lookup(call: &mut Call<Registration>, table: Text, flags: Option<Text>, address: Option<Text>) -> i32 {
-    let flags = match flags.map_or_else(|| Ok(LookupFlags::default()), |f| LookupFlags::parse(&f.str())) {
-        Ok(flags) => flags,
-        Err(error) => {
-            host::error!("registrar", "lookup: {error}");
-            return -3;
-        }
-    };
+/// lookup(domain, [flags], [aor]): 1 found, 2 only phones that are being woken, -1 nobody, -2 nobody for
+/// this method, -3 error.
+pub fn lookup(
+    call: &mut Call<Registration>,
+    table: TableArg,
+    flags: Option<Flags<LookupFlags>>,
+    address: Option<Text>,
+) -> Outcome {
     let module = call.module.clone();
-    let usrloc = module.usrloc();
-    let Some(table) = usrloc.find_table(&table.str()) else { return -1 };
     let uri = address.map_or_else(|| call.ctx.state.current_uri(), |a| a.0);
-    let Ok(key) = aor::aor(&uri, usrloc.use_domain, &module) else { return -3 };
-    let mut addresses = vec![key];
-    if flags.expand_branches {
-        for branch in std::mem::take(&mut call.ctx.state.branches) {
-            addresses.extend(aor::aor(&branch.uri, usrloc.use_domain, &module));
-        }
-    }
-    let mut found = Vec::new();
-    let mut wrong_method = false;
-    for key in &addresses {
-        wrong_method |= collect(call.ctx, &table, key, &flags, &mut found);
-    }
-    if flags.sort_by_latency {
-        found.sort_by_key(|c| if c.latency_us == 0 { u32::MAX } else { c.latency_us });
-    }
-    if found.is_empty() {
-        return if wrong_method { -2 } else { -1 };
-    }
-    spread(call, found, &flags);
-    1
+    let Ok(target) = aor::target(&uri, module.usrloc().use_domain, &module) else { return Outcome::Done(-3) };
+    find(call.ctx, &module, &table.0, flags.unwrap_or_default().0, target)
 }
 
-/// Adds the contacts that pass the flags; true when only the method kept one out.
-fn collect(ctx: &Ctx, table: &Table, key: &[u8], flags: &LookupFlags, found: &mut Vec<Contact>) -> bool {
-    let now = now_s(ctx);
-    let method = ctx.state.msg.method().bit();
-    let filter = flags.ua_filter.as_ref().and_then(|p| {
-        regex::bytes::RegexBuilder::new(p).case_insensitive(flags.case_insensitive).size_limit(1 << 20).build().ok()
-    });
-    let mut wrong_method = false;
-    table.read(key, |contacts| {
-        for contact in contacts.iter().filter(|c| !c.expired(now)) {
-            if flags.method_filtering && contact.methods & method == 0 {
-                wrong_method = true;
+/// Contacts that passed, while several addresses are looked at.
+#[derive(Default)]
+struct Found {
+    contacts: Vec<(Bytes, Contact)>,
+    /// The method kept somebody out.
+    wrong_method: bool,
+    right_method: bool,
+}
+
+/// Finds the contacts of a target and spreads them over R-URI and branches.
+pub fn find(
+    ctx: &mut Ctx,
+    module: &Arc<Registration>,
+    table: &Arc<Table>,
+    flags: Arc<LookupFlags>,
+    target: Target,
+) -> Outcome {
+    let usrloc = module.usrloc();
+    let mut addresses = vec![target.key.clone()];
+    if flags.expand_branches {
+        for branch in std::mem::take(&mut ctx.state.branches) {
+            addresses.extend(aor::aor(&branch.uri, usrloc.use_domain, module));
+        }
+    }
+    let wanted = Wanted { now: now_s(ctx), method: method_bit(ctx.state.msg.method()), flags: flags.clone(), target };
+    let pick = move |found: &mut Found, aor: &Bytes, contacts: &[Contact]| wanted.collect(found, aor, contacts);
+    let (module, shown) = (module.clone(), table.clone());
+    usrloc.read(ctx, "lookup", table, addresses, pick, move |ctx, found| match found {
+        Ok(found) if found.contacts.is_empty() => {
+            if found.wrong_method && !found.right_method {
+                -2
+            } else {
+                -1
+            }
+        }
+        Ok(found) => spread(ctx, &module, &shown, found.contacts, &flags),
+        Err(error) => {
+            host::error!("registrar", "lookup: {error}");
+            -3
+        }
+    })
+}
+
+/// What a contact must be like.
+struct Wanted {
+    now: u32,
+    method: u32,
+    flags: Arc<LookupFlags>,
+    target: Target,
+}
+
+impl Wanted {
+    fn collect(&self, found: &mut Found, aor: &Bytes, contacts: &[Contact]) {
+        let flags = &self.flags;
+        for contact in contacts.iter().filter(|c| !c.expired(self.now)) {
+            if flags.method_filtering && contact.methods & self.method == 0 {
+                found.wrong_method = true;
                 continue;
             }
-            if flags.ua_filter.is_some() && !filter.as_ref().is_some_and(|f| f.is_match(contact.text(Field::UserAgent))) {
+            found.right_method = true;
+            let agent = contact.text(Field::UserAgent);
+            if flags.agents.as_ref().is_some_and(|filter| !filter.is_match(agent)) {
                 continue;
             }
             if flags.max_ping_latency_us.is_some_and(|max| contact.latency_us > max) {
                 continue;
             }
-            found.push(contact.clone());
+            match &self.target.instance {
+                None => found.contacts.push((aor.clone(), contact.clone())),
+                Some(instance) if self.is_device(instance, contact, contacts) => {
+                    found.contacts.push((aor.clone(), contact.clone()));
+                    return;
+                }
+                Some(_) => {}
+            }
         }
-    });
-    wrong_method
+    }
+
+    /// The device of a GRUU; a temporary one ends when the device registers with another Call-ID.
+    fn is_device(&self, instance: &[u8], contact: &Contact, all: &[Contact]) -> bool {
+        let same = |c: &Contact| gruu::is_instance(c.text(Field::Instance), instance);
+        let newer = |c: &Contact| same(c) && !c.expired(self.now) && c.modified > contact.modified;
+        match &self.target.call_id {
+            _ if !same(contact) => false,
+            None => true,
+            Some(id) => contact.text(Field::CallId) == &id[..] && !all.iter().any(newer),
+        }
+    }
 }
 
-/// The first contact becomes the R-URI, the others branches.
-fn spread(call: &mut Call<Registration>, found: Vec<Contact>, flags: &LookupFlags) {
-    let mut found = found.into_iter();
+/// The first contact becomes the R-URI, the others branches; those that must be woken join later.
+fn spread(
+    ctx: &mut Ctx,
+    module: &Arc<Registration>,
+    table: &Arc<Table>,
+    mut found: Vec<(Bytes, Contact)>,
+    flags: &LookupFlags,
+) -> i32 {
+    if flags.sort_by_latency {
+        found.sort_by_key(|(_, c)| if c.latency_us == 0 { u32::MAX } else { c.latency_us });
+    }
+    let now = now_s(ctx);
+    let (asleep, mut ready): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|(_, c)| module.push.must_wake(c, now));
+    let limit = if flags.no_branches { 1 } else { usize::MAX };
+    ready.truncate(limit);
+    let count = ready.len();
+    let mut ready = ready.into_iter().map(|(_, c)| c);
     if !flags.to_branches_only
-        && let Some(first) = found.next()
+        && let Some(first) = ready.next()
     {
-        let branch = branch_of(&first);
-        if let (Some(var), Some(attr)) = (&call.module.attr_avp.var, &branch.attrs) {
-            var.set(call.ctx, script::ast::AssignOp::Set, attr.clone().into());
-        }
-        let state = &mut call.ctx.state;
-        state.ruri = Some(branch.uri);
-        state.ruri_q = branch.q;
-        state.dst_uri = branch.dst_uri;
-        state.path = branch.path;
-        state.branch_flags = branch.flags;
-        state.socket = branch.socket;
+        let mut branch = branch_of(module, &first);
+        attributes(ctx, module, &first, &mut branch);
+        host::branches::set_request_branch(&mut ctx.state, branch);
     }
-    if !flags.no_branches {
-        call.ctx.state.branches.extend(found.map(|c| branch_of(&c)));
+    for contact in ready {
+        let mut branch = branch_of(module, &contact);
+        attributes(ctx, module, &contact, &mut branch);
+        ctx.state.branches.push(branch);
     }
+    if asleep.is_empty() || count >= limit {
+        return 1;
+    }
+    let rc = wake::wake(ctx, module, table, asleep, limit, count);
+    if rc == 2 && count > 0 { 1 } else { rc }
 }
 
-fn branch_of(contact: &Contact) -> Branch {
+/// What was registered with the contact, as the branch's attribute and as a value of the AVP.
+fn attributes(ctx: &mut Ctx, module: &Registration, contact: &Contact, branch: &mut Branch) {
+    let Some(name) = module.attr_avp.avp else { return };
+    let value = Value::from(Bytes::copy_from_slice(contact.text(Field::Attr)));
+    ctx.state.avps.borrow_mut().add_last(name, value.clone());
+    branch.values.push((name.text(), value));
+}
+
+/// Where requests to a contact go.
+pub fn branch_of(module: &Registration, contact: &Contact) -> Branch {
     let copy = |field| Bytes::copy_from_slice(contact.text(field));
-    let path = Some(copy(Field::Path)).filter(|p| !p.is_empty());
-    let received = Some(copy(Field::Received)).filter(|r| !r.is_empty());
+    let some = |field| Some(copy(field)).filter(|t| !t.is_empty());
+    let path = some(Field::Path);
     let first_hop = path.as_ref().and_then(|p| NameAddr::parse_list(p)?.into_iter().next()).map(|hop| hop.uri);
+    let uri =
+        if module.push.is_push(contact) { module.push.stripped(contact.uri()) } else { copy(Field::Uri) };
     Branch {
-        uri: copy(Field::Uri),
-        dst_uri: first_hop.or(received),
+        uri,
+        dst_uri: first_hop.or_else(|| some(Field::Received)),
         path,
         q: i32::from(contact.q),
         flags: contact.flags,
-        socket: Some(contact.socket),
-        attrs: Some(copy(Field::Attr)).filter(|a| !a.is_empty()),
+        socket: contact.socket(),
+        attrs: some(Field::Attr),
         values: Vec::new(),
     }
 }

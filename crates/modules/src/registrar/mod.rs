@@ -1,17 +1,25 @@
 //! registrar: REGISTER requests, and finding where a user is.
 
-mod aor;
 mod answer;
-mod flags;
-mod lookup;
+pub mod aor;
+pub mod flags;
+pub mod gruu;
+pub mod lookup;
+pub mod push;
 mod query;
+mod reply;
+pub mod request;
 mod save;
+mod wake;
 
-use crate::usrloc::Usrloc;
+use crate::usrloc::{HasTables, Usrloc};
 use host::arg::parse_int;
+use host::avp::AvpName;
 use host::load::Loader;
+use host::registrar::{ParamFn, Since};
 use host::stats::{Counter, Stats};
-use host::{Registrar as ModuleRegistrar, Routes, Var};
+use host::var::Kind;
+use host::{Ctx, Registrar as ModuleRegistrar, Routes, Var};
 use script::ast::ParamValue;
 use std::sync::Arc;
 
@@ -36,8 +44,14 @@ pub struct Registration {
     pub max_contact_len: usize,
     pub retry_after: u32,
     pub sock_hdr_name: String,
-    received_avp: Setting,
-    attr_avp: Setting,
+    pub received_avp: Setting,
+    pub attr_avp: Setting,
+    mcontact_avp: Setting,
+    /// GRUUs are given out and understood.
+    pub gruu: bool,
+    pub gruu_secret: String,
+    pub push: push::Push,
+    waiters: wake::Waiters,
     pub counters: Counters,
 }
 
@@ -46,6 +60,33 @@ pub struct Registration {
 pub struct Setting {
     text: String,
     pub var: Option<Var>,
+    /// The variable, when it is an AVP.
+    pub avp: Option<AvpName>,
+}
+
+impl Setting {
+    pub fn named(&mut self, text: &str) {
+        self.text = text.to_string();
+    }
+
+    /// Finds the variable, once all parameters are known.
+    pub fn prepare(&mut self, loader: &mut Loader) -> Result<(), String> {
+        if self.text.is_empty() {
+            return Ok(());
+        }
+        let text = bytes::Bytes::copy_from_slice(self.text.as_bytes());
+        let spec = script::parse_variable(&text, script::Loc::default()).map_err(|d| d.message)?;
+        let var = loader.target_var(&spec).map_err(|d| d.message)?;
+        if let Kind::Avp(name) = var.kind {
+            self.avp = Some(name);
+        }
+        self.var = Some(var);
+        Ok(())
+    }
+
+    pub fn value(&self, ctx: &mut Ctx) -> Option<bytes::Bytes> {
+        self.var.as_ref().and_then(|var| var.get(ctx).text())
+    }
 }
 
 #[derive(Default)]
@@ -76,76 +117,168 @@ impl Default for Registration {
             sock_hdr_name: String::new(),
             received_avp: Setting::default(),
             attr_avp: Setting::default(),
+            mcontact_avp: Setting::default(),
+            gruu: false,
+            gruu_secret: gruu::DEFAULT_SECRET.into(),
+            push: push::Push::default(),
+            waiters: wake::Waiters::default(),
             counters: Counters::default(),
         }
     }
 }
 
 pub fn register(m: &mut ModuleRegistrar<Registration>) {
-    m.param_int("default_expires", |s, v| Ok(s.default_expires = v.max(0) as u32));
-    m.param_int("min_expires", |s, v| Ok(s.min_expires = v.max(0) as u32));
-    m.param_int("max_expires", |s, v| Ok(s.max_expires = v.max(0) as u32));
-    m.param_int("expires_max_deviation", |s, v| Ok(s.deviation = v.max(0) as u32));
-    m.param_int("default_q", |s, v| Ok(s.default_q = v.clamp(-1, 1000) as i16));
-    m.param_text("realm_prefix", |s, v| Ok(s.realm_prefix = v.into()));
-    m.param_int("case_sensitive", |s, v| Ok(s.case_sensitive = v != 0));
-    m.param_text("received_avp", |s, v| Ok(s.received_avp.text = v.into()));
-    m.param_text("attr_avp", |s, v| Ok(s.attr_avp.text = v.into()));
-    m.param_text("received_param", |s, v| Ok(s.received_param = v.into()));
-    m.param("allow_dup_cseq", host::registrar::ParamFn::Any(|s, v| {
-        s.allow_dup_cseq = match v {
-            ParamValue::Int(n) => *n != 0,
-            ParamValue::Text(t) => &t[..] == b"yes" || &t[..] == b"true" || parse_int(t).is_some_and(|n| n != 0),
-        };
+    params(m);
+    m.param_text("sock_hdr_name", |s, v| {
+        s.sock_hdr_name = v.into();
         Ok(())
-    }));
-    m.param_int("max_contacts", |s, v| Ok(s.max_contacts = v.max(0) as usize));
-    m.param_int("max_username_len", |s, v| Ok(s.max_username_len = v.max(0) as usize));
-    m.param_int("max_domain_len", |s, v| Ok(s.max_domain_len = v.max(0) as usize));
-    m.param_int("max_aor_len", |s, v| Ok(s.max_aor_len = v.max(0) as usize));
-    m.param_int("max_contact_len", |s, v| Ok(s.max_contact_len = v.max(0) as usize));
-    m.param_int("retry_after", |s, v| Ok(s.retry_after = v.max(0) as u32));
-    m.param_text("sock_hdr_name", |s, v| Ok(s.sock_hdr_name = v.into()));
-    m.ignored(&["tcp_persistent_flag"], "connections of registered clients stay open anyway");
-    m.ignored(&["mcontact_avp"], "save() on replies does not exist yet");
-    m.ignored(&["gruu_secret", "disable_gruu"], "GRUU does not exist yet");
-    for name in [
-        "on_enable", "on_providers", "on_ct_match_params", "on_pnsreg_interval", "on_trigger_interval", "on_skip_on_interval",
-        "on_refresh_timeout", "on_enable_purr", "pn_enable", "pn_providers", "pn_ct_match_params", "pn_pnsreg_interval",
-        "pn_trigger_interval", "pn_skip_pn_interval", "pn_refresh_timeout", "pn_enable_purr",
-    ] {
-        m.param(name, host::registrar::ParamFn::Ignored("push notification (RFC 8599) does not exist yet"));
-    }
-    let anywhere = Routes::REQUEST.and(Routes::FAILURE).and(Routes::BRANCH).and(Routes::ON_REPLY).and(Routes::LOCAL);
+    });
+    m.param_text("mcontact_avp", |s, v| {
+        s.mcontact_avp.named(v);
+        Ok(())
+    });
+    m.param_text("gruu_secret", |s, v| {
+        s.gruu_secret = v.into();
+        Ok(())
+    });
+    m.param_int("disable_gruu", |s, v| {
+        s.gruu = v == 0;
+        Ok(())
+    });
+    let anywhere =
+        Routes::REQUEST.and(Routes::FAILURE).and(Routes::BRANCH).and(Routes::ON_REPLY).and(Routes::LOCAL);
+    let looking = Routes::REQUEST.and(Routes::FAILURE).and(Routes::ON_REPLY);
     m.function("save", Routes::REQUEST.and(Routes::ON_REPLY), save::save);
-    m.function("lookup", Routes::REQUEST.and(Routes::FAILURE), lookup::lookup);
-    m.function("remove", Routes::REQUEST.and(Routes::ON_REPLY), query::remove);
+    m.function("lookup", looking, lookup::lookup);
+    m.function_of(Since::V4, "remove", Routes::REQUEST.and(Routes::ON_REPLY), query::remove);
+    m.function_of(Since::V21, "remove", Routes::REQUEST.and(Routes::ON_REPLY), query::remove_v21);
     m.function("remove_ip_port", Routes::ALL, query::remove_ip_port);
     m.function("is_registered", anywhere, query::is_registered);
-    m.function("registered", anywhere, query::is_registered);
+    m.function("registered", anywhere, query::registered);
     m.function("is_contact_registered", anywhere, query::is_contact_registered);
     m.function("is_ip_registered", anywhere, query::is_ip_registered);
-    m.function("add_sock_hdr", Routes::REQUEST, save::add_sock_hdr);
+    m.function("is_other_contact", Routes::REQUEST, query::is_other_contact);
+    m.function("add_sock_hdr", anywhere, save::add_sock_hdr);
+    m.function("pn_process_purr", Routes::REQUEST, wake::process_purr);
     m.needs(&["usrloc", "signaling"]);
     m.init(init);
-    m.ready(|module, _, stats| statistics(module, stats));
+    m.ready(|module, _, stats| ready(module, stats));
+}
+
+/// Parameters that registrar and mid_registrar share.
+fn params(m: &mut ModuleRegistrar<Registration>) {
+    macro_rules! number {
+        ($($name:literal $field:ident as $type:ty),* $(,)?) => {
+            $(m.param_int($name, |s, v| {
+                s.$field = v.max(0) as $type;
+                Ok(())
+            });)*
+        };
+    }
+    number!(
+        "default_expires" default_expires as u32, "min_expires" min_expires as u32,
+        "max_expires" max_expires as u32, "expires_max_deviation" deviation as u32,
+        "max_contacts" max_contacts as usize, "max_username_len" max_username_len as usize,
+        "max_domain_len" max_domain_len as usize, "max_aor_len" max_aor_len as usize,
+        "max_contact_len" max_contact_len as usize, "retry_after" retry_after as u32,
+    );
+    m.param_int("default_q", |s, v| {
+        s.default_q = v.clamp(-1, 1000) as i16;
+        Ok(())
+    });
+    m.param_text("realm_prefix", |s, v| {
+        s.realm_prefix = v.into();
+        Ok(())
+    });
+    m.param_int("case_sensitive", |s, v| {
+        s.case_sensitive = v != 0;
+        Ok(())
+    });
+    m.param_text("received_avp", |s, v| {
+        s.received_avp.named(v);
+        Ok(())
+    });
+    m.param_text("attr_avp", |s, v| {
+        s.attr_avp.named(v);
+        Ok(())
+    });
+    m.param_text("received_param", |s, v| {
+        s.received_param = v.into();
+        Ok(())
+    });
+    let yes = ParamFn::Any(|s: &mut Registration, v: &ParamValue| {
+        s.allow_dup_cseq = truth(v);
+        Ok(())
+    });
+    m.param("allow_dup_cseq", yes);
+    m.ignored(&["tcp_persistent_flag"], "connections of registered clients stay open anyway");
+    push_params(m);
+}
+
+fn push_params(m: &mut ModuleRegistrar<Registration>) {
+    macro_rules! seconds {
+        ($($name:literal $field:ident),* $(,)?) => {
+            $(m.param_int($name, |s, v| {
+                s.push.$field = v.max(0) as u32;
+                Ok(())
+            });)*
+        };
+    }
+    seconds!(
+        "pn_pnsreg_interval" pnsreg_s, "pn_trigger_interval" trigger_s, "pn_skip_pn_interval" skip_s,
+        "pn_refresh_timeout" refresh_s,
+    );
+    let enable = ParamFn::Any(|s: &mut Registration, v: &ParamValue| {
+        s.push.enabled = truth(v);
+        Ok(())
+    });
+    m.param("pn_enable", enable);
+    let purr = ParamFn::Any(|s: &mut Registration, v: &ParamValue| {
+        s.push.purr = truth(v);
+        Ok(())
+    });
+    m.param("pn_enable_purr", purr);
+    m.param_text("pn_providers", |s, v| {
+        s.push.providers = push::list_of(v).collect();
+        Ok(())
+    });
+    m.param_text("pn_ct_match_params", |s, v| {
+        s.push.params = push::list_of(v).map(bytes::Bytes::from).collect();
+        if s.push.params.is_empty() { Err("pn_ct_match_params needs a parameter".into()) } else { Ok(()) }
+    });
+}
+
+/// 1, "yes", "true", "on"
+fn truth(value: &ParamValue) -> bool {
+    match value {
+        ParamValue::Int(n) => *n != 0,
+        ParamValue::Text(t) => {
+            matches!(&t[..], b"yes" | b"true" | b"on") || parse_int(t).is_some_and(|n| n != 0)
+        }
+    }
 }
 
 fn init(s: &mut Registration, loader: &mut Loader) -> Result<(), String> {
     s.usrloc = loader.module::<Usrloc>();
-    for setting in [&mut s.received_avp, &mut s.attr_avp] {
-        if !setting.text.is_empty() {
-            let text = bytes::Bytes::copy_from_slice(setting.text.as_bytes());
-            let spec = script::parse_variable(&text, script::Loc::default()).map_err(|d| d.message)?;
-            setting.var = Some(loader.target_var(&spec).map_err(|d| d.message)?);
-        }
+    for setting in [&mut s.received_avp, &mut s.attr_avp, &mut s.mcontact_avp] {
+        setting.prepare(loader)?;
     }
+    if s.push.enabled {
+        if s.push.providers.is_empty() {
+            return Err("pn_enable needs pn_providers (\"apns, fcm, webpush\")".into());
+        }
+        if !loader.is_loaded("tm") {
+            return Err("pn_enable needs module tm".into());
+        }
+        s.usrloc().wake_before(s.push.trigger_s);
+    }
+    s.fit();
     s.counters.accepted = loader.stats.counter("registrar", "accepted_regs");
     s.counters.rejected = loader.stats.counter("registrar", "rejected_regs");
     Ok(())
 }
 
-fn statistics(module: &Arc<Registration>, stats: &Stats) {
+fn ready(module: &Arc<Registration>, stats: &Stats) {
     type Read = fn(&Registration) -> i64;
     let settings: [(&str, Read); 3] = [
         ("max_expires", |s| i64::from(s.max_expires)),
@@ -156,11 +289,29 @@ fn statistics(module: &Arc<Registration>, stats: &Stats) {
         let module = module.clone();
         stats.computed("registrar", name, move || read(&module));
     }
+    if module.push.enabled {
+        wake::watch(module);
+    }
 }
 
 impl Registration {
     /// usrloc is loaded: `needs` says so.
     pub fn usrloc(&self) -> Arc<Usrloc> {
         self.usrloc.clone().unwrap_or_default()
+    }
+
+    /// Lifetimes that contradict one another: the longest yields to the shortest, the default to both.
+    fn fit(&mut self) {
+        if self.max_expires > 0 {
+            self.max_expires = self.max_expires.max(self.min_expires);
+            self.default_expires = self.default_expires.min(self.max_expires);
+        }
+        self.default_expires = self.default_expires.max(self.min_expires);
+    }
+}
+
+impl HasTables for Registration {
+    fn usrloc(&self) -> Arc<Usrloc> {
+        Registration::usrloc(self)
     }
 }

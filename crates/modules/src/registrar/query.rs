@@ -1,14 +1,20 @@
 //! Questions about registrations, and removing them.
 
-use super::aor;
-use super::Registration;
+use super::{Registration, aor};
 use crate::usrloc::contact::{Contact, Field};
-use crate::usrloc::now_s;
-use crate::usrloc::table::Change;
+use crate::usrloc::table::{Change, Record, Table};
+use crate::usrloc::{TableArg, now_s};
 use bytes::Bytes;
-use host::arg::AnyVar;
-use host::{Call, Text};
-use sip::{HeaderName, Method, Uri};
+use host::arg::{AnyVar, Arg};
+use host::load::Loader;
+use host::var::Kind;
+use host::{Call, Ctx, Int, Outcome, Text, Value, Word};
+use script::{Diagnostic, Loc, ast};
+use sip::{HeaderName, Method, NameAddr, Uri};
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
 
 /// The address a question is about: given, else To of a REGISTER, else From.
 fn key_of(call: &Call<'_, Registration>, address: Option<Text>) -> Option<Bytes> {
@@ -19,40 +25,95 @@ fn key_of(call: &Call<'_, Registration>, address: Option<Text>) -> Option<Bytes>
         None if msg.method() == Method::Register => msg.to()?.uri,
         None => msg.from()?.uri,
     };
-    aor::aor(&uri, call.module.usrloc().use_domain, call.module).ok()
+    key(call, &uri)
 }
 
-/// True when a live contact of the address passes.
-fn any_contact(call: &Call<'_, Registration>, table: &Text, key: &[u8], passes: impl Fn(&Contact) -> bool) -> bool {
-    let now = now_s(call.ctx);
-    let Some(table) = call.module.usrloc().find_table(&table.str()) else { return false };
-    table.read(key, |contacts| contacts.iter().any(|c| !c.expired(now) && passes(c))).unwrap_or(false)
+fn key(call: &Call<'_, Registration>, uri: &Bytes) -> Option<Bytes> {
+    aor::aor(uri, call.module.usrloc().use_domain, call.module).ok()
+}
+
+fn truth(found: bool) -> i32 {
+    if found { 1 } else { -1 }
+}
+
+/// 1 when a live contact of the address passes, and what it was registered with.
+fn any_contact(
+    call: &mut Call<'_, Registration>,
+    what: &'static str,
+    table: &Arc<Table>,
+    key: Bytes,
+    passes: impl Fn(&Contact) -> bool + 'static,
+) -> Outcome {
+    let (now, module) = (now_s(call.ctx), call.module.clone());
+    let pick = move |found: &mut Option<Bytes>, _: &Bytes, contacts: &[Contact]| {
+        let first = contacts.iter().find(|c| !c.expired(now) && passes(c));
+        *found = first.map(|c| Bytes::copy_from_slice(c.text(Field::Attr)));
+    };
+    module.usrloc().clone().read(call.ctx, what, table, vec![key], pick, move |ctx, found| match found {
+        Ok(Some(attr)) => {
+            if let Some(name) = module.attr_avp.avp {
+                ctx.state.avps.borrow_mut().add_last(name, Value::from(attr));
+            }
+            1
+        }
+        Ok(None) => -1,
+        Err(error) => {
+            host::error!("registrar", "{what}: {error}");
+            -1
+        }
+    })
 }
 
 /// is_registered(domain, [aor])
-pub fn is_registered(call: &mut Call<Registration>, table: Text, address: Option<Text>) -> i32 {
-    let Some(key) = key_of(call, address) else { return -1 };
-    if any_contact(call, &table, &key, |_| true) { 1 } else { -1 }
+pub fn is_registered(call: &mut Call<Registration>, table: TableArg, address: Option<Text>) -> Outcome {
+    let Some(key) = key_of(call, address) else { return Outcome::Done(-1) };
+    any_contact(call, "is_registered", &table.0, key, |_| true)
+}
+
+/// registered(domain, [aor], [callid]) of 2.1: the R-URI is the default.
+pub fn registered(
+    call: &mut Call<Registration>,
+    table: TableArg,
+    address: Option<Text>,
+    call_id: Option<Text>,
+) -> Outcome {
+    let uri = match address {
+        Some(address) => address.0,
+        None if !call.ctx.state.msg.is_request() => return Outcome::Done(-1),
+        None => call.ctx.state.current_uri(),
+    };
+    let Some(key) = key(call, &uri) else { return Outcome::Done(-1) };
+    any_contact(call, "registered", &table.0, key, move |c| {
+        call_id.as_ref().is_none_or(|id| id.is_empty() || c.text(Field::CallId) == &id[..])
+    })
 }
 
 /// is_contact_registered(domain, [aor], [contact], [callid])
-pub fn is_contact_registered(call: &mut Call<Registration>, table: Text, address: Option<Text>, contact: Option<Text>, call_id: Option<Text>) -> i32 {
-    let Some(key) = key_of(call, address) else { return -1 };
+pub fn is_contact_registered(
+    call: &mut Call<Registration>,
+    table: TableArg,
+    address: Option<Text>,
+    contact: Option<Text>,
+    call_id: Option<Text>,
+) -> Outcome {
+    let Some(key) = key_of(call, address) else { return Outcome::Done(-1) };
     let contact = contact.map(|c| c.0).or_else(|| {
         let msg = &call.ctx.state.msg;
-        call_id.is_none().then(|| msg.addresses(HeaderName::Contact).ok()?.into_iter().next().map(|c| c.uri)).flatten()
+        let first = || msg.addresses(HeaderName::Contact).ok()?.into_iter().next().map(|c| c.uri);
+        if call_id.is_none() { first() } else { None }
     });
-    let parsed = contact.as_ref().and_then(|c| Uri::parse(c).ok());
-    let found = any_contact(call, &table, &key, |c| {
-        let uri = match (&contact, &parsed) {
-            (None, _) => true,
-            (Some(text), _) if c.uri() == &text[..] => true,
-            (Some(_), Some(uri)) => Uri::parse(&Bytes::copy_from_slice(c.uri())).is_ok_and(|u| u.equals(uri)),
-            (Some(_), None) => false,
-        };
-        uri && call_id.as_ref().is_none_or(|id| c.text(Field::CallId) == &id[..])
-    });
-    if found { 1 } else { -1 }
+    any_contact(call, "is_contact_registered", &table.0, key, move |c| {
+        contact.as_ref().is_none_or(|wanted| same_uri(c.uri(), wanted))
+            && call_id.as_ref().is_none_or(|id| c.text(Field::CallId) == &id[..])
+    })
+}
+
+fn same_uri(stored: &[u8], wanted: &Bytes) -> bool {
+    stored == &wanted[..]
+        || match (Uri::parse(&Bytes::copy_from_slice(stored)), Uri::parse(wanted)) {
+            (Ok(a), Ok(b)) => a.equals(&b),
+            _ => false,
+        }
 }
 
 /// Host and port a contact is reached at: received, else its URI.
@@ -62,94 +123,216 @@ fn reached_at(contact: &Contact) -> Option<Uri> {
     Uri::parse(&Bytes::copy_from_slice(text)).ok()
 }
 
-/// is_ip_registered(domain, [aor], ip, [port]): any of the values of the variables.
-pub fn is_ip_registered(call: &mut Call<Registration>, table: Text, address: Option<Text>, ip: AnyVar, port: Option<AnyVar>) -> i32 {
-    let Some(key) = key_of(call, address) else { return -1 };
-    let mut wanted = Vec::new();
-    for i in 0.. {
-        let Some(host) = ip.0.get_at(call.ctx, i).text() else { break };
-        let port = port.as_ref().and_then(|p| {
-            let value = p.0.get_at(call.ctx, i);
-            value.int().or_else(|| host::arg::parse_int(&value.text()?))
-        });
-        wanted.push((host, port));
-        if i >= 1000 || wanted.len() > 1 && wanted[0] == wanted[1] {
-            break;
-        }
+/// The next hop towards a contact: its Path, else where it is reached.
+fn next_hop(contact: &Contact) -> Option<Uri> {
+    let path = Bytes::copy_from_slice(contact.text(Field::Path));
+    let first = NameAddr::parse_list(&path).and_then(|p| p.into_iter().next());
+    first.and_then(|hop| Uri::parse(&hop.uri).ok()).or_else(|| reached_at(contact))
+}
+
+/// All values of an AVP, or the one value of another variable.
+fn values_of(ctx: &mut Ctx, var: &AnyVar) -> Vec<Value> {
+    match var.0.kind {
+        Kind::Avp(name) => ctx.state.avps.borrow().values(name).cloned().collect(),
+        _ => vec![var.0.get(ctx)],
     }
-    let found = any_contact(call, &table, &key, |c| {
+}
+
+/// is_ip_registered(domain, [aor], ip, [port]): any of the values of the variables.
+pub fn is_ip_registered(
+    call: &mut Call<Registration>,
+    table: TableArg,
+    address: Option<Text>,
+    ip: AnyVar,
+    port: Option<AnyVar>,
+) -> Outcome {
+    let Some(key) = key_of(call, address) else { return Outcome::Done(-1) };
+    let ips = values_of(call.ctx, &ip);
+    let ports = port.map(|p| values_of(call.ctx, &p)).unwrap_or_default();
+    let number = |v: &Value| v.int().or_else(|| host::arg::parse_int(&v.text()?));
+    let wanted: Vec<(Bytes, Option<i64>)> = ips
+        .iter()
+        .enumerate()
+        .filter_map(|(i, ip)| Some((ip.text()?, ports.get(i).and_then(number))))
+        .collect();
+    any_contact(call, "is_ip_registered", &table.0, key, move |c| {
         reached_at(c).is_some_and(|uri| {
-            wanted.iter().any(|(host, port)| *host == uri.host && port.is_none_or(|p| p == i64::from(uri.port_or_default())))
+            let port_of = || i64::from(uri.port_or_default());
+            wanted.iter().any(|(host, port)| same_host(&uri.host, host) && port.is_none_or(|p| p == port_of()))
         })
-    });
-    if found { 1 } else { -1 }
+    })
+}
+
+/// is_other_contact(domain, IPs) of 2.1: somebody registered from an address that is not in the AVP.
+pub fn is_other_contact(call: &mut Call<Registration>, table: TableArg, ips: AnyVar) -> Outcome {
+    let msg = call.ctx.state.msg.clone();
+    let Some(to) = msg.to() else { return Outcome::Done(-2) };
+    let contacts = msg.addresses(HeaderName::Contact).unwrap_or_default();
+    let flags = super::flags::SaveFlags::default();
+    let module = call.module.clone();
+    let mut lasting = contacts.iter();
+    if !lasting.any(|c| super::request::lifetime(call.ctx, &msg, c, &module, &flags) > 0) {
+        return Outcome::Done(-1);
+    }
+    let Some(key) = key(call, &to.uri) else { return Outcome::Done(-2) };
+    let known: Vec<Bytes> = values_of(call.ctx, &ips).iter().filter_map(Value::text).collect();
+    any_contact(call, "is_other_contact", &table.0, key, move |c| {
+        let received = Uri::parse(&Bytes::copy_from_slice(c.text(Field::Received)));
+        received.is_ok_and(|uri| !known.iter().any(|ip| same_host(&uri.host, ip)))
+    })
+}
+
+/// The same name, or the same address (brackets do not count).
+fn same_host(a: &[u8], b: &[u8]) -> bool {
+    let ip = |h: &[u8]| std::str::from_utf8(h).ok()?.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+    a.eq_ignore_ascii_case(b) || ip(a).is_some_and(|x| ip(b) == Some(x))
+}
+
+/// The name of a branch flag, known when the script is loaded.
+pub struct BranchFlag(u32);
+
+impl<M: Send + Sync + 'static> Arg<M> for BranchFlag {
+    type Prepared = u32;
+    const WHAT: &'static str = "the name of a branch flag";
+
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        module: &Arc<M>,
+    ) -> Result<u32, Diagnostic> {
+        let name = <Word as Arg<M>>::prepare(arg, site, loader, module)?;
+        loader.branch_flag(&name, site)
+    }
+
+    fn eval(bit: &u32, _: &mut Call<'_, M>) -> Result<BranchFlag, i32> {
+        Ok(BranchFlag(*bit))
+    }
 }
 
 /// remove(domain, aor, [contact], [next_hop], [sip_instance], [bflag])
 pub fn remove(
     call: &mut Call<Registration>,
-    table: Text,
+    table: TableArg,
     address: Text,
     contact: Option<Text>,
-    next_hop: Option<Text>,
+    hop: Option<Text>,
     instance: Option<Text>,
-    _flag: Option<Text>,
-) -> i32 {
-    let Some(key) = key_of(call, Some(address)) else { return -1 };
-    let parsed = contact.as_ref().and_then(|c| Uri::parse(&c.0).ok());
-    let meant = |c: &Contact| {
-        let uri = || Uri::parse(&Bytes::copy_from_slice(c.uri())).ok();
-        let same_contact = match (&contact, &parsed) {
-            (None, _) => true,
-            (Some(text), _) if c.uri() == &text[..] => true,
-            (Some(_), Some(wanted)) => uri().is_some_and(|u| u.equals(wanted)),
-            (Some(_), None) => false,
-        };
-        let hop = || {
-            let path = Bytes::copy_from_slice(c.text(Field::Path));
-            let first = sip::NameAddr::parse_list(&path).and_then(|p| p.into_iter().next());
-            first.and_then(|hop| Uri::parse(&hop.uri).ok()).or_else(|| reached_at(c))
-        };
-        same_contact
-            && next_hop.as_ref().is_none_or(|n| hop().is_some_and(|u| u.host.eq_ignore_ascii_case(n)))
+    flag: Option<BranchFlag>,
+) -> Outcome {
+    let Some(key) = key(call, &address.0) else { return Outcome::Done(-1) };
+    let meant = move |c: &Contact, hops: &[Bytes]| {
+        contact.as_ref().is_none_or(|wanted| c.uri() == &wanted[..])
+            && (hops.is_empty() || next_hop(c).is_some_and(|u| hops.iter().any(|h| same_host(&u.host, h))))
             && instance.as_ref().is_none_or(|i| c.text(Field::Instance) == &i[..])
+            && flag.as_ref().is_none_or(|f| c.flags & (1 << f.0) != 0)
     };
-    drop_contacts(call, &table, &key, meant);
-    1
+    with_addresses(call, hop.map(|h| h.0), move |call, hops| {
+        drop_contacts(call, &table.0, key, move |c| meant(c, &hops))
+    })
+}
+
+/// remove(domain, aor, [target]) of 2.1: the target is a contact, or a host that contacts are behind.
+pub fn remove_v21(
+    call: &mut Call<Registration>,
+    table: TableArg,
+    address: Text,
+    target: Option<Text>,
+) -> Outcome {
+    let Some(key) = key(call, &address.0) else { return Outcome::Done(-1) };
+    let Some(target) = target else { return drop_contacts(call, &table.0, key, |_| true) };
+    if !target.starts_with(b"sip:") && !target.starts_with(b"sips:") {
+        return with_addresses(call, Some(target.0), move |call, hops| {
+            drop_contacts(call, &table.0, key, move |c| {
+                next_hop(c).is_some_and(|u| hops.iter().any(|h| same_host(&u.host, h)))
+            })
+        });
+    }
+    let Ok(wanted) = Uri::parse(&target.0) else { return Outcome::Done(-1) };
+    drop_contacts(call, &table.0, key, move |c| {
+        let Ok(uri) = Uri::parse(&Bytes::copy_from_slice(c.uri())) else { return false };
+        let hop = next_hop(c);
+        uri.user == wanted.user
+            && uri.port_or_default() == wanted.port_or_default()
+            && hop.is_some_and(|h| same_host(&h.host, &wanted.host))
+    })
+}
+
+/// Goes on with a host and its addresses: a name that is none of a contact's is looked up, for which
+/// the script may wait.
+fn with_addresses(
+    call: &mut Call<'_, Registration>,
+    host: Option<Bytes>,
+    go_on: impl FnOnce(&mut Call<'_, Registration>, Vec<Bytes>) -> Outcome + 'static,
+) -> Outcome {
+    let Some(name) = host else { return go_on(call, Vec::new()) };
+    let text = String::from_utf8_lossy(&name).into_owned();
+    if text.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+        return go_on(call, vec![name]);
+    }
+    let query = sip::names::Query { host: text, port: 0, transport: None, security: sip::names::Security::Sip };
+    let hosts = move |found: Result<Vec<sip::names::Hop>, sip::names::ResolveError>| {
+        let addresses = found.unwrap_or_default().into_iter().map(|hop| Bytes::from(hop.addr.ip().to_string()));
+        std::iter::once(name.clone()).chain(addresses).collect::<Vec<_>>()
+    };
+    match call.ctx.core.spawner.resolve(query) {
+        host::ctx::Resolved::Now(found) => go_on(call, hosts(found)),
+        host::ctx::Resolved::Later(future) => {
+            let module = call.module.clone();
+            host::Suspension::future("remove", async move {
+                let found = hosts(future.await);
+                Box::new(move |ctx: &mut Ctx| match go_on(&mut Call { ctx, module: &module }, found) {
+                    Outcome::Done(rc) => rc,
+                    // Where contacts are only in a database the removal goes on beside the script.
+                    Outcome::Suspend(operation) => {
+                        if let host::Wait::Future(future) = operation.wait {
+                            ctx.spawn(operation.what, operation.limit_ms, future);
+                        }
+                        1
+                    }
+                }) as host::Finish
+            })
+            .limit(10_000, -1)
+        }
+    }
 }
 
 /// remove_ip_port(ip, port, domain, [aor])
-pub fn remove_ip_port(call: &mut Call<Registration>, ip: Text, port: host::Int, table: Text, address: Option<Text>) -> i32 {
-    let meant = |c: &Contact| {
-        reached_at(c).is_some_and(|uri| uri.host == ip.0 && i64::from(uri.port_or_default()) == port.0)
-    };
-    let keys = match address {
-        Some(address) => key_of(call, Some(address)).into_iter().collect(),
-        None => {
-            let mut keys = Vec::new();
-            if let Some(table) = call.module.usrloc().find_table(&table.str()) {
-                table.each(|aor, record| {
-                    if record.contacts.iter().any(meant) {
-                        keys.push(Bytes::copy_from_slice(aor));
-                    }
-                });
-            }
-            keys
-        }
-    };
-    for key in keys {
-        drop_contacts(call, &table, &key, meant);
+pub fn remove_ip_port(
+    call: &mut Call<Registration>,
+    ip: Text,
+    port: Int,
+    table: TableArg,
+    address: Option<Text>,
+) -> Outcome {
+    let meant = Rc::new(move |c: &Contact| {
+        next_hop(c).is_some_and(|uri| same_host(&uri.host, &ip) && i64::from(uri.port_or_default()) == port.0)
+    });
+    if let Some(address) = address {
+        let Some(key) = key(call, &address.0) else { return Outcome::Done(-1) };
+        return drop_contacts(call, &table.0, key, move |c| meant(c));
     }
-    1
+    let keys = RefCell::new(Vec::new());
+    table.0.each(|aor, record| {
+        if record.contacts.iter().any(|c| meant(c)) {
+            keys.borrow_mut().push(Bytes::copy_from_slice(aor));
+        }
+    });
+    for key in keys.into_inner() {
+        let (usrloc, meant) = (call.module.usrloc(), meant.clone());
+        let work = move |record: &mut Record, changes: &mut Vec<Change>| record.remove(|c| meant(c), changes);
+        usrloc.change_beside(call.ctx, "remove_ip_port", &table.0, key, work, |_, _| ());
+    }
+    Outcome::Done(1)
 }
 
-fn drop_contacts(call: &mut Call<Registration>, table: &Text, key: &[u8], meant: impl Fn(&Contact) -> bool) {
+fn drop_contacts(
+    call: &mut Call<'_, Registration>,
+    table: &Arc<Table>,
+    key: Bytes,
+    meant: impl Fn(&Contact) -> bool + 'static,
+) -> Outcome {
     let usrloc = call.module.usrloc();
-    let Some(table) = usrloc.find_table(&table.str()) else { return };
-    let ((), changes) = table.with(key, |record, changes| {
-        let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut record.contacts).into_iter().partition(&meant);
-        record.contacts = kept;
-        changes.extend(gone.into_iter().map(Change::Deleted));
-    });
-    usrloc.changed(call.ctx, &table, key, &changes);
+    let work = move |record: &mut Record, changes: &mut Vec<Change>| record.remove(meant, changes);
+    usrloc.change(call.ctx, "remove", table, key, work, |_, done| truth(done.is_ok()))
 }

@@ -1,115 +1,57 @@
 //! `save()`: what a REGISTER does to the location table.
 
-use super::answer::{self, Problem};
+use super::answer::{self, Problem, Shown};
 use super::aor::{self, AorError};
-use super::flags::{Path, SaveFlags};
+use super::flags::{Flags, SaveFlags};
+use super::push::Action;
+use super::request::{self, Asked, Contacts};
 use super::Registration;
-use crate::usrloc::contact::{Binding, Contact};
-use crate::usrloc::now_s;
+use crate::usrloc::contact::{Contact, Field};
 use crate::usrloc::table::{Change, Matching, Order, Record, Table};
+use crate::usrloc::{TableArg, now_s};
 use bytes::Bytes;
-use host::{Call, Ctx, Text, Value};
-use sip::{HeaderName, Message, Method, NameAddr};
+use host::{Call, Ctx, Outcome, Text};
+use script::ast::RouteKind;
+use sip::{HeaderName, Message, NameAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 
-/// save(domain, [flags], [aor], [ownership_tag])
-pub fn save(call: &mut Call<Registration>, table: Text, flags: Option<Text>, aor: Option<Text>, _tag: Option<Text>) -> i32 {
-    let flags = match flags.map_or_else(|| Ok(SaveFlags::default()), |f| SaveFlags::parse(&f.str())) {
-        Ok(flags) => flags,
-        Err(error) => {
-            host::error!("registrar", "save: {error}");
-            return -1;
-        }
-    };
+/// save(domain, [flags], [aor], [ownership_tag]): 1 saved; -2 refused, and answered.
+pub fn save(
+    call: &mut Call<Registration>,
+    table: TableArg,
+    flags: Option<Flags<SaveFlags>>,
+    aor: Option<Text>,
+    tag: Option<Text>,
+) -> Outcome {
     let module = call.module.clone();
-    let usrloc = module.usrloc();
-    let table = usrloc.table(&table.str());
-    let result = run(call.ctx, &module, &table, &flags, aor.map(|a| a.0));
-    let (code, ok) = match result {
-        Ok(()) => {
-            module.counters.accepted.up();
-            (if flags.no_reply { 1 } else { answer::accept(call.ctx) }, true)
-        }
-        Err(problem) => {
-            module.counters.rejected.up();
-            (if flags.no_reply { 1 } else { answer::refuse(call.ctx, problem, module.retry_after) }, false)
-        }
-    };
-    if ok && code > 0 { 1 } else { -1 }
-}
-
-/// Contacts of a request as they will be stored, checked.
-struct Wanted {
-    binding: Binding,
-    /// Seconds; 0 removes.
-    expires: u32,
-}
-
-fn run(ctx: &mut Ctx, module: &Arc<Registration>, table: &Table, flags: &SaveFlags, aor: Option<Bytes>) -> Result<(), Problem> {
-    let usrloc = module.usrloc();
-    let now = now_s(ctx);
-    let msg = ctx.state.msg.clone();
-    let contacts = contacts_of(&msg)?;
-    let address = match aor {
-        Some(aor) => aor,
-        None => msg.to().ok_or(Problem::AorParse)?.uri,
-    };
-    let key = aor::aor(&address, usrloc.use_domain, module).map_err(|e| match e {
-        AorError::Parse => Problem::AorParse,
-        AorError::TooLong => Problem::AorTooLong,
-    })?;
-    let matching = flags.matching.clone().unwrap_or_else(|| usrloc.matching.clone());
-    let (result, changes) = if contacts.iter().any(|c| &c.uri[..] == b"*") {
-        if contacts.len() > 1 {
-            return Err(Problem::Contacts);
-        }
-        if msg.expires() != Some(0) {
-            return Err(Problem::StarExpires);
-        }
-        table.with(&key, |record, changes| {
-            changes.extend(record.contacts.drain(..).map(Change::Deleted));
-            (Ok(()), None)
-        })
-    } else {
-        let wanted = wanted_of(ctx, &msg, &contacts, module, flags, now)?;
-        let rules = Rules {
-            matching,
-            order: usrloc.order,
-            max: flags.max_contacts.unwrap_or(module.max_contacts),
-            force: flags.force,
-            dup_cseq: module.allow_dup_cseq,
-            only_request: flags.only_request_contacts,
-            now,
-        };
-        table.with(&key, |record, changes| {
-            let result = apply(record, changes, &wanted, &rules, table);
-            let shown: Vec<Contact>;
-            let list = if rules.only_request {
-                shown = only(record, &wanted, &rules);
-                &shown
-            } else {
-                &record.contacts
-            };
-            (result, answer::contact_header(list, now, module))
-        })
-    };
-    usrloc.changed(ctx, table, &key, &changes);
-    let (outcome, header) = result;
-    if !flags.no_reply {
-        ctx.state.reply_headers.extend(header);
-        if outcome.is_ok() {
-            ctx.state.reply_headers.extend(path_header(&msg, flags));
-        }
+    let mut flags = flags.map(|f| (*f.0).clone()).unwrap_or_default();
+    let (aor, tag) = (aor.map(|a| a.0), tag.map(|t| t.0).unwrap_or_default());
+    if call.ctx.state.kind == RouteKind::OnReply {
+        flags.no_reply = true;
+        return super::reply::save(call.ctx, &module, &table.0, flags, aor, tag);
     }
-    outcome
+    let msg = call.ctx.state.msg.clone();
+    match prepare(call.ctx, &module, msg, &flags, aor, tag, None) {
+        Ok(job) => job.run(call.ctx, &module, &table.0, flags),
+        Err(problem) => Outcome::Done(refused(call.ctx, &module, &flags, problem)),
+    }
 }
 
-fn contacts_of(msg: &Message) -> Result<Vec<NameAddr>, Problem> {
-    let contacts = msg.addresses(HeaderName::Contact).map_err(|_| Problem::Contacts)?;
-    if contacts.len() > 1 && contacts.iter().any(|c| &c.uri[..] == b"*") {
-        return Err(Problem::Contacts);
-    }
-    Ok(contacts)
+/// A registration that passed its checks.
+pub struct Job {
+    pub msg: Rc<Message>,
+    pub key: Bytes,
+    what: What,
+    rules: Rules,
+    shown: Shown,
+    push: Action,
+}
+
+enum What {
+    Query,
+    RemoveAll,
+    Change(Vec<Asked>),
 }
 
 struct Rules {
@@ -123,176 +65,191 @@ struct Rules {
     now: u32,
 }
 
-fn wanted_of(ctx: &mut Ctx, msg: &Message, contacts: &[NameAddr], module: &Arc<Registration>, flags: &SaveFlags, now: u32) -> Result<Vec<Wanted>, Problem> {
-    let path = path_of(msg, flags)?;
-    let received = match &module.received_avp.var {
-        Some(var) => var.get(ctx).text().unwrap_or_default(),
-        None => Bytes::new(),
+/// Checks a REGISTER. `forced` replaces its contacts (`save` on a reply).
+pub fn prepare(
+    ctx: &mut Ctx,
+    module: &Arc<Registration>,
+    msg: Rc<Message>,
+    flags: &SaveFlags,
+    aor: Option<Bytes>,
+    tag: Bytes,
+    forced: Option<Vec<NameAddr>>,
+) -> Result<Job, Problem> {
+    let usrloc = module.usrloc();
+    let contacts = match forced {
+        Some(list) => Contacts::List(list),
+        None => request::contacts_of(&msg, module)?,
     };
-    let attr = match &module.attr_avp.var {
-        Some(var) => var.get(ctx).text().unwrap_or_default(),
-        None => Bytes::new(),
+    let address = match aor {
+        Some(aor) => aor,
+        None => msg.to().ok_or(Problem::ToMissing)?.uri,
     };
-    let mut base = Binding {
-        call_id: msg.call_id().unwrap_or_default(),
-        cseq: msg.cseq().map_or(0, |c| c.number),
-        user_agent: msg.value(HeaderName::UserAgent).unwrap_or_default(),
-        received,
-        attr,
-        flags: ctx.state.branch_flags,
-        socket: ctx.state.socket.unwrap_or(ctx.state.source.socket),
-        path,
-        ..Binding::default()
-    };
-    if flags.path_received
-        && let Some(first) = NameAddr::parse_list(&base.path).and_then(|mut p| (!p.is_empty()).then(|| p.swap_remove(0)))
-        && let Ok(uri) = sip::Uri::parse(&first.uri)
-        && let Some(received) = uri.params.value(b"received")
-    {
-        base.received = received;
-        base.flags |= module.usrloc().nat_flag;
-    }
-    let methods = allowed(msg);
-    let mut wanted = Vec::with_capacity(contacts.len());
-    for contact in contacts {
-        if contact.uri.len() > module.max_contact_len.max(255) * 2 {
-            return Err(Problem::Insert);
+    let key = aor::aor(&address, usrloc.use_domain, module).map_err(|e| match e {
+        AorError::Parse => Problem::AorParse,
+        AorError::TooLong => Problem::AorTooLong,
+    })?;
+    let mut push = Action::None;
+    let mut matching = flags.matching.clone().unwrap_or_else(|| usrloc.matching.clone());
+    let what = match contacts {
+        Contacts::Query => What::Query,
+        Contacts::Star => What::RemoveAll,
+        Contacts::List(list) => {
+            push = module.push.inspect(&msg, &list, flags)?;
+            matching = module.push.matching(&push).unwrap_or(matching);
+            What::Change(request::asked_of(ctx, &msg, &list, module, flags, &push, tag)?)
         }
-        let q = match contact.params.value(b"q") {
-            Some(text) => q_of(&text).ok_or(Problem::Q)?,
-            None => module.default_q,
-        };
-        let expires = lifetime(ctx, msg, contact, module, flags);
-        let methods = contact.params.value(b"methods").map_or(methods, |m| methods_in(&m));
-        let instance = contact.params.value(b"+sip.instance").unwrap_or_default();
-        let reg_id = contact.params.value(b"reg-id").and_then(|r| std::str::from_utf8(&r).ok()?.parse().ok()).unwrap_or(0);
-        let binding = Binding {
-            uri: contact.uri.clone(),
-            q,
-            expires: now.saturating_add(expires),
-            methods,
-            instance,
-            reg_id,
-            ..base.clone()
-        };
-        wanted.push(Wanted { binding, expires });
-    }
-    Ok(wanted)
-}
-
-/// Seconds that a contact asks for, brought within the limits; 0 removes it.
-fn lifetime(ctx: &mut Ctx, msg: &Message, contact: &NameAddr, module: &Registration, flags: &SaveFlags) -> u32 {
-    let asked = match contact.params.value(b"expires") {
-        Some(text) => seconds(&text),
-        None => msg.value(HeaderName::Expires).and_then(|v| seconds(v.trim_ascii())),
     };
-    let min = flags.min_expires.unwrap_or(module.min_expires);
-    let max = flags.max_expires.unwrap_or(module.max_expires);
-    let mut expires = match asked {
-        Some(0) => return 0,
-        // Beyond 32 bits: the shortest.
-        Some(n) => u32::try_from(n).ok().filter(|n| *n < u32::MAX / 2).unwrap_or(min.max(1)),
-        None => module.default_expires,
+    let now = now_s(ctx);
+    let rules = Rules {
+        matching,
+        order: usrloc.order,
+        max: flags.max_contacts.unwrap_or(module.max_contacts),
+        force: flags.force,
+        dup_cseq: module.allow_dup_cseq,
+        only_request: flags.only_request_contacts,
+        now,
     };
-    if module.deviation > 0 {
-        let spread = ctx.core.rng.below(u64::from(module.deviation) * 2 + 1) as i64 - i64::from(module.deviation);
-        expires = (i64::from(expires) + spread).max(1) as u32;
-    }
-    if max > 0 {
-        expires = expires.min(max);
-    }
-    expires.max(min)
+    let gruu = (module.gruu && request::supports(&msg, b"gruu")).then(|| module.gruu_secret.clone());
+    let shown = Shown {
+        now,
+        received_param: module.received_param.clone(),
+        gruu,
+        use_domain: usrloc.use_domain,
+        shared: ctx.shared().clone(),
+        socket: ctx.state.source.socket,
+    };
+    Ok(Job { msg, key, what, rules, shown, push })
 }
 
-/// Digits only; `None` for anything else.
-fn seconds(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    Some(std::str::from_utf8(text).ok()?.parse().unwrap_or(u64::MAX))
+/// What is told to the client.
+struct Told {
+    outcome: Result<(), Problem>,
+    contacts: Option<Bytes>,
+    /// The contact that was saved.
+    id: Option<u64>,
 }
 
-/// 0.123 → 123; `None` when it is no q value of 0 to 1.
-fn q_of(text: &[u8]) -> Option<i16> {
-    let text = std::str::from_utf8(text).ok()?.trim();
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
-    if !digits(whole) || !digits(fraction) || (whole.is_empty() && fraction.is_empty()) {
-        return None;
-    }
-    let thousandths = format!("{fraction:0<3}")[..3].parse::<i16>().ok()?;
-    match whole.trim_start_matches('0') {
-        "" => Some(thousandths),
-        "1" if thousandths == 0 => Some(1000),
-        _ => None,
+impl Job {
+    /// Changes the table, answers, and returns 1 or -2.
+    pub fn run(self, ctx: &mut Ctx, module: &Arc<Registration>, table: &Arc<Table>, flags: SaveFlags) -> Outcome {
+        let Job { msg, key, what, rules, shown, push } = self;
+        let ids = table.clone();
+        let aor = key.clone();
+        let work = move |record: &mut Record, changes: &mut Vec<Change>| {
+            let outcome = match &what {
+                What::Query => Ok(()),
+                What::RemoveAll => {
+                    record.remove(|_| true, changes);
+                    Ok(())
+                }
+                What::Change(asked) => apply(record, changes, asked, &rules, &ids),
+            };
+            let asked = if let What::Change(asked) = &what { &asked[..] } else { &[] };
+            let named = |c: &&Contact| {
+                let meant = |a: &Asked| record.find(a.key(), &rules.matching, rules.now);
+                asked.iter().filter_map(meant).any(|at| record.contacts[at].id == c.id)
+            };
+            let contacts = if rules.only_request {
+                shown.header(&aor, record.contacts.iter().filter(named))
+            } else {
+                shown.header(&aor, &record.contacts)
+            };
+            let id = asked.first().and_then(|a| record.find(a.key(), &rules.matching, rules.now));
+            Told { outcome, contacts, id: id.map(|at| record.contacts[at].id) }
+        };
+        let (module, usrloc) = (module.clone(), module.usrloc());
+        usrloc.change(ctx, "save", table, key, work, move |ctx, told| {
+            let told = match told {
+                Ok(told) => told,
+                Err(error) => {
+                    host::error!("registrar", "save: {error}");
+                    Told { outcome: Err(Problem::Database), contacts: None, id: None }
+                }
+            };
+            if !flags.no_reply {
+                ctx.state.reply_headers.extend(told.contacts);
+            }
+            match told.outcome {
+                Ok(()) => accepted(ctx, &module, &flags, &msg, &push, told.id),
+                Err(problem) => refused(ctx, &module, &flags, problem),
+            }
+        })
     }
 }
 
-/// Methods of the Allow headers; all when there is none.
-fn allowed(msg: &Message) -> u32 {
-    let mut methods = 0;
-    let mut any = false;
-    for header in msg.headers_of(HeaderName::Allow) {
-        any = true;
-        methods |= methods_in(msg.bytes(header.value));
+fn accepted(
+    ctx: &mut Ctx,
+    module: &Registration,
+    flags: &SaveFlags,
+    msg: &Message,
+    push: &Action,
+    id: Option<u64>,
+) -> i32 {
+    module.counters.accepted.up();
+    if flags.no_reply {
+        return 1;
     }
-    if any { methods } else { u32::MAX }
-}
-
-fn methods_in(list: &[u8]) -> u32 {
-    list.split(|b| *b == b',').map(|m| Method::parse(m.trim_ascii()).bit()).fold(0, |all, bit| all | bit)
-}
-
-/// Path values to store (RFC 3327).
-fn path_of(msg: &Message, flags: &SaveFlags) -> Result<Bytes, Problem> {
-    if flags.path == Path::None {
-        return Ok(Bytes::new());
+    let headers = &mut ctx.state.reply_headers;
+    headers.extend(request::path_header(msg, flags));
+    headers.extend(module.push.headers(push, id));
+    if is_outbound(msg) {
+        headers.push(Bytes::from_static(b"Require: outbound\r\n"));
     }
-    let path = path_text(msg);
-    if flags.path == Path::Strict && !path.is_empty() && !supports_path(msg) {
-        return Err(Problem::NoPathSupport);
+    if answer::accept(ctx) > 0 { 1 } else { -1 }
+}
+
+pub fn refused(ctx: &mut Ctx, module: &Registration, flags: &SaveFlags, problem: Problem) -> i32 {
+    module.counters.rejected.up();
+    if !flags.no_reply {
+        if problem == Problem::NoPathSupport {
+            let path = [b"Path: ", &request::path_text(&ctx.state.msg)[..], b"\r\n"].concat();
+            ctx.state.reply_headers.push(path.into());
+        }
+        answer::refuse(ctx, problem, module);
     }
-    Ok(path)
+    -2
 }
 
-fn path_text(msg: &Message) -> Bytes {
-    let values: Vec<&[u8]> = msg.headers_of(HeaderName::Path).map(|h| msg.bytes(h.value)).collect();
-    values.join(&b","[..]).into()
-}
-
-fn supports_path(msg: &Message) -> bool {
-    msg.headers_of(HeaderName::Supported)
-        .any(|h| msg.bytes(h.value).split(|b| *b == b',').any(|o| o.trim_ascii().eq_ignore_ascii_case(b"path")))
-}
-
-fn path_header(msg: &Message, flags: &SaveFlags) -> Option<Bytes> {
-    let shown = matches!(flags.path, Path::Lazy | Path::Strict) && supports_path(msg);
-    let path = path_text(msg);
-    if !shown || path.is_empty() {
-        return None;
+/// The registration used a flow of RFC 5626: the client asked for it, and its first hop knows how
+/// (§6: the client itself, or a proxy that put `ob` into its Path).
+fn is_outbound(msg: &Message) -> bool {
+    let named = || msg.addresses(HeaderName::Contact).unwrap_or_default();
+    let flow = |c: &NameAddr| c.params.has(b"reg-id") && c.params.has(b"+sip.instance");
+    if !request::supports(msg, b"outbound") || !named().iter().any(flow) {
+        return false;
     }
-    Some([b"Path: ", &path[..], b"\r\n"].concat().into())
+    let path = NameAddr::parse_list(&request::path_text(msg)).unwrap_or_default();
+    match path.last() {
+        Some(edge) => sip::Uri::parse(&edge.uri).is_ok_and(|u| u.params.has(b"ob")),
+        None => msg.vias().len() == 1,
+    }
 }
 
 /// Checks everything first, then changes the record: a refused REGISTER changes nothing.
-fn apply(record: &mut Record, changes: &mut Vec<Change>, wanted: &[Wanted], rules: &Rules, table: &Table) -> Result<(), Problem> {
+fn apply(
+    record: &mut Record,
+    changes: &mut Vec<Change>,
+    asked: &[Asked],
+    rules: &Rules,
+    table: &Table,
+) -> Result<(), Problem> {
     let now = rules.now;
-    drop_expired(record, changes, now);
-    let find = |record: &Record, w: &Wanted| record.find(&w.binding.uri, &w.binding.call_id, &rules.matching, now);
+    record.remove(|c| c.expired(now), changes);
+    let find = |record: &Record, a: &Asked| record.find(a.key(), &rules.matching, now);
+    let same_call = |c: &Contact, a: &Asked| c.text(Field::CallId) == &a.binding.call_id[..];
     let mut new = 0;
     let mut gone = 0;
-    for w in wanted {
-        match find(record, w) {
+    for a in asked {
+        match find(record, a) {
             Some(at) => {
                 let stored = &record.contacts[at];
-                let same_call = stored.text(crate::usrloc::contact::Field::CallId) == &w.binding.call_id[..];
-                if same_call && w.binding.cseq < stored.cseq {
+                if same_call(stored, a) && a.binding.cseq < stored.cseq {
                     return Err(Problem::CSeq);
                 }
-                gone += usize::from(w.expires == 0);
+                gone += usize::from(a.expires == 0);
             }
-            None if w.expires > 0 => {
-                sip::Uri::parse(&w.binding.uri).map_err(|_| Problem::Insert)?;
+            None if a.expires > 0 => {
+                sip::Uri::parse(&a.binding.uri).map_err(|_| Problem::Insert)?;
                 new += 1;
             }
             None => {}
@@ -304,45 +261,28 @@ fn apply(record: &mut Record, changes: &mut Vec<Change>, wanted: &[Wanted], rule
         if !rules.force || new > rules.max {
             return Err(Problem::TooMany);
         }
-        make_room(record, changes, wanted, excess, rules);
+        make_room(record, changes, asked, excess, rules);
     }
-    for w in wanted {
-        match find(record, w) {
-            Some(at) if w.expires == 0 => changes.push(Change::Deleted(record.contacts.remove(at))),
-            Some(at) => {
-                let stored = &record.contacts[at];
-                let same_call = stored.text(crate::usrloc::contact::Field::CallId) == &w.binding.call_id[..];
-                if same_call && w.binding.cseq == stored.cseq && !rules.dup_cseq {
-                    continue;
-                }
-                changes.push(Change::Updated(record.update(at, &w.binding, now, rules.order)));
-            }
-            None if w.expires > 0 => {
-                let contact = Contact::new(table.next_id(), &w.binding, now);
-                changes.push(Change::Inserted(contact.clone()));
-                record.insert(contact, rules.order);
-            }
+    for a in asked {
+        match find(record, a) {
+            Some(at) if a.expires == 0 => changes.push(Change::Deleted(record.contacts.remove(at))),
+            // A retransmission changes nothing.
+            Some(at)
+                if !rules.dup_cseq
+                    && same_call(&record.contacts[at], a)
+                    && record.contacts[at].cseq == a.binding.cseq => {}
+            Some(at) => record.update(at, &a.binding, now, rules.order, changes),
+            None if a.expires > 0 => record.add(table.next_id(), &a.binding, now, rules.order, changes),
             None => {}
         }
     }
     Ok(())
 }
 
-fn drop_expired(record: &mut Record, changes: &mut Vec<Change>, now: u32) {
-    if record.contacts.iter().any(|c| c.expired(now)) {
-        let (expired, live): (Vec<_>, Vec<_>) = std::mem::take(&mut record.contacts).into_iter().partition(|c| c.expired(now));
-        record.contacts = live;
-        changes.extend(expired.into_iter().map(Change::Deleted));
-    }
-}
-
 /// Removes the contacts that registered longest ago and are not in this request.
-fn make_room(record: &mut Record, changes: &mut Vec<Change>, wanted: &[Wanted], excess: usize, rules: &Rules) {
-    let kept: Vec<u64> = wanted
-        .iter()
-        .filter_map(|w| record.find(&w.binding.uri, &w.binding.call_id, &rules.matching, rules.now))
-        .map(|at| record.contacts[at].id)
-        .collect();
+fn make_room(record: &mut Record, changes: &mut Vec<Change>, asked: &[Asked], excess: usize, rules: &Rules) {
+    let found = asked.iter().filter_map(|a| record.find(a.key(), &rules.matching, rules.now));
+    let kept: Vec<u64> = found.map(|at| record.contacts[at].id).collect();
     for _ in 0..excess {
         let candidates = record.contacts.iter().enumerate().filter(|(_, c)| !kept.contains(&c.id));
         let Some((at, _)) = candidates.min_by_key(|(_, c)| (c.modified, c.id)) else { return };
@@ -350,40 +290,10 @@ fn make_room(record: &mut Record, changes: &mut Vec<Change>, wanted: &[Wanted], 
     }
 }
 
-/// The stored contacts that this request named.
-fn only(record: &Record, wanted: &[Wanted], rules: &Rules) -> Vec<Contact> {
-    let found = wanted.iter().filter_map(|w| record.find(&w.binding.uri, &w.binding.call_id, &rules.matching, rules.now));
-    found.map(|at| record.contacts[at].clone()).collect()
-}
-
 /// add_sock_hdr(name): adds a header with the socket the request came in by.
 pub fn add_sock_hdr(call: &mut Call<Registration>, name: Text) -> i32 {
     let ctx = &mut *call.ctx;
-    let socket = ctx.state.source.socket;
-    let Some(listen) = ctx.core.shared.sockets.get(usize::from(socket)) else { return -1 };
-    let line = format!("{}: {}:{}\r\n", name.str(), listen.transport.as_str(), listen.addr);
-    ctx.state.edits.insert(sip::Anchor::End, line);
-    let _ = Value::Null;
+    let Some(socket) = crate::usrloc::sql::socket_text(ctx.shared(), ctx.state.source.socket) else { return -1 };
+    ctx.state.edits.insert(sip::Anchor::End, format!("{}: {socket}\r\n", name.str()));
     1
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn q_values() {
-        for (text, q) in [("1", Some(1000)), ("1.0", Some(1000)), ("0.123", Some(123)), ("0", Some(0)), ("0.5", Some(500)),
-            (".5", Some(500)), ("2", None), ("1.5", None), ("x", None), ("", None), ("-1", None)] {
-            assert_eq!(q_of(text.as_bytes()), q, "{text}");
-        }
-    }
-
-    #[test]
-    fn lifetimes_are_digits() {
-        for (text, n) in [("60", Some(60)), ("abc", None), ("-5", None), ("", None), ("99999999999", Some(99_999_999_999)),
-            ("999999999999999999999999", Some(u64::MAX))] {
-            assert_eq!(seconds(text.as_bytes()), n, "{text}");
-        }
-    }
 }

@@ -1,24 +1,43 @@
 //! Management commands of usrloc, with the field names of the reference.
 
-use super::contact::{Binding, Contact, Field, State};
+use super::contact::{Binding, Contact, Field, NO_SOCKET, State};
+use super::sql::{flag_names, socket_text};
 use super::table::{Change, Record, Table};
-use super::{Usrloc, now_s};
+use super::{Mode, Usrloc, now_s};
 use bytes::Bytes;
-use host::mi::{MiError, MiParams, MiResult};
+use host::db::DbError;
+use host::mi::{MiAnswer, MiError, MiParams, MiResult};
 use host::{Call, Registrar};
 use serde_json::{Map, Value as Json, json};
 use std::sync::Arc;
 
 type Command = fn(&mut Call<'_, Usrloc>, &MiParams) -> MiResult;
+type Late = fn(&mut Call<'_, Usrloc>, &MiParams, MiAnswer);
 
 /// (name up to 3.x, name of 4.x, help, command)
 const COMMANDS: &[(&str, &str, &str, Command)] = &[
+    ("ul_dump", "usrloc:dump", "all registrations: ul_dump [brief]", dump),
+    ("ul_cluster_sync", "usrloc:cluster_sync", "asks another server for its contacts", cluster_sync),
+];
+
+/// Those that may wait for a database.
+const LATE: &[(&str, &str, &str, Late)] = &[
     ("ul_rm", "usrloc:rm", "removes an address: ul_rm table_name aor", rm),
     ("ul_rm_contact", "usrloc:rm_contact", "removes a contact: ul_rm_contact table_name aor contact", rm_contact),
-    ("ul_dump", "usrloc:dump", "all registrations: ul_dump [brief]", dump),
-    ("ul_add", "usrloc:add", "adds a contact: ul_add table_name aor contact expires q flags cflags methods", add),
-    ("ul_show_contact", "usrloc:show_contact", "contacts of an address: ul_show_contact table_name aor", show),
+    (
+        "ul_add",
+        "usrloc:add",
+        "adds a contact: ul_add table_name aor contact expires q flags cflags methods",
+        add,
+    ),
+    (
+        "ul_show_contact",
+        "usrloc:show_contact",
+        "contacts of an address: ul_show_contact table_name aor",
+        show,
+    ),
     ("ul_flush", "usrloc:flush", "writes pending changes to the database", flush),
+    ("ul_sync", "usrloc:sync", "writes the table of the database anew: ul_sync table_name [aor]", sync),
 ];
 
 pub fn register(m: &mut Registrar<Usrloc>) {
@@ -26,155 +45,232 @@ pub fn register(m: &mut Registrar<Usrloc>) {
         m.command(old, help, *command);
         m.command(new, help, *command);
     }
-}
-
-fn table_and_aor(call: &Call<'_, Usrloc>, params: &MiParams) -> Result<(Arc<Table>, String), MiError> {
-    let name = params.need("table_name", 0)?;
-    let table = call.module.find_table(&name).ok_or_else(|| MiError::new(404, "Table not found"))?;
-    Ok((table, params.need("aor", 1)?))
-}
-
-fn rm(call: &mut Call<Usrloc>, params: &MiParams) -> MiResult {
-    let (table, aor) = table_and_aor(call, params)?;
-    remove(call, &table, &aor, |_| true).then(|| json!("OK")).ok_or_else(|| MiError::new(404, "AOR not found"))
-}
-
-fn rm_contact(call: &mut Call<Usrloc>, params: &MiParams) -> MiResult {
-    let (table, aor) = table_and_aor(call, params)?;
-    let contact = params.need("contact", 2)?;
-    let found = remove(call, &table, &aor, |c| c.uri() == contact.as_bytes());
-    found.then(|| json!("OK")).ok_or_else(|| MiError::new(404, "Contact not found"))
-}
-
-fn remove(call: &mut Call<Usrloc>, table: &Table, aor: &str, meant: impl Fn(&Contact) -> bool) -> bool {
-    let ((), changes) = table.with(aor.as_bytes(), |record, changes| {
-        let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut record.contacts).into_iter().partition(&meant);
-        record.contacts = kept;
-        changes.extend(gone.into_iter().map(Change::Deleted));
-    });
-    let module = call.module.clone();
-    module.changed(call.ctx, table, aor.as_bytes(), &changes);
-    changes.iter().any(|c| matches!(c, Change::Deleted(_)))
-}
-
-fn add(call: &mut Call<Usrloc>, params: &MiParams) -> MiResult {
-    let table = call.module.table(&params.need("table_name", 0)?);
-    let aor = params.need("aor", 1)?;
-    let uri = Bytes::from(params.need("contact", 2)?);
-    sip::Uri::parse(&uri).map_err(|_| MiError::params("contact is not a SIP URI"))?;
-    let int = |name, at| params.int(name, at).map(|v| v.unwrap_or(0));
-    let q: f64 = params.text("q", 4).and_then(|q| q.parse().ok()).unwrap_or(-1.0);
-    let now = now_s(call.ctx);
-    let expires = int("expires", 3)?;
-    let methods = params.int("methods", 7)?.unwrap_or(i64::from(u32::MAX));
-    let binding = Binding {
-        uri,
-        call_id: "dfjrewr12386fd6-343@opensips.mi".into(),
-        user_agent: "FermataMI".into(),
-        expires: if expires == 0 { 0 } else { now.saturating_add(expires.clamp(1, 1 << 30) as u32) },
-        q: if q < 0.0 { -1 } else { (q * 1000.0).min(1000.0) as i16 },
-        cseq: 1,
-        flags: int("cflags", 6)? as u32,
-        methods: methods as u32,
-        ..Binding::default()
-    };
-    let (order, matching) = (call.module.order, call.module.matching.clone());
-    let ((), changes) = table.with(aor.as_bytes(), |record, changes| {
-        match record.find(&binding.uri, &binding.call_id, &matching, now) {
-            Some(at) => changes.push(Change::Updated(record.update(at, &binding, now, order))),
-            None => {
-                let contact = Contact::new(table.next_id(), &binding, now);
-                changes.push(Change::Inserted(contact.clone()));
-                record.insert(contact, order);
-            }
-        }
-    });
-    let module = call.module.clone();
-    module.changed(call.ctx, &table, aor.as_bytes(), &changes);
-    Ok(json!("OK"))
-}
-
-fn show(call: &mut Call<Usrloc>, params: &MiParams) -> MiResult {
-    let (table, aor) = table_and_aor(call, params)?;
-    let now = now_s(call.ctx);
-    let found = table.read(aor.as_bytes(), |contacts| {
-        contacts.iter().map(|c| contact_json(call, c, now)).collect::<Vec<_>>()
-    });
-    match found {
-        Some(contacts) if !contacts.is_empty() => Ok(json!({"AOR": aor, "Contacts": contacts})),
-        _ => Err(MiError::new(404, "AOR not found")),
+    for (old, new, help, command) in LATE {
+        m.command_late(old, help, *command);
+        m.command_late(new, help, *command);
     }
 }
 
+/// Says what is wrong and ends the command.
+macro_rules! or_answer {
+    ($answer:ident, $result:expr) => {
+        match $result {
+            Ok(value) => value,
+            Err(error) => return $answer.give(Err(error)),
+        }
+    };
+}
+
+fn table_of(call: &Call<'_, Usrloc>, params: &MiParams) -> Result<Arc<Table>, MiError> {
+    let name = params.need("table_name", 0)?;
+    call.module.find_table(&name).ok_or_else(|| MiError::new(404, "Table not found"))
+}
+
+/// The address as it is stored; with `use_domain` it must have a domain, else it is cut off.
+fn aor_of(call: &Call<'_, Usrloc>, params: &MiParams) -> Result<Bytes, MiError> {
+    let aor = params.need("aor", 1)?;
+    match (call.module.use_domain, aor.split_once('@')) {
+        (true, None) => Err(MiError::new(400, "Domain missing in AOR")),
+        (false, Some((user, _))) => Ok(Bytes::from(user.to_string())),
+        _ => Ok(Bytes::from(aor)),
+    }
+}
+
+fn failed(error: DbError) -> MiError {
+    MiError::new(500, error.to_string())
+}
+
+fn rm(call: &mut Call<Usrloc>, params: &MiParams, answer: MiAnswer) {
+    let table = or_answer!(answer, table_of(call, params));
+    let aor = or_answer!(answer, aor_of(call, params));
+    let work = |record: &mut Record, changes: &mut Vec<Change>| record.remove(|_| true, changes);
+    let usrloc = call.module.clone();
+    usrloc.change_beside(call.ctx, "ul_rm", &table, aor, work, |_, done| {
+        answer.give(done.map(|()| json!("OK")).map_err(failed));
+    });
+}
+
+fn rm_contact(call: &mut Call<Usrloc>, params: &MiParams, answer: MiAnswer) {
+    let table = or_answer!(answer, table_of(call, params));
+    let aor = or_answer!(answer, aor_of(call, params));
+    let uri = or_answer!(answer, params.need("contact", 2));
+    let work = move |record: &mut Record, changes: &mut Vec<Change>| {
+        if record.contacts.is_empty() {
+            return Err(MiError::new(404, "AOR not found"));
+        }
+        record.remove(|c| c.uri() == uri.as_bytes(), changes);
+        if changes.is_empty() { Err(MiError::new(404, "Contact not found")) } else { Ok(json!("OK")) }
+    };
+    let usrloc = call.module.clone();
+    usrloc.change_beside(call.ctx, "ul_rm_contact", &table, aor, work, |_, done| {
+        answer.give(done.map_err(failed).and_then(|result| result));
+    });
+}
+
+fn add(call: &mut Call<Usrloc>, params: &MiParams, answer: MiAnswer) {
+    let table = or_answer!(answer, table_of(call, params));
+    let aor = or_answer!(answer, aor_of(call, params));
+    let now = now_s(call.ctx);
+    let mut binding = or_answer!(answer, binding_of(params, now));
+    let (usrloc, order) = (call.module.clone(), call.module.order);
+    let id = table.next_id();
+    let work = move |record: &mut Record, changes: &mut Vec<Change>| {
+        let at = record.contacts.iter().position(|c| c.uri() == &binding.uri[..]);
+        match at {
+            Some(at) => {
+                binding.cseq = record.contacts[at].cseq;
+                record.update(at, &binding, now, order, changes);
+            }
+            None => record.add(id, &binding, now, order, changes),
+        }
+    };
+    usrloc.change_beside(call.ctx, "ul_add", &table, aor, work, |_, done| {
+        answer.give(done.map(|()| json!("OK")).map_err(failed));
+    });
+}
+
+fn binding_of(params: &MiParams, now: u32) -> Result<Binding, MiError> {
+    let uri = Bytes::from(params.need("contact", 2)?);
+    sip::Uri::parse(&uri).map_err(|_| MiError::new(500, "Internal Error"))?;
+    let int = |name, at| params.int(name, at)?.ok_or_else(|| MiError::params(format!("missing parameter: {name}")));
+    let q = params.need("q", 4)?;
+    let q = q.trim().parse::<f64>().ok().filter(|q| *q <= 1.0);
+    let q = q.ok_or_else(|| MiError::new(400, "Bad parameter value"))?;
+    let expires = int("expires", 3)?;
+    Ok(Binding {
+        uri,
+        call_id: "dfjrewr12386fd6-343@opensips.mi".into(),
+        user_agent: "SIP Router MI Server".into(),
+        expires: if expires == 0 { 0 } else { now.saturating_add(expires.clamp(1, 1 << 30) as u32) },
+        q: if q < 0.0 { -1 } else { (q * 1000.0).round() as i16 },
+        cseq: 1,
+        bits: int("flags", 5)? as u8,
+        flags: int("cflags", 6)? as u32,
+        methods: int("methods", 7)? as u32,
+        socket: NO_SOCKET,
+        ..Binding::default()
+    })
+}
+
+fn show(call: &mut Call<Usrloc>, params: &MiParams, answer: MiAnswer) {
+    let table = or_answer!(answer, table_of(call, params));
+    let aor = or_answer!(answer, aor_of(call, params));
+    let (usrloc, shown) = (call.module.clone(), aor.clone());
+    let pick = |all: &mut Vec<Contact>, _: &Bytes, contacts: &[Contact]| all.extend_from_slice(contacts);
+    usrloc.read_beside(call.ctx, "ul_show_contact", &table, aor, pick, move |ctx, contacts| {
+        let now = now_s(ctx);
+        answer.give(match contacts {
+            Ok(contacts) if contacts.is_empty() => Err(MiError::new(404, "AOR not found")),
+            Ok(contacts) => {
+                let list: Vec<Json> = contacts.iter().map(|c| contact_json(ctx.shared(), c, now)).collect();
+                Ok(json!({"AOR": text(&shown), "Contacts": list}))
+            }
+            Err(error) => Err(failed(error)),
+        });
+    });
+}
+
+/// `ul_dump brief`: only the addresses. An array parameter as `brief` counts by its value.
 fn dump(call: &mut Call<Usrloc>, params: &MiParams) -> MiResult {
-    let brief = params.text("brief", 0).is_some_and(|b| b == "brief" || b == "1");
+    let brief = params.text("brief", 0).is_some_and(|b| !matches!(&*b, "" | "0" | "false"));
     let now = now_s(call.ctx);
     let mut domains = Vec::new();
     for table in call.module.tables() {
         let mut aors = Vec::new();
         table.each(|aor, record| aors.push(record_json(call, aor, record, now, brief)));
-        domains.push(json!({"name": table.name, "hash_size": 64, "AORs": aors}));
+        domains.push(json!({"name": table.name, "hash_size": 1 << call.module.hash_size, "AORs": aors}));
     }
     Ok(json!({"Domains": domains}))
 }
 
-fn flush(_: &mut Call<Usrloc>, _: &MiParams) -> MiResult {
-    Ok(json!("OK"))
+fn flush(call: &mut Call<Usrloc>, _: &MiParams, answer: MiAnswer) {
+    if !matches!(call.module.mode, Mode::WriteThrough | Mode::WriteBack) {
+        return answer.give(Ok(json!("OK")));
+    }
+    let usrloc = call.module.clone();
+    usrloc.flush_all(call.ctx, |_, done| answer.give(done.map(|()| json!("OK")).map_err(failed)));
+}
+
+fn sync(call: &mut Call<Usrloc>, params: &MiParams, answer: MiAnswer) {
+    if !matches!(call.module.mode, Mode::WriteThrough | Mode::WriteBack) {
+        return answer.give(Err(MiError::new(200, "Contacts already synced")));
+    }
+    let table = or_answer!(answer, table_of(call, params));
+    let aor = match params.find("aor", 1) {
+        Some(_) => Some(or_answer!(answer, aor_of(call, params))),
+        None => None,
+    };
+    if aor.as_ref().is_some_and(|aor| table.read(aor, |_| ()).is_none()) {
+        return answer.give(Err(MiError::new(404, "AOR not found")));
+    }
+    let usrloc = call.module.clone();
+    usrloc.rewrite(call.ctx, &table, aor, |_, done| {
+        answer.give(done.map(|()| json!("OK")).map_err(failed));
+    });
+}
+
+fn cluster_sync(_: &mut Call<Usrloc>, _: &MiParams) -> MiResult {
+    Err(MiError::new(400, "Clustering not enabled"))
 }
 
 fn record_json(call: &Call<'_, Usrloc>, aor: &[u8], record: &Record, now: u32, brief: bool) -> Json {
     let mut out = Map::new();
     out.insert("AOR".into(), text(aor));
     if !brief {
-        let contacts: Vec<Json> = record.contacts.iter().map(|c| contact_json(call, c, now)).collect();
+        let contacts: Vec<Json> = record.contacts.iter().map(|c| contact_json(call.shared(), c, now)).collect();
         out.insert("Contacts".into(), json!(contacts));
-    } else {
-        let contacts: Vec<Json> = record.contacts.iter().map(|c| json!({"Contact": text(c.uri())})).collect();
-        out.insert("Contacts".into(), json!(contacts));
+        let keys = record.keys_json();
+        if call.module.dump_keys && !keys.is_empty() {
+            out.insert("KV-Store".into(), text(&keys));
+        }
     }
     Json::Object(out)
 }
 
-fn contact_json(call: &Call<'_, Usrloc>, c: &Contact, now: u32) -> Json {
+pub fn contact_json(shared: &host::Shared, c: &Contact, now: u32) -> Json {
     let mut out = Map::new();
     let mut put = |name: &str, value: Json| out.insert(name.into(), value);
     put("Contact", text(c.uri()));
     put("ContactID", json!(c.id.to_string()));
-    put("Expires", match c.expires {
-        0 => json!("permanent"),
-        e if e <= now => json!("expired"),
-        e => json!(e - now),
-    });
+    put(
+        "Expires",
+        match c.expires {
+            0 => json!("permanent"),
+            e if e <= now => json!("expired"),
+            e => json!(e - now),
+        },
+    );
     put("Q", if c.q < 0 { json!("") } else { json!(format!("{}", f64::from(c.q) / 1000.0)) });
     put("Callid", text(c.text(Field::CallId)));
     put("Cseq", json!(c.cseq));
-    put("User-agent", text(c.text(Field::UserAgent)));
-    for (name, field) in [("Received", Field::Received), ("Path", Field::Path), ("SIP_instance", Field::Instance)] {
+    for (name, field) in
+        [("User-agent", Field::UserAgent), ("Received", Field::Received), ("Path", Field::Path)]
+    {
         if !c.text(field).is_empty() {
             put(name, text(c.text(field)));
         }
     }
-    put("State", json!(match c.state {
+    let state = match c.state {
         State::New => "CS_NEW",
         State::Synced => "CS_SYNC",
         State::Dirty => "CS_DIRTY",
-    }));
-    put("Flags", json!(0));
-    put("Cflags", json!(flag_names(call, c.flags)));
-    if let Some(socket) = call.shared().sockets.get(usize::from(c.socket)) {
-        put("Socket", json!(socket.text));
+    };
+    put("State", json!(state));
+    put("Flags", json!(c.bits));
+    put("Cflags", json!(flag_names(shared, c.flags)));
+    if let Some(socket) = c.socket().and_then(|s| socket_text(shared, s)) {
+        put("Socket", json!(socket));
     }
     put("Methods", json!(c.methods));
-    if !c.text(Field::Attr).is_empty() {
-        put("Attr", text(c.text(Field::Attr)));
+    for (name, field) in [("Attr", Field::Attr), ("SIP_instance", Field::Instance)] {
+        if !c.text(field).is_empty() {
+            put(name, text(c.text(field)));
+        }
+    }
+    if c.latency_us > 0 {
+        put("Ping-Latency", json!(c.latency_us));
     }
     Json::Object(out)
-}
-
-fn flag_names(call: &Call<'_, Usrloc>, flags: u32) -> String {
-    let names = call.shared().branch_flag_names.read();
-    let set = names.iter().enumerate().filter(|(bit, _)| flags & (1 << bit) != 0);
-    set.map(|(_, name)| String::from_utf8_lossy(name).into_owned()).collect::<Vec<_>>().join(" ")
 }
 
 fn text(bytes: &[u8]) -> Json {

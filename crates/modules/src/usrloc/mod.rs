@@ -1,29 +1,44 @@
 //! usrloc: the user location tables that registrar and others work on.
 
 pub mod contact;
+pub mod events;
+mod keys;
+
 mod mi;
+mod params;
+mod refresh;
+pub mod sql;
+pub mod store;
 pub mod table;
 
-use bytes::Bytes;
+pub use keys::{HasTables, TableArg};
 
+use bytes::Bytes;
+use host::db::Db;
 use host::load::Loader;
 use host::shared::Hooks;
-use host::stats::{Counter, Stats};
-use host::{Call, Ctx, OutVar, Registrar, Routes, Text};
+use host::stats::Stats;
+use host::{Call, Ctx, Registrar};
 use parking_lot::RwLock;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use table::{Change, Matching, Order, Table};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use table::{Change, Matching, Order, SHARDS, Table};
 
 /// Where contacts live besides memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Mode {
     #[default]
     Memory,
+    /// Memory and database; a change is acknowledged when both have it.
     WriteThrough,
+    /// Memory, and the database by timer and at the end.
     WriteBack,
+    /// Only the database, which other servers may share.
     SqlOnly,
 }
+
+/// Told of every change, with the address it happened to.
+pub type Watcher = Arc<dyn Fn(&mut Ctx, &Arc<Table>, &Bytes, &[Change]) + Send + Sync>;
 
 pub struct Usrloc {
     tables: RwLock<Vec<Arc<Table>>>,
@@ -32,12 +47,22 @@ pub struct Usrloc {
     pub matching: Matching,
     pub mode: Mode,
     pub timer_s: u64,
-    pub db_url: String,
-    pub nat_bflag: Option<Bytes>,
+    db_url: Option<String>,
+    db: Option<Db>,
+    columns: sql::Columns,
+    layout: OnceLock<sql::Layout>,
+    /// Memory holds what the database held at start (or there is no database).
+    loaded: tokio::sync::watch::Sender<bool>,
+    nat_bflag: Option<Bytes>,
     /// Mask of `nat_bflag`.
     pub nat_flag: u32,
-    expired: Counter,
-    persistency: bool,
+    /// 2^hash_size is what `ul_dump` shows.
+    hash_size: u32,
+    dump_keys: bool,
+    watchers: RwLock<Vec<Watcher>>,
+    refresh: refresh::Refresh,
+    next_shard: AtomicUsize,
+    chosen: params::Chosen,
 }
 
 impl Default for Usrloc {
@@ -49,112 +74,94 @@ impl Default for Usrloc {
             matching: Matching::Uri,
             mode: Mode::Memory,
             timer_s: 60,
-            db_url: String::new(),
+            db_url: None,
+            db: None,
+            columns: sql::Columns::default(),
+            layout: OnceLock::new(),
+            loaded: tokio::sync::watch::Sender::new(true),
             nat_bflag: None,
             nat_flag: 0,
-            expired: Counter::default(),
-            persistency: false,
+            hash_size: 9,
+            dump_keys: false,
+            watchers: RwLock::default(),
+            refresh: refresh::Refresh::default(),
+            next_shard: AtomicUsize::new(0),
+            chosen: params::Chosen::default(),
         }
     }
 }
 
 pub fn register(m: &mut Registrar<Usrloc>) {
-    m.param_int("use_domain", |s, v| Ok(s.use_domain = v != 0));
-    m.param_int("desc_time_order", |s, v| Ok(s.order = if v != 0 { Order::Newest } else { Order::Q }));
-    m.param_int("matching_mode", |s, v| {
-        s.matching = match v {
-            0 => Matching::Uri,
-            1 => Matching::UriAndCallId,
-            _ => return Err("matching_mode is 0 (contact) or 1 (contact and Call-ID)".into()),
-        };
-        Ok(())
-    });
-    m.param_int("timer_interval", |s, v| Ok(s.timer_s = v.max(1) as u64));
-    m.param_text("db_url", |s, v| Ok(s.db_url = v.into()));
-    m.param("nat_bflag", host::registrar::ParamFn::Any(|s, v| {
-        s.nat_bflag = Some(match v {
-            script::ast::ParamValue::Int(n) => Bytes::from(n.to_string()),
-            script::ast::ParamValue::Text(t) => t.clone(),
-        });
-        Ok(())
-    }));
-    m.param_text("working_mode_preset", working_mode);
-    m.param_text("sql_write_mode", |s, v| {
-        s.mode = match v {
-            "none" => Mode::Memory,
-            "write-through" => Mode::WriteThrough,
-            "write-back" => Mode::WriteBack,
-            _ => return Err(format!("sql_write_mode cannot be `{v}`: none, write-through or write-back")),
-        };
-        Ok(())
-    });
-    m.param_text("restart_persistency", |s, v| match v {
-        "none" => Ok(()),
-        "load-from-sql" => Ok(s.persistency = true),
-        _ => Err(format!("restart_persistency `{v}` does not exist in Fermata yet")),
-    });
-    m.param_text("cluster_mode", |_, v| match v {
-        "none" => Ok(()),
-        _ => Err(format!("cluster_mode `{v}` does not exist in Fermata yet")),
-    });
-    m.param_int("db_mode", |s, v| {
-        s.mode = match v {
-            0 => Mode::Memory,
-            1 => Mode::WriteThrough,
-            2 => Mode::WriteBack,
-            3 => Mode::SqlOnly,
-            _ => return Err("db_mode is 0 to 3".into()),
-        };
-        Ok(())
-    });
-    m.ignored(&["hash_size"], "tables grow by themselves");
-    m.ignored(&["cseq_delay", "regen_broken_contactid", "skip_replicated_db_ops", "max_contact_delete"], "not needed by this design");
-    m.ignored(&["location_cluster", "ha_cluster", "ha_shtag", "pinging_mode", "cachedb_url"], "clustering does not exist yet");
-    m.ignored(&["latency_event_min_us", "latency_event_min_us_delta", "mi_dump_kv_store", "contact_refresh_timer"], "not built yet");
-    m.function("ul_add_key", Routes::ALL, ul_add_key);
-    m.function("ul_get_key", Routes::ALL, ul_get_key);
-    m.function("ul_del_key", Routes::ALL, ul_del_key);
+    params::register(m);
+    keys::register(m);
     mi::register(m);
     m.init(init);
     m.ready(ready);
-}
-
-fn working_mode(s: &mut Usrloc, preset: &str) -> Result<(), String> {
-    s.mode = match preset {
-        "single-instance-no-db" => Mode::Memory,
-        "single-instance-sql-write-through" => Mode::WriteThrough,
-        "single-instance-sql-write-back" => Mode::WriteBack,
-        "sql-only" => Mode::SqlOnly,
-        _ => return Err(format!("working_mode_preset `{preset}` does not exist in Fermata yet")),
-    };
-    Ok(())
+    m.start(start);
+    m.stop(stop);
 }
 
 fn init(s: &mut Usrloc, loader: &mut Loader) -> Result<(), String> {
-    if s.persistency && s.mode == Mode::Memory {
-        s.mode = Mode::WriteBack;
+    s.mode = s.chosen.mode(loader.dialect)?;
+    if s.mode != Mode::Memory {
+        let what = "this working mode keeps contacts in a database: set db_url (or db_default_url)";
+        s.db = Some(loader.db_or_default(s.db_url.as_deref())?.ok_or(what)?);
+    }
+    if matches!(s.mode, Mode::WriteThrough | Mode::WriteBack) {
+        s.loaded.send_replace(false);
     }
     if let Some(flag) = s.nat_bflag.clone() {
-        s.nat_flag = loader.branch_flag(&flag, script::Loc::default()).map_err(|d| d.message)?;
+        s.nat_flag = 1 << loader.branch_flag(&flag, script::Loc::default()).map_err(|d| d.message)?;
     }
     Ok(())
 }
 
 fn ready(module: &Arc<Usrloc>, hooks: &mut Hooks, stats: &Stats) {
-    type Read = fn(&Table) -> i64;
-    let statistics: [(&str, Read); 2] =
-        [("registered_users", |t| t.records.load(Ordering::Relaxed)), ("contacts", |t| t.contacts.load(Ordering::Relaxed))];
-    for (name, read) in statistics {
-        let module = module.clone();
-        let sum = move || module.tables.read().iter().map(|t| read(t)).sum();
-        stats.computed("usrloc", name, sum);
+    let all = module.clone();
+    let users = move || all.tables.read().iter().map(|t| t.records.load(Ordering::Relaxed)).sum();
+    stats.computed("usrloc", "registered_users", users);
+    for table in module.tables() {
+        let (name, users, contacts) = (table.name.clone(), table.clone(), table.clone());
+        stats.computed("usrloc", &format!("{name}-users"), move || users.records.load(Ordering::Relaxed));
+        stats.computed("usrloc", &format!("{name}-contacts"), move || contacts.contacts.load(Ordering::Relaxed));
+        stats.count_with("usrloc", &format!("{name}-expires"), table.expired.clone());
     }
-    let module = module.clone();
-    hooks.timers.push((module.timer_s * 1000, Arc::new(move |ctx| module.expire(ctx))));
+    hooks.event_names.extend(events::NAMES);
+    let sweeper = module.clone();
+    let every_ms = match module.mode {
+        Mode::SqlOnly => module.timer_s * 1000,
+        // One shard at a time, so that a large table holds its worker only for moments.
+        _ => (module.timer_s * 1000 / SHARDS as u64).max(10),
+    };
+    hooks.timers.push((every_ms, Arc::new(move |ctx| sweeper.sweep(ctx))));
+    refresh::ready(module, hooks);
+}
+
+fn start(call: &mut Call<Usrloc>) {
+    let module = call.module.clone();
+    if call.core.worker != 0 || !matches!(module.mode, Mode::WriteThrough | Mode::WriteBack) {
+        return;
+    }
+    for table in module.tables() {
+        table.make_persistent(u64::from(now_s(call.ctx)) << 24);
+    }
+    module.load(call.ctx);
+}
+
+/// The server ends: what is pending goes to the database.
+fn stop(call: &mut Call<Usrloc>) {
+    let module = call.module.clone();
+    if matches!(module.mode, Mode::WriteThrough | Mode::WriteBack) {
+        module.flush_all(call.ctx, |_, result| {
+            if let Err(e) = result {
+                host::error!("usrloc", "the last changes of contacts are not in the database: {e}");
+            }
+        });
+    }
 }
 
 impl Usrloc {
-    /// The table of this name, made at its first use.
+    /// The table of this name, made at its first use: functions name theirs when they are loaded.
     pub fn table(&self, name: &str) -> Arc<Table> {
         if let Some(table) = self.find_table(name) {
             return table;
@@ -178,19 +185,42 @@ impl Usrloc {
         self.tables.read().clone()
     }
 
-    /// Tells everybody who is interested what changed.
-    pub fn changed(&self, ctx: &mut Ctx, table: &Table, aor: &[u8], changes: &[Change]) {
-        let _ = (ctx, table, aor, changes);
+    /// Seconds before its end at which a registration that takes push is refreshed.
+    pub fn wake_before(&self, seconds: u32) {
+        self.refresh.before.store(seconds, Ordering::Relaxed);
     }
 
-    fn expire(&self, ctx: &mut Ctx) {
+    /// Calls `watcher` for every change, on the worker that made it.
+    pub fn watch(&self, watcher: Watcher) {
+        self.watchers.write().push(watcher);
+    }
+
+    /// Tells everybody who is interested what changed.
+    pub fn changed(&self, ctx: &mut Ctx, table: &Arc<Table>, aor: &Bytes, changes: &[Change]) {
+        if changes.is_empty() {
+            return;
+        }
+        events::changed(ctx, table, aor, changes);
+        // A watcher may change contacts itself: none runs under the lock.
+        let watchers = self.watchers.read().clone();
+        for watcher in watchers {
+            watcher(ctx, table, aor, changes);
+        }
+    }
+
+    /// Looks at the next shard of every table: what has expired goes, what is pending is written.
+    fn sweep(self: &Arc<Usrloc>, ctx: &mut Ctx) {
         let now = now_s(ctx);
+        if self.mode == Mode::SqlOnly {
+            return self.expire_rows(ctx, now);
+        }
+        let shard = self.next_shard.fetch_add(1, Ordering::Relaxed) % SHARDS;
         for table in self.tables() {
-            for (aor, change) in table.expire(now) {
-                if matches!(change, Change::Deleted(_)) {
-                    self.expired.up();
-                }
-                self.changed(ctx, &table, &aor, &[change]);
+            for (aor, changes) in table.expire(shard, now) {
+                self.changed(ctx, &table, &aor, &changes);
+            }
+            if self.mode != Mode::Memory && table.is_pending(shard) {
+                self.flush_beside(ctx, &table, shard);
             }
         }
     }
@@ -200,41 +230,3 @@ impl Usrloc {
 pub fn now_s(ctx: &Ctx) -> u32 {
     (ctx.core.wall_us / 1_000_000) as u32
 }
-
-fn ul_add_key(call: &mut Call<Usrloc>, table: Text, aor: Text, key: Text, value: Option<Text>) -> bool {
-    let value = value.map(|v| v.0).unwrap_or_default();
-    set_key(call, &table, &aor, key.0, value)
-}
-
-fn ul_del_key(call: &mut Call<Usrloc>, table: Text, aor: Text, key: Text) -> bool {
-    set_key(call, &table, &aor, key.0, Bytes::new())
-}
-
-/// An empty value removes the key. False when the address is not registered.
-fn set_key(call: &mut Call<Usrloc>, table: &Text, aor: &[u8], key: Bytes, value: Bytes) -> bool {
-    let Some(table) = call.module.find_table(&table.str()) else { return false };
-    let (known, _) = table.with(aor, |record, _| {
-        if record.contacts.is_empty() {
-            return false;
-        }
-        let keys = record.keys.get_or_insert_default();
-        keys.retain(|(k, _)| *k != key);
-        if !value.is_empty() {
-            keys.push((key, value));
-        }
-        true
-    });
-    known
-}
-
-fn ul_get_key(call: &mut Call<Usrloc>, table: Text, aor: Text, key: Text, out: OutVar) -> bool {
-    let Some(table) = call.module.find_table(&table.str()) else { return false };
-    let (value, _) = table.with(&aor, |record, _| {
-        record.keys.as_ref().and_then(|keys| keys.iter().find(|(k, _)| *k == key.0).map(|(_, v)| v.clone()))
-    });
-    match value {
-        Some(value) => out.set(call.ctx, value),
-        None => false,
-    }
-}
-

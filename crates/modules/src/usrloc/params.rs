@@ -1,0 +1,179 @@
+//! Parameters of usrloc, and how they choose the working mode.
+
+use super::table::{Matching, Order};
+use super::{Mode, Usrloc};
+use bytes::Bytes;
+use host::Registrar;
+use host::db::Name;
+use host::registrar::ParamFn;
+use script::ast::{Dialect, ParamValue};
+
+/// What the configuration says about the working mode. A preset wins over the single settings.
+#[derive(Default)]
+pub struct Chosen {
+    preset: Option<Mode>,
+    db_mode: Option<Mode>,
+    sql_only: bool,
+    persistency: bool,
+    write_mode: Option<Mode>,
+}
+
+impl Chosen {
+    pub fn mode(&self, dialect: Dialect) -> Result<Mode, String> {
+        if let Some(mode) = self.preset {
+            return Ok(mode);
+        }
+        if let (Some(mode), Dialect::V21) = (self.db_mode, dialect) {
+            return Ok(mode);
+        }
+        if self.sql_only {
+            return Ok(Mode::SqlOnly);
+        }
+        match (self.persistency, self.write_mode) {
+            (true, Some(Mode::Memory)) => {
+                Err("restart_persistency needs a sql_write_mode other than none".into())
+            }
+            (true, mode) => Ok(mode.unwrap_or(Mode::WriteBack)),
+            (false, Some(mode)) => Ok(mode),
+            (false, None) => Ok(self.db_mode.unwrap_or_default()),
+        }
+    }
+}
+
+const CLUSTERS: &str = "needs several servers that know one another (clusterer)";
+
+fn preset(s: &mut Usrloc, name: &str) -> Result<(), String> {
+    s.chosen.preset = Some(match name {
+        "single-instance-no-db" => Mode::Memory,
+        "single-instance-sql-write-through" => Mode::WriteThrough,
+        "single-instance-sql-write-back" => Mode::WriteBack,
+        "sql-only" => Mode::SqlOnly,
+        "federation-cachedb-cluster" | "full-sharing-cluster" | "full-sharing-cachedb-cluster" => {
+            return Err(format!("working_mode_preset `{name}` {CLUSTERS}: Fermata does not have it yet"));
+        }
+        _ => {
+            return Err(format!(
+                "working_mode_preset cannot be `{name}`: single-instance-no-db, \
+                 single-instance-sql-write-through, single-instance-sql-write-back or sql-only"
+            ));
+        }
+    });
+    Ok(())
+}
+
+fn db_mode(s: &mut Usrloc, value: i64) -> Result<(), String> {
+    s.chosen.db_mode = Some(match value {
+        0 => Mode::Memory,
+        1 => Mode::WriteThrough,
+        2 => Mode::WriteBack,
+        3 => Mode::SqlOnly,
+        _ => return Err("db_mode is 0 to 3".into()),
+    });
+    Ok(())
+}
+
+fn cluster_mode(s: &mut Usrloc, value: &str) -> Result<(), String> {
+    match value {
+        "none" => {}
+        "sql-only" => s.chosen.sql_only = true,
+        _ => return Err(format!("cluster_mode `{value}` {CLUSTERS}: Fermata does not have it yet")),
+    }
+    Ok(())
+}
+
+pub fn register(m: &mut Registrar<Usrloc>) {
+    m.param_int("use_domain", |s, v| {
+        s.use_domain = v != 0;
+        Ok(())
+    });
+    m.param_int("desc_time_order", |s, v| {
+        s.order = if v != 0 { Order::Newest } else { Order::Q };
+        Ok(())
+    });
+    m.param_int("matching_mode", |s, v| {
+        s.matching = match v {
+            0 => Matching::Uri,
+            1 => Matching::UriAndCallId,
+            _ => return Err("matching_mode is 0 (contact) or 1 (contact and Call-ID)".into()),
+        };
+        Ok(())
+    });
+    m.param_int("timer_interval", |s, v| {
+        s.timer_s = v.max(1) as u64;
+        Ok(())
+    });
+    m.param_text("db_url", |s, v| {
+        s.db_url = Some(v.to_string());
+        Ok(())
+    });
+    m.param(
+        "nat_bflag",
+        ParamFn::Any(|s, v| {
+            s.nat_bflag = Some(match v {
+                ParamValue::Int(n) => Bytes::from(n.to_string()),
+                ParamValue::Text(t) => t.clone(),
+            });
+            Ok(())
+        }),
+    );
+    m.param_text("working_mode_preset", preset);
+    m.param_int("db_mode", db_mode);
+    m.param_text("cluster_mode", cluster_mode);
+    m.param_text("sql_write_mode", |s, v| {
+        s.chosen.write_mode = Some(match v {
+            "none" => Mode::Memory,
+            "write-through" => Mode::WriteThrough,
+            "write-back" => Mode::WriteBack,
+            _ => return Err(format!("sql_write_mode cannot be `{v}`: none, write-through or write-back")),
+        });
+        Ok(())
+    });
+    m.param_text("restart_persistency", |s, v| {
+        match v {
+            "none" => {}
+            "load-from-sql" => s.chosen.persistency = true,
+            "sync-from-cluster" => return Err(format!("restart_persistency `{v}` {CLUSTERS}")),
+            _ => return Err(format!("restart_persistency cannot be `{v}`: none or load-from-sql")),
+        }
+        Ok(())
+    });
+    m.param_int("hash_size", |s, v| {
+        s.hash_size = v.clamp(1, 16) as u32;
+        Ok(())
+    });
+    m.param_int("mi_dump_kv_store", |s, v| {
+        s.dump_keys = v != 0;
+        Ok(())
+    });
+    m.param_int("contact_refresh_timer", |s, v| {
+        s.refresh.enabled = v != 0;
+        Ok(())
+    });
+    columns(m);
+    m.ignored(&["cseq_delay"], "a registration that is sent twice changes nothing the second time");
+    m.ignored(&["max_contact_delete", "fetch_rows"], "statements are sent in batches");
+    m.ignored(&["regen_broken_contactid"], "ids of contacts do not depend on the size of tables");
+    let cluster = "it belongs to servers that know one another (clusterer), which do not exist yet";
+    m.ignored(&["location_cluster", "ha_cluster", "ha_shtag", "skip_replicated_db_ops"], cluster);
+    m.ignored(&["accept_replicated_contacts", "replicate_contacts_to"], cluster);
+    m.ignored(&["pinging_mode", "cachedb_url"], cluster);
+    m.ignored(&["latency_event_min_us", "latency_event_min_us_delta"], "latencies are not events");
+}
+
+fn columns(m: &mut Registrar<Usrloc>) {
+    macro_rules! column {
+        ($($name:literal $field:ident),* $(,)?) => {
+            $(m.param_text($name, |s, v| {
+                s.columns.$field = Name::from(v.to_string());
+                Ok(())
+            });)*
+        };
+    }
+    column!(
+        "contact_id_column" contact_id, "user_column" user, "domain_column" domain, "contact_column" contact,
+        "expires_column" expires, "q_column" q, "callid_column" call_id, "cseq_column" cseq,
+        "methods_column" methods, "flags_column" flags, "cflags_column" cflags,
+        "user_agent_column" user_agent, "received_column" received, "socket_column" socket,
+        "path_column" path, "sip_instance_column" instance, "kv_store_column" keys, "attr_column" attr,
+    );
+}

@@ -1,0 +1,483 @@
+//! Reading and changing contacts wherever they live: in memory, in memory with a database behind it,
+//! or only in a database. What must wait for a database suspends its script.
+
+use super::contact::Contact;
+use super::sql::{Ids, Layout, Schema};
+use super::table::{Change, Gone, Pending, Record, SHARDS, Table};
+use super::{Mode, Usrloc};
+use bytes::Bytes;
+use host::call::Finish;
+use host::db::{DbError, LIMIT_MS, Pool, Query, Rows};
+use host::{Ctx, Outcome, Shared, Suspension, error, info};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Rows that are read at once when contacts are loaded.
+const PAGE: u64 = 2_000;
+/// Statements of one transaction.
+const BATCH: usize = 500;
+/// Loading a large table may take its time; nobody waits for it to end but new registrations.
+const LOAD_LIMIT_MS: u64 = 3_600_000;
+const LAST_WRITES_LIMIT_MS: u64 = 60_000;
+
+/// What an operation that waits takes along.
+struct Place {
+    usrloc: Arc<Usrloc>,
+    table: Arc<Table>,
+    shared: Arc<Shared>,
+    /// `None`: contacts live in memory only.
+    pool: Option<Rc<dyn Pool>>,
+}
+
+impl Usrloc {
+    /// Reads one address whole; an empty record when it has no contacts.
+    pub fn read_record<R: 'static>(
+        self: &Arc<Usrloc>,
+        ctx: &mut Ctx,
+        what: &'static str,
+        table: &Arc<Table>,
+        aor: Bytes,
+        pick: impl FnOnce(&Record) -> R + 'static,
+        finish: impl FnOnce(&mut Ctx, Result<R, DbError>) -> i32 + 'static,
+    ) -> Outcome {
+        if self.in_memory() {
+            let picked = table.with(&aor, |record, _| pick(record)).0;
+            return Outcome::Done(finish(ctx, Ok(picked)));
+        }
+        let place = self.place(ctx, table);
+        let detail = aor.clone();
+        let future = async move {
+            let picked = place.record(&aor).await.map(|record| pick(&record));
+            Box::new(move |ctx: &mut Ctx| finish(ctx, picked)) as Finish
+        };
+        Suspension::future(what, future).detail(detail).limit(LIMIT_MS, -1)
+    }
+
+    /// Shows the contacts of some addresses to `pick` (expired ones too; not the addresses without
+    /// any), then runs `finish`.
+    pub fn read<R: Default + 'static>(
+        self: &Arc<Usrloc>,
+        ctx: &mut Ctx,
+        what: &'static str,
+        table: &Arc<Table>,
+        aors: Vec<Bytes>,
+        mut pick: impl FnMut(&mut R, &Bytes, &[Contact]) + 'static,
+        finish: impl FnOnce(&mut Ctx, Result<R, DbError>) -> i32 + 'static,
+    ) -> Outcome {
+        if self.in_memory() {
+            let mut picked = R::default();
+            for aor in &aors {
+                table.read(aor, |record| pick(&mut picked, aor, &record.contacts));
+            }
+            return Outcome::Done(finish(ctx, Ok(picked)));
+        }
+        let place = self.place(ctx, table);
+        let detail = aors.first().cloned().unwrap_or_default();
+        let future = async move {
+            let mut picked = R::default();
+            let mut result = Ok(());
+            for aor in aors {
+                match place.record(&aor).await {
+                    Ok(record) => pick(&mut picked, &aor, &record.contacts),
+                    Err(error) => result = Err(error),
+                }
+            }
+            Box::new(move |ctx: &mut Ctx| finish(ctx, result.map(|()| picked))) as Finish
+        };
+        Suspension::future(what, future).detail(detail).limit(LIMIT_MS, -1)
+    }
+
+    /// Changes the contacts of an address with `work`, which reports what it did, then runs `finish`.
+    /// Where the database is written through, `finish` runs when it has been.
+    pub fn change<R: 'static>(
+        self: &Arc<Usrloc>,
+        ctx: &mut Ctx,
+        what: &'static str,
+        table: &Arc<Table>,
+        aor: Bytes,
+        work: impl FnOnce(&mut Record, &mut Vec<Change>) -> R + 'static,
+        finish: impl FnOnce(&mut Ctx, Result<R, DbError>) -> i32 + 'static,
+    ) -> Outcome {
+        if self.in_memory() && self.mode != Mode::WriteThrough {
+            let (result, changes) = table.with(&aor, work);
+            self.changed(ctx, table, &aor, &changes);
+            return Outcome::Done(finish(ctx, Ok(result)));
+        }
+        let place = self.place(ctx, table);
+        let detail = aor.clone();
+        let future = async move {
+            let done = place.change(&aor, work).await;
+            Box::new(move |ctx: &mut Ctx| {
+                let result = done.map(|(result, changes)| {
+                    place.usrloc.changed(ctx, &place.table, &aor, &changes);
+                    result
+                });
+                finish(ctx, result)
+            }) as Finish
+        };
+        Suspension::future(what, future).detail(detail).limit(LIMIT_MS, -1)
+    }
+
+    /// The same beside any script (management commands, timers).
+    pub fn change_beside<R: 'static>(
+        self: &Arc<Usrloc>,
+        ctx: &mut Ctx,
+        what: &'static str,
+        table: &Arc<Table>,
+        aor: Bytes,
+        work: impl FnOnce(&mut Record, &mut Vec<Change>) -> R + 'static,
+        finish: impl FnOnce(&mut Ctx, Result<R, DbError>) + 'static,
+    ) {
+        let finish = |ctx: &mut Ctx, result| {
+            finish(ctx, result);
+            1
+        };
+        if let Outcome::Suspend(operation) = self.change(ctx, what, table, aor, work, finish) {
+            beside(ctx, *operation);
+        }
+    }
+
+    /// `read` beside any script.
+    pub fn read_beside<R: Default + 'static>(
+        self: &Arc<Usrloc>,
+        ctx: &mut Ctx,
+        what: &'static str,
+        table: &Arc<Table>,
+        aor: Bytes,
+        pick: impl FnMut(&mut R, &Bytes, &[Contact]) + 'static,
+        finish: impl FnOnce(&mut Ctx, Result<R, DbError>) + 'static,
+    ) {
+        let finish = |ctx: &mut Ctx, result| {
+            finish(ctx, result);
+            1
+        };
+        if let Outcome::Suspend(operation) = self.read(ctx, what, table, vec![aor], pick, finish) {
+            beside(ctx, *operation);
+        }
+    }
+
+    /// Answers come from memory at once.
+    pub fn in_memory(&self) -> bool {
+        self.mode != Mode::SqlOnly && *self.loaded.borrow()
+    }
+
+    fn place(self: &Arc<Usrloc>, ctx: &mut Ctx, table: &Arc<Table>) -> Place {
+        let pool = self.db.as_ref().map(|db| db.on(ctx));
+        Place { usrloc: self.clone(), table: table.clone(), shared: ctx.shared().clone(), pool }
+    }
+
+    /// Worker 0, at start: what the database holds comes into memory; until then registrations wait.
+    pub(super) fn load(self: &Arc<Usrloc>, ctx: &mut Ctx) {
+        let places: Vec<Place> = self.tables().iter().map(|table| self.place(ctx, table)).collect();
+        let usrloc = self.clone();
+        ctx.spawn("usrloc load", LOAD_LIMIT_MS, async move {
+            for place in places {
+                let mut tries = 0;
+                while let Err(e) = place.load().await {
+                    if tries == 0 {
+                        error!("usrloc", "cannot load table {} yet: {e}", place.table.name);
+                        // Phones register again: better without the old contacts than not at all.
+                        usrloc.loaded.send_replace(true);
+                    }
+                    tries += 1;
+                    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+                }
+            }
+            usrloc.loaded.send_replace(true);
+            Box::new(|_: &mut Ctx| 1) as Finish
+        });
+    }
+
+    /// Writes what is pending in one shard of a table, beside any script.
+    pub(super) fn flush_beside(self: &Arc<Usrloc>, ctx: &mut Ctx, table: &Arc<Table>, shard: usize) {
+        let place = self.place(ctx, table);
+        ctx.spawn("usrloc flush", LIMIT_MS, async move {
+            let _ = place.flush(shard).await;
+            Box::new(|_: &mut Ctx| 1) as Finish
+        });
+    }
+
+    /// Writes everything that is pending; `done` gets what went wrong first.
+    pub(super) fn flush_all(
+        self: &Arc<Usrloc>,
+        ctx: &mut Ctx,
+        done: impl FnOnce(&mut Ctx, Result<(), DbError>) + 'static,
+    ) {
+        let places: Vec<Place> = self.tables().iter().map(|table| self.place(ctx, table)).collect();
+        ctx.spawn("usrloc flush", LAST_WRITES_LIMIT_MS, async move {
+            let mut result = Ok(());
+            for place in &places {
+                for shard in 0..SHARDS {
+                    result = result.and(place.flush(shard).await);
+                }
+            }
+            Box::new(move |ctx: &mut Ctx| {
+                done(ctx, result);
+                1
+            }) as Finish
+        });
+    }
+
+    /// Empties a table of the database, or the rows of one address, and writes them again.
+    pub(super) fn rewrite(
+        self: &Arc<Usrloc>,
+        ctx: &mut Ctx,
+        table: &Arc<Table>,
+        aor: Option<Bytes>,
+        done: impl FnOnce(&mut Ctx, Result<(), DbError>) + 'static,
+    ) {
+        let place = self.place(ctx, table);
+        ctx.spawn("usrloc sync", LAST_WRITES_LIMIT_MS, async move {
+            let result = place.rewrite(aor).await;
+            Box::new(move |ctx: &mut Ctx| {
+                done(ctx, result);
+                1
+            }) as Finish
+        });
+    }
+
+    /// Removes expired rows where no memory knows them.
+    pub(super) fn expire_rows(self: &Arc<Usrloc>, ctx: &mut Ctx, now: u32) {
+        for table in self.tables() {
+            let place = self.place(ctx, &table);
+            ctx.spawn("usrloc expire", LIMIT_MS, async move {
+                let _ = place.expire_rows(now).await;
+                Box::new(|_: &mut Ctx| 1) as Finish
+            });
+        }
+    }
+}
+
+/// Runs what a function would have suspended on without a script.
+fn beside(ctx: &mut Ctx, operation: Suspension) {
+    if let host::Wait::Future(future) = operation.wait {
+        ctx.spawn(operation.what, operation.limit_ms, future);
+    }
+}
+
+impl Place {
+    /// Memory is filled, if it will be.
+    async fn loaded(&self) {
+        let mut loaded = self.usrloc.loaded.subscribe();
+        let _ = loaded.wait_for(|loaded| *loaded).await;
+    }
+
+    fn pool(&self) -> Result<&Rc<dyn Pool>, DbError> {
+        self.pool.as_ref().ok_or(DbError::Unsupported("connection"))
+    }
+
+    /// How rows of the table look: asked once.
+    async fn schema(&self) -> Result<Schema, DbError> {
+        let usrloc = &self.usrloc;
+        let schema = |layout| Schema {
+            columns: usrloc.columns.clone(),
+            layout,
+            ids: if usrloc.mode == Mode::SqlOnly { Ids::OfDatabase } else { Ids::Ours },
+            use_domain: usrloc.use_domain,
+        };
+        if let Some(layout) = usrloc.layout.get() {
+            return Ok(schema(*layout));
+        }
+        let ask = Query::select(self.table.name.clone()).column(&usrloc.columns.contact_id).limit(1);
+        let layout = match self.pool()?.run(ask).await {
+            Ok(_) => Layout::ById,
+            Err(DbError::Refused { .. }) => {
+                let ask = Query::select(self.table.name.clone()).column("id").limit(1);
+                self.pool()?.run(ask).await?;
+                Layout::ByKey
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(schema(*usrloc.layout.get_or_init(|| layout)))
+    }
+
+    /// A copy of the contacts of an address.
+    async fn record(&self, aor: &[u8]) -> Result<Record, DbError> {
+        if self.usrloc.mode != Mode::SqlOnly {
+            self.loaded().await;
+            return Ok(self.table.read(aor, Record::clone).unwrap_or_default());
+        }
+        let rows = self.pool()?.run(self.schema().await?.select(&self.table.name, aor)).await?;
+        Ok(self.record_of(&self.schema().await?, &rows))
+    }
+
+    fn record_of(&self, schema: &Schema, rows: &Rows) -> Record {
+        let mut record = Record::default();
+        for row in rows.iter() {
+            if let Some((_, contact, keys)) = schema.read(&self.shared, row) {
+                record.insert(contact, self.usrloc.order);
+                if !keys.is_empty() {
+                    record.keys = Some(Box::new(keys));
+                }
+            }
+        }
+        record
+    }
+
+    async fn change<R>(
+        &self,
+        aor: &Bytes,
+        work: impl FnOnce(&mut Record, &mut Vec<Change>) -> R,
+    ) -> Result<(R, Vec<Change>), DbError> {
+        if self.usrloc.mode == Mode::SqlOnly {
+            return self.change_rows(aor, work).await;
+        }
+        self.loaded().await;
+        let done = self.table.with(aor, work);
+        if self.usrloc.mode == Mode::WriteThrough {
+            // When the database is down the contacts stay pending, and the timer writes them later.
+            let _ = self.flush(self.table.shard_of(aor)).await;
+        }
+        Ok(done)
+    }
+
+    /// Reads, changes and writes the rows of an address; changes of this server do not overlap.
+    async fn change_rows<R>(
+        &self,
+        aor: &Bytes,
+        work: impl FnOnce(&mut Record, &mut Vec<Change>) -> R,
+    ) -> Result<(R, Vec<Change>), DbError> {
+        let _order = self.table.writing[self.table.shard_of(aor)].lock().await;
+        let schema = self.schema().await?;
+        let name = &self.table.name;
+        let rows = self.pool()?.run(schema.select(name, aor)).await?;
+        let mut record = self.record_of(&schema, &rows);
+        let mut changes = Vec::new();
+        let result = work(&mut record, &mut changes);
+        let keys = record.keys_json();
+        let mut queries = Vec::new();
+        for change in &changes {
+            match change {
+                Change::Inserted(c) | Change::Updated(c) | Change::Touched(c) => {
+                    queries.extend(schema.write(&self.shared, name, aor, c, &keys));
+                }
+                Change::Deleted(c) => queries.extend(schema.delete(name, &Gone::of(aor, c))),
+                Change::Moved { .. } | Change::AorInserted | Change::AorDeleted => {}
+            }
+        }
+        // Before everything else: a contact that moved leaves its old row where that is its key.
+        for change in &changes {
+            if let Change::Moved { id, uri, call_id } = change {
+                let gone = Gone::moved(aor, *id, uri, call_id);
+                if let Some(query) = schema.delete(name, &gone) {
+                    queries.insert(0, query);
+                }
+            }
+        }
+        if !queries.is_empty() {
+            self.pool()?.run_all(queries).await?;
+        }
+        Ok((result, changes))
+    }
+
+    /// Writes what is pending in a shard. Whoever waits meanwhile finds nothing left to write.
+    async fn flush(&self, shard: usize) -> Result<(), DbError> {
+        if self.pool.is_none() || self.usrloc.mode == Mode::Memory {
+            return Ok(());
+        }
+        let _order = self.table.writing[shard].lock().await;
+        let mut writing = Writing { table: &self.table, shard, pending: Some(self.table.pending(shard)) };
+        let Some(pending) = writing.pending.as_ref().filter(|p| !p.contacts.is_empty() || !p.gone.is_empty())
+        else {
+            writing.pending = None;
+            return Ok(());
+        };
+        let schema = self.schema().await?;
+        let name = &self.table.name;
+        let deletes = pending.gone.iter().filter_map(|gone| schema.delete(name, gone));
+        let writes =
+            pending.contacts.iter().flat_map(|(aor, c, keys)| schema.write(&self.shared, name, aor, c, keys));
+        let queries: Vec<Query> = deletes.chain(writes).collect();
+        for batch in queries.chunks(BATCH) {
+            self.write(batch).await?;
+        }
+        if let Some(pending) = writing.pending.take() {
+            self.table.written(shard, pending);
+        }
+        Ok(())
+    }
+
+    /// One transaction; when the database refuses it, each statement alone: one bad row must not keep
+    /// the others from being written.
+    async fn write(&self, batch: &[Query]) -> Result<(), DbError> {
+        match self.pool()?.run_all(batch.to_vec()).await {
+            Ok(_) => return Ok(()),
+            Err(DbError::Refused { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        for query in batch {
+            match self.pool()?.run(query.clone()).await {
+                Ok(_) => {}
+                Err(e @ DbError::Refused { .. }) => {
+                    error!("usrloc", "the database refuses a contact of table {}: {e}", self.table.name);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the contacts of the table into memory.
+    async fn load(&self) -> Result<(), DbError> {
+        let schema = self.schema().await?;
+        let (mut after, mut count) = (0, 0);
+        loop {
+            let rows = self.pool()?.run(schema.page(&self.table.name, after, PAGE)).await?;
+            for row in rows.iter() {
+                after = schema.row_id(row).max(after);
+                if let Some((aor, contact, keys)) = schema.read(&self.shared, row) {
+                    self.table.restore(&aor, contact, self.usrloc.order);
+                    if !keys.is_empty() {
+                        self.table.with(&aor, |record, _| record.keys = Some(Box::new(keys)));
+                    }
+                    count += 1;
+                }
+            }
+            if (rows.len() as u64) < PAGE {
+                break;
+            }
+        }
+        info!("usrloc", "loaded {count} contacts of table {}", self.table.name);
+        Ok(())
+    }
+
+    async fn rewrite(&self, aor: Option<Bytes>) -> Result<(), DbError> {
+        self.loaded().await;
+        let schema = self.schema().await?;
+        let query = match &aor {
+            Some(aor) => schema.delete_aor(&self.table.name, aor),
+            None => Query::delete(self.table.name.clone()),
+        };
+        self.pool()?.run(query).await?;
+        self.table.forget_database(aor.as_deref());
+        match &aor {
+            Some(aor) => self.flush(self.table.shard_of(aor)).await,
+            None => {
+                for shard in 0..SHARDS {
+                    self.flush(shard).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn expire_rows(&self, now: u32) -> Result<(), DbError> {
+        let query = self.schema().await?.delete_expired(&self.table.name, now);
+        self.pool()?.run(query).await.map(drop)
+    }
+}
+
+/// What is being written; dropped before it is done, it stays pending.
+struct Writing<'a> {
+    table: &'a Table,
+    shard: usize,
+    pending: Option<Pending>,
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        if let Some(pending) = self.pending.take() {
+            self.table.not_written(self.shard, pending);
+        }
+    }
+}
