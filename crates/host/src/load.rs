@@ -313,8 +313,13 @@ impl Loader {
         }
         let mut modules = std::mem::take(&mut self.modules);
         // Drivers first: the others ask them for their databases.
-        let driver = |name: &str| ["db_", "cachedb_", "aaa_"].iter().any(|prefix| name.starts_with(prefix));
-        modules.sort_by_key(|(name, _)| !driver(name));
+        let rank = |name: &str| match name {
+            // It asks the drivers itself.
+            "db_virtual" => 1,
+            _ if ["db_", "cachedb_", "aaa_"].iter().any(|prefix| name.starts_with(prefix)) => 0,
+            _ => 2,
+        };
+        modules.sort_by_key(|(name, _)| rank(name));
         by_needs(&mut modules);
         for (name, module) in &mut modules {
             let loc =
@@ -472,6 +477,7 @@ pub fn load(
         module.hooks(&mut hooks, &loader.stats);
         commands.extend(module.commands(name));
     }
+    crate::db::hooks(&loader.databases.open(), &loader.globals, &mut hooks);
     let event_routes = config.routes.iter().enumerate().filter(|(_, r)| r.kind == RouteKind::Event);
     let event_routes = event_routes
         .filter_map(|(i, r)| Some((r.name.clone()?, EventRoute { route: RouteId(i as u16), mode: r.mode })));

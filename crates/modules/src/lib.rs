@@ -29,6 +29,7 @@ modules! {
     db_mysql,
     db_postgres,
     db_sqlite,
+    db_virtual,
     exec,
     httpd,
     maxfwd,

@@ -17,12 +17,14 @@
 //! ```
 //! Several queries in a row: `let pool = db.on(ctx);` then `pool.run(query).await` inside one future.
 
+mod insert;
 mod query;
 mod render;
 pub mod schema;
 mod url;
 mod value;
 
+pub(crate) use insert::hooks;
 pub use query::{Action, Cond, Join, Name, Op, Query, TableQuery};
 pub use render::{Dialect, Sql, literal, quote, render};
 pub use url::DbUrl;
@@ -107,6 +109,7 @@ struct Inner {
     url: DbUrl,
     driver: Arc<dyn Driver>,
     connections: AtomicUsize,
+    waiting: insert::Waiting,
 }
 
 impl fmt::Debug for Db {
@@ -125,7 +128,7 @@ impl Db {
     /// A handle on a driver, for tests and for drivers that stand in front of others.
     pub fn new(url: DbUrl, driver: Arc<dyn Driver>) -> Db {
         let id = NEXT_ID.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        Db(Arc::new(Inner { id, url, driver, connections: AtomicUsize::new(0) }))
+        Db(Arc::new(Inner { id, url, driver, connections: AtomicUsize::new(0), waiting: Default::default() }))
     }
 
     pub fn url(&self) -> &DbUrl {
@@ -189,6 +192,13 @@ impl Db {
 pub struct Databases {
     drivers: Vec<(&'static str, Arc<dyn Driver>)>,
     open: Vec<(String, Db)>,
+}
+
+impl Databases {
+    /// Those that modules asked for.
+    pub(crate) fn open(&self) -> Vec<Db> {
+        self.open.iter().map(|(_, db)| db.clone()).collect()
+    }
 }
 
 /// The module that drives a URL scheme of the reference.

@@ -109,6 +109,8 @@ pub struct TableQuery {
     pub columns: Vec<Name>,
     /// Columns and values that an insert or update writes.
     pub values: Vec<(Name, DbValue)>,
+    /// Further rows of an insert, values in the order of `values`.
+    pub rows: Vec<Vec<DbValue>>,
     pub filter: Vec<Cond>,
     pub join: Join,
     /// Ascending.
@@ -135,6 +137,7 @@ impl Query {
             table: table.into(),
             columns: Vec::new(),
             values: Vec::new(),
+            rows: Vec::new(),
             filter: Vec::new(),
             join: Join::And,
             order: None,

@@ -117,6 +117,14 @@ impl Writer {
             self.value(value);
         }
         self.push(")");
+        for row in &q.rows {
+            self.push(",(");
+            for (i, value) in row.iter().enumerate() {
+                self.comma(i);
+                self.value(value);
+            }
+            self.push(")");
+        }
     }
 
     fn upsert(&mut self, q: &TableQuery) {

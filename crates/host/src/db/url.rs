@@ -37,7 +37,9 @@ impl DbUrl {
             params: Vec::new(),
             rest: rest.to_string(),
         };
-        if rest.starts_with('/') || matches!(&*parsed.scheme, "sqlite" | "text" | "flatstore" | "berkeley") {
+        if rest.starts_with('/')
+            || matches!(&*parsed.scheme, "sqlite" | "text" | "flatstore" | "berkeley" | "virtual")
+        {
             parsed.database = rest.to_string();
             return Ok(parsed);
         }

@@ -174,11 +174,9 @@ impl Report {
         for row in self.rows(ctx, module, kind, table) {
             let call_id = self.call_id.clone();
             let table = table.to_string();
-            db.spawn(ctx, "acc", row, move |_, result| {
-                if let Err(error) = result {
-                    let call = String::from_utf8_lossy(&call_id).into_owned();
-                    host::error!("acc", "call {call} is missing from table {table}: {error}");
-                }
+            db.insert_later(ctx, "acc", row, move |error| {
+                let call = String::from_utf8_lossy(&call_id).into_owned();
+                host::error!("acc", "call {call} is missing from table {table}: {error}");
             });
         }
     }
