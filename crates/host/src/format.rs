@@ -51,13 +51,16 @@ impl Format {
     pub fn text(&self, ctx: &mut Ctx) -> Bytes {
         match self {
             Format::Constant(text) => text.clone(),
-            Format::Var(var) => var.get(ctx).to_text(),
+            Format::Var(var) => match var.get(ctx) {
+                Value::Null => Bytes::from_static(var.null_text.as_bytes()),
+                value => value.to_text(),
+            },
             Format::Mixed(pieces) => {
                 let mut out = BytesMut::with_capacity(128);
                 for piece in pieces {
                     match piece {
                         Piece::Text(t) => out.extend_from_slice(t),
-                        Piece::Var(v) => push_value(&mut out, &v.get(ctx)),
+                        Piece::Var(v) => push_value(&mut out, &v.get(ctx), v.null_text),
                     }
                 }
                 out.freeze()
@@ -74,10 +77,7 @@ impl Format {
     }
 }
 
-fn push_value(out: &mut BytesMut, value: &Value) {
-    match value {
-        Value::Null => out.extend_from_slice(b"<null>"),
-        Value::Int(n) => out.extend_from_slice(itoa::Buffer::new().format(*n).as_bytes()),
-        Value::Str(s) | Value::Both(s, _) | Value::Num(s, _) => out.extend_from_slice(s),
-    }
+fn push_value(out: &mut BytesMut, value: &Value, null_text: &str) {
+    let mut digits = itoa::Buffer::new();
+    out.extend_from_slice(value.text_in(&mut digits).unwrap_or(null_text.as_bytes()));
 }

@@ -18,7 +18,7 @@ pub struct Alias {
 }
 
 /// Core parameters, read and checked.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Globals {
     pub sockets: Vec<Listen>,
     pub aliases: Vec<Alias>,

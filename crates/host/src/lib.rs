@@ -15,6 +15,7 @@ pub mod db;
 pub mod events;
 pub mod format;
 pub mod globals;
+pub mod late;
 pub mod listen;
 pub mod load;
 pub mod log;

@@ -7,7 +7,7 @@ use crate::registrar::{Func, Module, ModuleDef, ParamSet, Since};
 use crate::shared::{Hooks, Listen, Shared};
 use crate::stats::Stats;
 use crate::tran::Tran;
-use crate::var::{Context, Index, Kind, ReadOnly, Var, Variable};
+use crate::var::{Context, Index, Kind, NULL_TEXT, ReadOnly, Var, Variable};
 use ahash::AHashMap;
 use bytes::Bytes;
 use script::ast::{self, Config, Dialect, IndexSpec, RouteKind, VarSpec};
@@ -146,10 +146,12 @@ impl Loader {
         };
         let mut trans = Vec::with_capacity(spec.transformations.len());
         for tran in &spec.transformations {
-            trans.push(match self.trans.get(&*String::from_utf8_lossy(&tran.class)).copied() {
-                Some(build) => build(tran, self)?,
-                None => crate::tran::prepare(tran, self)?,
-            });
+            trans.push(
+                match self.trans.get(&*String::from_utf8_lossy(&tran.class).to_ascii_lowercase()).copied() {
+                    Some(build) => build(tran, self)?,
+                    None => crate::tran::prepare(tran, self)?,
+                },
+            );
         }
         let mut text = spec.name.to_vec();
         if let Some(inner) = &spec.inner {
@@ -158,7 +160,10 @@ impl Loader {
             text.push(b')');
         }
         text.insert(0, b'$');
-        Ok(Var { kind, index, context, trans: trans.into(), text: text.into() })
+        // In 2.1 a transformation that gives NULL prints nothing.
+        let blank = self.dialect == Dialect::V21 && !trans.is_empty();
+        let null_text = if blank { "" } else { NULL_TEXT };
+        Ok(Var { kind, index, context, trans: trans.into(), null_text, text: text.into() })
     }
 
     /// Prepares a variable that will be assigned.
@@ -486,28 +491,31 @@ pub fn load(
     events.names = std::mem::take(&mut hooks.event_names).into_iter().map(Bytes::from).collect();
     events.transports = std::mem::take(&mut hooks.event_transports);
     let signature = crate::reply::Signature::new(&loader.globals);
-    Ok(Shared {
+    let shared = Shared {
         program: parking_lot::RwLock::new(Arc::new(program)),
         sources,
         sockets,
-        globals: loader.globals,
-        stats: loader.stats,
+        globals: loader.globals.clone(),
+        stats: loader.stats.clone(),
         commands,
         hooks,
-        modules: loader.states,
+        modules: loader.states.clone(),
         module_names: loader.modules.iter().map(|(n, _)| *n).collect(),
-        flag_names: parking_lot::RwLock::new(loader.flags),
-        branch_flag_names: parking_lot::RwLock::new(loader.branch_flags),
+        flag_names: parking_lot::RwLock::new(loader.flags.clone()),
+        branch_flag_names: parking_lot::RwLock::new(loader.branch_flags.clone()),
         started_ms: wall_ms,
-        warnings: loader.diagnostics,
+        warnings: std::mem::take(&mut loader.diagnostics),
         dialect: config.dialect,
         events,
         signature,
-        tm: parking_lot::Mutex::new(loader.tm),
+        tm: parking_lot::Mutex::new(loader.tm.clone()),
         tag_secret: ahash::RandomState::with_seeds(seed, seed ^ 0x5bd1_e995, seed.rotate_left(17), !seed),
         tag_prefix: seed as u16,
         dispatch: Default::default(),
+        late: Default::default(),
         arguments: Default::default(),
-        caches: loader.caches.named,
-    })
+        caches: loader.caches.named.clone(),
+    };
+    let _ = shared.late.set(crate::late::Late::new(loader));
+    Ok(shared)
 }

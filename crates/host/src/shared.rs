@@ -93,6 +93,8 @@ pub struct Shared {
     pub tag_secret: ahash::RandomState,
     pub tag_prefix: u16,
     pub dispatch: OnceLock<Arc<dyn Dispatch>>,
+    /// Prepares texts with variables while the server runs.
+    pub late: OnceLock<crate::late::Late>,
     /// The command line, for `arg`.
     pub arguments: OnceLock<Vec<String>>,
     /// Key-value stores by the names that scripts use.

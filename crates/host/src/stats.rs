@@ -35,10 +35,10 @@ pub enum Source {
     Computed(Arc<dyn Fn() -> i64 + Send + Sync>),
 }
 
-/// All statistics by "group:name", in the order in which they were made.
-#[derive(Default)]
+/// All statistics by "group:name", in the order in which they were made. A clone is the same list.
+#[derive(Clone, Default)]
 pub struct Stats {
-    inner: RwLock<Table>,
+    inner: Arc<RwLock<Table>>,
 }
 
 #[derive(Default)]

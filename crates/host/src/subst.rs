@@ -13,7 +13,7 @@ use std::ops::Range;
 #[derive(Debug)]
 pub struct Subst {
     regex: Regex,
-    replacement: Vec<Piece>,
+    replacement: Replacement,
     count: Count,
 }
 
@@ -23,6 +23,14 @@ enum Count {
     /// Flag `g`.
     All,
 }
+
+/// What stands in the place of a match: text, groups, variables.
+#[derive(Debug)]
+pub struct Replacement(Vec<Piece>);
+
+/// The expression matches nothing somewhere, which is an error of the substitution.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EmptyMatch;
 
 #[derive(Debug)]
 enum Piece {
@@ -53,7 +61,7 @@ impl Subst {
         }
         let middle = (1..text.len()).find(|&i| text[i] == separator && (i == 1 || text[i - 1] != b'\\'));
         let middle = middle.ok_or_else(|| bad("the second separator is missing"))?;
-        let mut reader = Reader { text, at: middle + 1, separator, loc };
+        let mut reader = Reader { text, at: middle + 1, separator: Some(separator), loc };
         let replacement = reader.replacement(loader)?.ok_or_else(|| bad("the third separator is missing"))?;
         let (mut case, mut count, mut lines) = (Case::Sensitive, Count::First, true);
         for flag in &text[reader.at..] {
@@ -72,16 +80,23 @@ impl Subst {
 
     /// What changes in `input`; empty when nothing matches. A match of nothing is no match.
     pub fn changes(&self, ctx: &mut Ctx, input: &[u8]) -> Vec<Change> {
+        self.try_changes(ctx, input).unwrap_or_default()
+    }
+
+    /// The same for who tells a failure from a text that does not match.
+    pub fn try_changes(&self, ctx: &mut Ctx, input: &[u8]) -> Result<Vec<Change>, EmptyMatch> {
         let most = if self.count == Count::All { MAX_CHANGES } else { 1 };
-        let mut changes = Vec::new();
-        for found in self.regex.captures_iter(input).take(most) {
+        let mut changes: Vec<Change> = Vec::new();
+        while changes.len() < most {
+            let from = changes.last().map_or(0, |(range, _)| range.end);
+            let Some(found) = self.regex.captures_at(input, from) else { break };
             let range = found.get_match().range();
             if range.is_empty() {
-                return Vec::new();
+                return Err(EmptyMatch);
             }
-            changes.push((range, self.replaced(ctx, &found)));
+            changes.push((range, self.replacement.expand(ctx, &found)));
         }
-        changes
+        Ok(changes)
     }
 
     /// `input` after the substitution; `None` when nothing matches.
@@ -89,18 +104,36 @@ impl Subst {
         let changes = self.changes(ctx, input);
         if changes.is_empty() { None } else { Some(changed(input, &changes)) }
     }
+}
 
-    fn replaced(&self, ctx: &mut Ctx, found: &Captures<'_>) -> Bytes {
+impl Replacement {
+    /// All of `text`, without separators.
+    pub fn new(text: &Bytes, loc: Loc, loader: &mut Loader) -> Result<Replacement, Diagnostic> {
+        let mut reader = Reader { text, at: 0, separator: None, loc };
+        let found = reader.replacement(loader)?;
+        found.ok_or_else(|| Diagnostic::error(loc, "this replacement ends in a backslash"))
+    }
+
+    /// The text for one match.
+    pub fn expand(&self, ctx: &mut Ctx, found: &Captures<'_>) -> Bytes {
         let mut out = Vec::new();
-        for piece in &self.replacement {
+        for piece in &self.0 {
             match piece {
                 Piece::Text(text) => out.extend_from_slice(text),
                 Piece::Group(n) => out.extend_from_slice(found.get(*n).map_or(&b""[..], |m| m.as_bytes())),
                 Piece::Uri => out.extend_from_slice(&ctx.state.current_uri()),
-                Piece::Var(var) => out.extend_from_slice(&var.get(ctx).text().unwrap_or_default()),
+                Piece::Var(var) => match var.get(ctx).text() {
+                    Some(text) => out.extend_from_slice(&text),
+                    None => out.extend_from_slice(var.null_text.as_bytes()),
+                },
             }
         }
         out.into()
+    }
+
+    /// The highest group that it uses, 0 when it uses none.
+    pub fn highest_group(&self) -> usize {
+        self.0.iter().map(|p| if let Piece::Group(n) = p { *n } else { 0 }).max().unwrap_or(0)
     }
 }
 
@@ -120,13 +153,14 @@ pub fn changed(input: &[u8], changes: &[Change]) -> Bytes {
 struct Reader<'a> {
     text: &'a Bytes,
     at: usize,
-    separator: u8,
+    /// `None`: up to the end.
+    separator: Option<u8>,
     loc: Loc,
 }
 
 impl Reader<'_> {
     /// The replacement up to its separator, which is passed over; `None` when there is none.
-    fn replacement(&mut self, loader: &mut Loader) -> Result<Option<Vec<Piece>>, Diagnostic> {
+    fn replacement(&mut self, loader: &mut Loader) -> Result<Option<Replacement>, Diagnostic> {
         let mut pieces = Vec::new();
         while let Some(&byte) = self.text.get(self.at) {
             self.at += 1;
@@ -149,11 +183,11 @@ impl Reader<'_> {
                     pieces.push(Piece::Var(loader.var(&spec)?));
                     self.at += length - 1;
                 }
-                byte if byte == self.separator => return Ok(Some(pieces)),
+                byte if self.separator == Some(byte) => return Ok(Some(Replacement(pieces))),
                 byte => push(&mut pieces, byte),
             }
         }
-        Ok(None)
+        Ok(self.separator.is_none().then_some(Replacement(pieces)))
     }
 }
 

@@ -73,12 +73,17 @@ pub enum Kind {
     Other(Box<dyn Variable>),
 }
 
+/// How NULL prints.
+pub const NULL_TEXT: &str = "<null>";
+
 /// One variable as it stands in a script: class, index, context, transformations.
 pub struct Var {
     pub kind: Kind,
     pub index: Index,
     pub context: Context,
     pub trans: Box<[Tran]>,
+    /// What NULL prints as inside texts.
+    pub null_text: &'static str,
     /// As written, for messages.
     pub text: Bytes,
 }

@@ -32,4 +32,4 @@ pub use machine::{End, Step, run};
 pub use parser::{Options, parse_file, parse_text};
 pub use program::Program;
 pub use task::{Task, param};
-pub use value::Value;
+pub use value::{MAX_TEXT, Value};

@@ -1,5 +1,8 @@
 use bytes::Bytes;
 
+/// Longest text that operators make, in bytes: doubling in a loop must not fill the memory.
+pub const MAX_TEXT: usize = 1 << 20;
+
 /// What a script variable holds. Strings are bytes; a string cut from a message shares its buffer.
 ///
 /// Numbers are 32 bits wide in the language; arithmetic wraps (`Value::int` gives what is stored).

@@ -225,8 +225,13 @@ impl Scanner<'_> {
     fn transformation(&mut self, open: usize) -> Result<(TranSpec, usize), Diagnostic> {
         let from = self.space(open + 1);
         let mut pos = from;
-        while self.at(pos).is_ascii_alphanumeric() || matches!(self.at(pos), b'_' | b'.' | b'-') {
-            pos += 1;
+        loop {
+            match self.at(pos) {
+                b if b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-') => pos += 1,
+                // `{nameaddr.$var(i).uri}`
+                b'$' if pos > from && self.at(pos - 1) == b'.' => pos = self.variable(pos)?.1,
+                _ => break,
+            }
         }
         let full = self.text.slice(from..pos);
         let Some(dot) = memchr::memchr(b'.', &full).filter(|&d| d > 0 && d + 1 < full.len()) else {

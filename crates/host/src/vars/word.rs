@@ -3,7 +3,7 @@
 use super::socket;
 use crate::ctx::Ctx;
 use crate::load::Loader;
-use crate::var::{At, Context, Index, Kind, Var, Variable};
+use crate::var::{At, Context, Index, Kind, NULL_TEXT, Var, Variable};
 use bytes::Bytes;
 use script::{Diagnostic, Loc, Value};
 use sip::{HeaderName, Method, Transport};
@@ -75,7 +75,14 @@ pub fn prepare(word: &[u8], loc: Loc, _: &mut Loader) -> Result<Var, Diagnostic>
         });
     };
     let text = Bytes::copy_from_slice(word);
-    Ok(Var { kind: Kind::Other(kind), index: Index::None, context: Context::Current, trans: [].into(), text })
+    Ok(Var {
+        kind: Kind::Other(kind),
+        index: Index::None,
+        context: Context::Current,
+        trans: [].into(),
+        null_text: NULL_TEXT,
+        text,
+    })
 }
 
 /// `UDP`, `INET6`, `INVITE`: words that stand for themselves.
@@ -155,6 +162,16 @@ impl Net {
                 Err(_) => bits_of(mask.parse().ok().filter(|m: &IpAddr| m.is_ipv4() == ip.is_ipv4())?).0,
             },
         };
+        Some(Net { bits: bits & mask, mask, v6: ip.is_ipv6() })
+    }
+
+    /// The first `length` bits of an address; `None` when it has fewer.
+    pub fn new(ip: IpAddr, length: u32) -> Option<Net> {
+        let (bits, width) = bits_of(ip);
+        if length > width {
+            return None;
+        }
+        let mask = ones(length, width);
         Some(Net { bits: bits & mask, mask, v6: ip.is_ipv6() })
     }
 

@@ -1,7 +1,7 @@
 //! What the arithmetic operators do with values of any kind.
 
 use crate::ops::{Arith, Right};
-use crate::value::Value;
+use crate::value::{MAX_TEXT, Value};
 use bytes::{Bytes, BytesMut};
 
 /// Why an expression has no value.
@@ -12,9 +12,6 @@ pub(crate) enum Misfit {
     /// The text would be longer than `MAX_TEXT`.
     TooLong,
 }
-
-/// Longest text that operators make, in bytes: doubling in a loop must not fill the memory.
-pub(crate) const MAX_TEXT: usize = 1 << 20;
 
 /// Numbers are 32 bits wide and wrap.
 fn number(value: &Value) -> Option<i32> {

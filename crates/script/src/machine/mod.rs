@@ -213,7 +213,7 @@ impl<'a, H: Host> Run<'a, H> {
         for value in &stack[from..] {
             text.extend_from_slice(value.text_in(&mut itoa::Buffer::new()).unwrap_or(b"<null>"));
         }
-        text.truncate(arith::MAX_TEXT);
+        text.truncate(crate::MAX_TEXT);
         stack.truncate(from);
         stack.push(Value::Str(text.freeze()));
     }

@@ -1,0 +1,76 @@
+//! Texts with variables that become known only while the server runs: `{s.eval}`, substitutions held in
+//! variables, rules of a database. They are prepared once on each worker and kept, within a bound.
+
+use crate::ctx::Ctx;
+use crate::format::Format;
+use crate::load::Loader;
+use crate::subst::Subst;
+use crate::var::Var;
+use ahash::AHashMap;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use script::Loc;
+use std::rc::Rc;
+
+/// Prepared texts that one worker keeps; past it the worker starts anew.
+const MAX_KEPT: usize = 4096;
+
+/// The loader after loading; only for preparing variables.
+pub struct Late(Mutex<Loader>);
+
+impl Late {
+    pub fn new(loader: Loader) -> Late {
+        Late(Mutex::new(loader))
+    }
+
+    fn with<T>(&self, prepare: impl FnOnce(&mut Loader) -> T) -> T {
+        let mut loader = self.0.lock();
+        let prepared = prepare(&mut loader);
+        loader.diagnostics.clear();
+        prepared
+    }
+}
+
+/// What this worker prepared; `None` for texts that cannot be.
+#[derive(Default)]
+struct Kept {
+    formats: AHashMap<Bytes, Option<Rc<Format>>>,
+    substs: AHashMap<Bytes, Option<Rc<Subst>>>,
+    vars: AHashMap<Bytes, Option<Rc<Var>>>,
+}
+
+macro_rules! kept {
+    ($ctx:ident, $table:ident, $text:ident, $prepare:expr) => {{
+        if let Some(found) = $ctx.local::<Kept>().$table.get($text) {
+            return found.clone();
+        }
+        let shared = $ctx.shared().clone();
+        let prepared = shared.late.get().and_then(|late| late.with($prepare)).map(Rc::new);
+        let table = &mut $ctx.local::<Kept>().$table;
+        if table.len() >= MAX_KEPT {
+            table.clear();
+        }
+        // The key must not hold on to the whole message it was cut from.
+        table.insert(Bytes::copy_from_slice($text), prepared.clone());
+        prepared
+    }};
+}
+
+impl Ctx {
+    /// A text with variables; `None` when one of them does not exist or is malformed.
+    pub fn late_format(&mut self, text: &Bytes) -> Option<Rc<Format>> {
+        kept!(self, formats, text, |loader| Format::new(text, Loc::default(), loader).ok())
+    }
+
+    /// `/expression/replacement/flags`
+    pub fn late_subst(&mut self, text: &Bytes) -> Option<Rc<Subst>> {
+        kept!(self, substs, text, |loader| Subst::new(text, Loc::default(), loader).ok())
+    }
+
+    /// One variable, `$name(...)`.
+    pub fn late_var(&mut self, text: &Bytes) -> Option<Rc<Var>> {
+        kept!(self, vars, text, |loader| {
+            loader.var(&script::parse_variable(text, Loc::default()).ok()?).ok()
+        })
+    }
+}

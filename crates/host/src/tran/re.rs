@@ -1,0 +1,49 @@
+//! Class `re`: substitutions.
+
+use super::{Entry, Tran, Word, text, with_text};
+use crate::load::Loader;
+use crate::subst::{Subst, changed};
+use bytes::Bytes;
+use script::ast::TranSpec;
+use script::{Diagnostic, Value};
+
+pub(super) const NAMES: super::Names = &[("subst", Entry::With(subst))];
+
+/// `{re.subst,/a/b/g}`, or the same in a variable. A text that does not match stays as it is.
+fn subst(spec: &TranSpec, loader: &mut Loader) -> Result<Tran, Diagnostic> {
+    let expression = spec.params.first().map(|p| p.slice_ref(p.trim_ascii_start()));
+    let Some(expression) = expression.filter(|e| !e.is_empty()) else {
+        let error = Diagnostic::error(spec.loc, "{re.subst} needs a substitution");
+        return Err(error.hint("for example {re.subst,/a/b/g}"));
+    };
+    if expression.starts_with(b"$") {
+        let held = Word::new(spec, 0, loader)?;
+        return Ok(Tran::new(move |ctx, value| {
+            let prepared = held.get(ctx).and_then(|text| ctx.late_subst(&without_brace_escapes(&text)));
+            prepared.map_or(Value::Null, |subst| apply(&subst, ctx, value))
+        }));
+    }
+    let subst = Subst::new(&without_brace_escapes(&expression), spec.loc, loader)?;
+    Ok(Tran::new(move |ctx, value| apply(&subst, ctx, value)))
+}
+
+fn apply(subst: &Subst, ctx: &mut crate::ctx::Ctx, value: Value) -> Value {
+    let text = text(&value);
+    if text.is_empty() {
+        return Value::Null;
+    }
+    match subst.try_changes(ctx, &text) {
+        Ok(changes) if changes.is_empty() => with_text(&value, text),
+        Ok(changes) => Value::Str(changed(&text, &changes)),
+        Err(_) => Value::Null,
+    }
+}
+
+/// `\{` and `\}` are braces of the expression.
+fn without_brace_escapes(text: &Bytes) -> Bytes {
+    if !text.contains(&b'\\') {
+        return text.clone();
+    }
+    let escapes = |i: usize| text[i] == b'\\' && matches!(text.get(i + 1), Some(b'{' | b'}'));
+    (0..text.len()).filter(|i| !escapes(*i)).map(|i| text[i]).collect()
+}
