@@ -12,6 +12,7 @@ A script that needs a database, an HTTP answer, a process, a DNS lookup or a pau
 other call plays on. Both `async(sql_query(...), resume)` and a plain `sql_query(...)` do that.
 
 First steps:
+  fermata demo                   see many calls wait at once, without a configuration
   fermata -C -f opensips.cfg     check a script: every problem with line, column and a hint
   fermata -f opensips.cfg        run it, in the foreground, until Ctrl-C
   fermata -f opensips.cfg -dd    the same, with a log line for each step
@@ -62,6 +63,8 @@ pub enum Command {
         #[command(subcommand)]
         command: DbCommand,
     },
+    /// See calls wait: 200 of them, one worker, a database and a slow HTTP service
+    Demo(crate::demo::Options),
     /// Draw the routes of a script: who runs whom, and where a call may wait
     Explain {
         /// How: a tree for the terminal, or a graph for Graphviz

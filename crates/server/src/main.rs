@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 mod config;
 mod database;
+mod demo;
 mod log;
 mod mailbox;
 mod runner;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Some(Command::Fmt { check, files }) => commands::format(files, *check),
         Some(Command::Db { command }) => database::run(command),
         Some(Command::Explain { format, file }) => commands::explain(file, *format, &cli.run),
+        Some(Command::Demo(options)) => demo::run(options),
         None => {
             let file = cli.run.file.clone().unwrap_or_else(|| DEFAULT_FILE.into());
             match cli.run.check || cli.run.check_functions {
