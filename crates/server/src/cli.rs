@@ -124,7 +124,7 @@ pub enum Picture {
 /// Switches of the server itself; the letters are those of OpenSIPS.
 #[derive(Args, Debug, Default)]
 pub struct Run {
-    /// The script to run
+    /// The script to run; without it, a built-in residential configuration with an SQLite file in this folder
     #[arg(short = 'f', long = "file", value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Check the script and stop

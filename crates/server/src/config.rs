@@ -13,6 +13,16 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Stands in for a file name when `-f` is not given.
+pub const BUILT_IN: &str = "(built-in) residential.cfg";
+/// The database of the built-in configuration, in the folder that the server works in.
+pub const BUILT_IN_DATABASE: &str = "fermata.sqlite";
+const BUILT_IN_TEXT: &[u8] = include_bytes!("../../../etc/residential.cfg");
+
+pub fn is_built_in(file: &Path) -> bool {
+    file == Path::new(BUILT_IN)
+}
+
 /// A script that cannot run: its texts and what is wrong.
 pub struct Refused {
     pub sources: Sources,
@@ -87,6 +97,7 @@ fn read(path: &str, preprocessor: Option<&str>) -> std::io::Result<Vec<u8>> {
             std::io::stdin().lock().read_to_end(&mut text)?;
             text
         }
+        BUILT_IN => BUILT_IN_TEXT.to_vec(),
         path => std::fs::read(path)?,
     };
     match preprocessor {

@@ -52,6 +52,25 @@ async fn act(command: &DbCommand) -> Result<(), Failed> {
     Ok(())
 }
 
+/// Makes an SQLite file with the standard tables, for the built-in configuration; false: it is there.
+pub fn make_file(path: &str) -> Result<bool, String> {
+    if std::path::Path::new(path).exists() {
+        return Ok(false);
+    }
+    let make = async {
+        let url = DbUrl::parse(&format!("sqlite://{path}"))?;
+        let mut db = Database::open(&url, If::Missing).await?;
+        for table in chosen(&[])? {
+            db.all(&making(table, db.dialect)).await?;
+        }
+        Ok::<(), Failed>(())
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| e.to_string())?;
+    let made = tokio::task::LocalSet::new().block_on(&runtime, make);
+    made.map(|()| true).map_err(|Failed(text)| format!("cannot make {path}: {text}"))
+}
+
 /// Tables by their own names or those of modules; none: the standard ones. `version` is always there.
 fn chosen(names: &[String]) -> Result<Vec<&'static Table>, String> {
     let tables = schema::tables();

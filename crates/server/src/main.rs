@@ -26,8 +26,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const BAD_SCRIPT: u8 = 1;
 /// Anything else that keeps the server from starting; what tools around OpenSIPS expect.
 const CANNOT_START: u8 = 255;
-/// Where OpenSIPS looks when `-f` is not given.
-const DEFAULT_FILE: &str = "/etc/opensips/opensips.cfg";
 
 fn main() -> ExitCode {
     let started = Instant::now();
@@ -46,7 +44,7 @@ fn main() -> ExitCode {
         Some(Command::Explain { format, file }) => commands::explain(file, *format, &cli.run),
         Some(Command::Demo(options)) => demo::run(options),
         None => {
-            let file = cli.run.file.clone().unwrap_or_else(|| DEFAULT_FILE.into());
+            let file = cli.run.file.clone().unwrap_or_else(|| config::BUILT_IN.into());
             match cli.run.check || cli.run.check_functions {
                 true => commands::check(&[file], &cli.run),
                 false => run(&file, &cli.run, started),
@@ -56,6 +54,18 @@ fn main() -> ExitCode {
 }
 
 fn run(file: &Path, run: &Run, started: Instant) -> ExitCode {
+    if config::is_built_in(file) {
+        let database = run.directory.clone().unwrap_or_default().join(config::BUILT_IN_DATABASE);
+        match database::make_file(&database.to_string_lossy()) {
+            Ok(true) => eprintln!("fermata: made {} with the standard tables", database.display()),
+            Ok(false) => {}
+            Err(text) => {
+                eprintln!("fermata: {text}");
+                return ExitCode::from(CANNOT_START);
+            }
+        }
+        eprintln!("fermata: no -f: running the built-in residential configuration (fermata --help)");
+    }
     let shared = match config::load(file, run, config::Depth::Load) {
         Ok(shared) => shared,
         Err(refused) => {
