@@ -2,7 +2,8 @@
 
 use crate::ctx::{Ctx, MsgState};
 use bytes::Bytes;
-use sip::{HeaderName, Message, Method, ReplyParts, Rport};
+use script::ast::Dialect;
+use sip::{HeaderName, HeaderOrder, Message, Method, ReplyParts, Rport};
 use transaction::Path;
 
 /// How scripts changed the handling of the topmost Via (`force_rport`), kept with the message.
@@ -38,21 +39,28 @@ impl Signature {
     }
 }
 
+/// Who makes a reply: each has a tag of its own, so that the ACK says what it is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Maker {
+    Stateless,
+    Transaction,
+}
+
 /// The tag of To in replies that this server makes to a request; the same for its retransmissions
 /// and its ACK, whichever worker sees them.
-pub fn to_tag(ctx: &Ctx, request: &Message) -> Bytes {
+pub fn to_tag(ctx: &Ctx, request: &Message, maker: Maker) -> Bytes {
     let via = request.via().and_then(|v| v.branch());
 
     Bytes::from(format!(
         "{:016x}.{:04x}",
-        ctx.core.shared.tag_secret.hash_one(&(via, request.call_id(), request.from_tag())),
+        ctx.core.shared.tag_secret.hash_one(&(maker, via, request.call_id(), request.from_tag())),
         ctx.core.shared.tag_prefix
     ))
 }
 
 /// True for an ACK to a reply that was made here without a transaction.
 pub fn is_ack_of_ours(ctx: &Ctx, ack: &Message) -> bool {
-    ack.method() == Method::Ack && ack.to_tag().is_some_and(|tag| tag == to_tag(ctx, ack))
+    ack.method() == Method::Ack && ack.to_tag().is_some_and(|tag| tag == to_tag(ctx, ack, Maker::Stateless))
 }
 
 /// Where a reply to a request goes (RFC 3261 §18.2.2, RFC 3581).
@@ -89,10 +97,18 @@ pub fn build(ctx: &Ctx, state: &MsgState, code: u16, reason: &[u8], to_tag: Opti
     let mut extra: Vec<u8> = state.reply_headers.concat();
     let mut body: &[u8] = b"";
     if let Some((content_type, text)) = &state.reply_body {
-        extra.extend_from_slice(b"Content-Type: ");
-        extra.extend_from_slice(content_type);
-        extra.extend_from_slice(b"\r\n");
+        if !content_type.is_empty() {
+            extra.extend_from_slice(b"Content-Type: ");
+            extra.extend_from_slice(content_type);
+            extra.extend_from_slice(b"\r\n");
+        }
         body = text;
+    }
+    // A redirection goes where the script would have sent the request.
+    if let (300..=399, Some(contacts)) = (code, crate::branches::contacts(state)) {
+        for part in [&b"Contact: "[..], &contacts, b"\r\n"] {
+            extra.extend_from_slice(part);
+        }
     }
     let via_params = via_params(state);
     let parts = ReplyParts {
@@ -103,18 +119,12 @@ pub fn build(ctx: &Ctx, state: &MsgState, code: u16, reason: &[u8], to_tag: Opti
         extra: &extra,
         server: &ctx.core.shared.signature.server,
         body,
+        order: match ctx.core.shared.dialect {
+            Dialect::V21 => HeaderOrder::AsReceived,
+            Dialect::V4 => HeaderOrder::Fixed,
+        },
     };
     sip::build_reply(&state.msg, &parts)
-}
-
-/// A reply without headers or body of the script, and without a tag (100).
-pub fn build_bare(ctx: &Ctx, state: &MsgState, code: u16, reason: &[u8]) -> Bytes {
-    let via_params = via_params(state);
-    let server = &ctx.core.shared.signature.server;
-    sip::build_reply(
-        &state.msg,
-        &ReplyParts { code, reason, via_params: &via_params, server, ..ReplyParts::default() },
-    )
 }
 
 /// The failure that `sl_reply_error` and `error_route` report, kept with the message.
@@ -149,7 +159,7 @@ pub fn send_stateless(ctx: &mut Ctx, code: u16, reason: &[u8]) -> i32 {
     if state.msg.header(HeaderName::Via).is_none() {
         return -1;
     }
-    let tag = to_tag(ctx, &state.msg);
+    let tag = to_tag(ctx, &state.msg, Maker::Stateless);
     let tag = (code != 100).then_some(&tag[..]);
     let bytes = build(ctx, &ctx.state, code, reason, tag);
     let path = return_path(ctx, &ctx.state);

@@ -19,6 +19,17 @@ pub struct ReplyParts<'a> {
     /// Value of the Server header; empty for none.
     pub server: &'a [u8],
     pub body: &'a [u8],
+    pub order: HeaderOrder,
+}
+
+/// In which order a reply has the headers that it copies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum HeaderOrder {
+    /// Via, Record-Route, To, From, Call-ID, CSeq.
+    #[default]
+    Fixed,
+    /// That of the request.
+    AsReceived,
 }
 
 /// A reply to `request` (RFC 3261 §8.2.6): its Vias, its Record-Routes when `code` is 180 to 299,
@@ -28,22 +39,9 @@ pub fn build_reply(request: &Message, parts: &ReplyParts<'_>) -> Bytes {
     let mut out = Vec::with_capacity(copied + parts.extra.len() + parts.body.len() + 128);
     let mut number = itoa::Buffer::new();
     append(&mut out, &[b"SIP/2.0 ", number.format(parts.code).as_bytes(), b" ", parts.reason, b"\r\n"]);
-    for (n, via) in request.headers_of(HeaderName::Via).enumerate() {
-        if n == 0 && !parts.via_params.is_empty() {
-            insert_source(request, via.whole, parts.via_params, &mut out);
-            end_line(&mut out);
-        } else {
-            copy_line(request, via.whole, &mut out);
-        }
-    }
-    if (180..300).contains(&parts.code) {
-        for route in request.headers_of(HeaderName::RecordRoute) {
-            copy_line(request, route.whole, &mut out);
-        }
-    }
-    copy_to(request, parts.to_tag, &mut out);
-    for name in [HeaderName::From, HeaderName::CallId, HeaderName::CSeq] {
-        copy_first(request, name, &mut out);
+    match parts.order {
+        HeaderOrder::Fixed => copy_in_order(request, parts, &mut out),
+        HeaderOrder::AsReceived => copy_as_received(request, parts, &mut out),
     }
     append(&mut out, &[parts.extra]);
     if !parts.server.is_empty() {
@@ -54,6 +52,56 @@ pub fn build_reply(request: &Message, parts: &ReplyParts<'_>) -> Bytes {
         &[b"Content-Length: ", number.format(parts.body.len()).as_bytes(), b"\r\n\r\n", parts.body],
     );
     out.into()
+}
+
+fn copy_in_order(request: &Message, parts: &ReplyParts<'_>, out: &mut Vec<u8>) {
+    for (n, via) in request.headers_of(HeaderName::Via).enumerate() {
+        copy_via(request, via.whole, n, parts, out);
+    }
+    if parts.copies_routes() {
+        for route in request.headers_of(HeaderName::RecordRoute) {
+            copy_line(request, route.whole, out);
+        }
+    }
+    copy_to(request, parts.to_tag, out);
+    for name in [HeaderName::From, HeaderName::CallId, HeaderName::CSeq] {
+        copy_first(request, name, out);
+    }
+}
+
+fn copy_as_received(request: &Message, parts: &ReplyParts<'_>, out: &mut Vec<u8>) {
+    let mut vias = 0;
+    for header in request.headers() {
+        let first = || request.header(header.name).is_some_and(|h| h.whole == header.whole);
+        match header.name {
+            HeaderName::Via => {
+                copy_via(request, header.whole, vias, parts, out);
+                vias += 1;
+            }
+            HeaderName::RecordRoute if parts.copies_routes() => copy_line(request, header.whole, out),
+            HeaderName::To if first() => copy_to(request, parts.to_tag, out),
+            HeaderName::From | HeaderName::CallId | HeaderName::CSeq if first() => {
+                copy_line(request, header.whole, out);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl ReplyParts<'_> {
+    fn copies_routes(&self) -> bool {
+        (180..300).contains(&self.code)
+    }
+}
+
+/// The n-th Via; the first one tells where the request came from.
+fn copy_via(request: &Message, via: Span, n: usize, parts: &ReplyParts<'_>, out: &mut Vec<u8>) {
+    if n == 0 && !parts.via_params.is_empty() {
+        insert_source(request, via, parts.via_params, out);
+        end_line(out);
+    } else {
+        copy_line(request, via, out);
+    }
 }
 
 fn copy_to(request: &Message, tag: Option<&[u8]>, out: &mut Vec<u8>) {

@@ -20,7 +20,7 @@ mod uri_compare;
 mod uri_edit;
 mod via;
 
-pub use build::{ReplyParts, build_ack, build_cancel, build_reply};
+pub use build::{HeaderOrder, ReplyParts, build_ack, build_cancel, build_reply};
 pub use edit::{Anchor, Edits, Piece};
 pub use header::{CSeq, Header, HeaderName};
 pub use message::{MAX_HEADERS, MAX_MESSAGE, Message, ParseError, Span, StartLine};

@@ -95,12 +95,18 @@ pub(crate) struct Layout {
 }
 
 impl Uri {
-    /// Schemes sip, sips, tel, tels and urn, any case. Blanks, control characters, `<`, `>` and `"`
-    /// are refused anywhere.
+    /// Schemes sip, sips, tel, tels and urn, any case. Blanks, control characters, `<` and `>`
+    /// are refused anywhere, `"` outside of parameters and headers.
     pub fn parse(text: &Bytes) -> Result<Uri, UriError> {
-        if text.iter().any(|&b| b <= b' ' || b == 0x7f || matches!(b, b'<' | b'>' | b'"')) {
-            return Err(UriError("character that must be escaped"));
+        const BAD: UriError = UriError("character that must be escaped");
+        if text.iter().any(|&b| b <= b' ' || b == 0x7f || matches!(b, b'<' | b'>')) {
+            return Err(BAD);
         }
+        let uri = Uri::parse_parts(text)?;
+        if text[..uri.layout.hostport_end.min(text.len())].contains(&b'"') { Err(BAD) } else { Ok(uri) }
+    }
+
+    fn parse_parts(text: &Bytes) -> Result<Uri, UriError> {
         match scheme_of(text) {
             Some((scheme @ (Scheme::Sip | Scheme::Sips), start)) => parse_sip(text, scheme, start),
             Some((scheme @ (Scheme::Tel | Scheme::Tels), start)) => parse_tel(text, scheme, start),

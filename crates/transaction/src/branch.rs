@@ -49,6 +49,12 @@ pub(crate) enum Cancel {
     Done,
 }
 
+/// Reason (RFC 3326) of the CANCELs of branches that lost to a 2xx.
+pub(crate) const ELSEWHERE: Bytes =
+    Bytes::from_static(b"Reason: SIP ;cause=200 ;text=\"Call completed elsewhere\"\r\n");
+/// Reason of the CANCEL of a branch that rang for too long.
+pub(crate) const NO_ANSWER: Bytes = Bytes::from_static(b"Reason: SIP;cause=480;text=\"NO_ANSWER\"\r\n");
+
 /// A CANCEL is sent at most so often: 64·T1 in all.
 const CANCELS: u8 = 11;
 

@@ -1,6 +1,6 @@
 //! The upstream side: server transactions of RFC 3261 §17.2 with RFC 6026's Accepted.
 
-use crate::branch::Cancelling;
+use crate::branch::{Cancelling, ELSEWHERE};
 use crate::store::Transactions;
 use crate::timers::Due;
 use crate::{Instant, Output, TxnId};
@@ -100,7 +100,8 @@ impl<T, B> Transactions<T, B> {
         let keep = success && txn.keep_branches;
         self.set_end(id, now.after(end.into()));
         if !keep {
-            self.cancel_branches(now, id, Cancelling::All, Bytes::new());
+            let reason = if success { ELSEWHERE } else { Bytes::new() };
+            self.cancel_branches(now, id, Cancelling::All, reason);
         }
         Replied::Sent
     }
@@ -110,7 +111,7 @@ impl<T, B> Transactions<T, B> {
         let Some(parts) = self.parts(id) else { return false };
         parts.stats.retransmissions_in += 1;
         let txn = parts.txn;
-        if txn.last_reply.is_empty() || txn.state == Upstream::Confirmed {
+        if txn.last_reply.is_empty() {
             return false;
         }
         parts.outputs.push_back(Output::Transmit { path: txn.upstream, bytes: txn.last_reply.clone() });

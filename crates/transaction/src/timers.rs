@@ -1,11 +1,10 @@
 //! What happens when time passes.
 
-use crate::branch::{Cancel, State};
+use crate::branch::{Cancel, NO_ANSWER, State};
 use crate::server::Upstream;
 use crate::store::{Parts, Transactions};
 use crate::wheel::TimerId;
 use crate::{Event, Instant, Output, TxnId};
-use bytes::Bytes;
 
 /// A timer of a transaction (slot) or of one of its branches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,7 +108,7 @@ impl<T, B> Parts<'_, T, B> {
             _ => return,
         };
         if rang && txn.is_invite && matches!(b.cancel, Cancel::None) {
-            b.cancel = Cancel::Wanted(Bytes::new());
+            b.cancel = Cancel::Wanted(NO_ANSWER);
             b.state = State::TimedOut;
             self.send_cancel(now, branch);
         }

@@ -34,14 +34,11 @@ pub fn admit(ctx: &mut Ctx, msg: &Rc<Message>, source: Path) -> Admit {
         Some((id, Relation::Ack | Relation::AckOfSuccess)) => {
             let acked = ctx.core.txns.txns.on_ack(now, id);
             drain(ctx);
-            match acked {
-                Acked::Absorbed => Admit::Absorbed,
-                Acked::Success => {
-                    tell(ctx, id, TxnEvent::AckIn);
-                    Admit::Run
-                }
-                Acked::Nothing => Admit::Run,
+            if acked == Acked::Success {
+                tell(ctx, id, TxnEvent::AckIn);
             }
+            // Scripts see every ACK; `t_relay` knows those whose way ends here.
+            Admit::Run
         }
         Some((id, Relation::Cancel)) if ctx.core.tasks_of.contains_key(&id) => {
             cancel::waiting(ctx, msg, source, id);

@@ -18,6 +18,10 @@ pub enum SendError {
     NoSocket,
     /// The address is not known yet: `resolve` must be asked.
     NotYet,
+    /// Its branch route dropped it, or there are too many.
+    Dropped,
+    /// A CANCEL or a 6xx came: nothing may be added.
+    Blocked,
 }
 
 impl SendError {
@@ -27,6 +31,19 @@ impl SendError {
             SendError::BadUri => -2,
             SendError::Unresolvable | SendError::NotYet => -4,
             SendError::NoSocket => -6,
+            SendError::Dropped => -1,
+            SendError::Blocked => -3,
+        }
+    }
+
+    /// What is answered when nothing could be sent.
+    pub fn reply(self) -> (u16, &'static str) {
+        match self {
+            SendError::BadUri => (475, "Bad URI (475/TM)"),
+            SendError::Unresolvable | SendError::NotYet => (476, "Unresolvable destination (476/TM)"),
+            SendError::NoSocket => (500, "Server error occurred (7/TM)"),
+            SendError::Dropped => (500, "Server error occurred (1/TM)"),
+            SendError::Blocked => (500, "No destination available (18/TM)"),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{TxnEvent, create, drain, failure, send_reply, tell};
 use crate::ctx::{Ctx, MsgState};
+use crate::reply::Maker;
 use bytes::Bytes;
 use script::ast::RouteKind;
 use script::{RouteId, Task};
@@ -46,7 +47,7 @@ fn answer(ctx: &mut Ctx, state: &mut MsgState, invite: TxnId) {
     let tag = {
         let data = ctx.core.txns.txns.get(invite);
         data.map_or_else(Bytes::new, |d| {
-            if d.to_tag.is_empty() { crate::reply::to_tag(ctx, &d.msg) } else { d.to_tag.clone() }
+            if d.to_tag.is_empty() { crate::reply::to_tag(ctx, &d.msg, Maker::Transaction) } else { d.to_tag.clone() }
         })
     };
     if let Some(id) = create(ctx, state) {
@@ -55,6 +56,9 @@ fn answer(ctx: &mut Ctx, state: &mut MsgState, invite: TxnId) {
         send_reply(ctx, id, 200, bytes, Origin::Here);
     }
 }
+
+/// Why the branches of a caller who gave up are cancelled, unless the CANCEL or the script says better.
+const ORIGINATOR: Bytes = Bytes::from_static(b"Reason: SIP;cause=487;text=\"ORIGINATOR_CANCEL\"\r\n");
 
 /// Ends an INVITE: drops what its script waits for, cancels branches; with none open, 487 at once.
 pub fn stop(ctx: &mut Ctx, invite: TxnId) {
@@ -66,7 +70,8 @@ pub fn stop(ctx: &mut Ctx, invite: TxnId) {
     }
     tell(ctx, invite, TxnEvent::Cancelled);
     let now = ctx.core.now;
-    let headers = ctx.core.txns.txns.get(invite).map(|d| d.cancel_headers.clone()).unwrap_or_default();
+    let headers = ctx.core.txns.txns.get(invite).map(|d| d.cancel_headers.clone());
+    let headers = headers.filter(|h| !h.is_empty()).unwrap_or(ORIGINATOR);
     let verdict = ctx.core.txns.txns.cancel(now, invite, headers);
     drain(ctx);
     failure::on_verdict(ctx, invite, verdict);

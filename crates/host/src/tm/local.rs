@@ -72,7 +72,7 @@ fn send_local(ctx: &mut Ctx, state: &MsgState, path: Path) -> i32 {
         return -1;
     };
     let target = main_branch(state);
-    let data = BranchData { target: target.clone(), on_reply: None, reply: None, local_reason: "" };
+    let data = BranchData { target: target.clone(), on_reply: None, reply: None, local_reason: "", failed: None };
     let Ok(number) = ctx.core.txns.txns.open_branch(id, data) else { return -1 };
     let cookie = ctx.core.txns.txns.via_branch(id, number);
     let bytes = branch::print_local(ctx, state, &target, &path, &cookie);
@@ -94,7 +94,7 @@ pub fn replicate(ctx: &mut Ctx, uri: &Bytes) -> i32 {
     let Ok(id) = ctx.core.txns.txns.create_local(now, &msg, source, data) else { return -1 };
     for target in targets {
         let Ok(path) = path_of(ctx, &ctx.state, &target, None) else { continue };
-        let data = BranchData { target: target.clone(), on_reply: None, reply: None, local_reason: "" };
+        let data = BranchData { target: target.clone(), on_reply: None, reply: None, local_reason: "", failed: None };
         let Ok(number) = ctx.core.txns.txns.open_branch(id, data) else { break };
         let cookie = ctx.core.txns.txns.via_branch(id, number);
         let bytes = branch::print(ctx, &ctx.state, None, &target, &path, &cookie);
@@ -112,7 +112,7 @@ pub fn replicate(ctx: &mut Ctx, uri: &Bytes) -> i32 {
 pub fn wait_for_branches(ctx: &mut Ctx, count: u16) -> i32 {
     let Some(id) = ctx.state.txn else { return -1 };
     let now = ctx.core.now;
-    let data = BranchData { target: Branch::default(), on_reply: None, reply: None, local_reason: "" };
+    let data = BranchData { target: Branch::default(), on_reply: None, reply: None, local_reason: "", failed: None };
     if ctx.core.txns.txns.wait_for_branches(now, id, count, data).is_ok() { 1 } else { -1 }
 }
 
@@ -123,14 +123,17 @@ pub fn inject(ctx: &mut Ctx, cancel: bool, last: bool) -> i32 {
     if cancel {
         ctx.core.txns.txns.cancel_branches(now, id, Cancelling::All, Bytes::new());
     }
-    let rc = super::relay::open_branches(ctx, id, &super::Relay::default());
+    let sent = super::relay::open_branches(ctx, id, &super::Relay::default());
     let verdict = if last {
         ctx.core.txns.txns.wait_no_more(now, id)
     } else {
         ctx.core.txns.txns.branch_injected(now, id)
     };
     failure::on_verdict(ctx, id, verdict);
-    rc
+    match sent {
+        Ok(()) => 1,
+        Err(error) => error.code(),
+    }
 }
 
 /// Used by modules that end waiting themselves.

@@ -14,6 +14,7 @@ mod replies;
 mod stateless;
 
 use crate::ctx::{After, Branch, Ctx, MsgState, Output};
+use crate::reply::Maker;
 use crate::shared::Shared;
 use crate::var::Context;
 use bytes::Bytes;
@@ -45,6 +46,8 @@ pub struct TxnData {
     pub on_failure: Option<RouteId>,
     /// Retransmissions do not run the script again: it waits, or waited.
     pub absorb: bool,
+    /// Made because its script waits, not because it asked for it: `t_relay` is to treat it as its own.
+    implicit: bool,
     /// A reply's routes are waiting; later replies queue behind it.
     busy: bool,
     queue: VecDeque<(Rc<Message>, Path)>,
@@ -70,6 +73,8 @@ pub struct BranchData {
     reply: Option<Box<MsgState>>,
     /// The status of this branch was made here (timeout, unreachable): its reason.
     pub local_reason: &'static str,
+    /// Why it never left.
+    failed: Option<branch::SendError>,
 }
 
 /// Replies that may wait behind one whose route waits.
@@ -80,12 +85,14 @@ pub struct Engine {
     pub txns: Transactions<TxnData, BranchData>,
     /// `auto_100trying`
     pub auto_100: bool,
+    /// `onreply_avp_mode` 1: reply routes see and change the AVPs of the transaction.
+    pub shared_avps: bool,
 }
 
 impl Engine {
     pub fn new(shared: &Shared, worker: u16, seed: u64) -> Engine {
         let settings = shared.tm.lock().clone();
-        Engine { txns: Transactions::new(settings.config, worker, seed), auto_100: settings.auto_100 }
+        Engine { txns: Transactions::new(settings.config, worker, seed), auto_100: settings.auto_100, shared_avps: settings.shared_avps }
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
@@ -103,11 +110,12 @@ impl Engine {
 pub struct Settings {
     pub config: Config,
     pub auto_100: bool,
+    pub shared_avps: bool,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { config: Config::default(), auto_100: true }
+        Settings { config: Config::default(), auto_100: true, shared_avps: false }
     }
 }
 
@@ -242,6 +250,7 @@ pub fn hold(ctx: &mut Ctx, state: &mut MsgState) {
     let Some(id) = create(ctx, state) else { return };
     if let Some(data) = ctx.core.txns.txns.get_mut(id) {
         data.absorb = true;
+        data.implicit = true;
     }
     state.txn = Some(id);
     let bytes = trying_bytes(ctx, state, id);
@@ -258,6 +267,7 @@ impl TxnData {
             on_reply: None,
             on_failure: None,
             absorb: false,
+            implicit: false,
             busy: false,
             queue: VecDeque::new(),
             failing: false,
@@ -316,7 +326,7 @@ fn trying_bytes(ctx: &Ctx, state: &MsgState, id: TxnId) -> Option<Bytes> {
         script::ast::Dialect::V21 => b"Giving a try",
         script::ast::Dialect::V4 => b"Giving it a try",
     };
-    Some(crate::reply::build_bare(ctx, state, 100, reason))
+    Some(crate::reply::build(ctx, state, 100, reason, None))
 }
 
 /// 100 to an INVITE that has had no reply yet.
@@ -344,7 +354,7 @@ pub fn reply(ctx: &mut Ctx, id: TxnId, code: u16, reason: &[u8]) -> i32 {
     let bytes = {
         let Some(data) = ctx.core.txns.txns.get(id) else { return -1 };
         let tag =
-            if data.to_tag.is_empty() { crate::reply::to_tag(ctx, &data.msg) } else { data.to_tag.clone() };
+            if data.to_tag.is_empty() { crate::reply::to_tag(ctx, &data.msg, Maker::Transaction) } else { data.to_tag.clone() };
         let tag = (code != 100).then_some(&tag[..]);
         if here {
             crate::reply::build(ctx, &ctx.state, code, reason, tag)
@@ -389,15 +399,8 @@ fn bare_state(ctx: &Ctx, data: &TxnData) -> Box<MsgState> {
     state
 }
 
-/// The main route ended. A relay that failed and that the script did not answer is answered here.
+/// The main route ended.
 pub fn request_done(ctx: &mut Ctx, state: Box<MsgState>, _end: End) {
-    if let (Some(id), Some(failed)) = (state.txn, state.ext.find::<relay::Failed>())
-        && ctx.core.txns.txns.is_open(id)
-        && !ctx.core.txns.txns.branches(id).any(|b| b.is_pending)
-    {
-        let (code, reason) = failed.reply;
-        reply(ctx, id, code, reason.as_bytes());
-    }
     if !ctx.core.shared.hooks.request_end.is_empty() {
         let shared = ctx.core.shared.clone();
         let outer = std::mem::replace(&mut ctx.state, state);

@@ -9,14 +9,14 @@ use script::ast::RouteKind;
 use script::{End, Task};
 use sip::Method;
 use sip::names::Query;
-use transaction::{Relation, TxnId};
+use transaction::{Refused, Relation, TxnId, Verdict};
 
 /// How a request is relayed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Relay {
     /// Flag 0x01: no 100 to an INVITE.
     pub no_100: bool,
-    /// `no-auto-477`: a relay that fails is not answered when the script ends.
+    /// `no-auto-477`: a relay that fails is not answered here.
     pub no_477: bool,
     /// `pass-reason-hdr`: the Reason of a CANCEL goes on with it.
     pub pass_reason: bool,
@@ -24,12 +24,6 @@ pub struct Relay {
     pub keep_branches: bool,
     /// Next hop for all branches.
     pub proxy: Option<Bytes>,
-}
-
-/// `t_relay` failed: the reply when the script gives none.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Failed {
-    pub(super) reply: (u16, &'static str),
 }
 
 /// Longest a name may take.
@@ -55,8 +49,8 @@ pub fn new_transaction(ctx: &mut Ctx) -> i32 {
     if create_current(ctx).is_some() { 1 } else { -1 }
 }
 
-/// `t_relay`: 1 sent, 0 ends the script (a retransmission), negative: see [`SendError::code`], -3 when
-/// every branch was dropped. Waits while names are looked up.
+/// `t_relay`: 1 sent, or not sent and answered here; 0 ends the script (a retransmission); negative: see
+/// [`SendError::code`], -3 when no branch may be added. Waits while names are looked up.
 pub fn relay(ctx: &mut Ctx, how: Relay) -> Outcome {
     if ctx.state.kind == RouteKind::OnReply || !ctx.state.msg.is_request() {
         return Outcome::Done(-1);
@@ -110,7 +104,14 @@ fn missing_lookups(ctx: &Ctx, how: &Relay) -> Vec<Query> {
 
 fn relay_now(ctx: &mut Ctx, how: Relay) -> i32 {
     match ctx.state.msg.method() {
-        Method::Ack => return super::forward(ctx, how.proxy.as_ref()),
+        Method::Ack => {
+            let msg = ctx.state.msg.clone();
+            return match ctx.core.txns.txns.find(&msg) {
+                // It was for a reply that went out from here: its way ends.
+                Some((_, Relation::Ack)) => 1,
+                _ => super::forward(ctx, how.proxy.as_ref()),
+            };
+        }
         Method::Cancel if ctx.state.txn.is_none() => {
             if how.pass_reason {
                 super::cancel::keep_reason(ctx);
@@ -121,7 +122,11 @@ fn relay_now(ctx: &mut Ctx, how: Relay) -> i32 {
         }
         _ => {}
     }
-    let fresh = ctx.state.txn.is_none();
+    let implicit = |d: &mut super::TxnData| std::mem::take(&mut d.implicit);
+    let fresh = match ctx.state.txn {
+        Some(id) => ctx.core.txns.txns.get_mut(id).is_some_and(implicit),
+        None => true,
+    };
     match new_transaction(ctx) {
         1 => {}
         other => return other,
@@ -145,32 +150,37 @@ fn relay_now(ctx: &mut Ctx, how: Relay) -> i32 {
     } else {
         save_request(ctx, id);
     }
-    let rc = open_branches(ctx, id, &how);
-    if rc < 0 && fresh && !how.no_477 {
-        let reply = status_of(match rc {
-            -6 => SendError::NoSocket,
-            _ => SendError::Unresolvable,
-        });
-        ctx.state.ext.set(Failed { reply });
+    let Err(failed) = open_branches(ctx, id, &how) else { return 1 };
+    if fresh && !how.no_477 {
+        let (code, reason) = failed.reply();
+        if super::reply(ctx, id, code, reason.as_bytes()) > 0 {
+            return 1;
+        }
     }
-    rc
+    failed.code()
 }
 
-/// Opens and sends all branches of the current message.
-pub(super) fn open_branches(ctx: &mut Ctx, id: TxnId, how: &Relay) -> i32 {
+/// Opens and sends all branches of the current message. The error is the last branch's.
+pub(super) fn open_branches(ctx: &mut Ctx, id: TxnId, how: &Relay) -> Result<(), SendError> {
     let extra = std::mem::take(&mut ctx.state.branches);
     // In a failure route the R-URI branch counts only when the script appended nothing (OpenSIPS uses
     // the appended ones then and the R-URI as the first of them).
     let mut targets = vec![main_branch(&ctx.state)];
     targets.extend(extra);
     let route = ctx.state.on_branch;
-    let mut error = -3;
+    let mut error = SendError::Dropped;
     let mut sent = 0;
     for target in targets {
-        let data = BranchData { target: target.clone(), on_reply: None, reply: None, local_reason: "" };
-        let Ok(number) = ctx.core.txns.txns.open_branch(id, data) else {
-            error = -1;
-            break;
+        let data = BranchData { target: target.clone(), on_reply: None, reply: None, local_reason: "", failed: None };
+        let number = match ctx.core.txns.txns.open_branch(id, data) {
+            Ok(number) => number,
+            Err(refused) => {
+                error = match refused {
+                    Refused::Blocked => SendError::Blocked,
+                    Refused::Full | Refused::Answered => SendError::Dropped,
+                };
+                break;
+            }
         };
         match route {
             Some(route) => {
@@ -194,23 +204,21 @@ pub(super) fn open_branches(ctx: &mut Ctx, id: TxnId, how: &Relay) -> i32 {
                 }
                 match ctx.core.txns.txns.branch(id, number) {
                     Some(b) if b.is_pending => sent += 1,
-                    Some(b) if b.status == 478 || b.status == 477 => {
-                        error = if b.status == 478 { -4 } else { -6 }
-                    }
-                    _ => {}
+                    Some(b) => error = b.data.failed.unwrap_or(SendError::Dropped),
+                    None => {}
                 }
             }
             None => match send_branch(ctx, id, number, &target, how.proxy.as_ref()) {
                 Ok(()) => sent += 1,
                 Err(e) => {
-                    error = e.code();
+                    error = e;
                     fail(ctx, id, number, e);
                 }
             },
         }
     }
     drain(ctx);
-    if sent > 0 { 1 } else { error }
+    if sent > 0 { Ok(()) } else { Err(error) }
 }
 
 /// Sends a branch with the current message's state.
@@ -232,7 +240,6 @@ fn send_branch(
 /// The branch route ended: the branch is sent, unless it said `drop`.
 fn branch_ready(ctx: &mut Ctx, id: TxnId, number: u16, state: &MsgState, end: End, proxy: Option<&Bytes>) {
     let waited = ctx.core.txns.txns.get(id).is_none_or(|d| !d.failing);
-    let now = ctx.core.now;
     let mut target = main_branch(state);
     if let Some(data) = ctx.core.txns.txns.branch_data(id, number) {
         data.on_reply = state.on_reply;
@@ -240,22 +247,17 @@ fn branch_ready(ctx: &mut Ctx, id: TxnId, number: u16, state: &MsgState, end: En
         data.target = target.clone();
     }
     let verdict = if end == End::Drop {
-        ctx.core.txns.txns.fail_branch(now, id, number, 408)
+        fail(ctx, id, number, SendError::Dropped)
     } else {
         match path_of(ctx, state, &target, proxy) {
             Ok(path) => {
                 let cookie = ctx.core.txns.txns.via_branch(id, number);
                 let bytes = branch::print(ctx, state, None, &target, &path, &cookie);
+                let now = ctx.core.now;
                 ctx.core.txns.txns.send(now, id, number, bytes, path);
-                transaction::Verdict::Absorb
+                Verdict::Absorb
             }
-            Err(error) => {
-                let (status, reason) = status_of(error);
-                if let Some(data) = ctx.core.txns.txns.branch_data(id, number) {
-                    data.local_reason = reason;
-                }
-                ctx.core.txns.txns.fail_branch(now, id, number, status)
-            }
+            Err(error) => fail(ctx, id, number, error),
         }
     };
     drain(ctx);
@@ -265,20 +267,13 @@ fn branch_ready(ctx: &mut Ctx, id: TxnId, number: u16, state: &MsgState, end: En
     }
 }
 
-fn status_of(error: SendError) -> (u16, &'static str) {
-    match error {
-        SendError::BadUri | SendError::Unresolvable | SendError::NotYet => {
-            (478, "Unresolvable destination (478/TM)")
-        }
-        SendError::NoSocket => (477, "Send failed (477/TM)"),
-    }
-}
-
-fn fail(ctx: &mut Ctx, id: TxnId, number: u16, error: SendError) {
-    let (status, reason) = status_of(error);
+/// The branch does not leave.
+fn fail(ctx: &mut Ctx, id: TxnId, number: u16, error: SendError) -> Verdict {
+    let (status, reason) = error.reply();
     if let Some(data) = ctx.core.txns.txns.branch_data(id, number) {
         data.local_reason = reason;
+        data.failed = Some(error);
     }
     let now = ctx.core.now;
-    ctx.core.txns.txns.fail_branch(now, id, number, status);
+    ctx.core.txns.txns.fail_branch(now, id, number, status)
 }

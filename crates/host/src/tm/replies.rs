@@ -73,7 +73,9 @@ fn reply_state(ctx: &Ctx, id: TxnId, branch: u16, msg: Rc<Message>, source: Path
     state.txn = Some(id);
     state.txn_branch = Some(branch);
     if let Some(data) = ctx.core.txns.txns.get(id) {
-        state.avps = data.avps.clone();
+        if ctx.core.txns.shared_avps {
+            state.avps = data.avps.clone();
+        }
         state.flags = data.saved.as_ref().map_or(0, |s| s.flags);
     }
     if let Some(view) = ctx.core.txns.txns.branch(id, branch) {
