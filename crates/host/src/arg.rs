@@ -143,6 +143,40 @@ impl<M> Arg<M> for Int {
     }
 }
 
+/// The status of a reply to be sent: 100 to 699; constants are checked at load.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ReplyCode(pub u16);
+
+impl ReplyCode {
+    fn new(n: i64) -> Option<ReplyCode> {
+        u16::try_from(n).ok().filter(|n| (100..700).contains(n)).map(ReplyCode)
+    }
+}
+
+impl<M> Arg<M> for ReplyCode {
+    type Prepared = Result<i64, Format>;
+    const WHAT: &'static str = "the code of a reply";
+
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        module: &Arc<M>,
+    ) -> Result<Self::Prepared, Diagnostic> {
+        let prepared = <Int as Arg<M>>::prepare(arg, site, loader, module)?;
+        match (&prepared, arg) {
+            (Ok(n), Some(arg)) if ReplyCode::new(*n).is_none() => {
+                Err(Diagnostic::error(arg.loc, "the code of a reply goes from 100 to 699"))
+            }
+            _ => Ok(prepared),
+        }
+    }
+
+    fn eval(prepared: &Self::Prepared, call: &mut Call<'_, M>) -> Result<ReplyCode, i32> {
+        Int::eval(prepared, call).and_then(|n| ReplyCode::new(n.0).ok_or(-1))
+    }
+}
+
 /// Decimal or 0x hexadecimal, signed.
 pub fn parse_int(text: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(text).ok()?.trim();

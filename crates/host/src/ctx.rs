@@ -292,6 +292,8 @@ pub struct Parked {
     pub generation: u32,
     /// `None`: an operation beside a script (`launch`), or a free slot.
     pub state: Option<Box<MsgState>>,
+    /// It ends with this transaction.
+    pub txn: Option<TxnId>,
     pub since: Instant,
     pub deadline: Instant,
     pub what: &'static str,

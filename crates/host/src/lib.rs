@@ -31,7 +31,7 @@ pub mod var;
 pub mod vars;
 pub mod worker;
 
-pub use arg::{Arg, Int, OutVar, OutVars, Text, Word};
+pub use arg::{Arg, Int, OutVar, OutVars, ReplyCode, Text, Word};
 pub use call::{Call, Finish, Outcome, Suspension, Wait};
 pub use ctx::{After, Branch, Core, Ctx, MsgState, Output, Sip, TaskId};
 pub use format::Format;

@@ -129,9 +129,17 @@ pub async fn call(shared: &Arc<Shared>, name: &str, params: MiParams) -> MiResul
         dispatch.run_on(worker, Box::new(job));
         waiting.push(receive);
     }
+    // Only a worker that has what is asked for may say yes: errors count when nobody does.
     let mut answers = Vec::with_capacity(waiting.len());
+    let mut refused = None;
     for receive in waiting {
-        answers.push(receive.await.unwrap_or_else(|_| Err(MiError::new(-32603, "Internal error")))?);
+        match receive.await.unwrap_or_else(|_| Err(MiError::new(-32603, "Internal error"))) {
+            Ok(answer) => answers.push(answer),
+            Err(error) => refused = Some(error),
+        }
+    }
+    if let (true, Some(error)) = (answers.is_empty(), refused) {
+        return Err(error);
     }
     Ok(match command.scope {
         MiScope::One => answers.pop().unwrap_or(Json::Null),

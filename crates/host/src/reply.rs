@@ -1,6 +1,7 @@
 //! Replies made here: by the transaction when there is one, else stateless.
 
 use crate::ctx::{Ctx, MsgState};
+use crate::tm::Parts;
 use bytes::Bytes;
 use script::ast::Dialect;
 use sip::{HeaderName, HeaderOrder, Message, Method, ReplyParts, Rport};
@@ -58,6 +59,14 @@ pub fn to_tag(ctx: &Ctx, request: &Message, maker: Maker) -> Bytes {
     ))
 }
 
+/// The tag that a reply to the current request would get now.
+pub fn own_to_tag(ctx: &Ctx) -> Bytes {
+    match ctx.state.txn {
+        Some(id) => crate::tm::to_tag(ctx, id),
+        None => to_tag(ctx, &ctx.state.msg, Maker::Stateless),
+    }
+}
+
 /// True for an ACK to a reply that was made here without a transaction.
 pub fn is_ack_of_ours(ctx: &Ctx, ack: &Message) -> bool {
     ack.method() == Method::Ack && ack.to_tag().is_some_and(|tag| tag == to_tag(ctx, ack, Maker::Stateless))
@@ -94,9 +103,22 @@ pub fn via_params(state: &MsgState) -> Bytes {
 
 /// The bytes of a reply to the request of `state`, with the headers and body that the script gave it.
 pub fn build(ctx: &Ctx, state: &MsgState, code: u16, reason: &[u8], to_tag: Option<&[u8]>) -> Bytes {
+    build_with(ctx, state, code, reason, to_tag, &Parts::default())
+}
+
+/// The same with what a command gave it; its body goes before the script's.
+pub fn build_with(
+    ctx: &Ctx,
+    state: &MsgState,
+    code: u16,
+    reason: &[u8],
+    to_tag: Option<&[u8]>,
+    parts: &Parts,
+) -> Bytes {
     let mut extra: Vec<u8> = state.reply_headers.concat();
-    let mut body: &[u8] = b"";
-    if let Some((content_type, text)) = &state.reply_body {
+    extra.extend_from_slice(&parts.headers);
+    let mut body: &[u8] = &parts.body;
+    if let (Some((content_type, text)), true) = (&state.reply_body, body.is_empty()) {
         if !content_type.is_empty() {
             extra.extend_from_slice(b"Content-Type: ");
             extra.extend_from_slice(content_type);

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use host::load::Loader;
 use host::stats::Counter;
-use host::{Call, Ctx, Int, Registrar, Routes, Text};
+use host::{Call, Ctx, Registrar, ReplyCode, Routes, Text};
 
 /// Counters by class of reply.
 #[derive(Default)]
@@ -32,13 +32,12 @@ fn init(s: &mut Sl, loader: &mut Loader) -> Result<(), String> {
 }
 
 /// sl_send_reply(code, reason): 1 sent, -1 not.
-fn sl_send_reply(call: &mut Call<Sl>, code: Int, reason: Text) -> i32 {
+fn sl_send_reply(call: &mut Call<Sl>, code: ReplyCode, reason: Text) -> i32 {
     let module = call.module.clone();
     send(&module, call.ctx, code.0, &reason.0)
 }
 
-fn send(module: &Sl, ctx: &mut Ctx, code: i64, reason: &Bytes) -> i32 {
-    let Ok(code) = u16::try_from(code) else { return -1 };
+fn send(module: &Sl, ctx: &mut Ctx, code: u16, reason: &Bytes) -> i32 {
     let rc = host::reply::send_stateless(ctx, code, reason);
     if rc > 0 {
         module.classes[usize::from(code / 100).clamp(1, 6) - 1].up();
@@ -52,5 +51,5 @@ fn sl_reply_error(call: &mut Call<Sl>) -> i32 {
     let module = call.module.clone();
     module.errors.up();
     let (code, reason) = host::reply::last_error(call.ctx);
-    send(&module, call.ctx, i64::from(code), &reason)
+    send(&module, call.ctx, code, &reason)
 }

@@ -70,6 +70,9 @@ pub struct Stats {
     /// Replies that matched a branch, those among them that changed nothing.
     pub replies_in: u64,
     pub replies_absorbed: u64,
+    /// Replies that went upstream: a callee's, those made here.
+    pub replies_relayed: u64,
+    pub replies_local: u64,
     /// No ACK came for a negative reply to an INVITE.
     pub no_ack: u64,
 }

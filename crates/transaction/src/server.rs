@@ -67,15 +67,21 @@ impl<T, B> Transactions<T, B> {
         let Some(parts) = self.parts(id) else { return Replied::Late };
         let txn = parts.txn;
         let success = (200..300).contains(&status);
+        let counter = match origin {
+            Origin::Here => &mut parts.stats.replies_local,
+            Origin::Relayed => &mut parts.stats.replies_relayed,
+        };
         if !txn.is_open() {
             if txn.state != Upstream::Accepted || !success {
                 return Replied::Late;
             }
+            *counter += 1;
             parts.outputs.push_back(Output::Transmit { path: txn.upstream, bytes });
             return Replied::Sent;
         }
         let local = txn.state == Upstream::Local;
         if !local {
+            *counter += 1;
             parts.outputs.push_back(Output::Transmit { path: txn.upstream, bytes: bytes.clone() });
             txn.last_reply = bytes;
         }

@@ -3,7 +3,7 @@
 use crate::ctx::{Branch, Ctx, MsgState, Resolved};
 use bytes::Bytes;
 use sip::names::{Hop, Query, Security};
-use sip::{Edits, PrintTarget, SocketNames, Transport, Uri};
+use sip::{Edits, Message, PrintTarget, SocketNames, Transport, Uri};
 use std::net::SocketAddr;
 use transaction::Path;
 
@@ -73,39 +73,61 @@ pub fn lookup_of(target: &Branch, proxy: Option<&Bytes>) -> Option<Query> {
 
 /// Addresses that look-ups of this script found.
 #[derive(Clone, Default)]
-pub struct Found(pub Vec<(Query, Option<Hop>)>);
+pub struct Found(pub Vec<(Query, Vec<Hop>)>);
 
-/// Where a branch goes.
+/// Where a branch goes: the first way that there is.
 pub fn path_of(
     ctx: &Ctx,
     state: &MsgState,
     target: &Branch,
     proxy: Option<&Bytes>,
 ) -> Result<Path, SendError> {
+    paths_of(ctx, state, target, proxy).map(|ways| ways[0])
+}
+
+/// Ways to the next hop, best first: what DNS says, as far as there is a socket. Never empty.
+pub fn paths_of(
+    ctx: &Ctx,
+    state: &MsgState,
+    target: &Branch,
+    proxy: Option<&Bytes>,
+) -> Result<Ways, SendError> {
     let uri = Uri::parse(next_hop(target, proxy)).map_err(|_| SendError::BadUri)?;
     if uri.host.is_empty() {
         return Err(SendError::BadUri);
     }
     let wanted = query_of(&uri);
-    let hop = match sip::names::literal(&wanted) {
-        Some(hop) => hop,
-        None => match state.ext.find::<Found>().and_then(|f| f.0.iter().find(|(q, _)| *q == wanted)) {
-            Some((_, found)) => found.ok_or(SendError::Unresolvable)?,
-            None => match ctx.core.spawner.resolve(wanted) {
-                Resolved::Now(list) => first(list).ok_or(SendError::Unresolvable)?,
-                Resolved::Later(_) => return Err(SendError::NotYet),
-            },
-        },
+    let way = |hop: &Hop| {
+        let Hop { transport, addr: remote } = *hop;
+        let socket = socket_for(ctx, state, target.socket, transport, remote)?;
+        Some(Path { socket, transport, remote, connection: 0 })
     };
-    let Hop { transport, addr: remote } = hop;
-    let socket = socket_for(ctx, state, target.socket, transport, remote).ok_or(SendError::NoSocket)?;
-    Ok(Path { socket, transport, remote, connection: 0 })
+    if let Some(hop) = sip::names::literal(&wanted) {
+        return way(&hop).map(|path| smallvec::smallvec![path]).ok_or(SendError::NoSocket);
+    }
+    let known = state.ext.find::<Found>().and_then(|f| f.0.iter().find(|(q, _)| *q == wanted));
+    let ways = |hops: &[Hop]| {
+        let ways: Ways = hops.iter().filter_map(way).take(MAX_WAYS).collect();
+        match (hops.is_empty(), ways.is_empty()) {
+            (true, _) => Err(SendError::Unresolvable),
+            (false, true) => Err(SendError::NoSocket),
+            _ => Ok(ways),
+        }
+    };
+    match known {
+        Some((_, hops)) => ways(hops),
+        None => match ctx.core.spawner.resolve(wanted) {
+            Resolved::Now(hops) => ways(&hops.unwrap_or_default()),
+            Resolved::Later(_) => Err(SendError::NotYet),
+        },
+    }
 }
 
-/// The address to try.
-pub fn first(list: Result<Vec<Hop>, sip::names::ResolveError>) -> Option<Hop> {
-    list.ok()?.first().copied()
-}
+/// Addresses that are tried for one branch.
+const MAX_WAYS: usize = 16;
+
+/// Ways to a next hop.
+pub type Ways = smallvec::SmallVec<[Path; 1]>;
 
 /// The forced socket, else the one the request came in by, else the first that fits.
 fn socket_for(
@@ -207,6 +229,27 @@ pub fn print(
     }
 }
 
+/// A request that was sent, for another address: its topmost Via is the new branch's.
+pub fn readdressed(ctx: &Ctx, bytes: Bytes, path: &Path, via_branch: &[u8]) -> Bytes {
+    let via = Message::parse(bytes.clone()).ok().and_then(|msg| msg.via());
+    let Some(via) = via else { return bytes };
+    let names = ctx.core.shared.sockets.get(usize::from(path.socket)).map(|s| s.names.clone()).unwrap_or_default();
+    let (before, after) = (&bytes[..via.whole.start as usize], &bytes[via.whole.end as usize..]);
+    let mut out = Vec::with_capacity(bytes.len() + 32);
+    let mut number = itoa::Buffer::new();
+    let mut put = |parts: &[&[u8]]| parts.iter().for_each(|part| out.extend_from_slice(part));
+    put(&[before, b"SIP/2.0/", path.transport.upper().as_bytes(), b" ", &names.host]);
+    if names.port != path.transport.default_port() {
+        put(&[b":", number.format(names.port).as_bytes()]);
+    }
+    put(&[b";branch=", via_branch]);
+    if via.params.has(b"rport") {
+        put(&[b";rport"]);
+    }
+    put(&[after]);
+    out.into()
+}
+
 /// A request made here: no Via of a previous hop gets parameters.
 pub fn print_local(ctx: &Ctx, state: &MsgState, target: &Branch, path: &Path, via_branch: &[u8]) -> Bytes {
     let send = names_of(ctx, state, path.socket);
@@ -228,16 +271,3 @@ pub fn print_local(ctx: &Ctx, state: &MsgState, target: &Branch, path: &Path, vi
     sip::print_request(&state.msg, &[&state.edits], &print)
 }
 
-/// The main destination of a message as a branch.
-pub fn main_branch(state: &MsgState) -> Branch {
-    Branch {
-        uri: state.current_uri(),
-        dst_uri: state.dst_uri.clone(),
-        path: state.path.clone(),
-        q: state.ruri_q,
-        flags: state.branch_flags,
-        socket: state.socket,
-        attrs: None,
-        ..Branch::default()
-    }
-}

@@ -2,7 +2,6 @@
 
 use super::{TxnEvent, create, drain, failure, send_reply, tell};
 use crate::ctx::{Ctx, MsgState};
-use crate::reply::Maker;
 use bytes::Bytes;
 use script::ast::RouteKind;
 use script::{RouteId, Task};
@@ -44,12 +43,7 @@ pub fn cancel(ctx: &mut Ctx) -> Option<i32> {
 
 /// 200 to the CANCEL, in a transaction of its own, with the tag of the INVITE's replies.
 fn answer(ctx: &mut Ctx, state: &mut MsgState, invite: TxnId) {
-    let tag = {
-        let data = ctx.core.txns.txns.get(invite);
-        data.map_or_else(Bytes::new, |d| {
-            if d.to_tag.is_empty() { crate::reply::to_tag(ctx, &d.msg, Maker::Transaction) } else { d.to_tag.clone() }
-        })
-    };
+    let tag = super::to_tag(ctx, invite);
     if let Some(id) = create(ctx, state) {
         state.txn = Some(id);
         let bytes = crate::reply::build(ctx, state, 200, b"canceling", Some(&tag));

@@ -1,6 +1,6 @@
 //! When all branches have failed: failure routes, then the best reply upstream.
 
-use super::{TxnData, TxnEvent, drain, send_reply, tell};
+use super::{Answer, TxnData, TxnEvent, drain, request, send_reply, tell};
 use crate::ctx::{After, Ctx, MsgState};
 use bytes::Bytes;
 use script::Task;
@@ -25,6 +25,9 @@ fn all_failed(ctx: &mut Ctx, id: TxnId, winner: Option<u16>) {
         return;
     }
     data.seen_status = status;
+    if winner.is_some_and(|winner| super::relay::next_way(ctx, id, winner)) {
+        return;
+    }
     if let Some(branch) = winner {
         tell(ctx, id, TxnEvent::Failing { branch, status });
     }
@@ -82,6 +85,16 @@ fn answer(ctx: &mut Ctx, id: TxnId, winner: Option<u16>) {
     if !ctx.core.txns.txns.is_open(id) {
         return;
     }
+    request::tell_sender(ctx, id, |ctx| {
+        let view = winner.and_then(|w| ctx.core.txns.txns.branch(id, w));
+        let reply = view.as_ref().and_then(|v| v.data.reply.as_ref()).map(|reply| reply.msg.clone());
+        let local = view.as_ref().map_or("", |v| v.data.local_reason);
+        Answer {
+            status: view.map_or(487, |v| v.status),
+            reason: reply.as_ref().map_or(Bytes::from_static(local.as_bytes()), |r| r.reason()),
+            reply,
+        }
+    });
     let cancelled = ctx.core.txns.txns.was_cancelled(id);
     let Some(winner) = winner else {
         if cancelled {

@@ -1,14 +1,11 @@
-//! Requests of this server itself: nobody waits for their replies upstream.
+//! What scripts do to a transaction besides relaying: timeouts, armed routes, copies, added branches.
 
-use super::branch::{self, main_branch, path_of};
+use super::branch::{self, path_of};
 use super::{BranchData, TxnData, drain, failure};
-use crate::ctx::{Branch, Ctx, MsgState};
+use crate::ctx::{Branch, Ctx};
 use bytes::Bytes;
 use script::ast::RouteKind;
-use script::{RouteId, Task};
-use sip::Message;
-use std::rc::Rc;
-use transaction::{Cancelling, Path, Verdict};
+use transaction::{Cancelling, Verdict};
 
 /// `$T_fr_timeout` and its like, set before the transaction exists; milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -40,47 +37,6 @@ pub fn arm(ctx: &mut Ctx) -> i32 {
     1
 }
 
-/// Sends a request made here in a transaction of its own. 1 sent, -1 not.
-pub fn send_request(ctx: &mut Ctx, bytes: Bytes, next_hop: &Bytes, context: Option<Bytes>) -> i32 {
-    let Ok(msg) = Message::parse(bytes) else { return -1 };
-    let msg = Rc::new(msg);
-    let task = Task::new(ctx.core.shared.program(), RouteId(0));
-    let mut state = MsgState::new(msg.clone(), ctx.state.source, ctx.core.now, RouteKind::Local, task);
-    if let Some(context) = context {
-        state.avps.borrow_mut().add(crate::avp::AvpName::new(b"uac_ctx"), context.into());
-    }
-    let target = Branch { uri: msg.request_uri(), dst_uri: Some(next_hop.clone()), ..Branch::default() };
-    let Ok(path) = path_of(ctx, &state, &target, None) else { return -1 };
-    state.source = Path { socket: path.socket, ..path };
-    if let Some(route) = ctx.core.shared.program().route(RouteKind::Local, None) {
-        state.task = Task::new(ctx.core.shared.program(), route);
-        let then = move |ctx: &mut Ctx, state: Box<MsgState>, end| {
-            if end != script::End::Drop {
-                send_local(ctx, &state, path);
-            }
-        };
-        state.after = crate::ctx::After::Then(Box::new(then));
-        ctx.run(state);
-        return 1;
-    }
-    send_local(ctx, &state, path)
-}
-
-fn send_local(ctx: &mut Ctx, state: &MsgState, path: Path) -> i32 {
-    let now = ctx.core.now;
-    let Ok(id) = ctx.core.txns.txns.create_local(now, &state.msg, path, TxnData::of(state)) else {
-        return -1;
-    };
-    let target = main_branch(state);
-    let data = BranchData { target: target.clone(), on_reply: None, reply: None, local_reason: "", failed: None };
-    let Ok(number) = ctx.core.txns.txns.open_branch(id, data) else { return -1 };
-    let cookie = ctx.core.txns.txns.via_branch(id, number);
-    let bytes = branch::print_local(ctx, state, &target, &path, &cookie);
-    ctx.core.txns.txns.send(now, id, number, bytes, path);
-    drain(ctx);
-    1
-}
-
 /// `t_replicate`: the request as it stands goes to `uri` as well; replies end here.
 pub fn replicate(ctx: &mut Ctx, uri: &Bytes) -> i32 {
     let mut targets =
@@ -94,7 +50,7 @@ pub fn replicate(ctx: &mut Ctx, uri: &Bytes) -> i32 {
     let Ok(id) = ctx.core.txns.txns.create_local(now, &msg, source, data) else { return -1 };
     for target in targets {
         let Ok(path) = path_of(ctx, &ctx.state, &target, None) else { continue };
-        let data = BranchData { target: target.clone(), on_reply: None, reply: None, local_reason: "", failed: None };
+        let data = BranchData::new(target.clone());
         let Ok(number) = ctx.core.txns.txns.open_branch(id, data) else { break };
         let cookie = ctx.core.txns.txns.via_branch(id, number);
         let bytes = branch::print(ctx, &ctx.state, None, &target, &path, &cookie);
@@ -112,7 +68,7 @@ pub fn replicate(ctx: &mut Ctx, uri: &Bytes) -> i32 {
 pub fn wait_for_branches(ctx: &mut Ctx, count: u16) -> i32 {
     let Some(id) = ctx.state.txn else { return -1 };
     let now = ctx.core.now;
-    let data = BranchData { target: Branch::default(), on_reply: None, reply: None, local_reason: "", failed: None };
+    let data = BranchData::new(Branch::default());
     if ctx.core.txns.txns.wait_for_branches(now, id, count, data).is_ok() { 1 } else { -1 }
 }
 

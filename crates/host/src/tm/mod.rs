@@ -10,8 +10,10 @@ mod cancel;
 mod failure;
 mod local;
 mod relay;
+mod request;
 mod replies;
 mod stateless;
+mod stats;
 
 use crate::ctx::{After, Branch, Ctx, MsgState, Output};
 use crate::reply::Maker;
@@ -28,10 +30,9 @@ use transaction::{Config, Event, Instant, Origin, Path, Replied, Transactions, T
 pub use admit::{Admit, admit};
 pub use branch::{Found, LocalVia};
 pub use cancel::{cancel, stop};
-pub use local::{
-    Timeouts, apply_timeouts, arm, inject, on_verdict, replicate, send_request, wait_for_branches,
-};
+pub use local::{Timeouts, apply_timeouts, arm, inject, on_verdict, replicate, wait_for_branches};
 pub use relay::{Relay, new_transaction, relay};
+pub use request::{Answer, Done, NewRequest, own_call_id, send_new};
 pub use replies::{ReplyStatus, on_reply};
 pub use stateless::{forward, forward_reply, send_to};
 
@@ -59,6 +60,8 @@ pub struct TxnData {
     pub local_status: u16,
     /// Reason header lines for CANCELs (`t_add_cancel_reason`).
     pub cancel_headers: Bytes,
+    /// Who sent this request of the server itself.
+    done: Option<Done>,
     /// Status that the last reply route or failure route saw (`t_check_status`).
     pub seen_status: u16,
     /// The last reply that went upstream, for observers of `TxnEvent::ReplyOut`.
@@ -73,6 +76,10 @@ pub struct BranchData {
     reply: Option<Box<MsgState>>,
     /// The status of this branch was made here (timeout, unreachable): its reason.
     pub local_reason: &'static str,
+    /// Addresses that are left to try when this one fails.
+    ways: branch::Ways,
+    /// `$bavp`
+    pub avps: crate::avp::Avps,
     /// Why it never left.
     failed: Option<branch::SendError>,
 }
@@ -83,20 +90,29 @@ const MAX_QUEUE: usize = 32;
 /// Transactions of a worker and what belongs to them.
 pub struct Engine {
     pub txns: Transactions<TxnData, BranchData>,
-    /// `auto_100trying`
-    pub auto_100: bool,
-    /// `onreply_avp_mode` 1: reply routes see and change the AVPs of the transaction.
-    pub shared_avps: bool,
+    pub settings: Settings,
+    published: Option<stats::Published>,
 }
 
 impl Engine {
     pub fn new(shared: &Shared, worker: u16, seed: u64) -> Engine {
         let settings = shared.tm.lock().clone();
-        Engine { txns: Transactions::new(settings.config, worker, seed), auto_100: settings.auto_100, shared_avps: settings.shared_avps }
+        Engine {
+            txns: Transactions::new(settings.config.clone(), worker, seed),
+            published: settings.loaded.then(|| stats::Published::new(&shared.stats)),
+            settings,
+        }
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
         self.txns.next_deadline()
+    }
+
+    /// Brings the statistics up to date.
+    pub fn publish(&mut self) {
+        if let Some(published) = &mut self.published {
+            published.update(self.txns.stats(), self.txns.len());
+        }
     }
 
     /// Transactions without a final reply.
@@ -110,12 +126,28 @@ impl Engine {
 pub struct Settings {
     pub config: Config,
     pub auto_100: bool,
+    /// `onreply_avp_mode` 1
     pub shared_avps: bool,
+    /// Mask of `minor_branch_flag`.
+    pub minor_flag: u32,
+    /// `local_request_route`, `local_reply_route`: they look at what is made here.
+    pub request_route: Option<RouteId>,
+    pub reply_route: Option<RouteId>,
+    /// Module tm is there: its statistics are kept.
+    pub loaded: bool,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { config: Config::default(), auto_100: true, shared_avps: false }
+        Settings {
+            config: Config::default(),
+            auto_100: true,
+            shared_avps: false,
+            minor_flag: 0,
+            request_route: None,
+            reply_route: None,
+            loaded: false,
+        }
     }
 }
 
@@ -237,6 +269,9 @@ pub fn on_undeliverable(ctx: &mut Ctx, _path: Path, bytes: Bytes) {
     let cookie = msg.via().and_then(|via| via.branch()).and_then(|b| transaction::Cookie::parse(&b));
     let Some(cookie) = cookie.filter(|c| msg.is_request() && c.worker == ctx.core.worker) else { return };
     let (id, branch) = (cookie.txn, cookie.branch);
+    if msg.method() == Method::Ack || msg.method() == Method::Cancel {
+        return;
+    }
     if let Some(data) = ctx.core.txns.txns.branch_data(id, branch) {
         data.local_reason = "Send failed (477/TM)";
     }
@@ -255,6 +290,20 @@ pub fn hold(ctx: &mut Ctx, state: &mut MsgState) {
     state.txn = Some(id);
     let bytes = trying_bytes(ctx, state, id);
     trying(ctx, bytes, id);
+}
+
+impl BranchData {
+    fn new(target: Branch) -> BranchData {
+        BranchData {
+            target,
+            on_reply: None,
+            reply: None,
+            local_reason: "",
+            ways: branch::Ways::new(),
+            avps: Default::default(),
+            failed: None,
+        }
+    }
 }
 
 impl TxnData {
@@ -276,6 +325,7 @@ impl TxnData {
             cancel_headers: Bytes::new(),
             seen_status: 0,
             reply_out: Bytes::new(),
+            done: None,
         }
     }
 }
@@ -306,20 +356,25 @@ fn insert(ctx: &mut Ctx, msg: &Rc<Message>, upstream: Path, data: TxnData) -> Op
             return None;
         }
     };
-    let agent = &ctx.core.shared.signature.user_agent;
-    if !agent.is_empty() {
-        let line = [b"User-Agent: ", &agent[..], b"\r\n"].concat();
-        ctx.core.txns.txns.set_hop_headers(id, line.into());
-    }
+    set_agent(ctx, id);
     if !ctx.core.shared.hooks.txn.is_empty() {
         tell(ctx, id, TxnEvent::Created);
     }
     Some(id)
 }
 
+/// ACKs and CANCELs made here say who made them.
+fn set_agent(ctx: &mut Ctx, id: TxnId) {
+    let agent = &ctx.core.shared.signature.user_agent;
+    if !agent.is_empty() {
+        let line = [b"User-Agent: ", &agent[..], b"\r\n"].concat();
+        ctx.core.txns.txns.set_hop_headers(id, line.into());
+    }
+}
+
 /// The 100 for an INVITE; `None` when none is due.
 fn trying_bytes(ctx: &Ctx, state: &MsgState, id: TxnId) -> Option<Bytes> {
-    if !ctx.core.txns.auto_100 || state.msg.method() != Method::Invite || ctx.core.txns.txns.status(id) != 0 {
+    if !ctx.core.txns.settings.auto_100 || state.msg.method() != Method::Invite || ctx.core.txns.txns.status(id) != 0 {
         return None;
     }
     let reason: &[u8] = match ctx.core.shared.dialect {
@@ -338,35 +393,69 @@ pub(crate) fn trying(ctx: &mut Ctx, bytes: Option<Bytes>, id: TxnId) {
     }
 }
 
+/// The script asked for the transaction (`t_newtran`): a relay that fails is the script's to answer.
+pub fn asked_for(ctx: &mut Ctx, id: TxnId) {
+    if let Some(data) = ctx.core.txns.txns.get_mut(id) {
+        data.implicit = false;
+    }
+}
+
 /// The same for the current message.
 pub fn trying_current(ctx: &mut Ctx, id: TxnId) {
     let bytes = trying_bytes(ctx, &ctx.state, id);
     trying(ctx, bytes, id);
 }
 
+/// The tag of To in replies made here to the request of a transaction.
+pub fn to_tag(ctx: &Ctx, id: TxnId) -> Bytes {
+    match ctx.core.txns.txns.get(id) {
+        Some(data) if data.to_tag.is_empty() => crate::reply::to_tag(ctx, &data.msg, Maker::Transaction),
+        Some(data) => data.to_tag.clone(),
+        None => Bytes::new(),
+    }
+}
+
 /// A reply made here to the request of a transaction, with the headers and body that the current
 /// script gave it. 1 sent, -1 not.
 pub fn reply(ctx: &mut Ctx, id: TxnId, code: u16, reason: &[u8]) -> i32 {
+    reply_with(ctx, id, code, reason, Parts::default())
+}
+
+/// What a reply has that no script gave it.
+#[derive(Clone, Debug, Default)]
+pub struct Parts {
+    /// Empty: the transaction's own.
+    pub to_tag: Bytes,
+    /// Whole lines.
+    pub headers: Bytes,
+    pub body: Bytes,
+}
+
+/// `reply` with further headers, a body, a tag.
+pub fn reply_with(ctx: &mut Ctx, id: TxnId, code: u16, reason: &[u8], parts: Parts) -> i32 {
     if !(100..700).contains(&code) {
         return -1;
     }
+    if !parts.to_tag.is_empty()
+        && let Some(data) = ctx.core.txns.txns.get_mut(id)
+    {
+        data.to_tag = parts.to_tag.clone();
+    }
+    let tag = to_tag(ctx, id);
+    let tag = (code != 100).then_some(&tag[..]);
     let here = ctx.state.txn == Some(id) && ctx.state.msg.is_request();
     let bytes = {
         let Some(data) = ctx.core.txns.txns.get(id) else { return -1 };
-        let tag =
-            if data.to_tag.is_empty() { crate::reply::to_tag(ctx, &data.msg, Maker::Transaction) } else { data.to_tag.clone() };
-        let tag = (code != 100).then_some(&tag[..]);
-        if here {
-            crate::reply::build(ctx, &ctx.state, code, reason, tag)
-        } else {
-            match &data.saved {
-                Some(saved) => crate::reply::build(ctx, saved, code, reason, tag),
-                None => {
-                    let bare = bare_state(ctx, data);
-                    crate::reply::build(ctx, &bare, code, reason, tag)
-                }
+        let bare;
+        let state = match (&data.saved, here) {
+            (_, true) => &ctx.state,
+            (Some(saved), false) => saved,
+            (None, false) => {
+                bare = bare_state(ctx, data);
+                &bare
             }
-        }
+        };
+        crate::reply::build_with(ctx, state, code, reason, tag, &parts)
     };
     send_reply(ctx, id, code, bytes, Origin::Here)
 }
@@ -374,6 +463,7 @@ pub fn reply(ctx: &mut Ctx, id: TxnId, code: u16, reason: &[u8]) -> i32 {
 /// Hands a final or provisional reply to the transaction.
 pub(crate) fn send_reply(ctx: &mut Ctx, id: TxnId, code: u16, bytes: Bytes, origin: Origin) -> i32 {
     let now = ctx.core.now;
+    let shown = bytes.clone();
     if let (Origin::Here, Some(data)) = (origin, ctx.core.txns.txns.get_mut(id))
         && code >= 200
     {
@@ -387,6 +477,9 @@ pub(crate) fn send_reply(ctx: &mut Ctx, id: TxnId, code: u16, bytes: Bytes, orig
         tell(ctx, id, TxnEvent::ReplyOut { status: code });
     }
     drain(ctx);
+    if let (Some(route), Origin::Here, Replied::Sent) = (ctx.core.txns.settings.reply_route, origin, sent) {
+        request::show(ctx, route, shown);
+    }
     if sent == Replied::Sent { 1 } else { -1 }
 }
 

@@ -1,8 +1,9 @@
 //! `t_relay`: transaction, branches, branch routes, sending.
 
-use super::branch::{self, Found, SendError, lookup_of, main_branch, path_of};
+use super::branch::{self, Found, SendError, lookup_of};
 use super::{BranchData, cancel, create_current, drain, failure, save_request, trying_current};
 use crate::call::{Finish, Outcome, Suspension};
+use crate::branches::request_branch;
 use crate::ctx::{After, Branch, Ctx, MsgState, Resolved};
 use bytes::Bytes;
 use script::ast::RouteKind;
@@ -22,6 +23,8 @@ pub struct Relay {
     pub pass_reason: bool,
     /// `allow-no-cancel`: a 2xx leaves the other branches alone when the caller asks for it (RFC 3841).
     pub keep_branches: bool,
+    /// `no-dns-failover`: only the first address of a name is tried.
+    pub no_failover: bool,
     /// Next hop for all branches.
     pub proxy: Option<Bytes>,
 }
@@ -51,10 +54,11 @@ pub fn new_transaction(ctx: &mut Ctx) -> i32 {
 
 /// `t_relay`: 1 sent, or not sent and answered here; 0 ends the script (a retransmission); negative: see
 /// [`SendError::code`], -3 when no branch may be added. Waits while names are looked up.
-pub fn relay(ctx: &mut Ctx, how: Relay) -> Outcome {
+pub fn relay(ctx: &mut Ctx, mut how: Relay) -> Outcome {
     if ctx.state.kind == RouteKind::OnReply || !ctx.state.msg.is_request() {
         return Outcome::Done(-1);
     }
+    how.no_failover |= ctx.core.shared.globals.flag(&["disable_dns_failover"]) == Some(true);
     let missing = missing_lookups(ctx, &how);
     if missing.is_empty() {
         return Outcome::Done(relay_now(ctx, how));
@@ -63,7 +67,7 @@ pub fn relay(ctx: &mut Ctx, how: Relay) -> Outcome {
     let mut waiting = Vec::new();
     for target in missing {
         match ctx.core.spawner.resolve(target.clone()) {
-            Resolved::Now(list) => found.push((target, branch::first(list))),
+            Resolved::Now(list) => found.push((target, list.unwrap_or_default())),
             Resolved::Later(future) => waiting.push((target, future)),
         }
     }
@@ -75,7 +79,7 @@ pub fn relay(ctx: &mut Ctx, how: Relay) -> Outcome {
     let detail = Bytes::from(waiting[0].0.host.clone());
     Suspension::future("t_relay", async move {
         for (target, future) in waiting {
-            found.push((target, branch::first(future.await)));
+            found.push((target, future.await.unwrap_or_default()));
         }
         Box::new(move |ctx: &mut Ctx| {
             store(ctx, found);
@@ -86,12 +90,15 @@ pub fn relay(ctx: &mut Ctx, how: Relay) -> Outcome {
     .limit(LOOKUP_MS, -4)
 }
 
-/// Names of destinations that this script has not looked up yet.
+/// Names of destinations that this script has not looked up yet. A branch route may still change them.
 fn missing_lookups(ctx: &Ctx, how: &Relay) -> Vec<Query> {
     let state = &ctx.state;
+    if state.on_branch.is_some() {
+        return Vec::new();
+    }
     let known = |t: &Query| state.ext.find::<Found>().is_some_and(|f| f.0.iter().any(|(k, _)| k == t));
     let mut missing: Vec<Query> = Vec::new();
-    for branch in std::iter::once(&main_branch(state)).chain(&state.branches) {
+    for branch in std::iter::once(&request_branch(state)).chain(&state.branches) {
         if let Some(target) = lookup_of(branch, how.proxy.as_ref())
             && !known(&target)
             && !missing.contains(&target)
@@ -165,13 +172,14 @@ pub(super) fn open_branches(ctx: &mut Ctx, id: TxnId, how: &Relay) -> Result<(),
     let extra = std::mem::take(&mut ctx.state.branches);
     // In a failure route the R-URI branch counts only when the script appended nothing (OpenSIPS uses
     // the appended ones then and the R-URI as the first of them).
-    let mut targets = vec![main_branch(&ctx.state)];
+    let mut targets = vec![request_branch(&ctx.state)];
     targets.extend(extra);
     let route = ctx.state.on_branch;
     let mut error = SendError::Dropped;
     let mut sent = 0;
     for target in targets {
-        let data = BranchData { target: target.clone(), on_reply: None, reply: None, local_reason: "", failed: None };
+        let data = BranchData::new(target.clone());
+        let minor = ctx.core.txns.settings.minor_flag & target.flags != 0;
         let number = match ctx.core.txns.txns.open_branch(id, data) {
             Ok(number) => number,
             Err(refused) => {
@@ -182,6 +190,9 @@ pub(super) fn open_branches(ctx: &mut Ctx, id: TxnId, how: &Relay) -> Result<(),
                 break;
             }
         };
+        if minor {
+            ctx.core.txns.txns.set_minor(id, number);
+        }
         match route {
             Some(route) => {
                 let task = Task::new(ctx.core.shared.program(), route);
@@ -191,9 +202,9 @@ pub(super) fn open_branches(ctx: &mut Ctx, id: TxnId, how: &Relay) -> Result<(),
                 state.txn_branch = Some(number);
                 state.on_branch = None;
                 state.on_reply = None;
-                let proxy = how.proxy.clone();
+                let how = how.clone();
                 state.after = After::Then(Box::new(move |ctx, state, end| {
-                    branch_ready(ctx, id, number, &state, end, proxy.as_ref());
+                    branch_ready(ctx, id, number, state, end, how);
                 }));
                 if let Some(data) = ctx.core.txns.txns.get_mut(id) {
                     data.failing = true;
@@ -208,63 +219,133 @@ pub(super) fn open_branches(ctx: &mut Ctx, id: TxnId, how: &Relay) -> Result<(),
                     None => {}
                 }
             }
-            None => match send_branch(ctx, id, number, &target, how.proxy.as_ref()) {
-                Ok(()) => sent += 1,
-                Err(e) => {
-                    error = e;
-                    fail(ctx, id, number, e);
+            None => {
+                let sending = send_branch(ctx, id, number, None, &target, how);
+                match sending {
+                    Ok(()) => sent += 1,
+                    Err(e) => {
+                        error = e;
+                        fail(ctx, id, number, e);
+                    }
                 }
-            },
+            }
         }
     }
     drain(ctx);
     if sent > 0 { Ok(()) } else { Err(error) }
 }
 
-/// Sends a branch with the current message's state.
+/// Sends a branch, made of the current message or of what its branch route left.
 fn send_branch(
     ctx: &mut Ctx,
     id: TxnId,
     number: u16,
+    state: Option<&MsgState>,
     target: &Branch,
-    proxy: Option<&Bytes>,
+    how: &Relay,
 ) -> Result<(), SendError> {
-    let path = path_of(ctx, &ctx.state, target, proxy)?;
+    let state = state.unwrap_or(&ctx.state);
+    let ways = branch::paths_of(ctx, state, target, how.proxy.as_ref())?;
     let cookie = ctx.core.txns.txns.via_branch(id, number);
-    let bytes = branch::print(ctx, &ctx.state, None, target, &path, &cookie);
+    let path = ways[0];
+    let bytes = branch::print(ctx, state, None, target, &path, &cookie);
     let now = ctx.core.now;
+    if ways.len() > 1
+        && !how.no_failover
+        && let Some(data) = ctx.core.txns.txns.branch_data(id, number)
+    {
+        data.ways = ways[1..].into();
+    }
     ctx.core.txns.txns.send(now, id, number, bytes, path);
     Ok(())
 }
 
 /// The branch route ended: the branch is sent, unless it said `drop`.
-fn branch_ready(ctx: &mut Ctx, id: TxnId, number: u16, state: &MsgState, end: End, proxy: Option<&Bytes>) {
+fn branch_ready(ctx: &mut Ctx, id: TxnId, number: u16, state: Box<MsgState>, end: End, how: Relay) {
     let waited = ctx.core.txns.txns.get(id).is_none_or(|d| !d.failing);
-    let mut target = main_branch(state);
+    let mut target = request_branch(&state);
+    let minor = ctx.core.txns.settings.minor_flag & target.flags != 0;
     if let Some(data) = ctx.core.txns.txns.branch_data(id, number) {
         data.on_reply = state.on_reply;
         target.attrs = data.target.attrs.clone();
+        target.values = std::mem::take(&mut data.target.values);
         data.target = target.clone();
     }
-    let verdict = if end == End::Drop {
-        fail(ctx, id, number, SendError::Dropped)
-    } else {
-        match path_of(ctx, state, &target, proxy) {
-            Ok(path) => {
-                let cookie = ctx.core.txns.txns.via_branch(id, number);
-                let bytes = branch::print(ctx, state, None, &target, &path, &cookie);
-                let now = ctx.core.now;
-                ctx.core.txns.txns.send(now, id, number, bytes, path);
-                Verdict::Absorb
-            }
-            Err(error) => fail(ctx, id, number, error),
-        }
+    if minor {
+        ctx.core.txns.txns.set_minor(id, number);
+    }
+    let sending = match end {
+        End::Drop => Err(SendError::Dropped),
+        _ => send_branch(ctx, id, number, Some(&state), &target, &how),
+    };
+    let verdict = match sending {
+        Ok(()) => Verdict::Absorb,
+        Err(SendError::NotYet) => return look_up(ctx, id, number, state, target, how),
+        Err(error) => fail(ctx, id, number, error),
     };
     drain(ctx);
     // Within `t_relay` the script hears of it; a branch route that waited has nobody else to tell.
     if waited {
         failure::on_verdict(ctx, id, verdict);
     }
+}
+
+/// The branch goes out when its name is known; the script does not wait for it.
+fn look_up(ctx: &mut Ctx, id: TxnId, number: u16, mut state: Box<MsgState>, target: Branch, how: Relay) {
+    let wanted = lookup_of(&target, how.proxy.as_ref());
+    let begun = wanted.map(|wanted| (wanted.clone(), ctx.core.spawner.resolve(wanted)));
+    let Some((wanted, Resolved::Later(future))) = begun else {
+        let verdict = fail(ctx, id, number, SendError::Unresolvable);
+        return failure::on_verdict(ctx, id, verdict);
+    };
+    let detail = Bytes::from(wanted.host.clone());
+    let known = async move {
+        let found = future.await.unwrap_or_default();
+        Box::new(move |ctx: &mut Ctx| {
+            state.ext.entry::<Found>().0.push((wanted, found));
+            if let Err(error) = send_branch(ctx, id, number, Some(&state), &target, &how) {
+                let verdict = fail(ctx, id, number, error);
+                failure::on_verdict(ctx, id, verdict);
+            }
+            drain(ctx);
+            1
+        }) as Finish
+    };
+    let too_late = Box::new(move |ctx: &mut Ctx| {
+        let verdict = fail(ctx, id, number, SendError::Unresolvable);
+        failure::on_verdict(ctx, id, verdict);
+        -1
+    });
+    ctx.spawn_for(id, "t_relay", detail, LOOKUP_MS, known, too_late);
+}
+
+/// The winner gave no answer, or said 503: the same request goes to the next address of its name
+/// (RFC 3263 §4.3). False: there is none.
+pub(super) fn next_way(ctx: &mut Ctx, id: TxnId, failed: u16) -> bool {
+    let txns = &mut ctx.core.txns.txns;
+    if !txns.is_open(id) || txns.was_cancelled(id) {
+        return false;
+    }
+    let Some(view) = txns.branch(id, failed) else { return false };
+    let silent = view.received == 0 && matches!(view.status, 408 | 477);
+    if !(silent || view.received == 503) || view.data.ways.is_empty() {
+        return false;
+    }
+    let (data, bytes) = (view.data, view.bytes.clone());
+    let path = data.ways[0];
+    let next = BranchData {
+        on_reply: data.on_reply,
+        avps: data.avps.clone(),
+        ways: data.ways[1..].into(),
+        ..BranchData::new(data.target.clone())
+    };
+    let Ok(number) = txns.open_branch(id, next) else { return false };
+    let cookie = txns.via_branch(id, number);
+    let bytes = branch::readdressed(ctx, bytes, &path, &cookie);
+    let now = ctx.core.now;
+    ctx.core.txns.txns.send(now, id, number, bytes, path);
+    drain(ctx);
+    true
 }
 
 /// The branch does not leave.

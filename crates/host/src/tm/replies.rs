@@ -1,6 +1,6 @@
 //! Replies from downstream: reply routes, then upstream.
 
-use super::{MAX_QUEUE, TxnEvent, drain, failure, send_reply, tell};
+use super::{Answer, MAX_QUEUE, TxnEvent, drain, failure, request, send_reply, tell};
 use crate::ctx::{After, Ctx, MsgState};
 use bytes::Bytes;
 use script::ast::RouteKind;
@@ -73,7 +73,7 @@ fn reply_state(ctx: &Ctx, id: TxnId, branch: u16, msg: Rc<Message>, source: Path
     state.txn = Some(id);
     state.txn_branch = Some(branch);
     if let Some(data) = ctx.core.txns.txns.get(id) {
-        if ctx.core.txns.shared_avps {
+        if ctx.core.txns.settings.shared_avps {
             state.avps = data.avps.clone();
         }
         state.flags = data.saved.as_ref().map_or(0, |s| s.flags);
@@ -156,6 +156,13 @@ fn decide(ctx: &mut Ctx, id: TxnId, branch: u16, state: Box<MsgState>, kept: Kep
             drain(ctx);
             if matches!(verdict, Verdict::Provisional | Verdict::Success) {
                 let code = changed.as_ref().map_or(received, |(code, _)| *code);
+                if verdict == Verdict::Success {
+                    request::tell_sender(ctx, id, |_| Answer {
+                        status: received,
+                        reason: state.msg.reason(),
+                        reply: Some(state.msg.clone()),
+                    });
+                }
                 let bytes = failure::print(ctx, id, &state, changed);
                 send_reply(ctx, id, code, bytes, Origin::Relayed);
             } else {

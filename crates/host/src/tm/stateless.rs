@@ -1,6 +1,7 @@
 //! Forwarding without a transaction: ACKs, `forward()`, `send()`, stray replies.
 
-use super::branch::{self, SendError, main_branch, path_of};
+use super::branch::{self, SendError, path_of};
+use crate::branches::request_branch;
 use crate::ctx::{Ctx, MsgState, Resolved};
 use bytes::Bytes;
 use sip::SocketNames;
@@ -9,7 +10,7 @@ use transaction::Path;
 
 /// Sends the current request on by its R-URI, `$du` or `proxy`. 1 sent, negative not.
 pub fn forward(ctx: &mut Ctx, proxy: Option<&Bytes>) -> i32 {
-    let mut targets = vec![main_branch(&ctx.state)];
+    let mut targets = vec![request_branch(&ctx.state)];
     targets.append(&mut ctx.state.branches);
     let mut result = -1;
     for (i, target) in targets.iter().enumerate() {
@@ -37,7 +38,7 @@ fn forward_later(ctx: &mut Ctx, target: crate::ctx::Branch, proxy: Option<Bytes>
     let task = script::Task::new(ctx.core.shared.program(), script::RouteId(0));
     let mut state = ctx.state.fork(ctx.state.kind, task);
     ctx.spawn("forward", 10_000, async move {
-        let found = branch::first(future.await);
+        let found = future.await.unwrap_or_default();
         Box::new(move |ctx: &mut Ctx| {
             state.ext.entry::<branch::Found>().0.push((wanted, found));
             if let Ok(path) = path_of(ctx, &state, &target, proxy.as_ref()) {

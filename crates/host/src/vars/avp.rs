@@ -77,8 +77,14 @@ pub fn read(ctx: &mut Ctx, name: AvpName, at: At) -> Value {
 
 /// `=` adds, with an index it replaces, and so do `+=` and its like; NULL removes one (`:=` or `[*]`: all).
 pub fn assign(ctx: &mut Ctx, name: AvpName, at: At, op: AssignOp, value: Value) -> bool {
-    let keeps_last = ctx.core.shared.dialect == Dialect::V21;
-    let mut avps = ctx.state.avps.borrow_mut();
+    let old = ctx.core.shared.dialect == Dialect::V21;
+    let from_end = matches!(at, At::Index(..0)) && value.is_null();
+    // 2.1 knows no negative index when it removes.
+    !(old && from_end) && change(&mut ctx.state.avps.borrow_mut(), name, at, op, value)
+}
+
+/// The same in any list.
+pub fn change(avps: &mut crate::avp::Avps, name: AvpName, at: At, op: AssignOp, value: Value) -> bool {
     match (at, value.is_null()) {
         (At::All, true) => {
             avps.remove_all(name);
@@ -89,8 +95,7 @@ pub fn assign(ctx: &mut Ctx, name: AvpName, at: At, op: AssignOp, value: Value) 
             avps.add_last(name, value);
             true
         }
-        // 2.1 knows no negative index when it removes.
-        (At::Index(n), true) => (n >= 0 || !keeps_last) && avps.remove(name, n),
+        (At::Index(n), true) => avps.remove(name, n),
         (At::Index(n), false) => avps.replace(name, n, value),
         (At::All, false) => {
             avps.remove_all(name);

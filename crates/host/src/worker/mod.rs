@@ -111,6 +111,7 @@ impl Worker {
         if self.next_deadline().is_some_and(|at| at <= self.ctx.core.now) {
             self.on_timers();
         }
+        self.ctx.core.txns.publish();
     }
 
     /// Moves what is to be done into `out`.
@@ -203,7 +204,8 @@ pub fn dummy_message() -> Rc<Message> {
     Rc::new(Message::parse(Bytes::from_static(text.as_bytes())).expect("a correct message"))
 }
 
-fn nowhere() -> Path {
+/// A path that leads nowhere, for messages that came from none.
+pub(crate) fn nowhere() -> Path {
     Path { socket: 0, transport: Transport::Udp, remote: ([127, 0, 0, 1], 9).into(), connection: 0 }
 }
 

@@ -29,7 +29,7 @@ impl Ctx {
         match self.park_slot(what, detail, call_id, loc, limit_ms, on_deadline) {
             Some(id) => {
                 if let Some(txn) = state.txn {
-                    self.core.tasks_of.entry(txn).or_default().push(id);
+                    self.tie(id, txn);
                 }
                 self.core.tasks[id.index as usize].state = Some(state);
                 self.begin_wait(id, wait);
@@ -72,6 +72,7 @@ impl Ctx {
             guard: None,
             live: true,
             report: None,
+            txn: None,
         };
         let id = match self.core.free_tasks.pop() {
             Some(index) => {
@@ -92,6 +93,12 @@ impl Ctx {
         self.core.counters.started.up();
         self.core.counters.in_flight.up();
         Some(id)
+    }
+
+    /// The operation ends with this transaction.
+    fn tie(&mut self, id: TaskId, txn: TxnId) {
+        self.core.tasks[id.index as usize].txn = Some(txn);
+        self.core.tasks_of.entry(txn).or_default().push(id);
     }
 
     fn begin_wait(&mut self, id: TaskId, wait: Wait) {
@@ -139,11 +146,12 @@ impl Ctx {
             guard: None,
             live: false,
             report: None,
+            txn: None,
         };
         let parked = std::mem::replace(slot, free);
         self.core.free_tasks.push(id.index);
         self.core.counters.in_flight.down();
-        if let Some(txn) = parked.state.as_ref().and_then(|s| s.txn)
+        if let Some(txn) = parked.txn
             && let Some(list) = self.core.tasks_of.get_mut(&txn)
         {
             list.retain(|t| *t != id);
@@ -236,6 +244,27 @@ impl Ctx {
         if let Some(id) = slot {
             self.begin_wait(id, Wait::Future(Box::pin(future)));
         }
+    }
+
+    /// The same for a transaction, with which it is dropped. `too_late` takes the place of the finisher
+    /// when the time is over.
+    pub fn spawn_for(
+        &mut self,
+        txn: TxnId,
+        what: &'static str,
+        detail: Bytes,
+        limit_ms: u64,
+        future: impl Future<Output = Finish> + 'static,
+        too_late: Finish,
+    ) {
+        let slot = self.park_slot(what, detail, Bytes::new(), script::Loc::default(), limit_ms, -1);
+        let Some(id) = slot else {
+            too_late(self);
+            return;
+        };
+        self.tie(id, txn);
+        self.core.tasks[id.index as usize].on_timer = Some(too_late);
+        self.begin_wait(id, Wait::Future(Box::pin(future)));
     }
 
     /// `launch(f, route, param)`: starts f beside this script.

@@ -1,9 +1,22 @@
 //! Questions about the transaction of a message, and acting on others by Call-ID.
 
-use super::{Tm, in_reply};
-use host::{Call, Int, Text};
+use super::Tm;
+use host::registrar::Since;
+use host::{Call, Registrar, Routes, Text};
 use sip::Method;
 use transaction::Relation;
+
+pub fn register(m: &mut Registrar<Tm>) {
+    let any = Routes::REQUEST.and(Routes::BRANCH).and(Routes::ON_REPLY).and(Routes::FAILURE).and(Routes::LOCAL);
+    m.function("t_check_trans", Routes::REQUEST.and(Routes::BRANCH), check_trans);
+    m.function("t_check_status", any, check_status);
+    m.function("t_local_replied", any, local_replied);
+    m.function("t_was_cancelled", any, was_cancelled);
+    m.function("t_cancel_callid", Routes::ALL, cancel_callid);
+    m.function_of(Since::V21, "t_cancel_callid", Routes::ALL, |call: &mut Call<Tm>, id: Text, cseq: Text, _: Text| {
+        cancel_callid(call, id, cseq, None)
+    });
+}
 
 /// t_check_trans(): CANCEL and ACK: is there a transaction; others: a retransmission ends the script.
 pub fn check_trans(call: &mut Call<Tm>) -> i32 {
@@ -28,17 +41,7 @@ pub fn check_trans(call: &mut Call<Tm>) -> i32 {
 /// t_check_status(regexp)
 pub fn check_status(call: &mut Call<Tm>, pattern: Text) -> i32 {
     let ctx = &mut *call.ctx;
-    let status = if in_reply(ctx) {
-        ctx.state.msg.status()
-    } else {
-        let Some(id) = ctx.state.txn else { return -1 };
-        match ctx.state.txn_branch {
-            Some(branch) if ctx.state.kind == script::ast::RouteKind::Failure => {
-                ctx.core.txns.txns.branch(id, branch).map_or(0, |b| b.status)
-            }
-            _ => ctx.core.txns.txns.status(id),
-        }
-    };
+    let status = super::vars::reply_code(ctx);
     let Ok(regex) = regex::bytes::RegexBuilder::new(&pattern.str()).size_limit(1 << 20).build() else {
         host::error!("tm", "t_check_status: {} is no regular expression", pattern.str());
         return -1;
@@ -69,18 +72,6 @@ pub fn local_replied(call: &mut Call<Tm>, which: Text) -> i32 {
 pub fn was_cancelled(call: &mut Call<Tm>) -> i32 {
     let cancelled = call.ctx.state.txn.is_some_and(|id| call.ctx.core.txns.txns.was_cancelled(id));
     if cancelled { 1 } else { -1 }
-}
-
-/// t_reply_by_callid(code, reason, [callid], [cseq])
-pub fn reply_by_callid(call: &mut Call<Tm>, code: Int, reason: Text, call_id: Option<Text>, cseq: Option<Text>) -> i32 {
-    let ctx = &mut *call.ctx;
-    let call_id = call_id.map(|c| c.0).or_else(|| ctx.state.msg.call_id()).unwrap_or_default();
-    let cseq = cseq.map(|c| c.0).or_else(|| Some(ctx.state.msg.cseq_parts()?.0)).unwrap_or_default();
-    let Some(id) = ctx.core.txns.txns.find_call(&call_id, &cseq) else { return -1 };
-    match u16::try_from(code.0) {
-        Ok(code) => host::tm::reply(ctx, id, code, &reason),
-        Err(_) => -1,
-    }
 }
 
 /// t_cancel_callid(callid, cseq, [flag])

@@ -1,25 +1,78 @@
-//! Variables of tm: timeouts and branches of the current transaction.
+//! Variables of tm: the transaction of a message and its branches.
 
 use super::Tm;
+use host::avp::{AvpName, Avps};
 use host::var::{At, Kind, Variable};
-use host::{Call, Ctx, Registrar, Value};
-use script::ast::AssignOp;
+use host::vars::name::Name;
+use host::vars::{flags, position, socket, text_or_null};
+use host::{Call, Ctx, Registrar, Value, branches};
+use script::ast::{AssignOp, Dialect, RouteKind, VarSpec};
+use script::Diagnostic;
+use transaction::{BranchView, TxnId};
 
 pub fn register(m: &mut Registrar<Tm>) {
-    m.variable("T_branch_idx", |call: &mut Call<Tm>| Value::Int(i64::from(call.ctx.state.txn_branch.unwrap_or(0))));
-    m.variable("T_ruri", |call: &mut Call<Tm>| match target(call.ctx) {
+    m.variable("T_branch_idx", |call: &mut Call<Tm>| match shown_branch(call.ctx) {
+        Some(branch) => Value::Int(i64::from(branch)),
+        None => Value::Null,
+    });
+    m.variable("T_reply_code", |call: &mut Call<Tm>| Value::Int(i64::from(reply_code(call.ctx))));
+    m.variable("T_ruri", |call: &mut Call<Tm>| match target_uri(call.ctx) {
         Some(uri) => Value::Str(uri),
+        None if call.ctx.state.msg.is_request() => Value::Str(call.ctx.state.current_uri()),
         None => Value::Null,
     });
     m.variable("T_id", |call: &mut Call<Tm>| match call.ctx.state.txn {
-        Some(id) => Value::from(format!("{}.{}", id.index, id.generation)),
+        Some(id) => Value::from(super::id_text(id)),
         None => Value::Null,
     });
     m.variable_class("T_fr_timeout", |_, _, _| Ok(Kind::Other(Box::new(Timeout(Which::Fr)))));
     m.variable_class("T_fr_inv_timeout", |_, _, _| Ok(Kind::Other(Box::new(Timeout(Which::FrInv)))));
+    m.variable_class("T_branch_last_reply_code", |spec, loader, _| {
+        Ok(Kind::Other(Box::new(LastReply(Name::optional(spec, loader)?))))
+    });
+    m.variable_class("bavp", |spec, loader, _| {
+        Ok(Kind::Other(Box::new(BranchAvp(Name::new(spec, loader, "$bavp(name)")?))))
+    });
+    for (name, read) in FIELDS {
+        m.variable_class(name, move |_, _, _| Ok(Kind::Other(Box::new(Field { name, read }))));
+    }
+    m.variable_class("tm.branch.flag", |spec, loader, _| {
+        let name = spec.inner.as_deref().map(<[u8]>::trim_ascii).filter(|inner| !inner.is_empty());
+        match name {
+            Some(name) => Ok(Kind::Other(Box::new(Flag(loader.branch_flag(name, spec.loc)?)))),
+            None => Err(needs_name(spec, "a flag")),
+        }
+    });
+    m.variable_class("tm.branch.attr", |spec, loader, _| {
+        Ok(Kind::Other(Box::new(Attribute(Name::new(spec, loader, "$tm.branch.attr(name)")?))))
+    });
 }
 
-fn target(ctx: &Ctx) -> Option<bytes::Bytes> {
+fn needs_name(spec: &VarSpec, what: &str) -> Diagnostic {
+    let name = String::from_utf8_lossy(&spec.name);
+    Diagnostic::error(spec.loc, format!("${name} needs the name of {what}"))
+}
+
+/// The branch that scripts are told of: not in failure routes of 2.1.
+fn shown_branch(ctx: &Ctx) -> Option<u16> {
+    let old = ctx.core.shared.dialect == Dialect::V21;
+    ctx.state.txn_branch.filter(|_| !(old && ctx.state.kind == RouteKind::Failure))
+}
+
+/// Status of the reply at hand: the one that is worked on, the best one of a failure, or the one sent last.
+pub(super) fn reply_code(ctx: &Ctx) -> u16 {
+    if !ctx.state.msg.is_request() {
+        return ctx.state.msg.status();
+    }
+    let Some(id) = ctx.state.txn else { return 0 };
+    let txns = &ctx.core.txns.txns;
+    match ctx.state.txn_branch {
+        Some(branch) if ctx.state.kind == RouteKind::Failure => txns.branch(id, branch).map_or(0, |b| b.status),
+        _ => txns.status(id),
+    }
+}
+
+fn target_uri(ctx: &Ctx) -> Option<bytes::Bytes> {
     let (id, branch) = (ctx.state.txn?, ctx.state.txn_branch?);
     ctx.core.txns.txns.branch(id, branch).map(|b| b.data.target.uri.clone())
 }
@@ -50,9 +103,20 @@ impl Variable for Timeout {
         Value::Int(i64::from(ms / 1000))
     }
 
+    /// NULL: the module's parameter again.
     fn set(&self, ctx: &mut Ctx, _: At, _: AssignOp, value: Value) -> bool {
-        let number = value.int().or_else(|| host::arg::parse_int(&value.text()?));
-        let Some(ms) = number.and_then(|n| u32::try_from(n).ok()).and_then(|n| n.checked_mul(1000)) else { return false };
+        let config = ctx.core.txns.txns.config();
+        let default = match self.0 {
+            Which::Fr => config.fr,
+            Which::FrInv => config.fr_inv,
+        };
+        let ms = if value.is_null() {
+            Some(default)
+        } else {
+            let number = value.int().or_else(|| host::arg::parse_int(&value.text()?));
+            number.and_then(|n| u32::try_from(n).ok()).and_then(|n| n.checked_mul(1000))
+        };
+        let Some(ms) = ms else { return false };
         let set = ctx.state.ext.entry::<host::tm::Timeouts>();
         match self.0 {
             Which::Fr => set.fr = Some(ms),
@@ -60,6 +124,183 @@ impl Variable for Timeout {
         }
         host::tm::apply_timeouts(ctx);
         true
+    }
+
+    fn writable(&self) -> bool {
+        true
+    }
+}
+
+/// `$T_branch_last_reply_code`, `$T_branch_last_reply_code(n)`
+struct LastReply(Option<Name>);
+
+impl Variable for LastReply {
+    fn get(&self, ctx: &mut Ctx, at: At) -> Value {
+        let branch = match (&self.0, at) {
+            (Some(name), _) => name.number(ctx).and_then(|n| usize::try_from(n).ok()),
+            (None, at) => branch_at(ctx, at),
+        };
+        let (Some(id), Some(branch)) = (ctx.state.txn, branch) else { return Value::Null };
+        match ctx.core.txns.txns.branches(id).nth(branch) {
+            Some(branch) => Value::Int(i64::from(branch.received)),
+            None => Value::Null,
+        }
+    }
+}
+
+/// The branch that an index means: none is the current one, a negative one counts from the end.
+fn branch_at(ctx: &Ctx, at: At) -> Option<usize> {
+    let id = ctx.state.txn?;
+    match at {
+        At::None => ctx.state.txn_branch.map(usize::from),
+        At::Index(n) => position(ctx.core.txns.txns.branches(id).count(), n),
+        At::All | At::Append => None,
+    }
+}
+
+/// The branch that a script means, once its request is made.
+fn sent_branch(ctx: &Ctx, at: At) -> Option<(TxnId, u16)> {
+    let id = ctx.state.txn?;
+    let branch = branch_at(ctx, at)? as u16;
+    let view = ctx.core.txns.txns.branch(id, branch)?;
+    let current = ctx.state.kind == RouteKind::Branch && ctx.state.txn_branch == Some(branch);
+    (!current || !view.bytes.is_empty()).then_some((id, branch))
+}
+
+type View<'a> = BranchView<'a, host::tm::BranchData>;
+
+/// `$tm.branch.…`, read-only.
+struct Field {
+    name: &'static str,
+    read: fn(&Ctx, &View) -> Value,
+}
+
+const FIELDS: [(&str, fn(&Ctx, &View) -> Value); 8] = [
+    ("tm.branch.uri", |_, b| text_or_null(b.data.target.uri.clone())),
+    ("tm.branch.duri", |_, b| b.data.target.dst_uri.clone().map_or(Value::Null, Value::Str)),
+    ("tm.branch.path", |_, b| b.data.target.path.clone().map_or(Value::Null, Value::Str)),
+    ("tm.branch.q", |_, b| Value::Str(branches::q_text(b.data.target.q))),
+    ("tm.branch.flags", |ctx, b| {
+        Value::Str(flags::list(&ctx.core.shared.branch_flag_names.read(), b.data.target.flags))
+    }),
+    ("tm.branch.socket", |ctx, b| {
+        let socket = b.path.and_then(|path| ctx.core.shared.sockets.get(usize::from(path.socket)));
+        socket.map_or(Value::Null, |s| Value::Str(socket::describe(s)))
+    }),
+    ("tm.branch.last_received", |_, b| match b.received {
+        0 => Value::Null,
+        status => Value::Int(i64::from(status)),
+    }),
+    ("tm.branch.type", |_, b| {
+        let waits = b.is_waiting || (b.path.is_none() && b.data.target.uri.is_empty());
+        Value::from(if waits { "phony" } else { "sip" })
+    }),
+];
+
+impl Variable for Field {
+    fn get(&self, ctx: &mut Ctx, at: At) -> Value {
+        let Some((id, branch)) = sent_branch(ctx, at) else {
+            // A list that is not there yet is an empty one.
+            let list = ctx.state.kind == RouteKind::Branch && self.name == "tm.branch.flags";
+            return if list { Value::Str(bytes::Bytes::new()) } else { Value::Null };
+        };
+        ctx.core.txns.txns.branch(id, branch).map_or(Value::Null, |view| (self.read)(ctx, &view))
+    }
+}
+
+/// `$tm.branch.flag(name)`: the bit.
+struct Flag(u32);
+
+impl Variable for Flag {
+    fn get(&self, ctx: &mut Ctx, at: At) -> Value {
+        let (Some(id), Some(branch)) = (ctx.state.txn, branch_at(ctx, at)) else { return Value::Null };
+        if ctx.state.kind == RouteKind::Branch && ctx.state.txn_branch.map(usize::from) == Some(branch) {
+            return host::vars::boolean(ctx.state.branch_flags & self.0 != 0);
+        }
+        match ctx.core.txns.txns.branch(id, branch as u16) {
+            Some(view) => host::vars::boolean(view.data.target.flags & self.0 != 0),
+            None => Value::Null,
+        }
+    }
+
+    fn set(&self, ctx: &mut Ctx, at: At, _: AssignOp, value: Value) -> bool {
+        let (Some(id), Some(branch), Some(on)) = (ctx.state.txn, branch_at(ctx, at), value.int()) else { return false };
+        let change = |flags: &mut u32| if on != 0 { *flags |= self.0 } else { *flags &= !self.0 };
+        if ctx.state.txn_branch.map(usize::from) == Some(branch) {
+            change(&mut ctx.state.branch_flags);
+        }
+        match ctx.core.txns.txns.branch_data(id, branch as u16) {
+            Some(data) => {
+                change(&mut data.target.flags);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn writable(&self) -> bool {
+        true
+    }
+}
+
+/// `$tm.branch.attr(name)`: what a script keeps with a branch.
+struct Attribute(Name);
+
+/// Attributes of one branch; further ones are refused.
+const MAX_ATTRIBUTES: usize = 64;
+
+impl Variable for Attribute {
+    fn get(&self, ctx: &mut Ctx, at: At) -> Value {
+        let Some(name) = self.0.text(ctx) else { return Value::Null };
+        let (Some(id), Some(branch)) = (ctx.state.txn, branch_at(ctx, at)) else { return Value::Null };
+        let view = ctx.core.txns.txns.branch(id, branch as u16);
+        let found = view.and_then(|b| b.data.target.values.iter().find(|(n, _)| *n == name));
+        found.map_or(Value::Null, |(_, value)| value.clone())
+    }
+
+    fn set(&self, ctx: &mut Ctx, at: At, _: AssignOp, value: Value) -> bool {
+        let Some(name) = self.0.text(ctx) else { return false };
+        let (Some(id), Some(branch)) = (ctx.state.txn, branch_at(ctx, at)) else { return false };
+        let Some(data) = ctx.core.txns.txns.branch_data(id, branch as u16) else { return false };
+        let values = &mut data.target.values;
+        values.retain(|(n, _)| *n != name);
+        let room = values.len() < MAX_ATTRIBUTES;
+        if !value.is_null() && room {
+            values.push((name, value.plain()));
+        }
+        room
+    }
+
+    fn writable(&self) -> bool {
+        true
+    }
+}
+
+/// `$bavp(name)`: an AVP of the current branch.
+struct BranchAvp(Name);
+
+impl BranchAvp {
+    fn list<'a>(&self, ctx: &'a mut Ctx) -> Option<(AvpName, &'a mut Avps)> {
+        let name = AvpName::new(&self.0.text(ctx)?);
+        let (id, branch) = (ctx.state.txn?, ctx.state.txn_branch?);
+        Some((name, &mut ctx.core.txns.txns.branch_data(id, branch)?.avps))
+    }
+}
+
+impl Variable for BranchAvp {
+    fn get(&self, ctx: &mut Ctx, at: At) -> Value {
+        let Some((name, avps)) = self.list(ctx) else { return Value::Null };
+        match at {
+            At::None => avps.first(name).cloned().unwrap_or_default(),
+            At::Index(n) => avps.at(name, n).cloned().unwrap_or_default(),
+            At::Append => Value::Null,
+            At::All => host::vars::join(avps.values(name).cloned()),
+        }
+    }
+
+    fn set(&self, ctx: &mut Ctx, at: At, op: AssignOp, value: Value) -> bool {
+        let Some((name, avps)) = self.list(ctx) else { return false };
+        host::vars::avp::change(avps, name, at, op, value)
     }
 
     fn writable(&self) -> bool {

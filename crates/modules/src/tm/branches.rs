@@ -1,0 +1,91 @@
+//! Branches of the transaction at hand: cancelling, waiting for more, adding, finding.
+
+use super::Tm;
+use host::{Call, Int, OutVar, Registrar, Routes, Text, Value};
+use script::ast::AssignOp;
+use transaction::{Cancelling, Verdict};
+
+pub fn register(m: &mut Registrar<Tm>) {
+    m.function("t_cancel_branch", Routes::ON_REPLY, cancel_branch);
+    m.function("t_wait_for_new_branches", Routes::REQUEST, wait_for_branches);
+    m.function("t_wait_no_more_branches", Routes::ALL, wait_no_more);
+    m.function("t_inject_branches", Routes::ALL, inject_branches);
+    let routes = Routes::ON_REPLY.and(Routes::BRANCH).and(Routes::FAILURE);
+    m.function("t_get_branch_idx_by_attr", routes, index_by_attribute);
+}
+
+/// t_cancel_branch([flags]): `a` all, `o` others, none: this one.
+fn cancel_branch(call: &mut Call<Tm>, flags: Option<Text>) -> i32 {
+    let ctx = &mut *call.ctx;
+    let (Some(id), Some(branch)) = (ctx.state.txn, ctx.state.txn_branch) else { return -1 };
+    let flags = flags.map(|f| f.0).unwrap_or_default();
+    let which = match (flags.contains(&b'a'), flags.contains(&b'o')) {
+        (true, _) => Cancelling::All,
+        (_, true) => Cancelling::AllBut(branch),
+        _ => Cancelling::Only(branch),
+    };
+    let now = ctx.core.now;
+    let headers = ctx.core.txns.txns.get(id).map(|d| d.cancel_headers.clone()).unwrap_or_default();
+    ctx.core.txns.txns.cancel_branches(now, id, which, headers);
+    host::tm::drain(ctx);
+    1
+}
+
+/// t_wait_for_new_branches([count])
+fn wait_for_branches(call: &mut Call<Tm>, count: Option<Int>) -> i32 {
+    let made = host::tm::new_transaction(call.ctx);
+    if made != 1 {
+        return made;
+    }
+    let count = count.map_or(u16::MAX, |c| c.0.clamp(1, 1000) as u16);
+    host::tm::wait_for_branches(call.ctx, count)
+}
+
+fn wait_no_more(call: &mut Call<Tm>) -> i32 {
+    let Some(id) = call.ctx.state.txn else { return -1 };
+    let now = call.ctx.core.now;
+    let waited = call.ctx.core.txns.txns.branches(id).any(|b| b.is_waiting);
+    let verdict = call.ctx.core.txns.txns.wait_no_more(now, id);
+    if verdict != Verdict::Absorb {
+        host::tm::on_verdict(call.ctx, id, verdict);
+    }
+    if waited { 1 } else { -1 }
+}
+
+/// t_inject_branches("msg", [flags]): the R-URI and branches of this message join the transaction.
+fn inject_branches(call: &mut Call<Tm>, source: Text, flags: Option<Text>) -> i32 {
+    if &source.0[..] != b"msg" {
+        host::error!("tm", "t_inject_branches: only \"msg\" is built; event_routing does not exist yet");
+        return -1;
+    }
+    let flags = flags.map(|f| f.str().into_owned()).unwrap_or_default();
+    let cancel = flags.split(',').any(|f| matches!(f.trim(), "c" | "cancel"));
+    let last = flags.split(',').any(|f| matches!(f.trim(), "l" | "last"));
+    host::tm::inject(call.ctx, cancel, last)
+}
+
+/// t_get_branch_idx_by_attr(attr, [text], [number], [result], [first])
+fn index_by_attribute(
+    call: &mut Call<Tm>,
+    attribute: Text,
+    text: Option<Text>,
+    number: Option<Int>,
+    result: Option<OutVar>,
+    first: Option<Int>,
+) -> i32 {
+    let ctx = &mut *call.ctx;
+    let Some(id) = ctx.state.txn else { return -1 };
+    let first = first.map_or(0, |n| usize::try_from(n.0).unwrap_or(0));
+    let fits = |value: &Value| match (&text, number) {
+        (Some(text), _) => value.text().is_some_and(|t| t == text.0) && value.int().is_none(),
+        (None, Some(n)) => value.int() == Some(n.0),
+        (None, None) => true,
+    };
+    let has = |values: &[(bytes::Bytes, Value)]| values.iter().any(|(name, v)| *name == attribute.0 && fits(v));
+    let found = ctx.core.txns.txns.branches(id).skip(first).position(|b| has(&b.data.target.values));
+    let Some(index) = found.map(|i| i + first) else { return -1 };
+    if let Some(result) = result {
+        result.0.set(ctx, AssignOp::Set, Value::Int(index as i64));
+    }
+    1
+}

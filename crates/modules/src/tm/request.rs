@@ -1,0 +1,44 @@
+//! Requests that this server itself sends: `t_new_request`.
+
+use super::Tm;
+use bytes::Bytes;
+use host::tm::NewRequest;
+use host::{Call, Registrar, Routes, Text};
+
+pub fn register(m: &mut Registrar<Tm>) {
+    m.function("t_new_request", Routes::ALL, new_request);
+}
+
+/// "[display ]URI" as a header value.
+fn address(text: &str) -> String {
+    match text.trim().rsplit_once(' ') {
+        Some((display, uri)) => format!("\"{}\" <{uri}>", display.trim().trim_matches('"')),
+        None => format!("<{}>", text.trim()),
+    }
+}
+
+/// t_new_request(method, ruri, from, to, ["type body"], [context]): 1 on its way, -1 not.
+fn new_request(
+    call: &mut Call<Tm>,
+    method: Text,
+    uri: Text,
+    from: Text,
+    to: Text,
+    body: Option<Text>,
+    context: Option<Text>,
+) -> i32 {
+    let (content_type, body) = match &body {
+        Some(text) => match text.0.iter().position(|b| *b == b' ') {
+            Some(at) => (text.0.slice(..at), text.0.slice(at + 1..)),
+            None => (text.0.clone(), Bytes::new()),
+        },
+        None => (Bytes::new(), Bytes::new()),
+    };
+    let mut request = NewRequest::new(&method.str(), uri.0.clone(), &address(&from.str()), &address(&to.str()));
+    if !content_type.is_empty() {
+        request.headers = [b"Content-Type: ", &content_type[..], b"\r\n"].concat().into();
+    }
+    request.body = body;
+    request.context = context.map(|c| c.0);
+    host::tm::send_new(call.ctx, request, None)
+}
