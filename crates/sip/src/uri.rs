@@ -130,6 +130,11 @@ impl Uri {
         }
     }
 
+    /// A colon without a number follows the host.
+    pub fn has_empty_port(&self) -> bool {
+        self.port == 0 && self.layout.hostport_end == self.layout.host_end + 1
+    }
+
     /// The host as an address, if it is one; brackets of IPv6 are removed.
     pub fn ip(&self) -> Option<IpAddr> {
         ip_of(&self.host)

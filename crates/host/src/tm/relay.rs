@@ -127,6 +127,10 @@ fn relay_now(ctx: &mut Ctx, how: Relay) -> i32 {
                 return rc;
             }
         }
+        // An R-URI that is none is not even answered here.
+        _ if ctx.state.txn.is_none() && sip::Uri::parse(&ctx.state.current_uri()).is_err() => {
+            return SendError::BadUri.code();
+        }
         _ => {}
     }
     let implicit = |d: &mut super::TxnData| std::mem::take(&mut d.implicit);

@@ -28,6 +28,11 @@ pub fn on_reply(ctx: &mut Ctx, msg: Rc<Message>, source: Path) {
         return;
     }
     let Some((id, branch)) = ctx.core.txns.txns.match_reply(&msg) else {
+        // To a live transaction, but not to what it sent: lost, as in the reference.
+        let cookie = msg.via().and_then(|via| via.branch()).and_then(|b| transaction::Cookie::parse(&b));
+        if cookie.is_some_and(|c| ctx.core.txns.txns.get(c.txn).is_some()) {
+            return;
+        }
         return stray(ctx, msg, source);
     };
     if let Some(data) = ctx.core.txns.txns.get_mut(id)

@@ -17,7 +17,7 @@ pub fn register(table: &mut VarTable) {
         Ok(Kind::Other(Box::new(Count(Name::new(spec, loader, "$hdrcnt(Via)")?))))
     });
     table.simple("hdr_name", Names);
-    table.read("ci", |ctx| first(ctx, HeaderName::CallId));
+    table.read("ci", |ctx| ctx.state.msg.call_id().map_or(Value::Null, Value::Str));
     table.read("ua", |ctx| first(ctx, HeaderName::UserAgent));
     table.read("cs", |ctx| ctx.state.msg.cseq_parts().map_or(Value::Null, |(number, _)| Value::Str(number)));
     table.read("cl", |ctx| {

@@ -88,6 +88,7 @@ impl Variable for UriVar {
             Part::Whole => Value::Str(text),
             Part::User => uri.user.map_or(Value::Null, text_or_null),
             Part::Host => text_or_null(uri.host),
+            Part::Port if uri.has_empty_port() => Value::Str(Bytes::new()),
             Part::Port => digits(uri.port_or_default()),
             Part::Protocol => Value::Str(protocol(&uri)),
         }

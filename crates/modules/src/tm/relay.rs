@@ -5,17 +5,15 @@ use bytes::Bytes;
 use host::arg::parse_int;
 use host::format::Format;
 use host::load::Loader;
-use host::registrar::Since;
 use host::tm::Relay;
 use host::{Arg, Call, Outcome, Registrar, Routes, Text};
-use script::ast::{self, ArgKind};
+use script::ast::{self, ArgKind, Dialect};
 use script::{Diagnostic, Loc};
 use std::sync::Arc;
 
 pub fn register(m: &mut Registrar<Tm>) {
     let routes = Routes::REQUEST.and(Routes::FAILURE);
-    m.function_of(Since::V4, "t_relay", routes, t_relay);
-    m.function_of(Since::V21, "t_relay", routes, old_relay);
+    m.function("t_relay", routes, t_relay);
     m.function("t_replicate", Routes::REQUEST, replicate);
 }
 
@@ -56,7 +54,24 @@ impl Flags {
     }
 }
 
-impl Arg<Tm> for Flags {
+/// First parameter of `t_relay`: flags; in 2.1 a next hop too.
+enum First {
+    Flags(Relay),
+    Proxy(Bytes),
+}
+
+impl First {
+    fn parse(text: &Bytes, dialect: Dialect) -> Result<First, String> {
+        let text = String::from_utf8_lossy(text);
+        match (Flags::parse(&text), dialect) {
+            (Ok(flags), _) => Ok(First::Flags(flags.0)),
+            (Err(_), Dialect::V21) => Ok(First::Proxy(proxy_uri(&text))),
+            (Err(word), Dialect::V4) => Err(word),
+        }
+    }
+}
+
+impl Arg<Tm> for First {
     type Prepared = Result<Relay, Format>;
     const WHAT: &'static str = "flags of t_relay";
 
@@ -66,25 +81,27 @@ impl Arg<Tm> for Flags {
             return Ok(Ok(Flags::of_bits(bits).0));
         }
         let format = host::arg::format_of(arg, loader)?;
-        match format.constant() {
-            None => Ok(Err(format)),
-            Some(text) => match Flags::parse(&String::from_utf8_lossy(text)) {
-                Ok(flags) => Ok(Ok(flags.0)),
-                Err(word) => {
-                    let error = Diagnostic::error(arg.loc, format!("`{word}` is no flag of t_relay"));
-                    Err(error.hint(format!("flags are {}; a next hop is the second parameter", WORDS.join(", "))))
-                }
-            },
+        let Some(text) = format.constant() else { return Ok(Err(format)) };
+        match First::parse(text, loader.dialect) {
+            Ok(First::Flags(flags)) => Ok(Ok(flags)),
+            Ok(First::Proxy(_)) => Ok(Err(format)),
+            Err(word) => {
+                let error = Diagnostic::error(arg.loc, format!("`{word}` is no flag of t_relay"));
+                Err(error.hint(format!("flags are {}; a next hop is the second parameter", WORDS.join(", "))))
+            }
         }
     }
 
-    fn eval(prepared: &Self::Prepared, call: &mut Call<'_, Tm>) -> Result<Flags, i32> {
+    fn eval(prepared: &Self::Prepared, call: &mut Call<'_, Tm>) -> Result<First, i32> {
         match prepared {
-            Ok(relay) => Ok(Flags(relay.clone())),
-            Err(format) => Flags::parse(&String::from_utf8_lossy(&format.text(call.ctx))).map_err(|word| {
-                host::error!("tm", "t_relay: `{word}` is no flag");
-                -1
-            }),
+            Ok(relay) => Ok(First::Flags(relay.clone())),
+            Err(format) => {
+                let text = format.text(call.ctx);
+                First::parse(&text, call.ctx.core.shared.dialect).map_err(|word| {
+                    host::error!("tm", "t_relay: `{word}` is no flag");
+                    -1
+                })
+            }
         }
     }
 }
@@ -102,28 +119,21 @@ fn proxy_uri(text: &str) -> Bytes {
     }
 }
 
-/// t_relay([flags], [outbound proxy])
-fn t_relay(call: &mut Call<Tm>, flags: Option<Flags>, proxy: Option<Text>) -> Outcome {
-    let mut relay = flags.map(|f| f.0).unwrap_or_default();
-    relay.proxy = proxy.filter(|p| !p.is_empty()).map(|p| proxy_uri(&p.str()));
-    host::tm::relay(call.ctx, relay)
-}
-
-/// t_relay([flags or outbound proxy], [flags]) of 2.1, in either order.
-fn old_relay(call: &mut Call<Tm>, first: Option<Text>, second: Option<Text>) -> Outcome {
-    let mut relay = Relay::default();
-    let mut proxy = None;
-    for text in [first, second].into_iter().flatten().filter(|text| !text.is_empty()) {
-        match Flags::parse(&text.str()) {
-            Ok(flags) => relay = flags.0,
-            Err(_) => proxy = Some(proxy_uri(&text.str())),
+/// t_relay([flags], [outbound proxy]); in 2.1 also t_relay(outbound proxy, [flags]).
+fn t_relay(call: &mut Call<Tm>, first: Option<First>, second: Option<Text>) -> Outcome {
+    let second = second.filter(|text| !text.is_empty());
+    let relay = match (first, second) {
+        (Some(First::Proxy(proxy)), second) => {
+            let flags = second.and_then(|text| Flags::parse(&text.str()).ok());
+            Relay { proxy: Some(proxy), ..flags.map(|f| f.0).unwrap_or_default() }
         }
-    }
-    relay.proxy = proxy;
+        (Some(First::Flags(flags)), second) => Relay { proxy: second.map(|text| proxy_uri(&text.str())), ..flags },
+        (None, second) => Relay { proxy: second.map(|text| proxy_uri(&text.str())), ..Relay::default() },
+    };
     host::tm::relay(call.ctx, relay)
 }
 
 /// t_replicate(uri, [flags]): a copy goes to another server, whose replies nobody sees.
-fn replicate(call: &mut Call<Tm>, uri: Text, _: Option<Flags>) -> i32 {
+fn replicate(call: &mut Call<Tm>, uri: Text, _: Option<First>) -> i32 {
     host::tm::replicate(call.ctx, &uri.0)
 }

@@ -3,6 +3,7 @@
 use super::Tm;
 use bytes::Bytes;
 use host::{Call, Ctx, Registrar, ReplyCode, Routes, Text};
+use script::ast::Dialect;
 
 pub fn register(m: &mut Registrar<Tm>) {
     let routes = Routes::REQUEST.and(Routes::FAILURE);
@@ -36,14 +37,20 @@ fn t_reply(call: &mut Call<Tm>, code: ReplyCode, reason: Text) -> i32 {
 
 /// t_reply_with_body(code, reason, body): the type of the body comes from `append_to_reply`.
 fn t_reply_with_body(call: &mut Call<Tm>, code: ReplyCode, reason: Text, body: Text) -> i32 {
-    // The 100 has none.
+    // 2.1 knows only headers that are older than the transaction.
+    let forgets = call.ctx.state.txn.is_some() && call.ctx.core.shared.dialect == Dialect::V21;
+    // The 100 has no body.
     let made = newtran(call.ctx);
     if made != 1 {
         return made;
     }
+    let headers = if forgets { std::mem::take(&mut call.ctx.state.reply_headers) } else { Vec::new() };
     let before = call.ctx.state.reply_body.replace((Bytes::new(), body.0));
     let rc = t_reply(call, code, reason);
     call.ctx.state.reply_body = before;
+    if forgets {
+        call.ctx.state.reply_headers = headers;
+    }
     rc
 }
 
