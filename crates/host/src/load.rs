@@ -13,6 +13,7 @@ use bytes::Bytes;
 use script::ast::{self, Config, Dialect, IndexSpec, RouteKind, VarSpec};
 use script::{CallSite, Diagnostic, Env, Loc, RouteId, Sources, Value, nearest};
 use std::any::{Any, TypeId};
+use std::rc::Rc;
 use std::sync::Arc;
 
 pub use crate::globals::{Alias, Globals};
@@ -67,7 +68,8 @@ pub struct Loader {
     /// Message flags and branch flags in the order of declaration.
     pub flags: FlagNames,
     pub branch_flags: FlagNames,
-    modules: Vec<(&'static str, Box<dyn Module>)>,
+    /// Shared while one of them prepares something, which may ask the others.
+    modules: Rc<Vec<(&'static str, Box<dyn Module>)>>,
     states: AHashMap<TypeId, Arc<dyn Any + Send + Sync>>,
     known: &'static [ModuleDef],
     seed: u64,
@@ -177,9 +179,8 @@ impl Loader {
 
     fn kind(&mut self, spec: &VarSpec) -> Result<Kind, Diagnostic> {
         let name = String::from_utf8_lossy(&spec.name).into_owned();
-        let modules = std::mem::take(&mut self.modules);
+        let modules = self.modules.clone();
         let found = modules.iter().find_map(|(_, m)| m.variable(spec, self));
-        self.modules = modules;
         if let Some(found) = found {
             return found;
         }
@@ -197,9 +198,8 @@ impl Loader {
 
     fn function(&mut self, site: &CallSite<'_>) -> Result<Func, Diagnostic> {
         let name = String::from_utf8_lossy(site.name).into_owned();
-        let modules = std::mem::take(&mut self.modules);
+        let modules = self.modules.clone();
         let result = self.find_function(&modules, &name, site);
-        self.modules = modules;
         result
     }
 
@@ -291,6 +291,11 @@ impl Loader {
         }
     }
 
+    /// While they are loaded; nobody shares them yet.
+    fn modules_mut(&mut self) -> &mut Vec<(&'static str, Box<dyn Module>)> {
+        Rc::get_mut(&mut self.modules).expect("modules are loaded before anything is prepared")
+    }
+
     fn load_modules(&mut self, config: &Config) {
         for load in &config.modules {
             let name = String::from_utf8_lossy(&load.name).into_owned();
@@ -298,7 +303,7 @@ impl Loader {
                 continue;
             }
             match self.known.iter().find(|m| m.name == name) {
-                Some(def) => self.modules.push((def.name, (def.make)())),
+                Some(def) => self.modules_mut().push((def.name, (def.make)())),
                 None => {
                     let names: Vec<&str> =
                         self.known.iter().map(|m| m.name).filter(|n| *n != "core").collect();
@@ -316,7 +321,7 @@ impl Loader {
         for param in &config.params {
             self.set_param(param);
         }
-        let mut modules = std::mem::take(&mut self.modules);
+        let mut modules = std::mem::take(self.modules_mut());
         // Drivers first: the others ask them for their databases.
         let rank = |name: &str| match name {
             // It asks the drivers itself.
@@ -347,13 +352,13 @@ impl Loader {
                 }
             }
         }
-        self.modules = modules;
+        *self.modules_mut() = modules;
     }
 
     fn set_param(&mut self, param: &ast::ModParam) {
         let module = String::from_utf8_lossy(&param.module).into_owned();
         let name = String::from_utf8_lossy(&param.name).into_owned();
-        let Some((_, loaded)) = self.modules.iter_mut().find(|(n, _)| *n == module) else {
+        let Some((_, loaded)) = self.modules_mut().iter_mut().find(|(n, _)| *n == module) else {
             if self.known.iter().any(|m| m.name == module) {
                 let error = Diagnostic::error(
                     param.loc,
@@ -457,7 +462,7 @@ pub fn load(
         routes: config.routes.iter().map(|r| (r.kind, r.name.clone())).collect(),
         flags: Vec::new(),
         branch_flags: Vec::new(),
-        modules: Vec::new(),
+        modules: Rc::default(),
         states: AHashMap::new(),
         known,
         seed,
@@ -466,7 +471,7 @@ pub fn load(
         caches: Default::default(),
     };
     if let Some(core) = known.iter().find(|m| m.name == "core") {
-        loader.modules.push((core.name, (core.make)()));
+        loader.modules_mut().push((core.name, (core.make)()));
     }
     loader.globals = Globals::read(config, &mut loader.diagnostics);
     loader.load_modules(config);
@@ -478,7 +483,7 @@ pub fn load(
     }
     let mut hooks = Hooks::default();
     let mut commands = Vec::new();
-    for (name, module) in &loader.modules {
+    for (name, module) in &*loader.modules {
         module.hooks(&mut hooks, &loader.stats);
         commands.extend(module.commands(name));
     }

@@ -233,7 +233,8 @@ pub fn print(
 pub fn readdressed(ctx: &Ctx, bytes: Bytes, path: &Path, via_branch: &[u8]) -> Bytes {
     let via = Message::parse(bytes.clone()).ok().and_then(|msg| msg.via());
     let Some(via) = via else { return bytes };
-    let names = ctx.core.shared.sockets.get(usize::from(path.socket)).map(|s| s.names.clone()).unwrap_or_default();
+    let names =
+        ctx.core.shared.sockets.get(usize::from(path.socket)).map(|s| s.names.clone()).unwrap_or_default();
     let (before, after) = (&bytes[..via.whole.start as usize], &bytes[via.whole.end as usize..]);
     let mut out = Vec::with_capacity(bytes.len() + 32);
     let mut number = itoa::Buffer::new();
@@ -270,4 +271,3 @@ pub fn print_local(ctx: &Ctx, state: &MsgState, target: &Branch, path: &Path, vi
     };
     sip::print_request(&state.msg, &[&state.edits], &print)
 }
-

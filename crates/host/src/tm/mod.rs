@@ -10,8 +10,8 @@ mod cancel;
 mod failure;
 mod local;
 mod relay;
-mod request;
 mod replies;
+mod request;
 mod stateless;
 mod stats;
 
@@ -32,8 +32,8 @@ pub use branch::{Found, LocalVia};
 pub use cancel::{cancel, stop};
 pub use local::{Timeouts, apply_timeouts, arm, inject, on_verdict, replicate, wait_for_branches};
 pub use relay::{Relay, new_transaction, relay};
-pub use request::{Answer, Done, NewRequest, own_call_id, send_new};
 pub use replies::{ReplyStatus, on_reply};
+pub use request::{Answer, Done, NewRequest, own_call_id, send_new};
 pub use stateless::{forward, forward_reply, send_to};
 
 /// What belongs to a transaction besides its state machine.
@@ -374,7 +374,10 @@ fn set_agent(ctx: &mut Ctx, id: TxnId) {
 
 /// The 100 for an INVITE; `None` when none is due.
 fn trying_bytes(ctx: &Ctx, state: &MsgState, id: TxnId) -> Option<Bytes> {
-    if !ctx.core.txns.settings.auto_100 || state.msg.method() != Method::Invite || ctx.core.txns.txns.status(id) != 0 {
+    if !ctx.core.txns.settings.auto_100
+        || state.msg.method() != Method::Invite
+        || ctx.core.txns.txns.status(id) != 0
+    {
         return None;
     }
     let reason: &[u8] = match ctx.core.shared.dialect {

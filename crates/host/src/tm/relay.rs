@@ -2,8 +2,8 @@
 
 use super::branch::{self, Found, SendError, lookup_of};
 use super::{BranchData, cancel, create_current, drain, failure, save_request, trying_current};
-use crate::call::{Finish, Outcome, Suspension};
 use crate::branches::request_branch;
+use crate::call::{Finish, Outcome, Suspension};
 use crate::ctx::{After, Branch, Ctx, MsgState, Resolved};
 use bytes::Bytes;
 use script::ast::RouteKind;

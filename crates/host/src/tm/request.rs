@@ -71,7 +71,14 @@ impl NewRequest {
         if memchr::memmem::find(&self.from, b";tag=").is_none() {
             put(&[format!(";tag={:016x}", ctx.core.rng.next_u64()).as_bytes()]);
         }
-        put(&[b"\r\nCall-ID: ", &call_id, b"\r\nCSeq: ", number.format(self.cseq).as_bytes(), b" ", &self.method]);
+        put(&[
+            b"\r\nCall-ID: ",
+            &call_id,
+            b"\r\nCSeq: ",
+            number.format(self.cseq).as_bytes(),
+            b" ",
+            &self.method,
+        ]);
         put(&[b"\r\nMax-Forwards: 70\r\n", &self.headers]);
         let agent = &ctx.core.shared.signature.user_agent;
         if !agent.is_empty() {
@@ -179,8 +186,7 @@ pub(super) fn show(ctx: &mut Ctx, route: RouteId, bytes: Bytes) {
     let Ok(msg) = Message::parse(bytes) else { return };
     let task = Task::new(ctx.core.shared.program(), route);
     // An event's route: what it waits for concerns nobody.
-    let state =
-        MsgState::new(Rc::new(msg), crate::worker::nowhere(), ctx.core.now, RouteKind::Event, task);
+    let state = MsgState::new(Rc::new(msg), crate::worker::nowhere(), ctx.core.now, RouteKind::Event, task);
     ctx.run(state);
 }
 
