@@ -199,8 +199,7 @@ impl Loader {
     fn function(&mut self, site: &CallSite<'_>) -> Result<Func, Diagnostic> {
         let name = String::from_utf8_lossy(site.name).into_owned();
         let modules = self.modules.clone();
-        let result = self.find_function(&modules, &name, site);
-        result
+        self.find_function(&modules, &name, site)
     }
 
     fn find_function(

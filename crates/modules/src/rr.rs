@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use host::{Call, Ctx, Registrar, Routes, Text, Value};
+use script::ast::Dialect;
 use sip::{Anchor, HeaderName, Message, NameAddr, Piece, Span, Uri};
 
 pub struct Rr {
@@ -60,7 +61,13 @@ pub fn route_params(ctx: &Ctx) -> Option<Bytes> {
     let text = match &ctx.state.ext.find::<State>()?.params {
         Params::None => return None,
         Params::Of(text) => text.clone(),
-        Params::Uri => Uri::parse(&ctx.state.current_uri()).ok()?.params.text,
+        Params::Uri => {
+            let uri = match ctx.core.shared.dialect {
+                Dialect::V21 => ctx.state.msg.request_uri(),
+                Dialect::V4 => ctx.state.current_uri(),
+            };
+            Uri::parse(&uri).ok()?.params.text
+        }
     };
     Some(text).filter(|t| !t.is_empty())
 }
@@ -69,7 +76,7 @@ fn params_value(ctx: &mut Ctx) -> Value {
     match route_params(ctx) {
         Some(text) => Value::Str(text),
         // 2.1 prints nothing for it.
-        None if ctx.core.shared.dialect == script::ast::Dialect::V21 => Value::Str(Bytes::new()),
+        None if ctx.core.shared.dialect == Dialect::V21 => Value::Str(Bytes::new()),
         None => Value::Null,
     }
 }

@@ -155,11 +155,18 @@ impl<T, B> Transactions<T, B> {
                 if let Some(own) = at(Method::Cancel, b"") {
                     return Some((own.id, Relation::Retransmission));
                 }
-                let others = Method::all().filter(|m| !matches!(m, Method::Ack | Method::Cancel));
-                others.into_iter().find_map(|m| at(m, b"")).map(|txn| (txn.id, Relation::Cancel))
+                self.find_cancelled(request).map(|id| (id, Relation::Cancel))
             }
             method => at(method, &text).map(|txn| (txn.id, Relation::Retransmission)),
         }
+    }
+
+    /// What a CANCEL is for, also when it has a transaction of its own already.
+    pub fn find_cancelled(&self, cancel: &Message) -> Option<TxnId> {
+        let base = self.keys.base(cancel, &self.config)?;
+        let others = Method::all().filter(|m| !matches!(m, Method::Ack | Method::Cancel));
+        let at = |m| self.by_request.get(&base.with(m, b"")).and_then(|i| self.at(*i));
+        others.into_iter().find_map(at).map(|txn| txn.id)
     }
 
     /// The newest INVITE transaction of a Call-ID and CSeq number (as written).

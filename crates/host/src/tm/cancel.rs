@@ -26,6 +26,14 @@ pub(super) fn waiting(ctx: &mut Ctx, msg: &Rc<Message>, source: Path, invite: Tx
 /// `t_relay` of a CANCEL. `None`: there is no INVITE for it.
 pub fn cancel(ctx: &mut Ctx) -> Option<i32> {
     let msg = ctx.state.msg.clone();
+    if let Some(own) = ctx.state.txn {
+        let id = ctx.core.txns.txns.find_cancelled(&msg)?;
+        let tag = super::to_tag(ctx, id);
+        let bytes = crate::reply::build(ctx, &ctx.state, 200, b"canceling", Some(&tag));
+        send_reply(ctx, own, 200, bytes, Origin::Here);
+        stop(ctx, id);
+        return Some(1);
+    }
     let (id, relation) = ctx.core.txns.txns.find(&msg)?;
     if relation == Relation::Retransmission {
         ctx.core.txns.txns.retransmission(id);
@@ -91,7 +99,7 @@ fn keep_suspended(ctx: &mut Ctx, invite: TxnId) {
 /// The Reason headers of the current CANCEL go into the CANCELs it causes.
 pub(super) fn keep_reason(ctx: &mut Ctx) {
     let msg = ctx.state.msg.clone();
-    let Some((id, Relation::Cancel)) = ctx.core.txns.txns.find(&msg) else { return };
+    let Some(id) = ctx.core.txns.txns.find_cancelled(&msg) else { return };
     let lines: Vec<&[u8]> = msg.headers_of(sip::HeaderName::Reason).map(|h| msg.bytes(h.whole)).collect();
     if let Some(data) = ctx.core.txns.txns.get_mut(id) {
         data.cancel_headers = lines.concat().into();

@@ -4,7 +4,7 @@ use super::{Answer, TxnData, TxnEvent, drain, request, send_reply, tell};
 use crate::ctx::{After, Ctx, MsgState};
 use bytes::Bytes;
 use script::Task;
-use script::ast::RouteKind;
+use script::ast::{Dialect, RouteKind};
 use sip::SocketNames;
 use transaction::{Origin, TxnId, Verdict};
 
@@ -45,10 +45,21 @@ fn all_failed(ctx: &mut Ctx, id: TxnId, winner: Option<u16>) {
     state.on_failure = None;
     state.on_branch = None;
     state.on_reply = None;
-    state.ruri = Some(target.uri);
+    match ctx.core.shared.dialect {
+        Dialect::V21 => {
+            state.ruri = Some(target.uri);
+            state.branch_flags = target.flags;
+        }
+        // 4.x starts again from the request as it was received.
+        Dialect::V4 => {
+            state.ruri = None;
+            state.branch_flags = 0;
+            state.ruri_q = -1;
+            state.socket = None;
+        }
+    }
     state.dst_uri = None;
     state.path = None;
-    state.branch_flags = target.flags;
     state.branches.clear();
     state.after = After::Then(Box::new(move |ctx, state, _| route_done(ctx, id, state)));
     if let Some(data) = ctx.core.txns.txns.get_mut(id) {

@@ -119,7 +119,7 @@ fn relay_now(ctx: &mut Ctx, how: Relay) -> i32 {
                 _ => super::forward(ctx, how.proxy.as_ref()),
             };
         }
-        Method::Cancel if ctx.state.txn.is_none() => {
+        Method::Cancel => {
             if how.pass_reason {
                 super::cancel::keep_reason(ctx);
             }

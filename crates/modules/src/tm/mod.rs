@@ -146,8 +146,8 @@ fn add_hdrs(call: &mut Call<Tm>, lines: Text) -> i32 {
 /// t_add_cancel_reason(header): for the CANCELs of the transaction that this CANCEL names.
 fn add_cancel_reason(call: &mut Call<Tm>, header: Text) -> i32 {
     let msg = call.ctx.state.msg.clone();
-    match call.ctx.core.txns.txns.find(&msg) {
-        Some((id, transaction::Relation::Cancel)) => {
+    match call.ctx.core.txns.txns.find_cancelled(&msg) {
+        Some(id) => {
             if let Some(data) = call.ctx.core.txns.txns.get_mut(id) {
                 data.cancel_headers = header.0;
             }
