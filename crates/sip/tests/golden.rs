@@ -127,6 +127,7 @@ fn replies_are_built_as_the_reference_does() {
                 extra: &bytes(&case["extra"]),
                 server: b"Fermata",
                 body: b"",
+                order: sip::HeaderOrder::Fixed,
             },
         ))
     });

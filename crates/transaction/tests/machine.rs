@@ -40,7 +40,7 @@ fn invite_with_a_negative_reply() {
          again                => up 486
          ack                  => absorbed
          at 8500              =>
-         again                =>
+         again                => up 486
          ack                  => absorbed
          at 11500             => ended
          again                => unknown",
