@@ -13,7 +13,6 @@ use bytes::Bytes;
 use script::ast::{self, Config, Dialect, IndexSpec, RouteKind, VarSpec};
 use script::{CallSite, Diagnostic, Env, Loc, RouteId, Sources, Value, nearest};
 use std::any::{Any, TypeId};
-use std::rc::Rc;
 use std::sync::Arc;
 
 pub use crate::globals::{Alias, Globals};
@@ -69,7 +68,7 @@ pub struct Loader {
     pub flags: FlagNames,
     pub branch_flags: FlagNames,
     /// Shared while one of them prepares something, which may ask the others.
-    modules: Rc<Vec<(&'static str, Box<dyn Module>)>>,
+    modules: Arc<Vec<(&'static str, Box<dyn Module>)>>,
     states: AHashMap<TypeId, Arc<dyn Any + Send + Sync>>,
     known: &'static [ModuleDef],
     seed: u64,
@@ -292,7 +291,7 @@ impl Loader {
 
     /// While they are loaded; nobody shares them yet.
     fn modules_mut(&mut self) -> &mut Vec<(&'static str, Box<dyn Module>)> {
-        Rc::get_mut(&mut self.modules).expect("modules are loaded before anything is prepared")
+        Arc::get_mut(&mut self.modules).expect("modules are loaded before anything is prepared")
     }
 
     fn load_modules(&mut self, config: &Config) {
@@ -461,7 +460,7 @@ pub fn load(
         routes: config.routes.iter().map(|r| (r.kind, r.name.clone())).collect(),
         flags: Vec::new(),
         branch_flags: Vec::new(),
-        modules: Rc::default(),
+        modules: Arc::default(),
         states: AHashMap::new(),
         known,
         seed,

@@ -361,7 +361,7 @@ pub struct FunctionInfo {
 }
 
 /// A loaded module with its type erased.
-pub trait Module: Send {
+pub trait Module: Send + Sync {
     fn set_param(&mut self, name: &str, value: &ParamValue) -> Result<ParamSet, String>;
     fn param_names(&self) -> Vec<&'static str>;
     fn needs(&self) -> &[&'static str];
