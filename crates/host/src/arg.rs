@@ -5,7 +5,7 @@ use crate::format::Format;
 use crate::load::Loader;
 use crate::var::Var;
 use bytes::Bytes;
-use script::ast::{self, ArgKind};
+use script::ast::{self, ArgKind, Dialect};
 use script::{Diagnostic, Loc, Value};
 use std::ops::Deref;
 use std::sync::Arc;
@@ -53,6 +53,16 @@ fn wrong(arg: &ast::Arg, what: &str) -> Diagnostic {
     Diagnostic::error(arg.loc, format!("this must be {what}"))
 }
 
+/// Since 3.0 a string stands in quotes, or in a variable.
+fn quoted(arg: &ast::Arg, loader: &Loader) -> Result<(), Diagnostic> {
+    let text = match (&arg.kind, loader.dialect) {
+        (ArgKind::Int(n), Dialect::V4) => n.to_string(),
+        (ArgKind::Word(word), Dialect::V4) => String::from_utf8_lossy(word).into_owned(),
+        _ => return Ok(()),
+    };
+    Err(wrong(arg, "a string").hint(format!("in quotes: \"{text}\"")))
+}
+
 /// Any argument as a prepared text.
 pub fn format_of(arg: &ast::Arg, loader: &mut Loader) -> Result<Format, Diagnostic> {
     match &arg.kind {
@@ -74,7 +84,9 @@ impl<M> Arg<M> for Text {
         loader: &mut Loader,
         _: &Arc<M>,
     ) -> Result<Format, Diagnostic> {
-        format_of(arg.ok_or_else(|| missing(site, "a string"))?, loader)
+        let arg = arg.ok_or_else(|| missing(site, "a string"))?;
+        quoted(arg, loader)?;
+        format_of(arg, loader)
     }
 
     fn eval(format: &Format, call: &mut Call<'_, M>) -> Result<Text, i32> {
@@ -124,6 +136,10 @@ impl<M> Arg<M> for Int {
         let arg = arg.ok_or_else(|| missing(site, "an integer"))?;
         if let ArgKind::Int(n) = arg.kind {
             return Ok(Ok(n));
+        }
+        if let (ArgKind::Text(text), Dialect::V4) = (&arg.kind, loader.dialect) {
+            let text = String::from_utf8_lossy(text).into_owned();
+            return Err(wrong(arg, "an integer").hint(format!("without quotes: {text}")));
         }
         let format = format_of(arg, loader)?;
         match format.constant() {

@@ -101,8 +101,20 @@ pub struct MsgState {
     pub on_reply: Option<RouteId>,
     pub on_failure: Option<RouteId>,
 
+    /// `script_trace`: each step of the script is logged.
+    pub trace: Option<Box<Trace>>,
+
     /// What modules keep with a message (dialog, acc, rr parameters ...), by type.
     pub ext: Ext,
+}
+
+/// What `script_trace` writes for each step.
+pub struct Trace {
+    pub level: crate::log::Level,
+    /// Variables to watch.
+    pub values: Arc<crate::Format>,
+    /// A word that tells traces apart.
+    pub info: Option<Bytes>,
 }
 
 /// A few values by type; cloning clones each.
@@ -195,6 +207,7 @@ impl MsgState {
             on_branch: None,
             on_reply: None,
             on_failure: None,
+            trace: None,
             ext: Ext::default(),
         })
     }
@@ -226,6 +239,7 @@ impl MsgState {
             on_branch: self.on_branch,
             on_reply: self.on_reply,
             on_failure: self.on_failure,
+            trace: None,
             ext: self.ext.clone(),
         })
     }
@@ -249,6 +263,11 @@ pub enum Output {
     Transmit {
         path: Path,
         bytes: Bytes,
+    },
+    /// Requests to this address with this port take the connection of `path` (RFC 5923).
+    Alias {
+        path: Path,
+        port: u16,
     },
     /// A management command or a fatal module error asks the server to stop.
     Shutdown {

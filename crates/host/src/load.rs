@@ -52,6 +52,13 @@ impl VarTable {
     }
 }
 
+/// Why a form of a function does not fit a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wrong {
+    Number,
+    Type,
+}
+
 /// Load-time state; modules and arguments prepare themselves through it.
 pub struct Loader {
     pub dialect: Dialect,
@@ -75,6 +82,8 @@ pub struct Loader {
     pub databases: crate::db::Databases,
     pub aaa: crate::aaa::AaaTable,
     pub caches: crate::cachedb::Caches,
+    /// A function that forwards without a transaction is used.
+    pub forwards: bool,
 }
 
 impl Loader {
@@ -246,24 +255,27 @@ impl Loader {
             args => args,
         };
         let mut problem = None;
-        for (_, module, i, info) in &candidates {
+        let own = candidates.iter().filter(|c| c.0 < 2).count();
+        for (n, (_, module, i, info)) in candidates.iter().enumerate() {
+            // What the own dialect takes decides; the other's form helps where the number differs.
+            if n >= own && own > 0 && problem.as_ref().is_some_and(|(kind, _)| *kind == Wrong::Type) {
+                break;
+            }
             let (fewest, most) = info.arity;
             if args.len() < fewest || args.len() > most {
                 let takes = if fewest == most { format!("{fewest}") } else { format!("{fewest} to {most}") };
                 problem.get_or_insert_with(|| {
-                    Diagnostic::error(
-                        site.loc,
-                        format!("{name}() takes {takes} parameters, here are {}", args.len()),
-                    )
+                    let text = format!("{name}() takes {takes} parameters, here are {}", args.len());
+                    (Wrong::Number, Diagnostic::error(site.loc, text))
                 });
                 continue;
             }
             match module.prepare(*i, args, site.loc, self) {
                 Ok(func) => return Ok(func),
-                Err(error) => problem = Some(error),
+                Err(error) => problem = Some((Wrong::Type, error)),
             }
         }
-        Err(problem.expect("a candidate failed"))
+        Err(problem.expect("a candidate failed").1)
     }
 
     fn unknown_function(
@@ -467,6 +479,7 @@ pub fn load(
         databases: Default::default(),
         aaa: Default::default(),
         caches: Default::default(),
+        forwards: false,
     };
     if let Some(core) = known.iter().find(|m| m.name == "core") {
         loader.modules_mut().push((core.name, (core.make)()));
@@ -494,6 +507,8 @@ pub fn load(
     events.names = std::mem::take(&mut hooks.event_names).into_iter().map(Bytes::from).collect();
     events.transports = std::mem::take(&mut hooks.event_transports);
     let signature = crate::reply::Signature::new(&loader.globals);
+    let (forwards, reply_to_via) = (loader.forwards, loader.globals.flag(&["reply_to_via"]));
+    let forwards = forwards || loader.globals.flag(&["disable_stateless_fwd"]) == Some(false);
     let shared = Shared {
         program: parking_lot::RwLock::new(Arc::new(program)),
         sources,
@@ -511,11 +526,14 @@ pub fn load(
         dialect: config.dialect,
         events,
         signature,
+        forwards,
+        reply_to_via: reply_to_via == Some(true),
         tm: parking_lot::Mutex::new(loader.tm.clone()),
         tag_secret: ahash::RandomState::with_seeds(seed, seed ^ 0x5bd1_e995, seed.rotate_left(17), !seed),
         tag_prefix: seed as u16,
         dispatch: Default::default(),
         late: Default::default(),
+        first_vars: Default::default(),
         arguments: Default::default(),
         caches: loader.caches.named.clone(),
     };

@@ -7,10 +7,13 @@ use script::ast::Dialect;
 use sip::{HeaderName, HeaderOrder, Message, Method, ReplyParts, Rport};
 use transaction::Path;
 
-/// How scripts changed the handling of the topmost Via (`force_rport`), kept with the message.
+/// How scripts changed the handling of the topmost Via (`force_rport`, `set_via_handling`), kept with
+/// the message.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ViaHandling {
     pub force_rport: bool,
+    /// Replies go to the address in the Via, whatever the request came from.
+    pub reply_to_via: bool,
 }
 
 /// Values of the Server and User-Agent headers of messages made here; empty for none.
@@ -79,10 +82,10 @@ pub fn return_path(ctx: &Ctx, state: &MsgState) -> Path {
     if path.transport != sip::Transport::Udp {
         return path;
     }
-    let forced = state.ext.find::<ViaHandling>().is_some_and(|h| h.force_rport);
-    let globals = &ctx.core.shared.globals;
+    let handling = state.ext.find::<ViaHandling>().copied().unwrap_or_default();
+    let forced = handling.force_rport;
     let port = if via.port == 0 { path.transport.default_port() } else { via.port };
-    if globals.flag(&["reply_to_via"]) == Some(true) && !forced && via.rport().is_none() {
+    if (handling.reply_to_via || ctx.core.shared.reply_to_via) && !forced && via.rport().is_none() {
         if let Some(ip) = via.ip() {
             path.remote = (ip, port).into();
         }

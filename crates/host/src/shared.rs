@@ -87,6 +87,10 @@ pub struct Shared {
     /// Events, their routes and who subscribed to them.
     pub events: crate::events::Events,
     pub signature: crate::reply::Signature,
+    /// Replies of no transaction are sent on: the script uses `forward()`, or `disable_stateless_fwd=no`.
+    pub forwards: bool,
+    /// `reply_to_via`: replies go to the address in the Via.
+    pub reply_to_via: bool,
     /// Settings of module tm; workers read them when they start.
     pub tm: parking_lot::Mutex<crate::tm::Settings>,
     /// Makes tags of To that no one outside can guess.
@@ -95,6 +99,8 @@ pub struct Shared {
     pub dispatch: OnceLock<Arc<dyn Dispatch>>,
     /// Prepares texts with variables while the server runs.
     pub late: OnceLock<crate::late::Late>,
+    /// `$var`s as startup_route left them, by slot.
+    pub first_vars: OnceLock<Vec<script::Value>>,
     /// The command line, for `arg`.
     pub arguments: OnceLock<Vec<String>>,
     /// Key-value stores by the names that scripts use.

@@ -74,8 +74,8 @@ fn run(file: &Path, run: &Run, started: Instant) -> ExitCode {
         }
     };
     host::log::set_level(settings::log_level(run, &shared.globals));
-    if let Some(level) = shared.globals.int(&["xlog_level"]) {
-        host::log::set_xlog_level(level.clamp(-3, 4) as i8);
+    if let Some(level) = settings::xlog_level(&shared) {
+        host::log::set_xlog_level(level);
     }
     match serve::serve(shared, run, started) {
         Ok(code) => code,

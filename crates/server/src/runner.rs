@@ -216,6 +216,8 @@ impl Runner {
                     Some(list) => list.push(Outgoing { bytes, remote: path.remote, source: None }),
                     None => self.complain(&format!("there is no socket to send to {} from", path.remote)),
                 },
+                // Connections are found by address; an alias has nothing to name yet.
+                Output::Alias { .. } => {}
                 Output::Shutdown { code } => self.post.main.tell(|told| told.shut_down = Some(code)),
             }
         }

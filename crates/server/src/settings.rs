@@ -31,6 +31,13 @@ pub fn log_level(run: &Run, globals: &Globals) -> i8 {
     level.saturating_add(run.debug.min(8) as i8).min(4)
 }
 
+/// `xlog_level`; since 3.0 it does not follow `log_level`. `None`: it does.
+pub fn xlog_level(shared: &Shared) -> Option<i8> {
+    let own = (shared.dialect == script::ast::Dialect::V4).then_some(host::log::Level::Notice as i64);
+    let level = shared.globals.int(&["xlog_level"]).or(own)?;
+    Some(level.clamp(-3, 4) as i8)
+}
+
 pub fn debug_mode(run: &Run, globals: &Globals) -> bool {
     run.debug_mode || globals.flag(&["debug_mode"]).unwrap_or(false)
 }

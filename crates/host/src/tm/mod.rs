@@ -34,7 +34,7 @@ pub use local::{Timeouts, apply_timeouts, arm, inject, on_verdict, replicate, wa
 pub use relay::{Relay, new_transaction, relay};
 pub use replies::{ReplyStatus, on_reply};
 pub use request::{Answer, Done, NewRequest, own_call_id, send_new};
-pub use stateless::{forward, forward_reply, send_to};
+pub use stateless::{forward, forward_or_wait, forward_reply, send_to};
 
 /// What belongs to a transaction besides its state machine.
 pub struct TxnData {

@@ -2,67 +2,76 @@
 
 use super::branch::{self, SendError, path_of};
 use crate::branches::request_branch;
-use crate::ctx::{Ctx, MsgState, Resolved};
+use crate::call::{Finish, Outcome, Suspension};
+use crate::ctx::{Branch, Ctx, MsgState, Resolved};
 use bytes::Bytes;
 use sip::SocketNames;
 use std::net::SocketAddr;
 use transaction::Path;
 
-/// Sends the current request on by its R-URI, `$du` or `proxy`. 1 sent, negative not.
+/// Sends the current request on by `proxy`, `$du` or its R-URI. 1 sent, negative not. Names must be
+/// known ([`forward_or_wait`]).
 pub fn forward(ctx: &mut Ctx, proxy: Option<&Bytes>) -> i32 {
-    let mut targets = vec![request_branch(&ctx.state)];
-    targets.append(&mut ctx.state.branches);
-    let mut result = -1;
-    for (i, target) in targets.iter().enumerate() {
-        let path = match path_of(ctx, &ctx.state, target, proxy) {
-            Ok(path) => path,
-            Err(SendError::NotYet) => {
-                forward_later(ctx, target.clone(), proxy.cloned(), i);
-                result = 1;
-                continue;
-            }
-            Err(_) => continue,
-        };
-        let cookie = via_branch(ctx, i);
-        let bytes = branch::print(ctx, &ctx.state, None, target, &path, &cookie);
-        ctx.transmit(path, bytes);
-        result = 1;
-    }
-    result
+    let target = request_branch(&ctx.state);
+    let path = match path_of(ctx, &ctx.state, &target, proxy) {
+        Ok(path) => path,
+        Err(error) => return error.code(),
+    };
+    let cookie = via_branch(ctx);
+    let bytes = branch::print(ctx, &ctx.state, None, &target, &path, &cookie);
+    ctx.transmit(path, bytes);
+    1
 }
 
-/// The name is looked up beside the script; the request follows.
-fn forward_later(ctx: &mut Ctx, target: crate::ctx::Branch, proxy: Option<Bytes>, number: usize) {
-    let Some(wanted) = branch::lookup_of(&target, proxy.as_ref()) else { return };
-    let Resolved::Later(future) = ctx.core.spawner.resolve(wanted.clone()) else { return };
-    let task = script::Task::new(ctx.core.shared.program(), script::RouteId(0));
-    let mut state = ctx.state.fork(ctx.state.kind, task);
-    ctx.spawn("forward", 10_000, async move {
+/// The same; waits while a name is looked up.
+pub fn forward_or_wait(ctx: &mut Ctx, proxy: Option<Bytes>) -> Outcome {
+    if !ctx.state.msg.is_request() {
+        return Outcome::Done(-1);
+    }
+    let target = request_branch(&ctx.state);
+    when_known(ctx, "forward", target, proxy, |ctx, _, proxy| forward(ctx, proxy.as_ref()))
+}
+
+/// Longest a name may take.
+const LOOKUP_MS: u64 = 10_000;
+
+/// Goes on with `then` once the address of the next hop is known.
+fn when_known(
+    ctx: &mut Ctx,
+    what: &'static str,
+    target: Branch,
+    proxy: Option<Bytes>,
+    then: impl FnOnce(&mut Ctx, &Branch, Option<Bytes>) -> i32 + 'static,
+) -> Outcome {
+    let waits = matches!(path_of(ctx, &ctx.state, &target, proxy.as_ref()), Err(SendError::NotYet));
+    let wanted = branch::lookup_of(&target, proxy.as_ref()).filter(|_| waits);
+    let Some(wanted) = wanted else { return Outcome::Done(then(ctx, &target, proxy)) };
+    let detail = Bytes::from(wanted.host.clone());
+    let future = match ctx.core.spawner.resolve(wanted.clone()) {
+        Resolved::Later(future) => future,
+        Resolved::Now(list) => Box::pin(std::future::ready(list)),
+    };
+    Suspension::future(what, async move {
         let found = future.await.unwrap_or_default();
         Box::new(move |ctx: &mut Ctx| {
-            state.ext.entry::<branch::Found>().0.push((wanted, found));
-            if let Ok(path) = path_of(ctx, &state, &target, proxy.as_ref()) {
-                let outer = std::mem::replace(&mut ctx.state, state);
-                let cookie = via_branch(ctx, number);
-                let bytes = branch::print(ctx, &ctx.state, None, &target, &path, &cookie);
-                ctx.state = outer;
-                ctx.transmit(path, bytes);
-            }
-            1
-        }) as crate::call::Finish
-    });
+            ctx.state.ext.entry::<branch::Found>().0.push((wanted, found));
+            then(ctx, &target, proxy)
+        }) as Finish
+    })
+    .detail(detail)
+    .limit(LOOKUP_MS, SendError::Unresolvable.code())
 }
 
 /// The Via branch of a request forwarded without a transaction: the same for its retransmissions
 /// (RFC 3261 §16.11), not one that a transaction would have.
-fn via_branch(ctx: &Ctx, number: usize) -> Vec<u8> {
+fn via_branch(ctx: &Ctx) -> Vec<u8> {
     let msg = &ctx.state.msg;
 
     let via = msg.via();
     let branch = via.as_ref().and_then(|v| v.branch());
 
     format!(
-        "z9hG4bKs{:016x}.{number}",
+        "z9hG4bKs{:016x}.0",
         ctx.core.shared.tag_secret.hash_one(&(
             branch,
             via.map(|v| (v.host, v.port)),
@@ -75,27 +84,37 @@ fn via_branch(ctx: &Ctx, number: usize) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Sends the current message as it stands to an address, without a Via of ours (`send()`).
-pub fn send_to(ctx: &mut Ctx, uri: &Bytes) -> i32 {
-    let target =
-        crate::ctx::Branch { uri: ctx.state.current_uri(), dst_uri: Some(uri.clone()), ..Default::default() };
-    let Ok(path) = path_of(ctx, &ctx.state, &target, None) else { return -1 };
-    let send = branch::names_of(ctx, &ctx.state, path.socket);
-    let print = sip::PrintTarget {
-        uri: &target.uri,
-        via: b"",
-        via_params: b"",
-        extra: b"",
-        send: &send,
-        received: &send,
-    };
-    let bytes = sip::print_request(&ctx.state.msg, &[&ctx.state.edits], &print);
-    ctx.transmit(path, bytes);
-    1
+/// Sends the current message to a URI as it came in, with more header lines on top (`send()`). 1 sent,
+/// negative not; waits while a name is looked up.
+pub fn send_to(ctx: &mut Ctx, uri: Bytes, headers: Bytes) -> Outcome {
+    let target = Branch { uri, ..Branch::default() };
+    when_known(ctx, "send", target, None, move |ctx, target, _| {
+        let path = match path_of(ctx, &ctx.state, target, None) {
+            Ok(path) => path,
+            Err(error) => return error.code(),
+        };
+        let msg = &ctx.state.msg;
+        let bytes = match headers.is_empty() {
+            true => msg.buf().clone(),
+            false => {
+                let (line, rest) = msg.buf().split_at(first_line_end(msg.buf()));
+                [line, &headers, rest].concat().into()
+            }
+        };
+        ctx.transmit(path, bytes);
+        1
+    })
+}
+
+fn first_line_end(message: &[u8]) -> usize {
+    memchr::memchr(b'\n', message).map_or(message.len(), |at| at + 1)
 }
 
 /// Sends a reply of no transaction on by its second Via (RFC 3261 §16.7 step 2, §18.1.2).
 pub fn forward_reply(ctx: &mut Ctx, state: &MsgState) {
+    if !ctx.core.shared.forwards {
+        return;
+    }
     let vias = state.msg.vias();
     let (Some(top), Some(next)) = (vias.first(), vias.get(1)) else { return };
     // Only what this server sent comes back to it.

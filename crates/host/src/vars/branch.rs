@@ -176,7 +176,7 @@ fn write(ctx: &mut Ctx, n: usize, field: Field, value: Value) -> bool {
         }
         Field::Socket => {
             let socket = match &text {
-                Some(text) => super::socket::find(&ctx.core.shared, text),
+                Some(text) => super::socket::find(&ctx.core.shared.sockets, text),
                 None => None,
             };
             if text.is_some() && socket.is_none() {

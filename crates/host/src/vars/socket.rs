@@ -2,7 +2,7 @@
 
 use crate::ctx::Ctx;
 use crate::load::VarTable;
-use crate::shared::{Listen, Shared, host_text};
+use crate::shared::{Listen, host_text};
 use crate::var::{At, Kind, Variable};
 use bytes::Bytes;
 use script::ast::AssignOp;
@@ -147,17 +147,18 @@ pub fn force(ctx: &mut Ctx, value: &Value) -> bool {
         ctx.state.socket = None;
         return true;
     }
-    let found = find(&ctx.core.shared, &value.to_text());
+    let found = find(&ctx.core.shared.sockets, &value.to_text());
     if found.is_some() {
         ctx.state.socket = found;
     }
     found.is_some()
 }
 
-/// The socket that a script names: `udp:10.0.0.1:5060`, `10.0.0.1:5060`, `udp:10.0.0.1`, or its tag.
-pub fn find(shared: &Shared, text: &[u8]) -> Option<u16> {
+/// The socket that a script names: `udp:10.0.0.1:5060`, `10.0.0.1:5060`, or its tag. Without a port the
+/// default one is tried first, then any.
+pub fn find(sockets: &[Listen], text: &[u8]) -> Option<u16> {
     let text = std::str::from_utf8(text).ok()?.trim();
-    let at = shared.sockets.iter().position(|s| s.tag.as_deref() == Some(text));
+    let at = sockets.iter().position(|s| s.tag.as_deref() == Some(text));
     let at = at.or_else(|| {
         let (transport, rest) = match text.split_once(':') {
             Some((word, rest)) if Transport::parse(word.as_bytes()).is_some() => {
@@ -165,7 +166,9 @@ pub fn find(shared: &Shared, text: &[u8]) -> Option<u16> {
             }
             _ => (None, text),
         };
-        shared.sockets.iter().position(|s| transport.is_none_or(|t| t == s.transport) && named(s, rest))
+        let fits = |s: &Listen| transport.is_none_or(|t| t == s.transport);
+        let exact = sockets.iter().position(|s| fits(s) && named(s, rest));
+        exact.or_else(|| sockets.iter().position(|s| fits(s) && host_text(s.addr) == rest))
     })?;
     u16::try_from(at).ok()
 }

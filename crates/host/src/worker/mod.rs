@@ -158,7 +158,11 @@ impl Worker {
             ctx.core.timers.add(now.after(u64::from(seconds) * 1000), Due::route(route));
         }
         if let Some(route) = program.route(RouteKind::Startup, None) {
-            let state = detached_state(ctx, route, RouteKind::Startup);
+            let mut state = detached_state(ctx, route, RouteKind::Startup);
+            state.after = After::Then(Box::new(|ctx, state, _| {
+                let values: Vec<script::Value> = state.vars.to_vec();
+                let _ = ctx.core.shared.first_vars.set(values);
+            }));
             ctx.run(state);
         }
     }
@@ -249,6 +253,10 @@ fn on_message(ctx: &mut Ctx, source: Path, bytes: Bytes) {
     let task = Task::new(program, route);
     let mut state = MsgState::new(msg, source, ctx.core.now, RouteKind::Request, task);
     state.after = After::Request;
+    // What startup_route left in `$var`s is where every script begins.
+    if let Some(values) = ctx.core.shared.first_vars.get() {
+        state.vars = values.as_slice().into();
+    }
     if !ctx.core.shared.hooks.request_in.is_empty() {
         let shared = ctx.core.shared.clone();
         let outer = std::mem::replace(&mut ctx.state, state);

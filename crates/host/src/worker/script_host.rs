@@ -15,6 +15,24 @@ pub(crate) fn machine_run(ctx: &mut Ctx) -> Step<Box<Suspension>> {
     script::run(ctx, FUEL)
 }
 
+/// One line of `script_trace`.
+#[cold]
+fn trace(ctx: &mut Ctx, class: &str, what: &str) {
+    let Some(how) = ctx.state.trace.take() else { return };
+    let shared = ctx.core.shared.clone();
+    let loc = ctx.state.task.loc();
+    let (file, line) = (shared.sources.name(loc), shared.sources.line_col(loc).0);
+    let info = how.info.as_ref().map_or(String::new(), |i| format!("[{}]", String::from_utf8_lossy(i)));
+    let values = how.values.text(ctx);
+    let values = String::from_utf8_lossy(&values);
+    crate::log::write(
+        how.level,
+        "",
+        format_args!("[Script Trace][{file}:{line}]{info}[{class} {what}] -> ({values})\n"),
+    );
+    ctx.state.trace = Some(how);
+}
+
 impl Host for Ctx {
     type Lang = Sip;
     type Op = Box<Suspension>;
@@ -32,10 +50,17 @@ impl Host for Ctx {
     }
 
     fn set(&mut self, var: &Var, op: AssignOp, value: Value) -> bool {
-        var.set(self, op, value)
+        let set = var.set(self, op, value);
+        if self.state.trace.is_some() {
+            trace(self, "assign", &String::from_utf8_lossy(&var.text));
+        }
+        set
     }
 
     fn call(&mut self, func: &Func) -> Called<Box<Suspension>> {
+        if self.state.trace.is_some() {
+            trace(self, "function", func.name);
+        }
         match func.call(self) {
             Outcome::Done(rc) => Called::Done(rc),
             Outcome::Suspend(operation) => Called::Suspend(operation),
