@@ -52,6 +52,8 @@ impl VarTable {
     }
 }
 
+type Modules = Vec<(&'static str, Box<dyn Module>)>;
+
 /// Why a form of a function does not fit a call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wrong {
@@ -74,8 +76,10 @@ pub struct Loader {
     /// Message flags and branch flags in the order of declaration.
     pub flags: FlagNames,
     pub branch_flags: FlagNames,
-    /// Shared while one of them prepares something, which may ask the others.
-    modules: Arc<Vec<(&'static str, Box<dyn Module>)>>,
+    /// Complete once all parameters are set.
+    modules: Arc<Modules>,
+    /// Names of the modules that are loaded, also before that.
+    loaded: Vec<&'static str>,
     states: AHashMap<TypeId, Arc<dyn Any + Send + Sync>>,
     known: &'static [ModuleDef],
     seed: u64,
@@ -116,7 +120,7 @@ impl Loader {
     }
 
     pub fn is_loaded(&self, module: &str) -> bool {
-        self.modules.iter().any(|(n, _)| *n == module)
+        self.loaded.contains(&module)
     }
 
     /// A route of a kind (as u8 of `RouteKind`), by name.
@@ -234,9 +238,11 @@ impl Loader {
             }
         };
         let mut candidates = Vec::new();
-        for (_, module) in modules {
+        let mut of_core = false;
+        for (module_name, module) in modules {
             for (i, info) in module.functions().into_iter().enumerate() {
                 if info.name == name {
+                    of_core |= *module_name == "core";
                     candidates.push((mine(info.since), module, i, info));
                 }
             }
@@ -248,6 +254,9 @@ impl Loader {
                 site.loc,
                 format!("{}() cannot be used in this kind of route", first.3.name),
             ));
+        }
+        if self.dialect == Dialect::V21 && !of_core {
+            strings_only(name, site.args)?;
         }
         // An argument list of one empty argument is no argument.
         let args = match site.args {
@@ -301,19 +310,17 @@ impl Loader {
         }
     }
 
-    /// While they are loaded; nobody shares them yet.
-    fn modules_mut(&mut self) -> &mut Vec<(&'static str, Box<dyn Module>)> {
-        Arc::get_mut(&mut self.modules).expect("modules are loaded before anything is prepared")
-    }
-
     fn load_modules(&mut self, config: &Config) {
+        let mut modules: Modules = Vec::new();
+        let core = self.known.iter().find(|m| m.name == "core");
+        modules.extend(core.map(|core| (core.name, (core.make)())));
         for load in &config.modules {
             let name = String::from_utf8_lossy(&load.name).into_owned();
-            if self.is_loaded(&name) {
+            if modules.iter().any(|(n, _)| *n == name) {
                 continue;
             }
             match self.known.iter().find(|m| m.name == name) {
-                Some(def) => self.modules_mut().push((def.name, (def.make)())),
+                Some(def) => modules.push((def.name, (def.make)())),
                 None => {
                     let names: Vec<&str> =
                         self.known.iter().map(|m| m.name).filter(|n| *n != "core").collect();
@@ -328,10 +335,10 @@ impl Loader {
                 }
             }
         }
+        self.loaded = modules.iter().map(|(name, _)| *name).collect();
         for param in &config.params {
-            self.set_param(param);
+            self.set_param(&mut modules, param);
         }
-        let mut modules = std::mem::take(self.modules_mut());
         // Drivers first: the others ask them for their databases.
         let rank = |name: &str| match name {
             // It asks the drivers itself.
@@ -362,13 +369,13 @@ impl Loader {
                 }
             }
         }
-        *self.modules_mut() = modules;
+        self.modules = Arc::new(modules);
     }
 
-    fn set_param(&mut self, param: &ast::ModParam) {
+    fn set_param(&mut self, modules: &mut Modules, param: &ast::ModParam) {
         let module = String::from_utf8_lossy(&param.module).into_owned();
         let name = String::from_utf8_lossy(&param.name).into_owned();
-        let Some((_, loaded)) = self.modules_mut().iter_mut().find(|(n, _)| *n == module) else {
+        let Some((_, loaded)) = modules.iter_mut().find(|(n, _)| *n == module) else {
             if self.known.iter().any(|m| m.name == module) {
                 let error = Diagnostic::error(
                     param.loc,
@@ -405,6 +412,17 @@ impl Loader {
             }
         }
     }
+}
+
+/// Functions of modules take strings only in 2.x.
+fn strings_only(name: &str, args: &[ast::Arg]) -> Result<(), Diagnostic> {
+    for arg in args {
+        if let ast::ArgKind::Int(n) = arg.kind {
+            let error = Diagnostic::error(arg.loc, format!("{name}() takes strings in 2.x"));
+            return Err(error.hint(format!("in quotes: \"{n}\"")));
+        }
+    }
+    Ok(())
 }
 
 /// Puts what a module needs before it; otherwise the order of the file stays.
@@ -473,6 +491,7 @@ pub fn load(
         flags: Vec::new(),
         branch_flags: Vec::new(),
         modules: Arc::default(),
+        loaded: Vec::new(),
         states: AHashMap::new(),
         known,
         seed,
@@ -481,9 +500,6 @@ pub fn load(
         caches: Default::default(),
         forwards: false,
     };
-    if let Some(core) = known.iter().find(|m| m.name == "core") {
-        loader.modules_mut().push((core.name, (core.make)()));
-    }
     loader.globals = Globals::read(config, &mut loader.diagnostics);
     loader.load_modules(config);
     let (program, problems) = script::compile(config, &mut loader);
@@ -494,7 +510,7 @@ pub fn load(
     }
     let mut hooks = Hooks::default();
     let mut commands = Vec::new();
-    for (name, module) in &*loader.modules {
+    for (name, module) in loader.modules.iter() {
         module.hooks(&mut hooks, &loader.stats);
         commands.extend(module.commands(name));
     }
@@ -518,7 +534,7 @@ pub fn load(
         commands,
         hooks,
         modules: loader.states.clone(),
-        module_names: loader.modules.iter().map(|(n, _)| *n).collect(),
+        module_names: loader.loaded.clone(),
         flag_names: parking_lot::RwLock::new(loader.flags.clone()),
         branch_flag_names: parking_lot::RwLock::new(loader.branch_flags.clone()),
         started_ms: wall_ms,

@@ -4,6 +4,7 @@ use host::{Call, Int, Registrar, Routes};
 use script::ast::{self, ArgKind};
 use script::{Diagnostic, Loc};
 use sip::{Anchor, Header, HeaderName};
+use std::rc::Rc;
 use std::sync::Arc;
 
 pub struct Maxfwd {
@@ -81,9 +82,9 @@ fn process(call: &mut Call<Maxfwd>, max: Hops) -> i32 {
             let limit = call.module.max_limit;
             let next = if value > limit { limit } else { value - 1 };
             let width = header.value.end as usize - header.value.start as usize;
-            let edits = &mut call.ctx.state.edits;
-            edits.undelete(header.value);
-            edits.replace(header.value, format!("{next:>width$}"));
+            // In place, as there: variables read the new number at once.
+            let text = format!("{next:>width$}");
+            Rc::make_mut(&mut call.ctx.state.msg).overwrite(header.value, text.as_bytes());
             1
         }
     }

@@ -98,6 +98,17 @@ impl Message {
         &self.buf
     }
 
+    /// Puts other bytes in a place, for all readers of this message. False: their number differs.
+    pub fn overwrite(&mut self, span: Span, bytes: &[u8]) -> bool {
+        if span.len() != bytes.len() || span.range().end > self.buf.len() {
+            return false;
+        }
+        let mut buf = bytes::BytesMut::from(&self.buf[..]);
+        buf[span.range()].copy_from_slice(bytes);
+        self.buf = buf.freeze();
+        true
+    }
+
     /// Zero-copy slice of the buffer.
     pub fn text(&self, span: Span) -> Bytes {
         self.buf.slice(span.range())

@@ -191,8 +191,7 @@ pub fn print(
     via_branch: &[u8],
 ) -> Bytes {
     let send = names_of(ctx, state, path.socket);
-    let received = ctx.core.shared.sockets.get(usize::from(state.source.socket));
-    let received = received.map(|s| s.names.clone()).unwrap_or_default();
+    let received = names_of(ctx, state, state.source.socket);
     let mut via = Vec::with_capacity(96);
     via.extend_from_slice(b"Via: SIP/2.0/");
     via.extend_from_slice(path.transport.upper().as_bytes());

@@ -5,19 +5,25 @@ use crate::branches::request_branch;
 use crate::call::{Finish, Outcome, Suspension};
 use crate::ctx::{Branch, Ctx, MsgState, Resolved};
 use bytes::Bytes;
-use sip::SocketNames;
+use sip::{Message, SocketNames, Via};
 use std::net::SocketAddr;
 use transaction::Path;
 
 /// Sends the current request on by `proxy`, `$du` or its R-URI. 1 sent, negative not. Names must be
 /// known ([`forward_or_wait`]).
 pub fn forward(ctx: &mut Ctx, proxy: Option<&Bytes>) -> i32 {
+    let msg = &ctx.state.msg;
+    if msg.call_id().is_none() || msg.cseq_parts().is_none() {
+        return -1;
+    }
     let target = request_branch(&ctx.state);
     let path = match path_of(ctx, &ctx.state, &target, proxy) {
         Ok(path) => path,
         Err(error) => return error.code(),
     };
-    let cookie = via_branch(ctx);
+    let msg = ctx.state.msg.clone();
+    let Some(via) = msg.via() else { return -1 };
+    let cookie = via_branch(ctx, &msg, &via);
     let bytes = branch::print(ctx, &ctx.state, None, &target, &path, &cookie);
     ctx.transmit(path, bytes);
     1
@@ -62,26 +68,18 @@ fn when_known(
     .limit(LOOKUP_MS, SendError::Unresolvable.code())
 }
 
-/// The Via branch of a request forwarded without a transaction: the same for its retransmissions
-/// (RFC 3261 §16.11), not one that a transaction would have.
-fn via_branch(ctx: &Ctx) -> Vec<u8> {
-    let msg = &ctx.state.msg;
-
-    let via = msg.via();
-    let branch = via.as_ref().and_then(|v| v.branch());
-
-    format!(
-        "z9hG4bKs{:016x}.0",
-        ctx.core.shared.tag_secret.hash_one(&(
-            branch,
-            via.map(|v| (v.host, v.port)),
-            msg.call_id(),
-            msg.from_tag(),
-            msg.cseq_parts().map(|c| c.0),
-            msg.request_uri(),
-        ))
-    )
-    .into_bytes()
+/// The Via branch of a request forwarded without a transaction, made from the Via below it: the same
+/// for retransmissions (RFC 3261 §16.11), not one that a transaction would have, and known again when
+/// the reply brings it back.
+fn via_branch(ctx: &Ctx, msg: &Message, below: &Via) -> Vec<u8> {
+    let hash = ctx.core.shared.tag_secret.hash_one(&(
+        below.branch(),
+        (&below.host, below.port),
+        msg.call_id(),
+        msg.from_tag(),
+        msg.cseq_parts().map(|c| c.0),
+    ));
+    format!("z9hG4bKs{hash:016x}.0").into_bytes()
 }
 
 /// Sends the current message to a URI as it came in, with more header lines on top (`send()`). 1 sent,
@@ -118,7 +116,10 @@ pub fn forward_reply(ctx: &mut Ctx, state: &MsgState) {
     let vias = state.msg.vias();
     let (Some(top), Some(next)) = (vias.first(), vias.get(1)) else { return };
     // Only what this server sent comes back to it.
-    if !ctx.core.shared.is_myself(&top.host, if top.port == 0 { 5060 } else { top.port }, None) {
+    let port = if top.port == 0 { 5060 } else { top.port };
+    let named = ctx.core.shared.is_myself(&top.host, port, None);
+    let sent = || top.branch().is_some_and(|b| b[..] == via_branch(ctx, &state.msg, next)[..]);
+    if !named && (ctx.core.shared.globals.flag(&["check_via"]) == Some(true) || !sent()) {
         return;
     }
     let Some(transport) = next.transport() else { return };

@@ -77,7 +77,7 @@ impl Arg<Core> for Destination {
     fn eval(prepared: &Option<Format>, call: &mut Call<'_, Core>) -> Result<Destination, i32> {
         let Some(format) = prepared else { return Ok(Destination(None)) };
         let text = <Text as Arg<Core>>::eval(format, call)?;
-        Ok(Destination(Some(crate::tm::proxy_uri(&text.str()))))
+        Ok(Destination(Some(crate::tm::relay::proxy_uri(&text.str()))))
     }
 }
 
@@ -88,7 +88,7 @@ fn forward(call: &mut Call<Core>, to: Destination) -> Outcome {
 
 /// send(destination, [headers]): the message as it came, with these header lines on top.
 fn send(call: &mut Call<Core>, to: Plain, headers: Option<Text>) -> Outcome {
-    let uri = crate::tm::proxy_uri(&String::from_utf8_lossy(&to.0));
+    let uri = crate::tm::relay::proxy_uri(&String::from_utf8_lossy(&to.0));
     host::tm::send_to(call.ctx, uri, headers.map(|h| h.0).unwrap_or_default())
 }
 

@@ -3,7 +3,7 @@
 mod branches;
 mod mi;
 mod query;
-mod relay;
+pub(crate) mod relay;
 mod reply;
 mod request;
 mod vars;

@@ -107,7 +107,7 @@ impl Arg<Tm> for First {
 }
 
 /// "[proto:]host[:port]" as a URI.
-fn proxy_uri(text: &str) -> Bytes {
+pub(crate) fn proxy_uri(text: &str) -> Bytes {
     if text.starts_with("sip:") || text.starts_with("sips:") {
         return Bytes::copy_from_slice(text.as_bytes());
     }
