@@ -106,7 +106,7 @@ fn request_of(call: &Call<Tm>, params: &MiParams) -> Result<NewRequest, MiError>
         request.next_hop = Some(hop.into());
     }
     if let Some(socket) = optional("socket", 4) {
-        let found = host::vars::socket::find(&call.ctx.core.shared, socket.as_bytes());
+        let found = host::vars::socket::find(&call.ctx.core.shared.sockets, socket.as_bytes());
         request.socket = Some(found.ok_or_else(|| MiError::new(404, "Local socket not found"))?);
     }
     Ok(request)
