@@ -32,6 +32,7 @@ modules! {
     db_virtual,
     exec,
     httpd,
+    ldap,
     maxfwd,
     mi_datagram,
     mi_fifo,

@@ -1,0 +1,119 @@
+//! ldap: searches in directories. The result stays with the message until the next search.
+
+mod config;
+mod result;
+mod session;
+mod tls;
+mod url;
+
+use ahash::AHashMap;
+use config::Settings;
+use host::call::Finish;
+use host::{Call, Ctx, Outcome, Registrar, Routes, Suspension, Text};
+use result::{Found, Result as Stored};
+use script::Value;
+use session::{Problem, Session};
+use std::rc::Rc;
+use url::Search;
+
+/// Longest a search may take, connecting to every server included.
+const LIMIT_MS: u64 = 20_000;
+const ERROR: i32 = -2;
+const NOTHING: i32 = -1;
+
+#[derive(Default)]
+pub struct Ldap {
+    config_file: Option<String>,
+    sessions: Vec<Settings>,
+}
+
+/// A worker's connections, by session.
+#[derive(Default)]
+struct Sessions(AHashMap<String, Rc<Session>>);
+
+pub fn register(m: &mut Registrar<Ldap>) {
+    m.param_text("config_file", |m, path| {
+        m.config_file = Some(path.to_string());
+        Ok(())
+    });
+    m.ignored(&["max_async_connections"], "one connection carries any number of searches at once");
+    m.init(|m, _| {
+        let path = m.config_file.as_deref().unwrap_or("/usr/local/etc/opensips/ldap.cfg");
+        let text = std::fs::read_to_string(path).map_err(|e| format!("config_file {path}: {e}"))?;
+        m.sessions = config::parse(&text).map_err(|why| format!("config_file {path}: {why}"))?;
+        for tls in m.sessions.iter().filter_map(|session| session.tls.as_ref()) {
+            tls::client(tls).map_err(|why| format!("config_file {path}: {why}"))?;
+        }
+        Ok(())
+    });
+    m.function("ldap_search", Routes::ALL, search);
+    m.function("ldap_result_next", Routes::ALL, next);
+    result::register(m);
+}
+
+/// ldap_search(url): the number of entries, -1 for none, -2 on errors.
+fn search(call: &mut Call<Ldap>, url: Text) -> Outcome {
+    call.state.ext.remove::<Stored>();
+    let search = match Search::parse(&url.str()) {
+        Ok(search) => search,
+        Err(why) => {
+            host::error!("ldap", "ldap_search: {why}");
+            return Outcome::Done(ERROR);
+        }
+    };
+    let Some(settings) = call.module.sessions.iter().find(|s| s.name == search.session) else {
+        host::error!("ldap", "ldap_search: the config_file has no section [{}]", search.session);
+        return Outcome::Done(ERROR);
+    };
+    let sessions = call.ctx.local::<Sessions>();
+    let session = match sessions.0.get(&settings.name) {
+        Some(session) => session.clone(),
+        None => {
+            let session = Rc::new(Session::new(settings.clone()));
+            sessions.0.insert(settings.name.clone(), session.clone());
+            session
+        }
+    };
+    let future = async move {
+        let entries = session.search(search).await;
+        Box::new(move |ctx: &mut Ctx| match entries {
+            Ok(entries) if entries.is_empty() => NOTHING,
+            Ok(entries) => {
+                let count = entries.len() as i32;
+                ctx.state.ext.set(Stored::new(entries));
+                count
+            }
+            Err(Problem::Down) => ERROR,
+            Err(Problem::Failed(why)) => {
+                host::error!("ldap", "ldap_search: {why}");
+                ERROR
+            }
+        }) as Finish
+    };
+    Suspension::future("ldap_search", future).detail(url.0).limit(LIMIT_MS, ERROR)
+}
+
+/// ldap_result_next(): the functions on results look at the next entry.
+fn next(call: &mut Call<Ldap>) -> i32 {
+    match call.state.ext.find::<Stored>().cloned() {
+        None => ERROR,
+        Some(mut stored) => {
+            let there = stored.next();
+            call.state.ext.set(stored);
+            if there { 1 } else { NOTHING }
+        }
+    }
+}
+
+/// The values of an attribute of the entry that is looked at.
+fn values(call: &Call<Ldap>, attribute: &[u8]) -> Found {
+    call.state.ext.find::<Stored>().map_or(Found::NoResult, |stored| stored.values(attribute))
+}
+
+/// A text as an AVP keeps it.
+fn text(value: Vec<u8>) -> Value {
+    Value::Str(value.into())
+}
+
+#[cfg(test)]
+mod tests;
