@@ -1,4 +1,5 @@
 //! Scripts against Debian's slapd, with files and a port of its own.
+#![expect(clippy::disallowed_methods, reason = "a real server is started and waited for")]
 
 use crate::testing::{Folder, Ran, refused, run};
 use script::ast::Dialect;
