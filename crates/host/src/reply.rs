@@ -175,8 +175,12 @@ pub fn send(ctx: &mut Ctx, code: u16, reason: &[u8]) -> i32 {
     }
 }
 
-/// Sends a reply without a transaction (`sl_send_reply`). 1 sent, -1 not.
+/// Sends a reply without a transaction (`sl_send_reply`). 1 sent, -1 not. A transaction that is only
+/// there because the script waited gets it all the same: it has to repeat it.
 pub fn send_stateless(ctx: &mut Ctx, code: u16, reason: &[u8]) -> i32 {
+    if let Some(txn) = ctx.state.txn.filter(|id| crate::tm::is_implicit(ctx, *id)) {
+        return crate::tm::reply(ctx, txn, code, reason);
+    }
     let state = &ctx.state;
     if !state.msg.is_request() || state.msg.method() == Method::Ack || !(100..700).contains(&code) {
         return -1;

@@ -310,6 +310,14 @@ impl<T, B> Transactions<T, B> {
         if received == Received::Absorb {
             parts.stats.replies_absorbed += 1;
         }
+        // Who repeats a final reply has not got its ACK yet: the transaction stays to send it again.
+        if received == Received::Absorb && reply.status() >= 200 && !parts.txn.is_open() {
+            let wait = now.after(parts.config.wait.into());
+            let waits_for_ack = parts.txn.again != TimerId::NONE;
+            if !waits_for_ack {
+                self.set_end(id, wait);
+            }
+        }
         received
     }
 

@@ -28,7 +28,9 @@ impl<T, B> Transactions<T, B> {
         let accepted = txn.state == crate::server::Upstream::Accepted;
         let Some(b) = txn.branches.get_mut(usize::from(branch)) else { return Verdict::Absorb };
         if status < 200 {
-            let relayed = open && status > 100 && b.state == State::Proceeding && b.is_wanted();
+            // Its final reply may be here already, behind it.
+            let in_time = matches!(b.state, State::Proceeding | State::Deciding);
+            let relayed = open && status > 100 && in_time && b.is_wanted();
             return if relayed { Verdict::Provisional } else { Verdict::Absorb };
         }
         if b.state != State::Deciding {

@@ -40,7 +40,7 @@ pub fn admit(ctx: &mut Ctx, msg: &Rc<Message>, source: Path) -> Admit {
             // Scripts see every ACK; `t_relay` knows those whose way ends here.
             Admit::Run
         }
-        Some((id, Relation::Cancel)) if ctx.core.tasks_of.contains_key(&id) => {
+        Some((id, Relation::Cancel)) if !ctx.requests_of(id).is_empty() => {
             cancel::waiting(ctx, msg, source, id);
             Admit::Absorbed
         }

@@ -65,10 +65,9 @@ const ORIGINATOR: Bytes = Bytes::from_static(b"Reason: SIP;cause=487;text=\"ORIG
 /// Ends an INVITE: drops what its script waits for, cancels branches; with none open, 487 at once.
 pub fn stop(ctx: &mut Ctx, invite: TxnId) {
     keep_suspended(ctx, invite);
-    ctx.drop_tasks_of(invite);
+    ctx.drop_requests_of(invite);
     if let Some(data) = ctx.core.txns.txns.get_mut(invite) {
         data.failing = false;
-        data.busy = false;
     }
     tell(ctx, invite, TxnEvent::Cancelled);
     let now = ctx.core.now;

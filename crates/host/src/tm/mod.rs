@@ -51,7 +51,7 @@ pub struct TxnData {
     implicit: bool,
     /// A reply's routes are waiting; later replies queue behind it.
     busy: bool,
-    queue: VecDeque<(Rc<Message>, Path)>,
+    queue: VecDeque<replies::Arrived>,
     /// A failure route is running or waiting.
     failing: bool,
     /// The tag of To in replies made here.
@@ -280,9 +280,22 @@ pub fn on_undeliverable(ctx: &mut Ctx, _path: Path, bytes: Bytes) {
     failure::on_verdict(ctx, id, verdict);
 }
 
+/// What becomes of a script that waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Held {
+    Waits,
+    /// Its request came again and is being dealt with already: this script ends.
+    Known,
+}
+
 /// The script of `state` waits: makes the server transaction when there is none (100 for an INVITE).
-pub fn hold(ctx: &mut Ctx, state: &mut MsgState) {
-    let Some(id) = create(ctx, state) else { return };
+pub fn hold(ctx: &mut Ctx, state: &mut MsgState) -> Held {
+    if let Some((id, transaction::Relation::Retransmission)) = ctx.core.txns.txns.find(&state.msg) {
+        ctx.core.txns.txns.retransmission(id);
+        drain(ctx);
+        return Held::Known;
+    }
+    let Some(id) = create(ctx, state) else { return Held::Waits };
     if let Some(data) = ctx.core.txns.txns.get_mut(id) {
         data.absorb = true;
         data.implicit = true;
@@ -290,6 +303,7 @@ pub fn hold(ctx: &mut Ctx, state: &mut MsgState) {
     state.txn = Some(id);
     let bytes = trying_bytes(ctx, state, id);
     trying(ctx, bytes, id);
+    Held::Waits
 }
 
 impl BranchData {
@@ -394,6 +408,11 @@ pub(crate) fn trying(ctx: &mut Ctx, bytes: Option<Bytes>, id: TxnId) {
         ctx.core.txns.txns.reply(now, id, 100, bytes, Origin::Here);
         drain(ctx);
     }
+}
+
+/// The transaction is there because a script waited, which did not ask for one.
+pub fn is_implicit(ctx: &Ctx, id: TxnId) -> bool {
+    ctx.core.txns.txns.get(id).is_some_and(|data| data.implicit)
 }
 
 /// The script asked for the transaction (`t_newtran`): a relay that fails is the script's to answer.

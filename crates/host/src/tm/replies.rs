@@ -28,28 +28,43 @@ pub fn on_reply(ctx: &mut Ctx, msg: Rc<Message>, source: Path) {
         return;
     }
     let Some((id, branch)) = ctx.core.txns.txns.match_reply(&msg) else {
-        // To a live transaction, but not to what it sent: lost, as in the reference.
+        // To a transaction that is over, or to what it did not send: nobody waits for it (RFC 6026 §7.2).
+        // A 2xx that comes again goes on: it wants its ACK.
         let cookie = msg.via().and_then(|via| via.branch()).and_then(|b| transaction::Cookie::parse(&b));
-        if cookie.is_some_and(|c| ctx.core.txns.txns.get(c.txn).is_some()) {
-            return;
-        }
-        return stray(ctx, msg, source);
+        let lives = |id| ctx.core.txns.txns.get(id).is_some();
+        return match cookie {
+            Some(cookie) if lives(cookie.txn) || !(200..300).contains(&msg.status()) => {}
+            _ => stray(ctx, msg, source),
+        };
     };
+    let now = ctx.core.now;
+    // Timers and the ACK of a negative reply do not wait for scripts.
+    let received = ctx.core.txns.txns.receive(now, id, branch, &msg);
+    drain(ctx);
+    let arrived = Arrived { branch, msg, source, received };
     if let Some(data) = ctx.core.txns.txns.get_mut(id)
         && data.busy
     {
-        if data.queue.len() < MAX_QUEUE {
-            data.queue.push_back((msg, source));
+        let room = data.queue.len() < MAX_QUEUE;
+        // What changes nothing may be forgotten, a final reply may not.
+        if room || (received == Received::New && arrived.msg.status() >= 200) {
+            data.queue.push_back(arrived);
         }
         return;
     }
-    handle(ctx, id, branch, msg, source);
+    handle(ctx, id, arrived);
 }
 
-fn handle(ctx: &mut Ctx, id: TxnId, branch: u16, msg: Rc<Message>, source: Path) {
-    let now = ctx.core.now;
-    let received = ctx.core.txns.txns.receive(now, id, branch, &msg);
-    drain(ctx);
+/// A reply that its transaction knows of and whose routes have not run.
+pub(super) struct Arrived {
+    branch: u16,
+    msg: Rc<Message>,
+    source: Path,
+    received: Received,
+}
+
+fn handle(ctx: &mut Ctx, id: TxnId, arrived: Arrived) {
+    let Arrived { branch, msg, source, received } = arrived;
     let state = reply_state(ctx, id, branch, msg, source);
     if received == Received::Absorb {
         // The global route sees every reply, also those that change nothing.
@@ -179,12 +194,12 @@ fn decide(ctx: &mut Ctx, id: TxnId, branch: u16, state: Box<MsgState>, kept: Kep
 }
 
 fn next_in_queue(ctx: &mut Ctx, id: TxnId) {
-    let Some(data) = ctx.core.txns.txns.get_mut(id) else { return };
-    if data.busy {
-        return;
-    }
-    if let Some((msg, source)) = data.queue.pop_front() {
-        on_reply(ctx, msg, source);
+    // One that has no route to wait in is done at once, and the next one is looked at.
+    while let Some(data) = ctx.core.txns.txns.get_mut(id)
+        && !data.busy
+        && let Some(arrived) = data.queue.pop_front()
+    {
+        handle(ctx, id, arrived);
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::call::{Finish, Outcome, Suspension, Wait};
 use crate::ctx::{After, Ctx, MsgState, Parked, Report, TaskId};
 use crate::registrar::Func;
+use crate::tm::Held;
 use crate::worker::timers::Due;
 use bytes::Bytes;
 use script::ast::RouteKind;
@@ -20,15 +21,21 @@ const DETAIL_BYTES: usize = 128;
 impl Ctx {
     /// Puts a script aside until its operation is done. `state` is not the current one any more.
     pub(crate) fn park(&mut self, mut state: Box<MsgState>, operation: Suspension) {
-        if state.kind == RouteKind::Request && state.txn.is_none() && state.msg.method() != Method::Ack {
-            crate::tm::hold(self, &mut state);
+        // Reports of `launch` and the like need no transaction.
+        let is_main = state.kind == RouteKind::Request && matches!(state.after, After::Request);
+        if is_main && state.txn.is_none() && state.msg.method() != Method::Ack {
+            match crate::tm::hold(self, &mut state) {
+                Held::Waits => {}
+                Held::Known => return,
+            }
         }
+        let beside = matches!(state.after, After::Nothing);
         let loc = state.task.loc();
         let call_id = state.msg.call_id().unwrap_or_default();
         let Suspension { what, detail, wait, limit_ms, on_deadline } = operation;
         match self.park_slot(what, detail, call_id, loc, limit_ms, on_deadline) {
             Some(id) => {
-                if let Some(txn) = state.txn {
+                if let Some(txn) = state.txn.filter(|_| !beside) {
                     self.tie(id, txn);
                 }
                 self.core.tasks[id.index as usize].state = Some(state);
@@ -206,12 +213,29 @@ impl Ctx {
         self.go_on(parked, finish);
     }
 
-    /// The transaction ended or was cancelled: its suspended scripts and their operations are dropped.
+    /// The transaction ended: its suspended scripts and their operations are dropped.
     pub fn drop_tasks_of(&mut self, txn: TxnId) {
         let of = self.core.tasks_of.get(&txn).cloned().unwrap_or_default();
         for id in of {
             self.cancel_task(id);
         }
+    }
+
+    /// The caller gave up: the same, except for scripts that hold a reply, which goes its way.
+    pub fn drop_requests_of(&mut self, txn: TxnId) {
+        for id in self.requests_of(txn) {
+            self.cancel_task(id);
+        }
+    }
+
+    /// Waiting scripts that work on the request of a transaction, and look-ups for it.
+    pub fn requests_of(&self, txn: TxnId) -> smallvec::SmallVec<[TaskId; 1]> {
+        let of = self.core.tasks_of.get(&txn).into_iter().flatten().copied();
+        let holds_reply = |id: &TaskId| {
+            let state = &self.core.tasks[id.index as usize].state;
+            state.as_ref().is_some_and(|state| state.kind == RouteKind::OnReply)
+        };
+        of.filter(|id| !holds_reply(id)).collect()
     }
 
     /// Drops one operation and its script.

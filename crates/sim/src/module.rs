@@ -1,0 +1,48 @@
+//! Module `sim`: a function that waits for something slow, as a database would.
+
+use crate::executor::Executor;
+use host::{Call, Finish, ModuleDef, Outcome, Registrar, Routes, Suspension};
+use std::cell::RefCell;
+use std::sync::LazyLock;
+
+thread_local! {
+    static CLOCK: RefCell<Executor> = RefCell::default();
+}
+
+/// Operations that start now wait on this executor.
+pub fn use_clock(executor: &Executor) {
+    CLOCK.with(|clock| *clock.borrow_mut() = executor.clone());
+}
+
+#[derive(Default)]
+pub struct Sim;
+
+fn register(m: &mut Registrar<Sim>) {
+    m.function("slow", Routes::ALL, slow);
+}
+
+/// The server's modules and this one.
+pub fn all() -> &'static [ModuleDef] {
+    static ALL: LazyLock<Vec<ModuleDef>> = LazyLock::new(|| {
+        let own = ModuleDef { name: "sim", make: || host::registrar::module(register) };
+        modules::ALL.iter().copied().chain([own]).collect()
+    });
+    &ALL
+}
+
+/// slow(): now, after up to four seconds, or never; 1, or -1 (more rarely, and at its deadline).
+fn slow(_: &mut Call<Sim>) -> Outcome {
+    let clock = CLOCK.with(|clock| clock.borrow().clone());
+    let rc = if clock.below(5) == 0 { -1 } else { 1 };
+    let ms = match clock.below(10) {
+        0 => return Outcome::Done(rc),
+        1 => 1_000_000,
+        2..5 => clock.below(4000),
+        _ => clock.below(300),
+    };
+    Suspension::future("slow", async move {
+        clock.sleep(ms).await;
+        Box::new(move |_: &mut host::Ctx| rc) as Finish
+    })
+    .limit(5000, -1)
+}
