@@ -360,6 +360,25 @@ impl AsyncCounters {
     }
 }
 
+/// Messages that came in, of all workers.
+#[derive(Clone)]
+pub struct Traffic {
+    pub requests: Counter,
+    pub replies: Counter,
+    /// What is no SIP, or too broken to be handled.
+    pub bad: Counter,
+}
+
+impl Traffic {
+    pub fn new(stats: &Stats) -> Traffic {
+        Traffic {
+            requests: stats.counter("core", "rcv_requests"),
+            replies: stats.counter("core", "rcv_replies"),
+            bad: stats.counter("core", "bad_msg_hdr"),
+        }
+    }
+}
+
 /// The worker's state that outlives a message.
 pub struct Core {
     /// Monotonic clock of this step.
@@ -375,6 +394,7 @@ pub struct Core {
     /// Suspended scripts of a transaction.
     pub tasks_of: AHashMap<TxnId, SmallVec<[TaskId; 1]>>,
     pub counters: AsyncCounters,
+    pub traffic: Traffic,
     pub timers: Timers,
     pub outputs: Vec<Output>,
     pub rng: Rng,

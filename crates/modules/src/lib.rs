@@ -30,6 +30,7 @@ modules! {
     db_postgres,
     db_sqlite,
     db_virtual,
+    event_datagram,
     exec,
     httpd,
     ldap,

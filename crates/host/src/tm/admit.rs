@@ -18,7 +18,7 @@ pub enum Admit {
 /// `t_relay`, as in the reference; those of a waiting script are absorbed here.
 pub fn admit(ctx: &mut Ctx, msg: &Rc<Message>, source: Path) -> Admit {
     if msg.answerable().is_err() {
-        ctx.core.shared.stats.counter("core", "bad_msgs").up();
+        ctx.core.traffic.bad.up();
         return Admit::Absorbed;
     }
     let now = ctx.core.now;

@@ -24,7 +24,7 @@ pub(super) fn changed_status(state: &MsgState) -> Option<(u16, Bytes)> {
 /// also when a route of an earlier one waits.
 pub fn on_reply(ctx: &mut Ctx, msg: Rc<Message>, source: Path) {
     if msg.via().is_none() || msg.cseq_parts().is_none() {
-        ctx.core.shared.stats.counter("core", "bad_msgs").up();
+        ctx.core.traffic.bad.up();
         return;
     }
     let Some((id, branch)) = ctx.core.txns.txns.match_reply(&msg) else {

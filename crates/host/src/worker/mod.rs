@@ -81,6 +81,7 @@ impl Worker {
             free_tasks: Vec::new(),
             tasks_of: Default::default(),
             counters: crate::ctx::AsyncCounters::new(&shared.stats),
+            traffic: crate::ctx::Traffic::new(&shared.stats),
             timers: Timers::default(),
             outputs: Vec::new(),
             rng: Rng(seed),
@@ -237,14 +238,16 @@ fn on_message(ctx: &mut Ctx, source: Path, bytes: Bytes) {
         Ok(msg) => Rc::new(msg),
         Err(ParseError::KeepAlive) => return,
         Err(error) => {
-            ctx.core.shared.stats.counter("core", "bad_msgs").up();
+            ctx.core.traffic.bad.up();
             crate::info!("core", "dropped a message from {} that is not SIP: {error:?}", source.remote);
             return;
         }
     };
     if !msg.is_request() {
+        ctx.core.traffic.replies.up();
         return tm::on_reply(ctx, msg, source);
     }
+    ctx.core.traffic.requests.up();
     if let Admit::Absorbed = tm::admit(ctx, &msg, source) {
         return;
     }

@@ -1,60 +1,83 @@
-//! Management commands of the core: `which`, `ps`, `uptime`, `get_statistics`, `async_list` ...
+//! Management commands of the core: `which`, `help`, `ps`, `uptime`, `log_level`, `async_list` ...
 
 use super::Core;
 use host::log;
-use host::mi::{MiError, MiParams, MiResult, VERSION};
+use host::mi::{MiCommand, MiError, MiParams, MiResult, VERSION};
 use host::{Call, Output, Registrar, TaskId};
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 
 pub fn register(m: &mut Registrar<Core>) {
-    m.command("which", "names of all commands", which);
+    m.command("which", "names of all commands, or parameters of one: which [command]", which);
     m.command("help", "what a command does: help [mi_cmd]", help);
     m.command("ps", "workers and their sockets", ps);
     m.command("uptime", "since when the server runs", uptime);
-    m.command("version", "version of the server", version);
+    m.command("version", "version of the server: version [revision]", version);
     m.command("pwd", "working directory", pwd);
     m.command("arg", "command line of the server", arg);
     m.command("kill", "ends the server", kill);
-    m.command("log_level", "reads or sets the log level: log_level [level]", log_level);
+    m.command("log_level", "reads or sets the log level: log_level [level] [pid]", log_level);
     m.command("xlog_level", "reads or sets the level of xlog: xlog_level [level]", xlog_level);
-    for name in ["get_statistics", "statistics:get"] {
-        m.command(name, "values of statistics: all, `group:` or names", get_statistics);
-    }
-    for name in ["list_statistics", "statistics:list"] {
-        m.command(name, "names of statistics", list_statistics);
-    }
-    for name in ["reset_statistics", "statistics:reset"] {
-        m.command(name, "sets statistics to zero", reset_statistics);
-    }
-    for name in ["reset_all_statistics", "statistics:reset_all"] {
-        m.command(name, "sets all statistics to zero", reset_all_statistics);
-    }
     m.command_each("async_list", "what scripts are waiting for: async_list [filter]", join_lists, async_list);
     m.command_each("async_cancel", "ends one waiting operation: async_cancel id", join_found, async_cancel);
 }
 
-fn which(call: &mut Call<Core>, _: &MiParams) -> MiResult {
-    Ok(call.shared().commands.iter().map(|c| Json::from(c.name)).collect())
+fn unknown() -> MiError {
+    MiError::new(404, "unknown MI command")
+}
+
+fn which(call: &mut Call<Core>, params: &MiParams) -> MiResult {
+    let commands = &call.shared().commands;
+    let Some(name) = params.text("command", 0) else {
+        return Ok(commands.iter().map(|c| Json::from(c.name)).collect());
+    };
+    if name.ends_with(':') {
+        let group: Vec<&str> = commands.iter().map(|c| c.name).filter(|n| n.starts_with(&name)).collect();
+        return if group.is_empty() { Err(unknown()) } else { Ok(json!(group)) };
+    }
+    Ok(json!(recipes(call.shared().command(&name).ok_or_else(unknown)?)))
+}
+
+/// The lists of parameters that a command takes, from the last part of its help text
+/// ("removes a contact: ul_rm_contact table_name aor [contact]").
+fn recipes(command: &MiCommand) -> Vec<Vec<&str>> {
+    let usage = command.help.rsplit_once(": ").map_or("", |(_, usage)| usage);
+    let mut list = Vec::new();
+    let mut all = Vec::new();
+    for word in usage.split(' ').skip(1) {
+        match word.strip_prefix('[') {
+            Some(optional) => {
+                list.push(all.clone());
+                all.push(optional.trim_end_matches(']'));
+            }
+            None => all.push(word.trim_end_matches(']')),
+        }
+    }
+    list.push(all);
+    list
 }
 
 fn help(call: &mut Call<Core>, params: &MiParams) -> MiResult {
     let Some(name) = params.text("mi_cmd", 0) else {
         return Ok(json!("help mi_cmd - what a command does; `which` lists the commands"));
     };
-    let shared = call.shared();
-    let command = shared.command(&name).ok_or_else(|| MiError::new(404, "MI command not found"))?;
+    let command = call.shared().command(&name).ok_or_else(unknown)?;
     Ok(json!({"Help": command.help, "Exported by": command.module}))
 }
 
-fn ps(call: &mut Call<Core>, _: &MiParams) -> MiResult {
+/// (description of each part of the server) in the order of `ps`: all are threads of one process.
+fn parts(call: &Call<'_, Core>) -> Vec<String> {
     let sockets: Vec<&str> = call.core.shared.sockets.iter().map(|s| s.text.as_str()).collect();
+    let worker = |_| format!("SIP receiver {}", sockets.join(" "));
+    let mut list = vec!["attendant".to_string()];
+    list.extend((0..call.core.workers).map(worker));
+    list.push("management".to_string());
+    list
+}
+
+fn ps(call: &mut Call<Core>, _: &MiParams) -> MiResult {
     let pid = std::process::id();
-    let mut list = vec![json!({"ID": 0, "PID": pid, "Type": "attendant"})];
-    for worker in 0..call.core.workers {
-        list.push(json!({"ID": worker + 1, "PID": pid, "Type": format!("SIP worker {}", sockets.join(" "))}));
-    }
-    list.push(json!({"ID": call.core.workers + 1, "PID": pid, "Type": "management"}));
-    Ok(json!({"Processes": list}))
+    let part = |(id, kind): (usize, &String)| json!({"ID": id, "PID": pid, "Type": kind});
+    Ok(json!({"Processes": parts(call).iter().enumerate().map(part).collect::<Vec<_>>()}))
 }
 
 fn uptime(call: &mut Call<Core>, _: &MiParams) -> MiResult {
@@ -86,17 +109,19 @@ fn kill(call: &mut Call<Core>, _: &MiParams) -> MiResult {
 }
 
 fn log_level(call: &mut Call<Core>, params: &MiParams) -> MiResult {
-    match params.int("level", 0)? {
-        Some(level) => {
-            log::set_level(level.clamp(-3, 4) as i8);
-            Ok(json!({"New global log level": level}))
-        }
-        None => {
-            let pid = std::process::id();
-            let worker = |n| json!({"PID": pid, "Log level": log::level(), "Type": format!("SIP worker {n}")});
-            Ok(json!({"Processes": (0..call.core.workers).map(worker).collect::<Vec<_>>()}))
-        }
+    let pid = std::process::id();
+    let Some(level) = params.int("level", 0)? else {
+        let part = |kind: &String| json!({"PID": pid, "Log level": log::level(), "Type": kind});
+        return Ok(json!({"Processes": parts(call).iter().map(part).collect::<Vec<_>>()}));
+    };
+    let level = level.clamp(-3, 4);
+    let only = params.int("pid", 1)?;
+    if only.is_some_and(|p| p != i64::from(pid)) {
+        return Err(MiError::params("Invalid params: Bad PID"));
     }
+    log::set_level(level as i8);
+    // One process: its level is that of all.
+    Ok(if only.is_some() { json!({"Log level": level}) } else { json!({"New global log level": level}) })
 }
 
 fn xlog_level(_: &mut Call<Core>, params: &MiParams) -> MiResult {
@@ -107,69 +132,6 @@ fn xlog_level(_: &mut Call<Core>, params: &MiParams) -> MiResult {
         }
         None => Ok(json!({"xLog Level": log::xlog_level()})),
     }
-}
-
-/// The names asked for: a list, or one name per positional parameter.
-fn wanted(params: &MiParams) -> Vec<String> {
-    let text = |v: &Json| v.as_str().map_or_else(|| v.to_string(), str::to_string);
-    match params.named.get("statistics") {
-        Some(Json::Array(list)) => list.iter().map(text).collect(),
-        Some(one) => vec![text(one)],
-        None => params
-            .positional
-            .iter()
-            .flat_map(|p| match p {
-                Json::Array(list) => list.iter().map(text).collect(),
-                one => vec![text(one)],
-            })
-            .collect(),
-    }
-}
-
-fn get_statistics(call: &mut Call<Core>, params: &MiParams) -> MiResult {
-    let names = wanted(params);
-    if names.is_empty() {
-        return Err(MiError::params("missing parameter: statistics"));
-    }
-    let mut out = Map::new();
-    for name in names {
-        let all = call.shared().stats.list(None);
-        for (group, stat, value) in all {
-            let meant = name == "all" || name.strip_suffix(':') == Some(&group) || name == stat || name == format!("{group}:{stat}");
-            if meant {
-                out.insert(format!("{group}:{stat}"), json!(value));
-            }
-        }
-    }
-    if out.is_empty() { Err(MiError::new(404, "Statistics Not Found")) } else { Ok(Json::Object(out)) }
-}
-
-fn list_statistics(call: &mut Call<Core>, params: &MiParams) -> MiResult {
-    let names = wanted(params);
-    let stats = call.shared().stats.list(None).into_iter();
-    let meant = |g: &str, s: &str| names.is_empty() || names.iter().any(|n| n.strip_suffix(':') == Some(g) || n == s);
-    let shown = stats.filter(|(g, s, _)| meant(g, s)).map(|(g, s, _)| (format!("{g}:{s}"), json!("incremental")));
-    Ok(Json::Object(shown.collect()))
-}
-
-fn reset_statistics(call: &mut Call<Core>, params: &MiParams) -> MiResult {
-    for name in wanted(params) {
-        match call.shared().stats.source(&name) {
-            Some(host::stats::Source::Counter(counter)) => counter.set(0),
-            Some(_) => {}
-            None => return Err(MiError::new(404, "Statistics Not Found")),
-        }
-    }
-    Ok(json!("OK"))
-}
-
-fn reset_all_statistics(call: &mut Call<Core>, _: &MiParams) -> MiResult {
-    for (_, name, _) in call.shared().stats.list(None) {
-        if let Some(host::stats::Source::Counter(counter)) = call.shared().stats.source(&name) {
-            counter.set(0);
-        }
-    }
-    Ok(json!("OK"))
 }
 
 fn join_lists(lists: Vec<Json>) -> Json {
@@ -216,9 +178,31 @@ fn join_found(answers: Vec<Json>) -> Json {
 fn async_cancel(call: &mut Call<Core>, params: &MiParams) -> MiResult {
     let id = params.need("id", 0)?;
     let parts: Vec<u32> = id.split('-').filter_map(|p| p.parse().ok()).collect();
-    let &[worker, index, generation] = &parts[..] else { return Err(MiError::params("id as async_list prints it")) };
+    let &[worker, index, generation] = &parts[..] else {
+        return Err(MiError::params("id as async_list prints it"));
+    };
     if worker != u32::from(call.core.worker) {
         return Ok(json!(false));
     }
     Ok(json!(call.fail_task(TaskId { index, generation })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use host::mi::MiScope;
+    use std::sync::Arc;
+
+    #[test]
+    fn parameters_of_commands() {
+        let check = |help: &'static str, expected: &[&[&str]]| {
+            let run = Arc::new(|_: &mut host::Ctx, _: &MiParams| Ok(Json::Null));
+            let command =
+                MiCommand { name: "x", module: "core", help, scope: MiScope::One, run, late: None };
+            assert_eq!(recipes(&command), expected, "{help}");
+        };
+        check("ends the server", &[&[]]);
+        check("does it: x a b", &[&["a", "b"]]);
+        check("does it: x a [b] [c]", &[&["a"], &["a", "b"], &["a", "b", "c"]]);
+    }
 }

@@ -4,11 +4,13 @@ mod cache;
 mod arg;
 mod branches;
 mod events;
+mod evi;
 mod flags;
 mod log;
 mod mi;
 mod misc;
 mod sending;
+mod stats;
 mod uri;
 
 use host::Registrar;
@@ -27,4 +29,6 @@ pub fn register(m: &mut Registrar<Core>) {
     sending::register(m);
     events::register(m);
     misc::register(m);
+    stats::register(m);
+    evi::register(m);
 }
