@@ -3,6 +3,7 @@
 mod sql;
 #[cfg(test)]
 mod testing;
+mod tls;
 mod userdb;
 
 pub use sql::{Session, dialect_of};
@@ -41,12 +42,14 @@ modules! {
     proto_tcp,
     proto_udp,
     registrar,
+    rest_client,
     rr,
     signaling,
     sipmsgops,
     sl,
     sqlops,
     textops,
+    tls_mgm,
     tm,
     usrloc,
 }

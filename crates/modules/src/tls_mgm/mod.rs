@@ -1,0 +1,219 @@
+//! tls_mgm: TLS domains, sets of certificates and rules by name. Modules that open TLS connections ask
+//! for a client domain.
+
+use crate::tls::{Check, ClientTls};
+use host::{Loader, Registrar};
+use std::path::PathBuf;
+
+/// One `client_domain` or `server_domain`.
+#[derive(Clone, Debug, Default)]
+pub struct Domain {
+    pub name: String,
+    /// "10.0.0.1:5061" or "*".
+    pub match_ip_address: Vec<String>,
+    /// Names of SIP domains, "*" or "none".
+    pub match_sip_domain: Vec<String>,
+    pub tls_method: Option<String>,
+    pub verify_cert: Option<bool>,
+    pub require_cert: Option<bool>,
+    pub certificate: Option<PathBuf>,
+    pub private_key: Option<PathBuf>,
+    pub ca_list: Option<PathBuf>,
+    pub ca_dir: Option<PathBuf>,
+    pub crl_dir: Option<PathBuf>,
+}
+
+#[derive(Default)]
+pub struct TlsMgm {
+    pub clients: Vec<Domain>,
+    pub servers: Vec<Domain>,
+    /// What is set without naming a domain.
+    pub default: Domain,
+    pub client_tls_domain_avp: Option<String>,
+    pub client_sip_domain_avp: Option<String>,
+    /// Settings of domains by name, in the order of the file.
+    pending: Vec<(&'static str, String)>,
+}
+
+type Setter = fn(&mut Domain, &str) -> Result<(), String>;
+
+/// What a domain can be told, one list for all.
+const SETTINGS: &[(&str, Setter)] = &[
+    ("match_ip_address", |d, v| Ok(d.match_ip_address = list(v))),
+    ("match_sip_domain", |d, v| Ok(d.match_sip_domain = list(v))),
+    ("tls_method", |d, v| {
+        if versions(v)?.iter().all(|v| v.version == rustls::ProtocolVersion::TLSv1_2) && !v.contains("v1_2") {
+            host::warn!("tls_mgm", "tls_method {v}: TLS below 1.2 is not spoken, 1.2 is");
+        }
+        Ok(d.tls_method = Some(v.to_string()))
+    }),
+    ("verify_cert", |d, v| Ok(d.verify_cert = Some(switch(v)?))),
+    ("require_cert", |d, v| Ok(d.require_cert = Some(switch(v)?))),
+    ("certificate", |d, v| Ok(d.certificate = Some(v.into()))),
+    ("private_key", |d, v| Ok(d.private_key = Some(v.into()))),
+    ("ca_list", |d, v| Ok(d.ca_list = Some(v.into()))),
+    ("ca_dir", |d, v| Ok(d.ca_dir = Some(v.into()))),
+    ("crl_dir", |d, v| Ok(d.crl_dir = Some(v.into()))),
+];
+
+macro_rules! settings {
+    ($m:ident: $($name:literal),*) => {
+        $($m.param($name, host::registrar::ParamFn::Any(|m, value| {
+            m.pending.push(($name, text_of(value)));
+            Ok(())
+        }));)*
+    };
+}
+
+fn text_of(value: &script::ast::ParamValue) -> String {
+    match value {
+        script::ast::ParamValue::Int(n) => n.to_string(),
+        script::ast::ParamValue::Text(t) => String::from_utf8_lossy(t).into_owned(),
+    }
+}
+
+pub fn register(m: &mut Registrar<TlsMgm>) {
+    m.param_text("client_domain", |m, text| Ok(add(&mut m.clients, text)));
+    m.param_text("server_domain", |m, text| Ok(add(&mut m.servers, text)));
+    settings!(m: "match_ip_address", "match_sip_domain", "tls_method", "verify_cert", "require_cert",
+        "certificate", "private_key", "ca_list", "ca_dir", "crl_dir");
+    m.param_text("client_tls_domain_avp", |m, name| Ok(m.client_tls_domain_avp = Some(name.to_string())));
+    m.param_text("client_sip_domain_avp", |m, name| Ok(m.client_sip_domain_avp = Some(name.to_string())));
+    m.ignored(&["tls_library"], "there is one TLS library, rustls");
+    m.ignored(&["ciphers_list", "dh_params", "ec_curve"], "rustls offers only what is safe");
+    m.ignored(&["crl_check_all"], "the whole chain is always checked");
+    m.init(init);
+}
+
+/// "dom", or "dom=10.0.0.1:5061" of 2.x.
+fn add(domains: &mut Vec<Domain>, text: &str) {
+    let (name, address) = text.split_once('=').unwrap_or((text, ""));
+    let match_ip_address = list(address);
+    if !domains.iter().any(|d| d.name == name.trim()) {
+        domains.push(Domain { name: name.trim().to_string(), match_ip_address, ..Domain::default() });
+    }
+}
+
+fn list(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|p| !p.is_empty()).map(str::to_string).collect()
+}
+
+fn switch(text: &str) -> Result<bool, String> {
+    match text.trim() {
+        "0" | "no" => Ok(false),
+        "1" | "yes" => Ok(true),
+        other => Err(format!("`{other}` is neither 0 nor 1")),
+    }
+}
+
+/// "[dom]value", or "dom:value" of 2.x when there is such a domain.
+fn split<'a>(text: &'a str, known: impl Fn(&str) -> bool) -> (Option<&'a str>, &'a str) {
+    if let Some((name, value)) = text.strip_prefix('[').and_then(|t| t.split_once(']')) {
+        return (Some(name.trim()), value.trim());
+    }
+    match text.split_once([':', '=']) {
+        Some((name, value)) if known(name.trim()) => (Some(name.trim()), value.trim()),
+        _ => (None, text.trim()),
+    }
+}
+
+fn init(m: &mut TlsMgm, _: &mut Loader) -> Result<(), String> {
+    crate::tls::install_provider();
+    for (param, text) in std::mem::take(&mut m.pending) {
+        let known = |name: &str| m.clients.iter().chain(&m.servers).any(|d| d.name == name);
+        let (name, value) = split(&text, known);
+        let set = SETTINGS.iter().find(|(n, _)| *n == param).expect("one list").1;
+        let Some(name) = name else {
+            set(&mut m.default, value).map_err(|e| format!("{param}: {e}"))?;
+            continue;
+        };
+        let mut found = false;
+        for domain in m.clients.iter_mut().chain(&mut m.servers).filter(|d| d.name == name) {
+            set(domain, value).map_err(|e| format!("{param} of domain {name}: {e}"))?;
+            found = true;
+        }
+        if !found {
+            return Err(format!("{param}: there is no client_domain or server_domain `{name}` above it"));
+        }
+    }
+    for domain in &m.clients {
+        domain.client().build().map_err(|e| format!("client_domain {}: {e}", domain.name))?;
+    }
+    Ok(())
+}
+
+/// TLS versions of "TLSv1_2", "TLSv1_2-TLSv1_3", "TLSv1-", "SSLv23". What is older than 1.2 is not
+/// spoken: a range that ends below it is 1.2.
+pub fn versions(method: &str) -> Result<Vec<&'static rustls::SupportedProtocolVersion>, String> {
+    const ORDER: [&str; 4] = ["TLSV1", "TLSV1_1", "TLSV1_2", "TLSV1_3"];
+    let place = |name: &str, otherwise: usize| match name.trim().to_ascii_uppercase().as_str() {
+        "" => Ok(otherwise),
+        name => ORDER.iter().position(|o| *o == name).ok_or_else(|| format!("`{method}` is no TLS method")),
+    };
+    let (low, high) = match method.trim().to_ascii_uppercase().as_str() {
+        "SSLV23" | "-" => (0, 3),
+        _ => match method.split_once('-') {
+            Some((low, high)) => (place(low, 0)?, place(high, 3)?),
+            None => (place(method, 3)?, place(method, 3)?),
+        },
+    };
+    let all = [(2, &rustls::version::TLS12), (3, &rustls::version::TLS13)];
+    let chosen: Vec<_> = all.iter().filter(|(n, _)| (low..=high).contains(n)).map(|(_, v)| *v).collect();
+    Ok(if chosen.is_empty() { vec![&rustls::version::TLS12] } else { chosen })
+}
+
+impl Domain {
+    /// The client's side of this domain. Names are not checked, as in the reference: the domain
+    /// says whom it trusts.
+    pub fn client(&self) -> ClientTls {
+        let authorities = self.ca_list.iter().chain(&self.ca_dir).cloned().collect();
+        ClientTls {
+            check: if self.verify_cert.unwrap_or(true) { Check::Chain } else { Check::Nothing },
+            authorities,
+            identity: self.identity(),
+            revoked: self.crl_dir.clone(),
+            versions: self.tls_method.as_deref().and_then(|m| versions(m).ok()).unwrap_or_default(),
+            alpn: Vec::new(),
+        }
+    }
+
+    pub fn identity(&self) -> Option<(PathBuf, PathBuf)> {
+        self.certificate.clone().zip(self.private_key.clone())
+    }
+}
+
+impl TlsMgm {
+    pub fn client(&self, name: &str) -> Option<&Domain> {
+        self.clients.iter().find(|d| d.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods() {
+        for (method, expected) in [
+            ("SSLv23", Some(2)),
+            ("TLSv1_2", Some(1)),
+            ("TLSv1_3", Some(1)),
+            ("TLSv1-TLSv1_3", Some(2)),
+            ("TLSv1_3-", Some(1)),
+            ("-TLSv1_2", Some(1)),
+            ("-", Some(2)),
+            ("TLSv1", Some(1)),
+            ("TLSv9", None),
+        ] {
+            assert_eq!(versions(method).ok().map(|v| v.len()), expected, "{method}");
+        }
+    }
+
+    #[test]
+    fn domains_of_values() {
+        let known = |name: &str| name == "dom";
+        assert_eq!(split("[dom]/a/b.pem", known), (Some("dom"), "/a/b.pem"));
+        assert_eq!(split("dom:/a/b.pem", known), (Some("dom"), "/a/b.pem"));
+        assert_eq!(split("/a:b.pem", known), (None, "/a:b.pem"));
+    }
+}
