@@ -208,15 +208,15 @@ fn refused(error: &reqwest::Error) -> bool {
     let mut at: Option<&dyn Error> = Some(error);
     while let Some(error) = at {
         if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            return match io.kind() {
+            return matches!(
+                io.kind(),
                 ErrorKind::ConnectionRefused
-                | ErrorKind::HostUnreachable
-                | ErrorKind::NetworkUnreachable
-                | ErrorKind::AddrNotAvailable
-                | ErrorKind::PermissionDenied
-                | ErrorKind::TimedOut => true,
-                _ => false,
-            };
+                    | ErrorKind::HostUnreachable
+                    | ErrorKind::NetworkUnreachable
+                    | ErrorKind::AddrNotAvailable
+                    | ErrorKind::PermissionDenied
+                    | ErrorKind::TimedOut
+            );
         }
         at = error.source();
     }

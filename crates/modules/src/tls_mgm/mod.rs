@@ -107,7 +107,7 @@ fn switch(text: &str) -> Result<bool, String> {
 }
 
 /// "[dom]value", or "dom:value" of 2.x when there is such a domain.
-fn split<'a>(text: &'a str, known: impl Fn(&str) -> bool) -> (Option<&'a str>, &'a str) {
+fn split(text: &str, known: impl Fn(&str) -> bool) -> (Option<&str>, &str) {
     if let Some((name, value)) = text.strip_prefix('[').and_then(|t| t.split_once(']')) {
         return (Some(name.trim()), value.trim());
     }
