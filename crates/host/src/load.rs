@@ -341,6 +341,8 @@ impl Loader {
         }
         // Drivers first: the others ask them for their databases.
         let rank = |name: &str| match name {
+            // What drivers themselves need.
+            "tls_mgm" => -1,
             // It asks the drivers itself.
             "db_virtual" => 1,
             _ if ["db_", "cachedb_", "aaa_"].iter().any(|prefix| name.starts_with(prefix)) => 0,

@@ -1,5 +1,6 @@
 //! The modules, one file or folder each, named as in the reference.
 
+mod cachedb;
 mod sql;
 #[cfg(test)]
 mod testing;
@@ -25,6 +26,7 @@ modules! {
     auth_db,
     avpops,
     cachedb_local,
+    cachedb_redis,
     cfgutils,
     core,
     db_mysql,

@@ -98,6 +98,10 @@ pub trait Store {
     fn at(&self, now: Instant) {
         let _ = now;
     }
+    /// Connects, so that the first operation need not wait.
+    fn connect(&self) -> Reply<()> {
+        Reply::Now(Ok(()))
+    }
     /// The value of a key; `None`: there is none.
     fn fetch(&self, key: Bytes) -> Reply<Option<Bytes>>;
     fn store(&self, key: Bytes, value: Bytes, expires_s: u32) -> Reply<()>;
@@ -107,8 +111,9 @@ pub trait Store {
     fn add(&self, key: Bytes, by: i64, expires_s: u32) -> Reply<i64>;
     /// The value of a counter; `None`: there is none.
     fn counter(&self, key: Bytes) -> Reply<Option<i64>>;
-    /// A query in the engine's own language, `columns` values in each row of the answer.
-    fn raw(&self, query: Bytes, columns: usize) -> Reply<RawRows> {
+    /// A query in the engine's own language, at most `columns` values in each row of the answer; `None`:
+    /// what it asks for does not exist.
+    fn raw(&self, query: Bytes, columns: usize) -> Reply<Option<RawRows>> {
         let _ = (query, columns);
         Reply::Now(Err(CacheError::Unsupported("raw queries")))
     }

@@ -206,7 +206,7 @@ fn counter_fetch(call: &mut Call<Core>, at: Storage, key: Text, out: OutVar) -> 
     })
 }
 
-/// cache_raw_query(store, query, [AVPs]): 1, -2 when the answer is empty, -1 on errors. Several rows
+/// cache_raw_query(store, query, [AVPs]): 1, -2 when there is nothing, -1 on errors. Several rows
 /// stack up so that index 0 is the first one.
 fn raw_query(call: &mut Call<Core>, at: Storage, query: Text, out: Option<OutVars>) -> Outcome {
     if query.is_empty() {
@@ -216,8 +216,8 @@ fn raw_query(call: &mut Call<Core>, at: Storage, query: Text, out: Option<OutVar
     let what = "cache_raw_query";
     let columns = out.as_ref().map_or(0, |list| list.0.len());
     at.0.suspend(call.ctx, what, detail, move |s| s.raw(query.0, columns), move |ctx, rows| match rows {
-        Ok(rows) if rows.is_empty() && columns > 0 => -2,
-        Ok(rows) => {
+        Ok(None) => -2,
+        Ok(Some(rows)) => {
             if let Some(out) = &out {
                 into_avps(ctx, &rows, out);
             }

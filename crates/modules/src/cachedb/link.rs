@@ -1,0 +1,125 @@
+//! A worker's connection to one server, and what becomes of it.
+//!
+//! ```text
+//!         first use            connected
+//!  Idle ───────────▶ Waiting ────────────▶ Up ──┐ lost
+//!                      │  ▲ ◀────────────────────┘
+//!     refused, timeout │  
+//!                      ▼            connected
+//!                    Down ── tries again, less and less often ──▶ Up
+//! ```
+//! While Waiting, operations wait for the attempt that runs; while Down they fail at once. An outage is
+//! logged when it begins and when it ends.
+
+use host::cachedb::CacheError;
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::spawn_local;
+use tokio::time::sleep;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// One kind of server. A connection is cheap to clone and carries many operations at a time.
+pub trait Backend: 'static {
+    type Conn: Clone + 'static;
+
+    /// The module, for log lines.
+    const MODULE: &'static str;
+
+    /// The server as log lines name it, without passwords.
+    fn name(&self) -> String;
+    /// Connects and logs in, within a time limit of its own.
+    async fn connect(&self) -> Result<Self::Conn, String>;
+}
+
+enum State<C> {
+    Idle,
+    Waiting,
+    /// With a number that tells this connection from its successors.
+    Up(C, u64),
+    Down(String),
+}
+
+struct Inner<B: Backend> {
+    backend: B,
+    state: RefCell<State<B::Conn>>,
+    changed: Notify,
+}
+
+/// The connection of one worker.
+pub struct Link<B: Backend>(Rc<Inner<B>>);
+
+impl<B: Backend> Clone for Link<B> {
+    fn clone(&self) -> Link<B> {
+        Link(self.0.clone())
+    }
+}
+
+impl<B: Backend> Link<B> {
+    pub fn new(backend: B) -> Link<B> {
+        let (state, changed) = (RefCell::new(State::Idle), Notify::new());
+        Link(Rc::new(Inner { backend, state, changed }))
+    }
+
+    /// The connection and its number; waits for an attempt that runs.
+    pub async fn conn(&self) -> Result<(B::Conn, u64), CacheError> {
+        loop {
+            let changed = self.0.changed.notified();
+            match &mut *self.0.state.borrow_mut() {
+                State::Up(conn, number) => return Ok((conn.clone(), *number)),
+                State::Down(why) => return Err(CacheError::Down(why.clone())),
+                State::Waiting => {}
+                idle => {
+                    *idle = State::Waiting;
+                    spawn_local(keep_trying(Rc::downgrade(&self.0), 1, None));
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// Connection `number` is of no use any more.
+    pub fn lost(&self, number: u64, why: &str) {
+        let mut state = self.0.state.borrow_mut();
+        if matches!(&*state, State::Up(_, n) if *n == number) {
+            *state = State::Waiting;
+            let why = Some(why.to_string());
+            spawn_local(keep_trying(Rc::downgrade(&self.0), number + 1, why));
+        }
+    }
+}
+
+/// Connects, with pauses, until it succeeds or nobody uses the link any more.
+async fn keep_trying<B: Backend>(link: Weak<Inner<B>>, number: u64, lost: Option<String>) {
+    let mut pause = FIRST_PAUSE;
+    let mut out = false;
+    loop {
+        let Some(inner) = link.upgrade() else { return };
+        match inner.backend.connect().await {
+            Ok(conn) => {
+                if out {
+                    host::notice!(B::MODULE, "{} is back", inner.backend.name());
+                }
+                *inner.state.borrow_mut() = State::Up(conn, number);
+                inner.changed.notify_waiters();
+                return;
+            }
+            Err(why) => {
+                if !out {
+                    let before =
+                        lost.as_ref().map(|l| format!(" (connection lost: {l})")).unwrap_or_default();
+                    host::error!(B::MODULE, "{} is unreachable: {why}{before}", inner.backend.name());
+                    out = true;
+                }
+                *inner.state.borrow_mut() = State::Down(why);
+                inner.changed.notify_waiters();
+            }
+        }
+        drop(inner);
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}

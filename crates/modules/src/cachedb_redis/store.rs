@@ -1,0 +1,142 @@
+//! Operations on a server.
+
+use super::connect::{Server, Target};
+use super::raw;
+use crate::cachedb::Link;
+use bytes::Bytes;
+use host::cachedb::{CacheError, RawRows, Reply, Store};
+use host::stats::Counter;
+use redis::{Cmd, RedisError, Value, cmd};
+use std::sync::Arc;
+
+/// Whether a command may be sent a second time, when its connection broke.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// Done twice, it leaves what it leaves when done once.
+    Harmless,
+    Never,
+}
+
+#[derive(Clone)]
+pub struct RedisStore {
+    link: Link<Server>,
+    queries: Counter,
+    failed: Counter,
+}
+
+fn refused(error: &RedisError) -> CacheError {
+    CacheError::Refused(error.to_string())
+}
+
+impl RedisStore {
+    pub fn new(target: Arc<Target>, queries: Counter, failed: Counter) -> RedisStore {
+        RedisStore { link: Link::new(Server(target)), queries, failed }
+    }
+
+    async fn run(self, cmd: Cmd, again: Again) -> Result<Value, CacheError> {
+        let result = self.try_run(&cmd, again).await;
+        if result.is_ok() { self.queries.up() } else { self.failed.up() }
+        result
+    }
+
+    async fn try_run(&self, cmd: &Cmd, again: Again) -> Result<Value, CacheError> {
+        let mut tries = if again == Again::Harmless { 2 } else { 1 };
+        loop {
+            tries -= 1;
+            let (mut conn, number) = self.link.conn().await?;
+            let error = match conn.run(cmd).await {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            if error.is_timeout() {
+                // A server that does not answer is as good as gone: the next attempt shows it.
+                self.link.lost(number, "no answer in time");
+                return Err(CacheError::TimedOut);
+            }
+            if !(error.is_connection_dropped() || error.is_io_error() || error.is_unrecoverable_error()) {
+                return Err(refused(&error));
+            }
+            self.link.lost(number, &error.to_string());
+            if tries == 0 {
+                return Err(CacheError::Down(error.to_string()));
+            }
+        }
+    }
+}
+
+impl Store for RedisStore {
+    fn connect(&self) -> Reply<()> {
+        let link = self.link.clone();
+        Reply::later(async move { link.conn().await.map(drop) })
+    }
+
+    fn fetch(&self, key: Bytes) -> Reply<Option<Bytes>> {
+        let get = cmd("GET").arg(&key[..]).take();
+        let answer = self.clone().run(get, Again::Harmless);
+        Reply::later(async move { Ok(text(answer.await?)) })
+    }
+
+    fn store(&self, key: Bytes, value: Bytes, expires_s: u32) -> Reply<()> {
+        let mut set = cmd("SET");
+        set.arg(&key[..]).arg(&value[..]);
+        if expires_s > 0 {
+            set.arg("EX").arg(expires_s);
+        }
+        let answer = self.clone().run(set, Again::Harmless);
+        Reply::later(async move { answer.await.map(drop) })
+    }
+
+    fn remove(&self, key: Bytes) -> Reply<()> {
+        let del = cmd("DEL").arg(&key[..]).take();
+        let answer = self.clone().run(del, Again::Harmless);
+        Reply::later(async move { answer.await.map(drop) })
+    }
+
+    fn add(&self, key: Bytes, by: i64, expires_s: u32) -> Reply<i64> {
+        let incr = cmd("INCRBY").arg(&key[..]).arg(by).take();
+        let store = self.clone();
+        Reply::later(async move {
+            let sum = match store.clone().run(incr, Again::Never).await? {
+                Value::Int(sum) => sum,
+                _ => return Err(CacheError::NotANumber),
+            };
+            if expires_s > 0 {
+                let expire = cmd("EXPIRE").arg(&key[..]).arg(expires_s).take();
+                store.run(expire, Again::Harmless).await?;
+            }
+            Ok(sum)
+        })
+    }
+
+    fn counter(&self, key: Bytes) -> Reply<Option<i64>> {
+        let get = cmd("GET").arg(&key[..]).take();
+        let answer = self.clone().run(get, Again::Harmless);
+        Reply::later(async move {
+            let Some(text) = text(answer.await?) else { return Ok(None) };
+            let number = std::str::from_utf8(&text).ok().and_then(|t| t.parse().ok());
+            number.map(Some).ok_or(CacheError::NotANumber)
+        })
+    }
+
+    fn raw(&self, query: Bytes, _: usize) -> Reply<Option<RawRows>> {
+        let words = match raw::words(&query) {
+            Ok(words) => words,
+            Err(error) => return Reply::Now(Err(error)),
+        };
+        let mut command = Cmd::new();
+        for word in &words {
+            command.arg(&word[..]);
+        }
+        let answer = self.clone().run(command, Again::Never);
+        Reply::later(async move { raw::rows(answer.await?) })
+    }
+}
+
+fn text(answer: Value) -> Option<Bytes> {
+    match answer {
+        Value::BulkString(text) => Some(Bytes::from(text)),
+        Value::SimpleString(text) => Some(Bytes::from(text)),
+        Value::Int(n) => Some(Bytes::from(n.to_string())),
+        _ => None,
+    }
+}
