@@ -21,6 +21,7 @@ macro_rules! modules {
 
 // One a line: additions by different hands do not collide.
 modules! {
+    aaa_radius,
     acc,
     auth,
     auth_db,
