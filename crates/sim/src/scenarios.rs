@@ -101,8 +101,8 @@ pub const ALL: &[Scenario] = &[
                 "t_newtran(); slow(); t_on_branch(\"b\"); t_on_reply(\"t\"); t_on_failure(\"f\"); $msg.branch = \"sip:c@10.0.0.5\"; t_relay();"
             ),
             "branch_route[b] { slow(); t_on_reply(\"b\"); }\n",
-            "onreply_route { slow(); }\n",
-            "onreply_route[b] { slow(); usleep(1000); }\n",
+            "onreply_route { usleep(20000); }\n",
+            "onreply_route[b] { usleep(300000); usleep(1000); }\n",
             "onreply_route[t] { slow(); }\n",
             "failure_route[f] { slow(); if (t_was_cancelled()) exit; $du = \"sip:10.0.0.4\"; t_on_branch(\"b\"); t_on_failure(\"g\"); t_relay(); }\n",
             "failure_route[g] { slow(); }\n"

@@ -1,7 +1,7 @@
 //! Which reply of several branches goes upstream (RFC 3261 §16.7, in the order of OpenSIPS).
 
 use crate::branch::{Branch, Cancel, Cancelling, State, Verdict};
-use crate::store::Transactions;
+use crate::store::{Transactions, Txn};
 use crate::{Instant, TxnId};
 use bytes::Bytes;
 
@@ -82,7 +82,7 @@ impl<T, B> Transactions<T, B> {
             return Verdict::Absorb;
         }
         let first = usize::from(txn.first).min(txn.branches.len());
-        if txn.branches[first..].iter().any(|b| b.is_pending() && !b.minor) {
+        if txn.awaits_branches() {
             return Verdict::Absorb;
         }
         txn.concluded = true;
@@ -96,6 +96,11 @@ impl<T, B> Transactions<T, B> {
         Verdict::Failed { winner: self.winner(id) }
     }
 
+    /// A branch of the last set is open whose reply decides.
+    pub fn awaits_branches(&self, id: TxnId) -> bool {
+        self.txn(id).is_some_and(|txn| txn.awaits_branches())
+    }
+
     /// The best of the failed branches of the last set, the first of equals.
     pub fn winner(&self, id: TxnId) -> Option<u16> {
         let txn = self.txn(id)?;
@@ -105,7 +110,20 @@ impl<T, B> Transactions<T, B> {
     }
 }
 
+impl<T, B> Txn<T, B> {
+    /// After a 6xx nobody waits for a callee who has not rung: the CANCEL goes out when it does.
+    fn awaits_branches(&self) -> bool {
+        let set = self.branches.iter().skip(self.first.into());
+        set.filter(|b| b.is_pending() && !b.minor).any(|b| !(self.declined && b.is_given_up()))
+    }
+}
+
 impl<B> Branch<B> {
+    /// It is to end, and never rang.
+    fn is_given_up(&self) -> bool {
+        matches!((&self.cancel, self.state), (Cancel::Wanted(_), State::Calling))
+    }
+
     /// Nobody has asked for its end.
     fn is_wanted(&self) -> bool {
         matches!(self.cancel, Cancel::None)

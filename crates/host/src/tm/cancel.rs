@@ -7,7 +7,7 @@ use script::ast::RouteKind;
 use script::{RouteId, Task};
 use sip::Message;
 use std::rc::Rc;
-use transaction::{Origin, Path, Relation, TxnId};
+use transaction::{Origin, Path, Relation, TxnId, Verdict};
 
 /// A message as the start of a script's state.
 pub(super) fn plain_state(ctx: &Ctx, msg: &Rc<Message>, source: Path) -> Box<MsgState> {
@@ -75,7 +75,14 @@ pub fn stop(ctx: &mut Ctx, invite: TxnId) {
     let headers = headers.filter(|h| !h.is_empty()).unwrap_or(ORIGINATOR);
     let verdict = ctx.core.txns.txns.cancel(now, invite, headers);
     drain(ctx);
-    failure::on_verdict(ctx, invite, verdict);
+    let armed = ctx.core.txns.txns.get(invite).is_some_and(|data| data.on_failure.is_some());
+    match verdict {
+        // Nothing is open downstream that could still answer.
+        Verdict::Failed { .. } if !armed => {
+            super::reply(ctx, invite, 487, b"Request Terminated");
+        }
+        verdict => failure::on_verdict(ctx, invite, verdict),
+    }
 }
 
 /// What a waiting script had done to its request stays visible to observers of the transaction.

@@ -79,7 +79,7 @@ fn route_done(ctx: &mut Ctx, id: TxnId, state: Box<MsgState>) {
         saved.ext = state.ext;
     }
     let now = ctx.core.now;
-    if !ctx.core.txns.txns.is_open(id) || ctx.core.txns.txns.branches(id).any(|b| b.is_pending) {
+    if !ctx.core.txns.txns.is_open(id) || ctx.core.txns.txns.awaits_branches(id) {
         return;
     }
     let winner = ctx.core.txns.txns.winner(id);

@@ -45,9 +45,9 @@ pub fn on_reply(ctx: &mut Ctx, msg: Rc<Message>, source: Path) {
     if let Some(data) = ctx.core.txns.txns.get_mut(id)
         && data.busy
     {
-        let room = data.queue.len() < MAX_QUEUE;
-        // What changes nothing may be forgotten, a final reply may not.
-        if room || (received == Received::New && arrived.msg.status() >= 200) {
+        // What changes nothing is forgotten; a final reply never is.
+        let room = data.queue.len() < MAX_QUEUE || arrived.msg.status() >= 200;
+        if room && received == Received::New {
             data.queue.push_back(arrived);
         }
         return;
