@@ -100,7 +100,7 @@ pub fn recv_batch(
 pub fn send_batch<'a>(fd: BorrowedFd<'_>, batch: impl Iterator<Item = &'a Outgoing>) -> io::Result<usize> {
     let mut names = [const { MaybeUninit::<SockAddr>::uninit() }; SEND_BATCH];
     let mut iovecs = [const { MaybeUninit::<libc::iovec>::uninit() }; SEND_BATCH];
-    let mut controls = [Control([0; CONTROL]); SEND_BATCH];
+    let mut controls = [const { MaybeUninit::<Control>::uninit() }; SEND_BATCH];
     let mut messages = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; SEND_BATCH];
     let mut count = 0;
     for (i, datagram) in batch.take(SEND_BATCH).enumerate() {
@@ -116,7 +116,7 @@ pub fn send_batch<'a>(fd: BorrowedFd<'_>, batch: impl Iterator<Item = &'a Outgoi
         hdr.msg_iov = iov;
         hdr.msg_iovlen = 1;
         if let Some(source) = datagram.source {
-            hdr.msg_control = controls[i].0.as_mut_ptr().cast();
+            hdr.msg_control = controls[i].write(Control([0; CONTROL])).0.as_mut_ptr().cast();
             hdr.msg_controllen = CONTROL as _;
             hdr.msg_controllen = write_source(&mut hdr, source) as _;
         }

@@ -3,6 +3,7 @@ use crate::scan::{self, Nesting};
 use crate::{CSeq, Header, HeaderName, Method, NameAddr, Via};
 use bytes::Bytes;
 use smallvec::SmallVec;
+use std::cell::OnceCell;
 use std::ops::Range;
 
 /// Largest message that is accepted, in bytes.
@@ -85,6 +86,8 @@ pub struct Message {
     pub(crate) headers: SmallVec<[Header; 16]>,
     pub(crate) headers_end: u32,
     pub(crate) body: Span,
+    /// The topmost Via, parsed when it is first asked for: many steps of a message's way need it.
+    pub(crate) top_via: OnceCell<Option<Box<Via>>>,
 }
 
 impl Message {
@@ -224,7 +227,11 @@ impl Message {
     }
 
     /// The topmost Via value.
-    pub fn via(&self) -> Option<Via> {
+    pub fn via(&self) -> Option<&Via> {
+        self.top_via.get_or_init(|| self.parse_via().map(Box::new)).as_deref()
+    }
+
+    fn parse_via(&self) -> Option<Via> {
         let value = self.header(HeaderName::Via)?.value;
         let text = self.text(value);
         let (start, end) = scan::list(&text, Nesting::Comments).next()?;

@@ -202,7 +202,7 @@ impl<'a> Plan<'a> {
         let given = || params.split(|&b| b == b';').filter(|param| !param.is_empty());
         // A forced rport stands before received, as the reference prints it.
         for param in given().filter(is_rport).chain(given().filter(|param| !is_rport(param))) {
-            if is_rport(&param) && self.set_rport(&via, &param[b"rport".len()..]) {
+            if is_rport(&param) && self.set_rport(via, &param[b"rport".len()..]) {
                 continue;
             }
             self.insert(via.sent_by_end, b";");

@@ -92,27 +92,40 @@ impl<'a> Scanner<'a> {
     /// nothing but itself.
     pub(crate) fn find(&mut self, from: usize, stop: u8) -> Option<usize> {
         let mut i = from;
-        while i < self.text.len() {
-            let b = self.text[i];
+        while let Some(at) = self.candidate(i, stop) {
+            let b = self.text[at];
             if b == stop {
-                return Some(i);
+                return Some(at);
             }
-            let hidden = match (b, self.nesting) {
-                (b'"', _) if self.quotes_close => {
-                    let end = quoted_end(self.text, i);
-                    self.quotes_close = end.is_some();
-                    end
-                }
-                (b'<', Nesting::Angles) | (b'(', Nesting::Comments) if self.nests_close => {
-                    let end = if b == b'<' { angle_end(self.text, i) } else { comment_end(self.text, i) };
-                    self.nests_close = end.is_some();
-                    end
-                }
-                _ => None,
+            let end = match b {
+                b'"' => quoted_end(self.text, at),
+                b'<' => angle_end(self.text, at),
+                _ => comment_end(self.text, at),
             };
-            i = hidden.unwrap_or(i + 1);
+            match b {
+                b'"' => self.quotes_close = end.is_some(),
+                _ => self.nests_close = end.is_some(),
+            }
+            i = end.unwrap_or(at + 1);
         }
         None
+    }
+
+    /// The next byte at or after `from` that is `stop` or may hide one.
+    fn candidate(&self, from: usize, stop: u8) -> Option<usize> {
+        let rest = self.text.get(from..)?;
+        let open = match self.nesting {
+            Nesting::Angles if self.nests_close => Some(b'<'),
+            Nesting::Comments if self.nests_close => Some(b'('),
+            _ => None,
+        };
+        let found = match (open, self.quotes_close) {
+            (Some(open), true) => memchr::memchr3(stop, b'"', open, rest),
+            (Some(open), false) => memchr::memchr2(stop, open, rest),
+            (None, true) => memchr::memchr2(stop, b'"', rest),
+            (None, false) => memchr::memchr(stop, rest),
+        };
+        found.map(|at| from + at)
     }
 }
 

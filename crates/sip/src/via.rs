@@ -128,7 +128,10 @@ fn token_before(value: &[u8], from: usize, stop: u8) -> Option<(&[u8], usize)> {
 fn sent_by(value: &[u8], at: usize) -> Option<(&[u8], u16, usize)> {
     let host_end = match value.get(at)? {
         b'[' => at + memchr::memchr(b']', &value[at..])? + 1,
-        _ => at + value[at..].iter().take_while(|b| !b":; \t\r\n(,".contains(b)).count(),
+        _ => {
+            let ends = |b: &u8| matches!(b, b':' | b';' | b' ' | b'\t' | b'\r' | b'\n' | b'(' | b',');
+            at + value[at..].iter().take_while(|b| !ends(b)).count()
+        }
     };
     if host_end == at {
         return None;

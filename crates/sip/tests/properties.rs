@@ -152,7 +152,7 @@ proptest! {
             let via = b"Via: SIP/2.0/UDP us;branch=z9hG4bKnew\r\n";
             let printed = print(&message, &Edits::default(), via);
             let again = Message::parse(printed).unwrap();
-            prop_assert_eq!(again.via().unwrap().host, "us");
+            prop_assert_eq!(&again.via().unwrap().host, "us");
             prop_assert_eq!(again.headers().len(), message.headers().len() + 1);
         }
     }

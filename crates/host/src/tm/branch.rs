@@ -230,7 +230,7 @@ pub fn print(
 
 /// A request that was sent, for another address: its topmost Via is the new branch's.
 pub fn readdressed(ctx: &Ctx, bytes: Bytes, path: &Path, via_branch: &[u8]) -> Bytes {
-    let via = Message::parse(bytes.clone()).ok().and_then(|msg| msg.via());
+    let via = Message::parse(bytes.clone()).ok().and_then(|msg| msg.via().cloned());
     let Some(via) = via else { return bytes };
     let names =
         ctx.core.shared.sockets.get(usize::from(path.socket)).map(|s| s.names.clone()).unwrap_or_default();

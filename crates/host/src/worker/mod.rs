@@ -19,6 +19,9 @@ use transaction::{Instant, Path};
 
 pub(crate) use script_host::machine_run;
 
+/// Timers of transactions may be this late: one wake of the thread serves all that are due about then.
+const TXN_TICK_MS: u64 = 16;
+
 /// The two clocks, read by whoever drives the worker.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Clock {
@@ -122,7 +125,8 @@ impl Worker {
 
     pub fn next_deadline(&self) -> Option<Instant> {
         let core = &self.ctx.core;
-        match (core.timers.next(), core.txns.next_deadline()) {
+        let txns = core.txns.next_deadline().map(|at| Instant(at.0.next_multiple_of(TXN_TICK_MS)));
+        match (core.timers.next(), txns) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         }
