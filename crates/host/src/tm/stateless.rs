@@ -23,7 +23,7 @@ pub fn forward(ctx: &mut Ctx, proxy: Option<&Bytes>) -> i32 {
     };
     let msg = ctx.state.msg.clone();
     let Some(via) = msg.via() else { return -1 };
-    let cookie = via_branch(ctx, &msg, &via);
+    let cookie = via_branch(ctx, &msg, via);
     let bytes = branch::print(ctx, &ctx.state, None, &target, &path, &cookie);
     ctx.transmit(path, bytes);
     1
