@@ -80,6 +80,8 @@ pub struct Loader {
     modules: Arc<Modules>,
     /// Names of the modules that are loaded, also before that.
     loaded: Vec<&'static str>,
+    /// Names of modules that the configuration loads and that do not exist.
+    missing: Vec<Bytes>,
     states: AHashMap<TypeId, Arc<dyn Any + Send + Sync>>,
     known: &'static [ModuleDef],
     seed: u64,
@@ -328,10 +330,9 @@ impl Loader {
                         Some(near) => format!("did you mean {near}? Modules here: {}", names.join(", ")),
                         None => format!("modules here: {}", names.join(", ")),
                     };
-                    self.diagnostics.push(
-                        Diagnostic::error(load.loc, format!("module {name} does not exist in Fermata yet"))
-                            .hint(hint),
-                    );
+                    let text = format!("module {name} does not exist in Fermata yet");
+                    self.diagnostics.push(Diagnostic::error(load.loc, text).hint(hint));
+                    self.missing.push(load.name.clone());
                 }
             }
         }
@@ -385,8 +386,8 @@ impl Loader {
                 );
                 self.diagnostics.push(error.hint(format!("loadmodule \"{module}.so\" above it")));
             }
-            // A module that does not exist was reported at its loadmodule, or is not used.
-            else {
+            // A module that does not exist was reported at its loadmodule.
+            else if !self.missing.contains(&param.module) {
                 self.diagnostics.push(Diagnostic::error(
                     param.loc,
                     format!("modparam for module {module}, which is not loaded"),
@@ -494,6 +495,7 @@ pub fn load(
         branch_flags: Vec::new(),
         modules: Arc::default(),
         loaded: Vec::new(),
+        missing: Vec::new(),
         states: AHashMap::new(),
         known,
         seed,

@@ -52,7 +52,12 @@ impl<M, const KIND: u8> Arg<M> for Flag<KIND> {
         _: &Arc<M>,
     ) -> Result<u32, Diagnostic> {
         let arg = arg.ok_or_else(|| Diagnostic::error(site, "a parameter is missing here: a flag"))?;
-        let name = flag_name(arg, loader.dialect)?;
+        let dialect = if speaks_old(loader) { Dialect::V21 } else { loader.dialect };
+        let name = match &arg.kind {
+            // What 3.x writes is taken from a file that also bears marks of 3.0.
+            ArgKind::Text(_) if loader.dialect == Dialect::V4 => flag_name(arg, Dialect::V4)?,
+            _ => flag_name(arg, dialect)?,
+        };
         match KIND {
             BRANCH => loader.branch_flag(&name, arg.loc),
             _ => loader.flag(&name, arg.loc),
@@ -62,6 +67,12 @@ impl<M, const KIND: u8> Arg<M> for Flag<KIND> {
     fn eval(bit: &u32, _: &mut Call<'_, M>) -> Result<Self, i32> {
         Ok(Flag(*bit))
     }
+}
+
+/// 2.x, or 3.0, which took over its functions of the core: marked by parameters that later ones lost.
+fn speaks_old(loader: &Loader) -> bool {
+    let marks = ["children", "tcp_children", "log_stderror", "debug", "fork"];
+    loader.dialect == Dialect::V21 || marks.iter().any(|m| loader.globals.values.contains_key(*m))
 }
 
 fn flag_name(arg: &ast::Arg, dialect: Dialect) -> Result<Bytes, Diagnostic> {
@@ -110,7 +121,7 @@ impl<M> Arg<M> for Socket {
         module: &Arc<M>,
     ) -> Result<PreparedSocket, Diagnostic> {
         let format = match arg.map(|a| &a.kind) {
-            Some(ArgKind::Word(word)) if loader.dialect == Dialect::V21 => Format::Constant(word.clone()),
+            Some(ArgKind::Word(word)) if speaks_old(loader) => Format::Constant(word.clone()),
             _ => <Text as Arg<M>>::prepare(arg, site, loader, module)?,
         };
         let Some(text) = format.constant() else { return Ok(PreparedSocket::Computed(format)) };

@@ -4,17 +4,23 @@ use super::{LENGTH, Parsed, Parser};
 use crate::ast::{Arg, ArgKind, Call, Expr, ExprKind, RouteRef, Stmt, StmtKind};
 use crate::diagnostic::{Diagnostic, Loc};
 use crate::lexer::Tok;
+use bytes::Bytes;
 
 /// Functions of the core that 2.x also takes without parentheses.
 const BARE: &[&str] = &[
     "add_local_rport",
+    "add_rport",
+    "add_tcp_alias",
+    "append_branch",
     "force_local_rport",
     "force_rport",
     "force_tcp_alias",
+    "isdsturiset",
+    "isduriset",
     "next_branches",
+    "resetdsturi",
+    "resetduri",
     "revert_uri",
-    "serialize_branches",
-    "unset_dsturi",
 ];
 
 /// Statements of the language; as calls they are misspelt.
@@ -39,7 +45,10 @@ impl Parser<'_> {
         }
         self.nested(|p| {
             p.bump();
-            let args = p.arguments()?;
+            let outer = std::mem::replace(&mut p.folds, matches!(&name[..], b"xlog" | b"xdbg"));
+            let args = p.arguments();
+            p.folds = outer;
+            let args = args?;
             let end = p.expect(")", "after the parameters")?;
             Ok(Call { name, args, loc: start.to(end) })
         })
@@ -84,6 +93,12 @@ impl Parser<'_> {
             Tok::Op("," | ")") => {
                 return Ok(Arg { kind: ArgKind::Empty, loc: Loc { end: loc.start, ..loc } });
             }
+            Tok::Str(text) if self.folds => {
+                let text = text.clone();
+                self.bump();
+                let text = self.folded(text);
+                return self.argument_end(ArgKind::Text(text), loc.to(self.last));
+            }
             Tok::Str(text) => ArgKind::Text(std::mem::take(text)),
             Tok::Var(var) => {
                 let kind = ArgKind::Var((**var).clone());
@@ -102,6 +117,19 @@ impl Parser<'_> {
         };
         let end = self.bump().loc;
         self.argument_end(kind, loc.to(end))
+    }
+
+    /// The strings that follow `text`, all as one (`xlog`, `modparam`).
+    pub(super) fn folded(&mut self, text: Bytes) -> Bytes {
+        if !matches!(self.tok, Tok::Str(_)) {
+            return text;
+        }
+        let mut all = text.to_vec();
+        while let Tok::Str(more) = &self.tok {
+            all.extend_from_slice(more);
+            self.bump();
+        }
+        all.into()
     }
 
     fn argument_end(&mut self, kind: ArgKind, loc: Loc) -> Parsed<Arg> {

@@ -124,6 +124,8 @@ pub(crate) struct Parser<'a> {
     problems: Vec<Diagnostic>,
     breakable: Vec<Breakable>,
     depth: usize,
+    /// Strings in a row are one here.
+    folds: bool,
     forced: Option<Dialect>,
     /// Tokens passed, when somebody wants them.
     tokens: Option<Vec<Token>>,
@@ -140,6 +142,7 @@ impl<'a> Parser<'a> {
             problems,
             breakable: Vec::new(),
             depth: 0,
+            folds: false,
             forced: None,
             tokens: None,
         }

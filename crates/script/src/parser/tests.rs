@@ -56,6 +56,7 @@ fn accepted_statements() {
         "setflag(5); setflag(FLAG_NAT); force_send_socket(udp:10.0.0.1:5060); force_rport; forward(uri:host, uri:port);",
         "assert($rU != NULL, \"no user\"); { xlog(\"a\"); } log(1, \"x\\n\");",
         "xlog('raw \\n $x'); xlog(\"two\nlines\");",
+        "xlog(\"one \"\n\"line\\n\"); xlog(\"L_INFO\", \"a\" \"b\" 'c'); append_branch; resetdsturi; add_rport;",
     ] {
         let text = text.replace("$(hdr(Via)[1]{via.transport}{s.tolower});", "");
         body(&text);

@@ -136,7 +136,12 @@ impl Parser<'_> {
         let negative = self.take("-");
         let value = match &self.tok {
             Tok::Int(n) => ParamValue::Int(if negative { -n } else { *n }),
-            Tok::Str(text) if !negative => ParamValue::Text(text.clone()),
+            Tok::Str(text) if !negative => {
+                let text = text.clone();
+                self.bump();
+                let text = self.folded(text);
+                return self.modparam_end(start, &modules, name, ParamValue::Text(text), value_loc.to(self.last));
+            }
             Tok::Ident if !negative => match truth(&self.text()) {
                 Some(truth) => ParamValue::Int(truth),
                 None => {
@@ -146,10 +151,22 @@ impl Parser<'_> {
             _ => return self.fail(format!("expected a number or a quoted text, found {}", self.found())),
         };
         let value_loc = value_loc.to(self.bump().loc);
+        self.modparam_end(start, &modules, name, value, value_loc)
+    }
+
+    /// The `)`; one parameter for each module that is named.
+    fn modparam_end(
+        &mut self,
+        start: Loc,
+        modules: &Bytes,
+        name: Bytes,
+        value: ParamValue,
+        value_loc: Loc,
+    ) -> Parsed<()> {
         let end = self.expect(")", "after the value")?;
         let loc = start.to(end);
         let mut from = 0;
-        for to in memchr::memchr_iter(b'|', &modules).chain([modules.len()]) {
+        for to in memchr::memchr_iter(b'|', modules).chain([modules.len()]) {
             let module = modules.slice(from..to);
             from = to + 1;
             self.config.params.push(ModParam {
