@@ -140,7 +140,13 @@ impl Parser<'_> {
                 let text = text.clone();
                 self.bump();
                 let text = self.folded(text);
-                return self.modparam_end(start, &modules, name, ParamValue::Text(text), value_loc.to(self.last));
+                return self.modparam_end(
+                    start,
+                    &modules,
+                    name,
+                    ParamValue::Text(text),
+                    value_loc.to(self.last),
+                );
             }
             Tok::Ident if !negative => match truth(&self.text()) {
                 Some(truth) => ParamValue::Int(truth),
