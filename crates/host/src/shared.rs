@@ -44,6 +44,8 @@ pub struct Hooks {
     /// After the main route.
     pub request_end: Vec<Hook>,
     pub txn: Vec<crate::tm::TxnHook>,
+    /// Each reply of a transaction before its routes; it is the current message, and may be edited.
+    pub reply_in: Vec<Hook>,
     /// Names of the events that a module raises, for lists.
     pub event_names: Vec<&'static str>,
     /// Modules that carry events to other programs.

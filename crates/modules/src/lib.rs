@@ -42,6 +42,7 @@ modules! {
     mi_datagram,
     mi_fifo,
     mi_http,
+    mid_registrar,
     proto_tcp,
     proto_udp,
     registrar,

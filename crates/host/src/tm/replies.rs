@@ -76,7 +76,21 @@ fn handle(ctx: &mut Ctx, id: TxnId, arrived: Arrived) {
         return;
     }
     tell(ctx, id, TxnEvent::ReplyIn { branch, status: state.msg.status() });
+    let state = seen_by_modules(ctx, state);
     next_route(ctx, id, branch, state, Stage::Global, Kept::Yes);
+}
+
+/// Shows a reply to the modules that asked for it.
+fn seen_by_modules(ctx: &mut Ctx, state: Box<MsgState>) -> Box<MsgState> {
+    if ctx.core.shared.hooks.reply_in.is_empty() {
+        return state;
+    }
+    let shared = ctx.core.shared.clone();
+    let here = std::mem::replace(&mut ctx.state, state);
+    for hook in &shared.hooks.reply_in {
+        hook(ctx);
+    }
+    std::mem::replace(&mut ctx.state, here)
 }
 
 fn is_of_cancel(state: &MsgState) -> bool {

@@ -117,7 +117,7 @@ impl Wanted {
 }
 
 /// The first contact becomes the R-URI, the others branches; those that must be woken join later.
-fn spread(
+pub fn spread(
     ctx: &mut Ctx,
     module: &Arc<Registration>,
     table: &Arc<Table>,

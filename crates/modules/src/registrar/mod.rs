@@ -1,6 +1,6 @@
 //! registrar: REGISTER requests, and finding where a user is.
 
-mod answer;
+pub mod answer;
 pub mod aor;
 pub mod flags;
 pub mod gruu;
@@ -9,7 +9,7 @@ pub mod push;
 mod query;
 mod reply;
 pub mod request;
-mod save;
+pub mod save;
 mod wake;
 
 use crate::usrloc::{HasTables, Usrloc};
@@ -127,6 +127,17 @@ impl Default for Registration {
     }
 }
 
+/// A module with the parameters of a registrar.
+pub trait HasRegistration: Default + Send + Sync + 'static {
+    fn registration(&mut self) -> &mut Registration;
+}
+
+impl HasRegistration for Registration {
+    fn registration(&mut self) -> &mut Registration {
+        self
+    }
+}
+
 pub fn register(m: &mut ModuleRegistrar<Registration>) {
     params(m);
     m.param_text("sock_hdr_name", |s, v| {
@@ -135,14 +146,6 @@ pub fn register(m: &mut ModuleRegistrar<Registration>) {
     });
     m.param_text("mcontact_avp", |s, v| {
         s.mcontact_avp.named(v);
-        Ok(())
-    });
-    m.param_text("gruu_secret", |s, v| {
-        s.gruu_secret = v.into();
-        Ok(())
-    });
-    m.param_int("disable_gruu", |s, v| {
-        s.gruu = v == 0;
         Ok(())
     });
     let anywhere =
@@ -166,11 +169,11 @@ pub fn register(m: &mut ModuleRegistrar<Registration>) {
 }
 
 /// Parameters that registrar and mid_registrar share.
-fn params(m: &mut ModuleRegistrar<Registration>) {
+pub fn params<M: HasRegistration>(m: &mut ModuleRegistrar<M>) {
     macro_rules! number {
         ($($name:literal $field:ident as $type:ty),* $(,)?) => {
             $(m.param_int($name, |s, v| {
-                s.$field = v.max(0) as $type;
+                s.registration().$field = v.max(0) as $type;
                 Ok(())
             });)*
         };
@@ -183,43 +186,51 @@ fn params(m: &mut ModuleRegistrar<Registration>) {
         "max_contact_len" max_contact_len as usize, "retry_after" retry_after as u32,
     );
     m.param_int("default_q", |s, v| {
-        s.default_q = v.clamp(-1, 1000) as i16;
+        s.registration().default_q = v.clamp(-1, 1000) as i16;
         Ok(())
     });
     m.param_text("realm_prefix", |s, v| {
-        s.realm_prefix = v.into();
+        s.registration().realm_prefix = v.into();
         Ok(())
     });
     m.param_int("case_sensitive", |s, v| {
-        s.case_sensitive = v != 0;
+        s.registration().case_sensitive = v != 0;
         Ok(())
     });
     m.param_text("received_avp", |s, v| {
-        s.received_avp.named(v);
+        s.registration().received_avp.named(v);
         Ok(())
     });
     m.param_text("attr_avp", |s, v| {
-        s.attr_avp.named(v);
+        s.registration().attr_avp.named(v);
         Ok(())
     });
     m.param_text("received_param", |s, v| {
-        s.received_param = v.into();
+        s.registration().received_param = v.into();
         Ok(())
     });
-    let yes = ParamFn::Any(|s: &mut Registration, v: &ParamValue| {
-        s.allow_dup_cseq = truth(v);
+    let yes = ParamFn::Any(|s: &mut M, v: &ParamValue| {
+        s.registration().allow_dup_cseq = truth(v);
         Ok(())
     });
     m.param("allow_dup_cseq", yes);
     m.ignored(&["tcp_persistent_flag"], "connections of registered clients stay open anyway");
+    m.param_text("gruu_secret", |s, v| {
+        s.registration().gruu_secret = v.into();
+        Ok(())
+    });
+    m.param_int("disable_gruu", |s, v| {
+        s.registration().gruu = v == 0;
+        Ok(())
+    });
     push_params(m);
 }
 
-fn push_params(m: &mut ModuleRegistrar<Registration>) {
+fn push_params<M: HasRegistration>(m: &mut ModuleRegistrar<M>) {
     macro_rules! seconds {
         ($($name:literal $field:ident),* $(,)?) => {
             $(m.param_int($name, |s, v| {
-                s.push.$field = v.max(0) as u32;
+                s.registration().push.$field = v.max(0) as u32;
                 Ok(())
             });)*
         };
@@ -228,23 +239,23 @@ fn push_params(m: &mut ModuleRegistrar<Registration>) {
         "pn_pnsreg_interval" pnsreg_s, "pn_trigger_interval" trigger_s, "pn_skip_pn_interval" skip_s,
         "pn_refresh_timeout" refresh_s,
     );
-    let enable = ParamFn::Any(|s: &mut Registration, v: &ParamValue| {
-        s.push.enabled = truth(v);
+    let enable = ParamFn::Any(|s: &mut M, v: &ParamValue| {
+        s.registration().push.enabled = truth(v);
         Ok(())
     });
     m.param("pn_enable", enable);
-    let purr = ParamFn::Any(|s: &mut Registration, v: &ParamValue| {
-        s.push.purr = truth(v);
+    let purr = ParamFn::Any(|s: &mut M, v: &ParamValue| {
+        s.registration().push.purr = truth(v);
         Ok(())
     });
     m.param("pn_enable_purr", purr);
     m.param_text("pn_providers", |s, v| {
-        s.push.providers = push::list_of(v).collect();
+        s.registration().push.providers = push::list_of(v).collect();
         Ok(())
     });
     m.param_text("pn_ct_match_params", |s, v| {
-        s.push.params = push::list_of(v).map(bytes::Bytes::from).collect();
-        if s.push.params.is_empty() { Err("pn_ct_match_params needs a parameter".into()) } else { Ok(()) }
+        s.registration().push.params = push::list_of(v).map(bytes::Bytes::from).collect();
+        if s.registration().push.params.is_empty() { Err("pn_ct_match_params needs a parameter".into()) } else { Ok(()) }
     });
 }
 
@@ -259,6 +270,11 @@ fn truth(value: &ParamValue) -> bool {
 }
 
 fn init(s: &mut Registration, loader: &mut Loader) -> Result<(), String> {
+    prepare(s, loader, "registrar")
+}
+
+/// Once all parameters are known. `module` is whose parameters they are.
+pub fn prepare(s: &mut Registration, loader: &mut Loader, module: &'static str) -> Result<(), String> {
     s.usrloc = loader.module::<Usrloc>();
     for setting in [&mut s.received_avp, &mut s.attr_avp, &mut s.mcontact_avp] {
         setting.prepare(loader)?;
@@ -273,8 +289,8 @@ fn init(s: &mut Registration, loader: &mut Loader) -> Result<(), String> {
         s.usrloc().wake_before(s.push.trigger_s);
     }
     s.fit();
-    s.counters.accepted = loader.stats.counter("registrar", "accepted_regs");
-    s.counters.rejected = loader.stats.counter("registrar", "rejected_regs");
+    s.counters.accepted = loader.stats.counter(module, "accepted_regs");
+    s.counters.rejected = loader.stats.counter(module, "rejected_regs");
     Ok(())
 }
 
@@ -289,8 +305,16 @@ fn ready(module: &Arc<Registration>, stats: &Stats) {
         let module = module.clone();
         stats.computed("registrar", name, move || read(&module));
     }
+    watch(module);
+}
+
+/// Requests that wait for phones go on when they register.
+pub fn watch(module: &Arc<Registration>) {
     if module.push.enabled {
         wake::watch(module);
+        if module.push.purr {
+            module.usrloc().tables().iter().for_each(|table| table.index_ids());
+        }
     }
 }
 

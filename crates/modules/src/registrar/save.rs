@@ -54,15 +54,16 @@ enum What {
     Change(Vec<Asked>),
 }
 
-struct Rules {
-    matching: Matching,
-    order: Order,
+/// How contacts are put into the table.
+pub struct Rules {
+    pub matching: Matching,
+    pub order: Order,
     /// 0: no limit
-    max: usize,
-    force: bool,
-    dup_cseq: bool,
-    only_request: bool,
-    now: u32,
+    pub max: usize,
+    pub force: bool,
+    pub dup_cseq: bool,
+    pub only_request: bool,
+    pub now: u32,
 }
 
 /// Checks a REGISTER. `forced` replaces its contacts (`save` on a reply).
@@ -177,7 +178,8 @@ impl Job {
     }
 }
 
-fn accepted(
+/// The reply to a registration that succeeded; 1, or -1 when it could not be sent.
+pub fn accepted(
     ctx: &mut Ctx,
     module: &Registration,
     flags: &SaveFlags,
@@ -198,6 +200,7 @@ fn accepted(
     if answer::accept(ctx) > 0 { 1 } else { -1 }
 }
 
+/// The reply to a registration that failed; -2.
 pub fn refused(ctx: &mut Ctx, module: &Registration, flags: &SaveFlags, problem: Problem) -> i32 {
     module.counters.rejected.up();
     if !flags.no_reply {
@@ -226,7 +229,7 @@ fn is_outbound(msg: &Message) -> bool {
 }
 
 /// Checks everything first, then changes the record: a refused REGISTER changes nothing.
-fn apply(
+pub fn apply(
     record: &mut Record,
     changes: &mut Vec<Change>,
     asked: &[Asked],

@@ -94,6 +94,8 @@ struct Shard {
     /// Addresses with contacts that the database does not have as they are.
     dirty: Vec<Bytes>,
     gone: Vec<Gone>,
+    /// Addresses by contact, where somebody looks for contacts by their ids.
+    by_id: Option<AHashMap<u64, Bytes>>,
 }
 
 pub struct Table {
@@ -197,12 +199,20 @@ impl Table {
         gone
     }
 
-    /// The contact of an id, with its address. Looks at the whole table: for what is rare.
+    /// From now on `by_id` finds contacts; before the first contact comes.
+    pub fn index_ids(&self) {
+        for shard in &self.shards {
+            shard.lock().by_id.get_or_insert_default();
+        }
+    }
+
+    /// The contact of an id, with its address; nothing without `index_ids`.
     pub fn by_id(&self, id: u64) -> Option<(Bytes, Contact)> {
         self.shards.iter().find_map(|shard| {
             let shard = shard.lock();
-            let mut all = shard.records.iter().flat_map(|(aor, r)| r.contacts.iter().map(move |c| (aor, c)));
-            all.find(|(_, c)| c.id == id).map(|(aor, c)| (Bytes::copy_from_slice(aor), c.clone()))
+            let aor = shard.by_id.as_ref()?.get(&id)?;
+            let contact = shard.records.get(&aor[..])?.contacts.iter().find(|c| c.id == id)?;
+            Some((aor.clone(), contact.clone()))
         })
     }
 
@@ -247,7 +257,11 @@ impl Table {
             Record::default()
         });
         record.contacts.reserve_exact(1);
+        let id = contact.id;
         record.insert(contact, order);
+        if let Some(index) = &mut shard.by_id {
+            index.insert(id, Bytes::copy_from_slice(aor));
+        }
         self.contacts.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -331,6 +345,11 @@ impl Table {
                 Change::Deleted(_) => self.contacts.fetch_sub(1, Ordering::Relaxed),
                 Change::Moved { .. } | Change::Updated(_) | Change::Touched(_) => 0,
             };
+            match (change, &mut shard.by_id) {
+                (Change::Inserted(c), Some(index)) => drop(index.insert(c.id, Bytes::copy_from_slice(aor))),
+                (Change::Deleted(c), Some(index)) => drop(index.remove(&c.id)),
+                _ => {}
+            }
             if !persistent {
                 continue;
             }

@@ -1,0 +1,192 @@
+//! The main registrar answered: what it granted is kept here, and the client sees its own contacts.
+
+use super::forward::Passing;
+use super::save::shown;
+use super::{IdPlace, MidRegistrar, Mode, Upstream};
+use crate::registrar::request;
+use crate::usrloc::contact::Binding;
+use crate::usrloc::now_s;
+use crate::usrloc::table::{Change, Record};
+use bytes::Bytes;
+use host::ctx::MsgState;
+use host::var::Context;
+use host::{Ctx, Outcome};
+use sip::{Anchor, HeaderName, Message, NameAddr, Uri};
+use std::sync::Arc;
+
+/// A reply of any transaction, before its routes.
+pub fn reply(ctx: &mut Ctx, module: &Arc<MidRegistrar>) {
+    let reply = ctx.state.msg.clone();
+    if !(200..300).contains(&reply.status()) || reply.cseq_parts().is_none_or(|(_, m)| &m[..] != b"REGISTER") {
+        return;
+    }
+    let Some(request) = host::tm::other_message(ctx, Context::Request) else { return };
+    let Some(passing) = request.ext.find::<Option<Passing>>().cloned().flatten() else { return };
+    keep(ctx, module, &request, &reply, passing);
+}
+
+/// What becomes of one contact of the request.
+struct Granted {
+    binding: Binding,
+    id: u64,
+    /// 0: the main registrar does not have it.
+    expires: u32,
+}
+
+fn keep(ctx: &mut Ctx, module: &Arc<MidRegistrar>, request: &MsgState, reply: &Message, passing: Passing) {
+    let now = now_s(ctx);
+    let contacts = reply.addresses(HeaderName::Contact).unwrap_or_default();
+    let granted = granted(ctx, module, request, reply, &passing, &contacts, now);
+    if granted.iter().zip(&passing.asked).any(|(g, a)| a.expires > 0 && g.expires == 0) {
+        host::notice!("mid_registrar", "the main registrar's 200 lacks a contact of its REGISTER");
+    }
+    let usrloc = module.reg.usrloc();
+    let (order, star, matching) = (usrloc.order, passing.star, passing.matching.clone());
+    let (ids, by_aor) = (passing.table.clone(), module.mode == Mode::ByAor);
+    let aor = passing.key.clone();
+    let shown = shown(ctx, module, &request.msg);
+    let work = move |record: &mut Record, changes: &mut Vec<Change>| {
+        record.remove(|c| c.expired(now), changes);
+        if star {
+            forget_upstream(record);
+            record.remove(|_| true, changes);
+        }
+        for Granted { binding, id, expires } in granted {
+            let flow = (binding.reg_id != 0).then_some((&binding.instance[..], binding.reg_id));
+            let wanted =
+                crate::usrloc::table::Wanted { uri: &binding.uri, call_id: &binding.call_id, flow };
+            match record.find(wanted, &matching, now) {
+                Some(at) if expires == 0 => {
+                    // The main registrar knows: nobody has to tell it.
+                    let mut gone = record.contacts.remove(at);
+                    let silent = Binding { keys: Bytes::new(), ..gone.binding() };
+                    gone.update(&silent, now);
+                    changes.push(Change::Deleted(gone));
+                }
+                Some(at) => record.update(at, &binding, now, order, changes),
+                None if expires > 0 => {
+                    let id = if by_aor { ids.next_id() } else { id };
+                    record.add(id, &binding, now, order, changes);
+                }
+                None => {}
+            }
+        }
+        shown.header(&aor, &record.contacts)
+    };
+    let header = Arc::new(parking_lot::Mutex::new(None));
+    let out = header.clone();
+    let finish = move |_: &mut Ctx, done: Result<Option<Bytes>, _>| {
+        *out.lock() = done.ok().flatten();
+        1
+    };
+    match usrloc.change(ctx, "mid_registrar", &passing.table, passing.key.clone(), work, finish) {
+        Outcome::Done(_) => {}
+        // The reply does not wait for the database; its contacts are those that the request named.
+        Outcome::Suspend(operation) => {
+            if let host::Wait::Future(future) = operation.wait {
+                ctx.spawn(operation.what, operation.limit_ms, future);
+            }
+        }
+    }
+    let header = header.lock().take();
+    let header = header.or_else(|| asked_header(&passing, &contacts));
+    replace_contacts(ctx, reply, header);
+    for line in module.reg.push.headers(&passing.push, passing.ids.first().copied()) {
+        ctx.state.edits.insert(Anchor::End, line);
+    }
+}
+
+/// Contacts leave with the registration of the whole address: no one by one.
+fn forget_upstream(record: &mut Record) {
+    for contact in &mut record.contacts {
+        let silent = Binding { keys: Bytes::new(), ..contact.binding() };
+        let modified = contact.modified;
+        contact.update(&silent, modified);
+    }
+}
+
+fn granted(
+    ctx: &Ctx,
+    module: &MidRegistrar,
+    request: &MsgState,
+    reply: &Message,
+    passing: &Passing,
+    contacts: &[NameAddr],
+    now: u32,
+) -> Vec<Granted> {
+    let default = reply.expires().unwrap_or(module.reg.default_expires);
+    let lifetime = |c: &NameAddr| match c.params.value(b"expires") {
+        Some(text) => request::seconds(&text).map_or(default, |n| n.min(1 << 30) as u32),
+        None => default,
+    };
+    let mut ids = passing.ids.iter().copied();
+    let mut list = Vec::with_capacity(passing.asked.len());
+    for asked in &passing.asked {
+        let id = ids.next().unwrap_or(0);
+        let theirs = match module.mode {
+            Mode::ByAor => contacts.iter().find(|c| is_ours(ctx, c)),
+            _ => contacts.iter().find(|c| id_of(module, &c.uri) == Some(id)),
+        };
+        let out = theirs.map_or(0, lifetime);
+        let expires = asked.expires.min(out);
+        let upstream = Upstream {
+            uri: request.current_uri(),
+            hop: format!("sip:{}", ctx.state.source.remote).into(),
+            from: text_of(&request.msg, HeaderName::From),
+            to: text_of(&request.msg, HeaderName::To),
+            contact: theirs.map(|c| c.uri.clone()).unwrap_or_default(),
+            call_id: request.msg.call_id().unwrap_or_default(),
+            cseq: request.msg.cseq().map_or(0, |c| c.number),
+        };
+        let throttled = module.mode != Mode::Mirror;
+        let binding = Binding {
+            expires: now.saturating_add(expires),
+            expires_out: if throttled { now.saturating_add(out) } else { 0 },
+            keys: if throttled { upstream.pack() } else { Bytes::new() },
+            ..asked.binding.clone()
+        };
+        list.push(Granted { binding, id, expires });
+    }
+    list
+}
+
+/// The contact is at one of our sockets.
+fn is_ours(ctx: &Ctx, contact: &NameAddr) -> bool {
+    Uri::parse(&contact.uri).is_ok_and(|uri| ctx.shared().is_myself(&uri.host, uri.port_or_default(), None))
+}
+
+/// The id in a contact that the main registrar was given.
+pub fn id_of(module: &MidRegistrar, uri: &Bytes) -> Option<u64> {
+    let uri = Uri::parse(uri).ok()?;
+    let text = match module.id_place {
+        IdPlace::Param => uri.params.value(module.id_param.as_bytes())?,
+        IdPlace::User => uri.user?,
+    };
+    std::str::from_utf8(&text).ok()?.parse().ok()
+}
+
+fn text_of(msg: &Message, name: HeaderName) -> Bytes {
+    msg.header(name).map(|h| msg.text(h.value)).unwrap_or_default()
+}
+
+/// The contacts that the request named, with what the main registrar granted first.
+fn asked_header(passing: &Passing, contacts: &[NameAddr]) -> Option<Bytes> {
+    let seconds = contacts.iter().find_map(|c| request::seconds(&c.params.value(b"expires")?));
+    let live = passing.asked.iter().filter(|a| a.expires > 0);
+    let values: Vec<String> = live
+        .map(|a| {
+            let expires = seconds.map_or(a.expires, |s| a.expires.min(s as u32));
+            format!("<{}>;expires={expires}", String::from_utf8_lossy(&a.binding.uri))
+        })
+        .collect();
+    (!values.is_empty()).then(|| format!("Contact: {}\r\n", values.join(", ")).into())
+}
+
+fn replace_contacts(ctx: &mut Ctx, reply: &Message, header: Option<Bytes>) {
+    for old in reply.headers_of(HeaderName::Contact) {
+        ctx.state.edits.delete(old.whole);
+    }
+    if let Some(header) = header {
+        ctx.state.edits.insert(Anchor::End, header);
+    }
+}
