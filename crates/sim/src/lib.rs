@@ -8,6 +8,7 @@
 mod agent;
 mod callee;
 mod caller;
+pub mod desk;
 mod executor;
 mod module;
 mod network;

@@ -65,7 +65,7 @@ pub struct World {
     trace: bool,
 }
 
-fn load(script: &str, seed: u64) -> Result<host::Shared, String> {
+pub(crate) fn load(script: &str, seed: u64) -> Result<host::Shared, String> {
     let mut sources = Sources::default();
     let (config, problems) = script::parse_text("sim.cfg", script, &mut sources, Options::default());
     let errors = |sources: &Sources, list: &[script::Diagnostic]| -> String {

@@ -8,7 +8,7 @@ fn seeds() -> std::ops::Range<u64> {
         let (first, last) = text.split_once("..")?;
         Some(first.parse().ok()?..last.parse().ok()?)
     });
-    parsed.unwrap_or(1..21)
+    parsed.unwrap_or(1..31)
 }
 
 #[test]

@@ -499,6 +499,9 @@ impl<B> Branch<B> {
         self.stop(wheel);
         self.received = status;
         self.state = State::Deciding;
-        self.cancel = Cancel::Done;
+        // Never cancelled and answered: its provisional replies that wait in routes still count.
+        if !matches!(self.cancel, Cancel::None) {
+            self.cancel = Cancel::Done;
+        }
     }
 }

@@ -96,6 +96,13 @@ impl<T, B> Transactions<T, B> {
         Verdict::Failed { winner: self.winner(id) }
     }
 
+    /// `Failed` was told too early: it is told again when the branches that are open have ended.
+    pub fn reopen(&mut self, id: TxnId) {
+        if let Some(txn) = self.txn_mut(id) {
+            txn.concluded = false;
+        }
+    }
+
     /// A branch of the last set is open whose reply decides.
     pub fn awaits_branches(&self, id: TxnId) -> bool {
         self.txn(id).is_some_and(|txn| txn.awaits_branches())

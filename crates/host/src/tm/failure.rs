@@ -1,11 +1,12 @@
 //! When all branches have failed: failure routes, then the best reply upstream.
 
 use super::{Answer, TxnData, TxnEvent, drain, request, send_reply, tell};
+use crate::branches::request_branch;
 use crate::ctx::{After, Ctx, MsgState};
 use bytes::Bytes;
-use script::Task;
 use script::ast::{Dialect, RouteKind};
-use sip::SocketNames;
+use script::{RouteId, Task};
+use sip::{Method, SocketNames};
 use transaction::{Origin, TxnId, Verdict};
 
 /// Acts on what a reply or a timeout meant for its transaction.
@@ -32,16 +33,44 @@ fn all_failed(ctx: &mut Ctx, id: TxnId, winner: Option<u16>) {
         tell(ctx, id, TxnEvent::Failing { branch, status });
     }
     let Some(data) = ctx.core.txns.txns.get_mut(id) else { return };
-    let route = data.on_failure.take();
-    let (Some(route), Some(winner)) = (route, winner) else { return answer(ctx, id, winner) };
+    match data.on_failure.take() {
+        Some(route) if winner.is_some() => run_route(ctx, id, route, winner),
+        _ => answer(ctx, id, winner),
+    }
+}
+
+/// Nobody answered, and no branch is open: the script forgot the transaction, or only rang. As when a
+/// callee is silent, the failure route runs, else the caller gets 408 (a request other than INVITE
+/// gets nothing so late, RFC 4320 §4.1).
+pub(super) fn nobody_answered(ctx: &mut Ctx, id: TxnId) {
+    let now = ctx.core.now;
+    let txns = &mut ctx.core.txns.txns;
+    let (status, (_, fr_inv)) = (txns.status(id), txns.timeouts(id));
+    let Some(data) = txns.get_mut(id) else { return };
+    if data.msg.method() != Method::Invite {
+        return txns.release(now, id);
+    }
+    if status > 100 && now < data.created.after(fr_inv.into()) {
+        return txns.hold(now, id);
+    }
+    data.seen_status = 408;
+    match data.on_failure.take() {
+        Some(route) => run_route(ctx, id, route, None),
+        None => answer(ctx, id, None),
+    }
+}
+
+/// `winner`: the branch whose reply the route is about.
+fn run_route(ctx: &mut Ctx, id: TxnId, route: RouteId, winner: Option<u16>) {
     let Some(saved) = &ctx.core.txns.txns.get(id).and_then(|d| d.saved.as_ref()) else {
-        return answer(ctx, id, Some(winner));
+        return answer(ctx, id, winner);
     };
     let task = Task::new(ctx.core.shared.program(), route);
     let mut state = saved.fork(RouteKind::Failure, task);
-    let target = ctx.core.txns.txns.branch(id, winner).map(|b| b.data.target.clone()).unwrap_or_default();
+    let view = winner.and_then(|winner| ctx.core.txns.txns.branch(id, winner));
+    let target = view.map(|b| b.data.target.clone()).unwrap_or_else(|| request_branch(saved));
     state.txn = Some(id);
-    state.txn_branch = Some(winner);
+    state.txn_branch = winner;
     state.on_failure = None;
     state.on_branch = None;
     state.on_reply = None;
@@ -80,6 +109,8 @@ fn route_done(ctx: &mut Ctx, id: TxnId, state: Box<MsgState>) {
     }
     let now = ctx.core.now;
     if !ctx.core.txns.txns.is_open(id) || ctx.core.txns.txns.awaits_branches(id) {
+        // Also one that rang while the route waited: its end is to be told again.
+        ctx.core.txns.txns.reopen(id);
         return;
     }
     let winner = ctx.core.txns.txns.winner(id);
@@ -108,8 +139,11 @@ fn answer(ctx: &mut Ctx, id: TxnId, winner: Option<u16>) {
     });
     let cancelled = ctx.core.txns.txns.was_cancelled(id);
     let Some(winner) = winner else {
+        let timed_out = ctx.core.txns.txns.get(id).is_some_and(|data| data.seen_status == 408);
         if cancelled {
             super::reply(ctx, id, 487, b"Request Terminated");
+        } else if timed_out {
+            super::reply(ctx, id, 408, b"Request Timeout");
         }
         return;
     };

@@ -62,6 +62,8 @@ pub struct TxnData {
     pub cancel_headers: Bytes,
     /// Who sent this request of the server itself.
     done: Option<Done>,
+    /// When its request came.
+    created: Instant,
     /// Status that the last reply route or failure route saw (`t_check_status`).
     pub seen_status: u16,
     /// The last reply that went upstream, for observers of `TxnEvent::ReplyOut`.
@@ -246,7 +248,7 @@ fn on_event(ctx: &mut Ctx, event: Event) {
             {
                 ctx.core.txns.txns.hold(now, txn);
             } else {
-                ctx.core.txns.txns.release(now, txn);
+                failure::nobody_answered(ctx, txn);
             }
         }
         Event::Ended { txn } => {
@@ -338,6 +340,7 @@ impl TxnData {
             local_status: 0,
             cancel_headers: Bytes::new(),
             seen_status: 0,
+            created: state.received_at,
             reply_out: Bytes::new(),
             done: None,
         }
@@ -515,14 +518,24 @@ fn bare_state(ctx: &Ctx, data: &TxnData) -> Box<MsgState> {
 }
 
 /// The main route ended.
-pub fn request_done(ctx: &mut Ctx, state: Box<MsgState>, _end: End) {
+pub fn request_done(ctx: &mut Ctx, mut state: Box<MsgState>, _end: End) {
     if !ctx.core.shared.hooks.request_end.is_empty() {
         let shared = ctx.core.shared.clone();
         let outer = std::mem::replace(&mut ctx.state, state);
         for hook in &shared.hooks.request_end {
             hook(ctx);
         }
-        ctx.state = outer;
+        state = std::mem::replace(&mut ctx.state, outer);
+    }
+    // Its failure route may still be wanted, when nobody answers.
+    if let Some(id) = state.txn
+        && state.on_failure.is_some()
+        && ctx.core.txns.txns.is_open(id)
+        && let Some(data) = ctx.core.txns.txns.get_mut(id)
+        && data.saved.is_none()
+    {
+        data.on_failure = state.on_failure;
+        data.saved = Some(state);
     }
 }
 

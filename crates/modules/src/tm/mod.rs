@@ -66,6 +66,7 @@ pub fn register(m: &mut Registrar<Tm>) {
             }
         }
         s.settings.loaded = true;
+        s.settings.config.unanswered = s.settings.config.fr;
         loader.tm = s.settings.clone();
         Ok(())
     });

@@ -68,6 +68,7 @@ pub(super) fn reply_code(ctx: &Ctx) -> u16 {
     let txns = &ctx.core.txns.txns;
     match ctx.state.txn_branch {
         Some(branch) if ctx.state.kind == RouteKind::Failure => txns.branch(id, branch).map_or(0, |b| b.status),
+        None if ctx.state.kind == RouteKind::Failure => txns.get(id).map_or(0, |data| data.seen_status),
         _ => txns.status(id),
     }
 }

@@ -1,0 +1,299 @@
+//! Scripts that wait: in every kind of route, cancelled, repeated, in order, to the end.
+
+use sim::desk::Desk;
+
+const HEAD: &str = r#"
+log_level=0
+socket=udp:10.0.0.1:5060
+loadmodule "proto_udp.so"
+loadmodule "sl.so"
+loadmodule "tm.so"
+loadmodule "rr.so"
+loadmodule "signaling.so"
+loadmodule "sipmsgops.so"
+loadmodule "cfgutils.so"
+loadmodule "sim.so"
+modparam("tm", "fr_timeout", 10)
+modparam("tm", "fr_inv_timeout", 20)
+modparam("tm", "onreply_avp_mode", 1)
+"#;
+
+fn desk(routes: &str) -> Desk {
+    Desk::new(&format!("{HEAD}{routes}"))
+}
+
+fn request(method: &str, branch: &str, to_tag: &str) -> String {
+    format!(
+        "{method} sip:bob@10.0.0.3 SIP/2.0\nVia: SIP/2.0/UDP 10.0.0.2:5060;branch=z9hG4bK{branch}\n\
+         Max-Forwards: 70\nFrom: <sip:a@x>;tag=a\nTo: <sip:b@x>{to_tag}\nCall-ID: one\nCSeq: 1 {method}\n\
+         Contact: <sip:a@10.0.0.2>\nContent-Length: 0\n\n"
+    )
+}
+
+/// A reply to a request that the worker sent.
+fn reply(desk: &mut Desk, to: &sim::desk::Sent, status: u16) {
+    let msg = sip::Message::parse(to.bytes.clone()).unwrap();
+    let parts = sip::ReplyParts { code: status, reason: b"R", to_tag: Some(b"b"), ..Default::default() };
+    let bytes = sip::build_reply(&msg, &parts);
+    let std::net::IpAddr::V4(ip) = to.to.ip() else { panic!("IPv4") };
+    desk.receive_bytes(ip.octets()[3], bytes);
+}
+
+/// The INVITE of the caller has gone to the callee, whose copy is returned.
+fn relayed(desk: &mut Desk) -> sim::desk::Sent {
+    desk.receive(2, &request("INVITE", "i", ""));
+    desk.advance(400);
+    let sent = desk.sent();
+    sent.into_iter().find(|s| s.summary() == "10.0.0.3 INVITE").expect("the INVITE is relayed")
+}
+
+fn check_idle(desk: &mut Desk) {
+    desk.advance(120_000);
+    assert!(desk.worker.idle() && desk.executor.is_idle());
+    assert_eq!(desk.worker.ctx().core.txns.txns.len(), 0);
+    assert!(desk.worker.ctx().core.tasks_of.is_empty());
+}
+
+/// Where the script stood when it waited, it goes on: in conditions, loops and sub-routes.
+#[test]
+fn a_plain_call_goes_on_where_it_stood() {
+    let mut desk = desk(
+        r#"
+route {
+    $var(i) = 0;
+    while ($var(i) < 3) { slow(100, 1); $var(i) = $var(i) + 1; }
+    if (slow(100, -1) || slow(50, 1)) { route(sub, "x"); append_to_reply("X-R: $var(i) $var(s)\r\n"); }
+    t_reply(404, "Done");
+}
+route[sub] { slow(10, 1); $var(s) = $param(1); }
+"#,
+    );
+    desk.receive(2, &request("INVITE", "i", ""));
+    assert_eq!(desk.summaries(), ["10.0.0.2 SIP/2.0 100 Giving it a try"]);
+    desk.advance(449);
+    assert!(desk.sent().is_empty());
+    desk.advance(20);
+    let sent = desk.sent();
+    assert_eq!(sent[0].summary(), "10.0.0.2 SIP/2.0 404 Done");
+    assert!(String::from_utf8_lossy(&sent[0].bytes).contains("X-R: 3 x\r\n"));
+    check_idle(&mut desk);
+}
+
+/// 200 and 487 at once; the operation is dropped and what follows it does not run.
+#[test]
+fn a_cancel_ends_a_waiting_script() {
+    for body in [
+        "slow(3000, 1); t_relay();",
+        "async(slow(3000, 1), go);",
+        "sleep(3); t_relay();",
+        "t_newtran(); slow(3000, 1); t_relay();",
+    ] {
+        let mut desk = desk(&format!("route {{ {body} }} route[go] {{ t_relay(); }}"));
+        desk.receive(2, &request("INVITE", "i", ""));
+        desk.advance(1000);
+        desk.sent();
+        desk.receive(2, &request("CANCEL", "i", ""));
+        let at_once = desk.summaries();
+        assert_eq!(
+            at_once,
+            ["10.0.0.2 SIP/2.0 200 canceling", "10.0.0.2 SIP/2.0 487 Request Terminated"],
+            "{body}"
+        );
+        assert!(desk.executor.is_idle(), "{body}");
+        desk.receive(2, &request("ACK", "i", ";tag=x"));
+        desk.advance(5000);
+        assert!(desk.sent().is_empty(), "{body}");
+        check_idle(&mut desk);
+    }
+}
+
+/// The script runs once, whatever the caller repeats; an INVITE gets its 100 again, others nothing.
+#[test]
+fn retransmissions_are_absorbed() {
+    let script = "route { xlog(\"x\"); async(slow(2000, 1), go); } route[go] { t_reply(200, \"OK\"); }";
+    let mut desk = desk(script);
+    for _ in 0..3 {
+        desk.receive(2, &request("INVITE", "i", ""));
+        assert_eq!(desk.summaries(), ["10.0.0.2 SIP/2.0 100 Giving it a try"]);
+        desk.receive(2, &request("MESSAGE", "m", ""));
+        assert!(desk.sent().is_empty());
+        desk.advance(400);
+    }
+    desk.advance(1200);
+    let mut sent = desk.summaries();
+    sent.dedup();
+    assert_eq!(sent, ["10.0.0.2 SIP/2.0 200 OK"]);
+    desk.receive(2, &request("ACK", "ack", ";tag=x"));
+    check_idle(&mut desk);
+}
+
+/// A transaction that was made while the script waited is the script's own: a failing relay is answered.
+#[test]
+fn a_relay_after_waiting_is_answered_when_it_fails() {
+    let mut desk = desk("route { slow(100, 1); $ru = \"sip:x@none.sim\"; t_relay(); }");
+    desk.receive(2, &request("INVITE", "i", ""));
+    desk.advance(4000);
+    assert_eq!(desk.summaries()[1], "10.0.0.2 SIP/2.0 476 Unresolvable destination (476/TM)");
+    check_idle(&mut desk);
+}
+
+/// Replies of one call keep their order while a reply route waits.
+#[test]
+fn a_180_is_not_overtaken() {
+    for route in [
+        "onreply_route { if ($rs == 180) slow(1000, 1); }",
+        "onreply_route[r] { if ($rs == 180) async(slow(1000, 1), go); }",
+    ] {
+        let mut desk = desk(&format!(
+            "route {{ t_on_reply(\"r\"); t_relay(); }} onreply_route[x] {{ exit; }} route[go] {{ exit; }} {route} {}",
+            if route.contains("[r]") { "" } else { "onreply_route[r] { exit; }" }
+        ));
+        let invite = relayed(&mut desk);
+        reply(&mut desk, &invite, 180);
+        desk.advance(200);
+        reply(&mut desk, &invite, 200);
+        assert!(desk.sent().is_empty(), "{route}");
+        desk.advance(1000);
+        let got = desk.summaries();
+        assert_eq!(got, ["10.0.0.2 SIP/2.0 180 R", "10.0.0.2 SIP/2.0 200 R"], "{route}");
+        check_idle(&mut desk);
+    }
+}
+
+/// The hop-by-hop ACK and the CANCEL of a branch do not wait for a reply route.
+#[test]
+fn a_negative_reply_is_acknowledged_at_once() {
+    let mut desk = desk("route { t_on_reply(\"r\"); t_relay(); } onreply_route[r] { slow(1000, 1); }");
+    let invite = relayed(&mut desk);
+    reply(&mut desk, &invite, 486);
+    assert_eq!(desk.summaries(), ["10.0.0.3 ACK"]);
+    reply(&mut desk, &invite, 486);
+    assert_eq!(desk.summaries(), ["10.0.0.3 ACK"]);
+    desk.advance(1000);
+    assert_eq!(desk.summaries(), ["10.0.0.2 SIP/2.0 486 R"]);
+    desk.receive(2, &request("ACK", "i", ";tag=b"));
+    check_idle(&mut desk);
+}
+
+/// A CANCEL while a reply route holds a 2xx does not lose the 2xx.
+#[test]
+fn a_cancel_spares_waiting_replies() {
+    let mut desk = desk(
+        "route { if (is_method(\"CANCEL\")) { t_relay(); exit; } t_on_reply(\"r\"); t_relay(); } onreply_route[r] { slow(1000, 1); }",
+    );
+    let invite = relayed(&mut desk);
+    reply(&mut desk, &invite, 200);
+    desk.receive(2, &request("CANCEL", "i", ""));
+    assert_eq!(desk.summaries(), ["10.0.0.2 SIP/2.0 200 canceling"]);
+    desk.advance(1000);
+    assert_eq!(desk.summaries(), ["10.0.0.2 SIP/2.0 200 R"]);
+    check_idle(&mut desk);
+}
+
+/// Branch and failure routes wait; so do those of events, timers and the start.
+#[test]
+fn other_routes_wait() {
+    let mut desk = desk(
+        r#"
+route { t_on_branch("b"); t_on_failure("f"); t_relay(); }
+branch_route[b] { slow(100, 1); append_hf("X-B: 1\r\n"); }
+failure_route[f] { slow(100, 1); $du = "sip:10.0.0.4"; t_relay(); }
+startup_route { slow(100, 1); $avp(x) = 1; }
+timer_route[t, 30] { slow(100, 1); }
+error_route { slow(100, 1); sl_send_reply(400, "Bad"); }
+"#,
+    );
+    let invite = relayed(&mut desk);
+    assert!(String::from_utf8_lossy(&invite.bytes).contains("X-B: 1\r\n"));
+    reply(&mut desk, &invite, 486);
+    assert_eq!(desk.summaries(), ["10.0.0.3 ACK"]);
+    desk.advance(150);
+    assert_eq!(desk.summaries(), ["10.0.0.4 INVITE"]);
+}
+
+/// Whoever is launched needs no transaction and is not cancelled with one.
+#[test]
+fn a_launched_operation_reports_beside_the_script() {
+    let mut desk = desk(
+        "route { launch(slow(500, 7), rep, \"p $rm\"); t_reply(404, \"x\"); } \
+         route[rep] { slow(100, 1); t_new_request(\"MESSAGE\", \"sip:x@10.0.0.4\", \"sip:a@b\", \"sip:c@d\", \"text/plain $param(1)\"); }",
+    );
+    desk.receive(2, &request("INVITE", "i", ""));
+    assert_eq!(desk.summaries(), ["10.0.0.2 SIP/2.0 100 Giving it a try", "10.0.0.2 SIP/2.0 404 x"]);
+    desk.receive(2, &request("ACK", "i", ";tag=x"));
+    desk.advance(700);
+    let sent = desk.sent();
+    let message = sent.iter().find(|s| s.summary() == "10.0.0.4 MESSAGE").expect("the report sent it");
+    assert!(String::from_utf8_lossy(&message.bytes).ends_with("\r\n\r\np INVITE"));
+    check_idle(&mut desk);
+}
+
+/// An ACK waits too, and goes on afterwards.
+#[test]
+fn an_ack_waits() {
+    let mut desk = desk("route { if (is_method(\"ACK\")) slow(300, 1); t_relay(); }");
+    let invite = relayed(&mut desk);
+    reply(&mut desk, &invite, 200);
+    desk.sent();
+    desk.receive(2, &request("ACK", "ack", ";tag=b"));
+    assert!(desk.sent().is_empty());
+    desk.advance(300);
+    assert_eq!(desk.summaries(), ["10.0.0.3 ACK"]);
+    check_idle(&mut desk);
+}
+
+/// Deadlines: the script's own, the module's; the script goes on with a negative code.
+#[test]
+fn deadlines_end_operations() {
+    for (body, ms) in [("async(slow(100000, 1), go, 2);", 2000), ("slow(100000, 1); route(go);", 5000)] {
+        let mut desk = desk(&format!(
+            "route {{ {body} }} route[go] {{ $var(r) = $rc; append_to_reply(\"X-Rc: $var(r)\\r\\n\"); t_reply(500, \"Late\"); }}"
+        ));
+        desk.receive(2, &request("INVITE", "i", ""));
+        desk.advance(ms - 1);
+        assert_eq!(desk.summaries().len(), 1, "{body}");
+        desk.advance(2);
+        let sent = desk.sent();
+        assert_eq!(sent[0].summary(), "10.0.0.2 SIP/2.0 500 Late", "{body}");
+        assert!(desk.executor.is_idle());
+        check_idle(&mut desk);
+    }
+}
+
+/// A resume route that ends without a reply leaves the transaction to the final response timer.
+#[test]
+fn a_forgotten_transaction_ends() {
+    let mut desk = desk("route { async(slow(100, 1), go); } route[go] { exit; }");
+    desk.receive(2, &request("INVITE", "i", ""));
+    desk.advance(300);
+    desk.sent();
+    desk.receive(2, &request("INVITE", "i", ""));
+    assert_eq!(desk.summaries(), ["10.0.0.2 SIP/2.0 100 Giving it a try"]);
+    desk.advance(11_000);
+    assert_eq!(desk.summaries()[0], "10.0.0.2 SIP/2.0 408 Request Timeout");
+    check_idle(&mut desk);
+    let mut desk = self::desk(
+        "route { t_on_failure(\"f\"); async(slow(100, 1), go); } route[go] { exit; } \
+         failure_route[f] { slow(100, 1); t_reply(480, \"Was $T_reply_code\"); }",
+    );
+    desk.receive(2, &request("INVITE", "i", ""));
+    desk.advance(11_000);
+    assert_eq!(desk.summaries()[1], "10.0.0.2 SIP/2.0 480 Was 408");
+    check_idle(&mut desk);
+}
+
+/// While the server ends, new calls are refused and waiting ones finish.
+#[test]
+fn a_drain_finishes_what_waits() {
+    let mut desk = desk("route { slow(1000, 1); t_reply(486, \"Busy\"); }");
+    desk.receive(2, &request("INVITE", "i", ""));
+    desk.input(host::Input::Drain);
+    assert!(!desk.worker.idle());
+    desk.sent();
+    desk.receive(2, &request("OPTIONS", "o", "").replace("Call-ID: one", "Call-ID: two"));
+    assert_eq!(desk.summaries(), ["10.0.0.2 SIP/2.0 503 Service Unavailable"]);
+    desk.advance(1000);
+    assert_eq!(desk.summaries()[0], "10.0.0.2 SIP/2.0 486 Busy");
+    desk.receive(2, &request("ACK", "i", ";tag=x"));
+    check_idle(&mut desk);
+}
