@@ -60,6 +60,8 @@ pub const PARAMETERS: &[(&str, Effect)] = &[
     ("chroot", Works),
     ("db_default_url", Works),
     ("db_max_async_connections", Works),
+    ("db_max_connections", Works),
+    ("db_max_queue", Works),
     ("db_version_table", Works),
     ("debug", Works),
     ("debug_mode", Works),

@@ -1,10 +1,10 @@
 //! db_mysql: MySQL and MariaDB (`mysql://user:password@host[:port]/database`).
 
-use crate::sql::{Backend, Collect, Failure, Limits, SqlPool, Tls, Verify, several_statements};
+use crate::sql::{Backend, Collect, Failure, Limits, Reach, SqlPool, Tls, Verify, several_statements};
 use futures_util::StreamExt;
 use host::clock;
 use host::db::{Db, DbError, DbUrl, DbValue, Dialect, Driver, Pool, Rows};
-use host::{Ctx, Registrar};
+use host::{Ctx, Registrar, Value};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlRow, MySqlSslMode};
 use sqlx::{Column, ConnectOptions, Connection, Either, Row, TypeInfo};
 use std::path::Path;
@@ -43,6 +43,7 @@ pub fn register(m: &mut Registrar<DbMysql>) {
         "a lost read is sent again once, and lost connections are replaced in the background",
     );
     m.ignored(&["ps_max_col_size"], "columns of any size are read whole");
+    m.ready(|_, hooks, _| hooks.event_names.push(EVENT));
     m.init(|m, loader| {
         let driver = MySqlDriver { timeout: Duration::from_secs(m.timeout_s), slow_us: m.slow_us, tls: m.tls };
         loader.db_driver("mysql", Arc::new(driver));
@@ -57,8 +58,9 @@ struct MySqlDriver {
 }
 
 impl MySqlDriver {
-    fn tls(&self, url: &DbUrl) -> Result<Tls, String> {
-        Tls::of(url, if self.tls { Verify::Nothing } else { Verify::Off })
+    /// What is checked when the URL does not say.
+    fn verify(&self) -> Verify {
+        if self.tls { Verify::Nothing } else { Verify::Off }
     }
 }
 
@@ -68,14 +70,39 @@ impl Driver for MySqlDriver {
     }
 
     fn check(&self, url: &DbUrl) -> Result<(), String> {
-        self.tls(url).map(drop)
+        Tls::of(url, self.verify()).map(drop)
     }
 
     fn pool(&self, db: &Db, ctx: &mut Ctx) -> Rc<dyn Pool> {
         let limits = Limits::of(ctx, self.slow_us);
-        let backend = MySql { options: options(db.url(), &self.tls(db.url()).unwrap_or_default()), timeout: self.timeout };
-        Rc::new(SqlPool::new(db, backend, limits, &ctx.shared().stats))
+        let tls = Tls::with_domain(db.url(), self.verify(), ctx).unwrap_or_else(|why| {
+            host::error!("db_mysql", "{}: {why}", db.url());
+            // Nothing is trusted then: the server cannot be reached, and the line above says why.
+            Tls { verify: Verify::Name, ..Tls::default() }
+        });
+        let backend = MySql { options: options(db.url(), &tls), timeout: self.timeout };
+let watcher = watcher(db, ctx);
+        Rc::new(SqlPool::watched(db, backend, limits, &ctx.shared().stats, Some(watcher)))
     }
+}
+
+const EVENT: &str = "E_MYSQL_CONNECTION";
+
+/// Raises the event on the pool's own worker.
+fn watcher(db: &Db, ctx: &Ctx) -> Box<dyn Fn(Reach)> {
+    let (shared, worker) = (ctx.shared().clone(), usize::from(ctx.core.worker));
+    let url = db.url().to_string();
+    Box::new(move |reach| {
+        let status = match reach {
+            Reach::Connected => "connected",
+            Reach::Disconnected => "disconnected",
+        };
+        let params = [("url", Value::from(url.clone())), ("status", Value::from(status))];
+        let raise = move |ctx: &mut Ctx| host::events::raise(ctx, EVENT, params.into_iter().collect());
+        if let Some(dispatch) = shared.dispatch.get() {
+            dispatch.run_on(worker, Box::new(raise));
+        }
+    })
 }
 
 /// The session keeps the server's own settings, as with the reference: no time zone, no SQL mode.
@@ -183,12 +210,14 @@ impl Backend for MySql {
         conn.inner.ping().await.is_ok()
     }
 
-    async fn kill(&self, conn: Conn) {
-        if let Ok(mut other) = self.connect().await {
-            let _ = run(&mut other.inner, &format!("kill query {}", conn.id)).await;
-            let _ = timeout(self.timeout, other.inner.close()).await;
+    async fn replace(&self, conn: Conn) -> Result<Conn, String> {
+        let mut other = self.connect().await?;
+        match timeout(self.timeout, run(&mut other.inner, &format!("kill query {}", conn.id))).await {
+            // One that has just ended cannot be killed, which is as well.
+            Ok(Ok(_) | Err(Failure::Refused(_))) => Ok(other),
+            Ok(Err(Failure::Lost(why))) => Err(why),
+            Err(_) => Err(format!("no answer within {} s", self.timeout.as_secs())),
         }
-        drop(conn);
     }
 }
 

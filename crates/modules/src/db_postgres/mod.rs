@@ -58,13 +58,13 @@ struct PgDriver {
 }
 
 impl PgDriver {
-    fn tls(&self, url: &DbUrl) -> Result<Tls, String> {
-        let default = match (self.tls, url.param("tls_domain")) {
+    /// What is checked when the URL does not say.
+    fn verify(&self, url: &DbUrl) -> Verify {
+        match (self.tls, url.param("tls_domain")) {
             (false, _) => Verify::Off,
             (true, None) => Verify::Prefer,
             (true, Some(_)) => Verify::Nothing,
-        };
-        Tls::of(url, default)
+        }
     }
 }
 
@@ -74,12 +74,17 @@ impl Driver for PgDriver {
     }
 
     fn check(&self, url: &DbUrl) -> Result<(), String> {
-        self.tls(url).map(drop)
+        Tls::of(url, self.verify(url)).map(drop)
     }
 
     fn pool(&self, db: &Db, ctx: &mut Ctx) -> Rc<dyn Pool> {
         let limits = Limits::of(ctx, self.slow_us);
-        let backend = Postgres { options: options(db.url(), &self.tls(db.url()).unwrap_or_default()), timeout: self.timeout };
+        let tls = Tls::with_domain(db.url(), self.verify(db.url()), ctx).unwrap_or_else(|why| {
+            host::error!("db_postgres", "{}: {why}", db.url());
+            // Nothing is trusted then: the server cannot be reached, and the line above says why.
+            Tls { verify: Verify::Name, ..Tls::default() }
+        });
+        let backend = Postgres { options: options(db.url(), &tls), timeout: self.timeout };
         Rc::new(SqlPool::new(db, backend, limits, &ctx.shared().stats))
     }
 }
@@ -169,8 +174,10 @@ impl Backend for Postgres {
         conn.ping().await.is_ok()
     }
 
-    async fn kill(&self, conn: PgConnection) {
+    async fn replace(&self, conn: PgConnection) -> Result<PgConnection, String> {
+        // The server ends the statement when it sees that its client is gone.
         drop(conn);
+        self.connect().await
     }
 }
 

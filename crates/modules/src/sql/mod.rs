@@ -25,7 +25,7 @@ mod tests;
 mod tls;
 
 pub use collect::{Collect, several_statements};
-pub use pool::{Limits, SqlPool};
+pub use pool::{Limits, Reach, SqlPool};
 pub use session::{Session, dialect_of};
 pub use tls::{Tls, Verify};
 
@@ -54,6 +54,7 @@ pub trait Backend: 'static {
     async fn run(&self, conn: &mut Self::Conn, text: &str) -> Result<Rows, Failure>;
     /// The connection answers; whatever it was doing is over.
     async fn ping(&self, conn: &mut Self::Conn) -> bool;
-    /// Ends a connection whose statement nobody waits for.
-    async fn kill(&self, conn: Self::Conn);
+    /// Ends a connection whose statement nobody waits for, and connects anew. The error: the server
+    /// does not answer any more.
+    async fn replace(&self, conn: Self::Conn) -> Result<Self::Conn, String>;
 }

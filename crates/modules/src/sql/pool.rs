@@ -85,9 +85,19 @@ struct State<B: Backend> {
     reconnecting: bool,
 }
 
+/// Told when a lost server is back, and when it is lost.
+pub type Watcher = Box<dyn Fn(Reach)>;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    Connected,
+    Disconnected,
+}
+
 /// The pool itself; futures and leases share it.
 pub struct Inner<B: Backend> {
     backend: B,
+    watcher: Option<Watcher>,
     db: Db,
     limits: Limits,
     counters: Counters,
@@ -99,8 +109,19 @@ pub struct SqlPool<B: Backend>(Rc<Inner<B>>);
 
 impl<B: Backend> SqlPool<B> {
     pub fn new(db: &Db, backend: B, limits: Limits, stats: &Stats) -> SqlPool<B> {
+        SqlPool::watched(db, backend, limits, stats, None)
+    }
+
+    pub fn watched(
+        db: &Db,
+        backend: B,
+        limits: Limits,
+        stats: &Stats,
+        watcher: Option<Watcher>,
+    ) -> SqlPool<B> {
         SqlPool(Rc::new(Inner {
             backend,
+            watcher,
             db: db.clone(),
             limits,
             counters: Counters {
@@ -320,15 +341,20 @@ impl<B: Backend> Inner<B> {
             }
             Err(why) => {
                 if self.state.borrow().open > 1 {
-                    let until = Instant::now() + NO_GROWTH;
-                    if self.state.borrow_mut().no_growth.replace(until).is_none() {
-                        host::warn!(B::MODULE, "{} gives no more connections: {why}", self.db.url());
-                    }
+                    self.grows_no_more(&why);
                     return Ok(None);
                 }
                 self.is_down(&why);
                 Err(DbError::Down(why))
             }
+        }
+    }
+
+    /// The server refuses one more, and others still work.
+    fn grows_no_more(&self, why: &str) {
+        let until = Instant::now() + NO_GROWTH;
+        if self.state.borrow_mut().no_growth.replace(until).is_none() {
+            host::warn!(B::MODULE, "{} gives no more connections: {why}", self.db.url());
         }
     }
 
@@ -402,8 +428,15 @@ impl<B: Backend> Inner<B> {
         let before = std::mem::replace(&mut self.state.borrow_mut().health, Health::Up);
         if let Health::Down(_) = before {
             host::notice!(B::MODULE, "{} is reachable again", self.db.url());
+            self.tell(Reach::Connected);
         }
         self.state.borrow_mut().no_growth = None;
+    }
+
+    fn tell(&self, reach: Reach) {
+        if let Some(watcher) = &self.watcher {
+            watcher(reach);
+        }
     }
 
     fn is_down(self: &Rc<Self>, why: &str) {
@@ -418,6 +451,7 @@ impl<B: Backend> Inner<B> {
         }
         if !matches!(before, Health::Down(_)) {
             host::error!(B::MODULE, "{} is unreachable: {why}", self.db.url());
+            self.tell(Reach::Disconnected);
         }
         if !reconnecting {
             tokio::task::spawn_local(reconnect(Rc::downgrade(self)));
@@ -490,6 +524,17 @@ async fn settle<B: Backend>(pool: Rc<Inner<B>>, mut conn: B::Conn, doing: Use) {
     if settled {
         return pool.give_back(conn);
     }
-    pool.closed(1);
-    pool.backend.kill(conn).await;
+    // A connection that says nothing may be the first sign that the server is gone: the rest would hang
+    // until their deadlines too.
+    match pool.backend.replace(conn).await {
+        Ok(conn) => pool.give_back(conn),
+        Err(why) => {
+            let last = pool.state.borrow().open <= 1;
+            match last {
+                true => pool.is_down(&why),
+                false => pool.grows_no_more(&why),
+            }
+            pool.closed(1);
+        }
+    }
 }

@@ -100,8 +100,9 @@ impl Backend for Server {
         *conn >= self.0.borrow().alive_from
     }
 
-    async fn kill(&self, conn: usize) {
+    async fn replace(&self, conn: usize) -> Result<usize, String> {
         self.0.borrow_mut().log.push(format!("{conn}:killed"));
+        self.connect().await
     }
 }
 

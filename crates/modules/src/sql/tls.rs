@@ -1,5 +1,7 @@
 //! TLS to a database server, as its URL asks for it.
 
+use crate::tls_mgm::TlsMgm;
+use host::Ctx;
 use host::db::DbUrl;
 use std::path::{Path, PathBuf};
 
@@ -53,6 +55,28 @@ impl Tls {
             return Err("sslcert and sslkey belong together".to_string());
         }
         Ok(Tls { verify, ca, cert, key })
+    }
+}
+
+impl Tls {
+    /// The same, completed by the client domain of tls_mgm that the URL names (`tls_domain=`).
+    pub fn with_domain(url: &DbUrl, default: Verify, ctx: &Ctx) -> Result<Tls, String> {
+        let mut tls = Tls::of(url, default)?;
+        let Some(name) = url.param("tls_domain").filter(|_| tls.verify != Verify::Off) else {
+            return Ok(tls);
+        };
+        let mgm = ctx.shared().module::<TlsMgm>().ok_or("tls_domain needs module tls_mgm")?;
+        let domain = mgm.client(name).ok_or_else(|| format!("tls_mgm has no client_domain {name}"))?;
+        if url.param("sslmode").is_none() {
+            // With authorities the server has to be one of theirs, whatever its name, as in the reference.
+            let checked = domain.verify_cert.unwrap_or(true) && domain.ca_list.is_some();
+            tls.verify = if checked { Verify::Chain } else { Verify::Nothing };
+        }
+        tls.ca = tls.ca.or_else(|| domain.ca_list.clone());
+        if let (None, Some((cert, key))) = (&tls.cert, domain.identity()) {
+            (tls.cert, tls.key) = (Some(cert), Some(key));
+        }
+        Ok(tls)
     }
 }
 
