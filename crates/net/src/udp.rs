@@ -146,7 +146,8 @@ impl BoundUdp {
     pub fn open(self) -> io::Result<UdpSocket> {
         let BoundUdp { socket, local, .. } = self;
         // SAFETY: the socket owns its descriptor, and `AsyncFd` owns the socket until both are dropped.
-        let fd = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE | Interest::WRITABLE)? };
+        // Readable only: with both, every datagram that leaves the send buffer would wake the worker.
+        let fd = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE)? };
         Ok(UdpSocket { fd, local, queue: RefCell::default(), dropped: Cell::new(0) })
     }
 }
@@ -246,8 +247,14 @@ impl UdpSocket {
 
     /// Waits until the socket takes datagrams again and sends what waits; returns when nothing does.
     pub async fn flush(&self) -> io::Result<()> {
+        if self.queued() == 0 {
+            return Ok(());
+        }
+        let socket = self.fd.get_ref().try_clone()?;
+        // SAFETY: as in `open`; this one lives until the queue is empty.
+        let fd = unsafe { AsyncFd::register_with_interest(socket, Interest::WRITABLE)? };
         while self.queued() > 0 {
-            let mut ready = self.fd.writable().await?;
+            let mut ready = fd.writable().await?;
             let _ = ready.try_io(|fd| self.flush_now(fd.get_ref()));
         }
         Ok(())

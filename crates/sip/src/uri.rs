@@ -167,6 +167,18 @@ fn scheme_of(text: &[u8]) -> Option<(Scheme, usize)> {
     Some((found.1, found.0.len()))
 }
 
+/// What a host name cannot hold, for the reference too.
+const FORBIDDEN_IN_HOST: [bool; 256] = {
+    let mut table = [false; 256];
+    let list = b"@,[]{}\\/()^|=$&+#";
+    let mut i = 0;
+    while i < list.len() {
+        table[list[i] as usize] = true;
+        i += 1;
+    }
+    table
+};
+
 fn parse_sip(text: &Bytes, scheme: Scheme, start: usize) -> Result<Uri, UriError> {
     // A user may hold `;`, `?` and `/` but no `@`, so the first `@` ends it (RFC 3261 §25.1).
     let at = memchr::memchr(b'@', &text[start..]).map(|n| start + n);
@@ -201,13 +213,13 @@ fn host_end(text: &[u8], host: usize) -> Result<usize, UriError> {
         ip_of(&text[host..end]).ok_or(UriError("not an IPv6 address"))?;
         end
     } else {
-        host + text[host..].iter().take_while(|b| !b":;?".contains(b)).count()
+        host + text[host..].iter().take_while(|b| !matches!(b, b':' | b';' | b'?')).count()
     };
     let name = &text[host..end];
     if name.is_empty() {
         return Err(UriError("no host"));
     }
-    if name[0] != b'[' && name.iter().any(|b| b"@,[]{}\\/()^|=$&+#".contains(b)) {
+    if name[0] != b'[' && name.iter().any(|&b| FORBIDDEN_IN_HOST[usize::from(b)]) {
         return Err(UriError("character not allowed in a host"));
     }
     Ok(end)
@@ -218,7 +230,7 @@ fn port_at(text: &[u8], host_end: usize) -> Result<(u16, usize), UriError> {
     match text.get(host_end) {
         Some(b':') => {
             let digits = &text[host_end + 1..];
-            let end = digits.iter().position(|b| b";?".contains(b)).unwrap_or(digits.len());
+            let end = memchr::memchr2(b';', b'?', digits).unwrap_or(digits.len());
             let port = scan::port(&digits[..end]).ok_or(UriError("bad port"))?;
             Ok((port, host_end + 1 + end))
         }
