@@ -23,7 +23,9 @@ impl DbUrl {
     /// The error is what a user should read.
     pub fn parse(url: &str) -> Result<DbUrl, String> {
         let bad = || format!("`{}` is no database URL: scheme://user:password@host/database", hide(url));
-        let (scheme, rest) = url.split_once("://").ok_or_else(bad)?;
+        // Files are also named with a colon alone: flatstore:/var/log/acc.
+        let file = || url.split_once(':').filter(|(scheme, _)| matches!(*scheme, "flatstore" | "text"));
+        let (scheme, rest) = url.split_once("://").or_else(file).ok_or_else(bad)?;
         if scheme.is_empty() || !scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
             return Err(bad());
         }
@@ -144,6 +146,11 @@ mod tests {
             "sqlite:///var/db/o.sqlite",
             Some(("sqlite", None, None, "", None, "/var/db/o.sqlite")),
             "sqlite:///var/db/o.sqlite",
+        );
+        check(
+            "flatstore:/var/log/acc",
+            Some(("flatstore", None, None, "", None, "/var/log/acc")),
+            "flatstore:///var/log/acc",
         );
         check("mysql://host/db", Some(("mysql", None, None, "host", None, "db")), "mysql://host/db");
         check("opensips", None, "");

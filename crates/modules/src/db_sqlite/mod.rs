@@ -5,7 +5,7 @@
 //! through one connection nothing in this process ever waits for a lock, and the writes that pile up
 //! behind a slow disk are put into one transaction.
 
-mod thread;
+pub mod thread;
 
 use host::db::{BatchFuture, Db, DbError, DbFuture, DbUrl, Driver, Pool, Query, Rows};
 use host::stats::Stats;
@@ -87,7 +87,8 @@ impl File {
     }
 }
 
-struct SqlitePool(Handle);
+/// A worker's way to the thread of a file.
+pub struct SqlitePool(pub Handle);
 
 impl Pool for SqlitePool {
     fn run(&self, query: Query) -> DbFuture {

@@ -23,6 +23,16 @@ const STATEMENTS: usize = 64;
 /// A result larger than this is an error, in bytes.
 const MAX_RESULT: usize = 256 << 20;
 
+/// Keeps its tables elsewhere than in an SQLite file; the database itself is in memory. Runs on the thread.
+pub trait Store: Send + Sync {
+    /// Fills a database that was just opened.
+    fn opened(&self, connection: &Connection) -> Result<(), String>;
+    /// Statements are about to run.
+    fn before(&self, connection: &Connection);
+    /// Writes what has changed back to where it came from.
+    fn save(&self, connection: &Connection) -> Result<(), String>;
+}
+
 #[derive(Clone)]
 pub struct Settings {
     /// How long to wait for the lock of another process.
@@ -30,11 +40,12 @@ pub struct Settings {
     pub pragmas: Vec<String>,
     /// Log statements that take longer, µs; 0: none.
     pub slow_us: u64,
+    pub store: Option<Arc<dyn Store>>,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { busy_ms: 500, pragmas: Vec::new(), slow_us: 0 }
+        Settings { busy_ms: 500, pragmas: Vec::new(), slow_us: 0, store: None }
     }
 }
 
@@ -42,7 +53,7 @@ type Answer = Result<Vec<Rows>, DbError>;
 
 struct Job {
     id: u64,
-    /// More than one: a transaction.
+    /// More than one: a transaction. None: the store writes back what has changed.
     queries: Vec<Query>,
     answer: oneshot::Sender<Answer>,
 }
@@ -167,7 +178,12 @@ impl Thread {
         self.queries.add(job.queries.len() as i64);
         let since = Instant::now();
         self.running.lock().id = job.id;
+        let store = self.settings.store.clone();
         let result = match self.open() {
+            Ok(connection) if job.queries.is_empty() => {
+                let saved = store.map_or(Ok(()), |store| store.save(connection));
+                saved.map(|()| Vec::new()).map_err(DbError::Down)
+            }
             Ok(connection) => run_job(connection, &job.queries),
             Err(error) => Err(error),
         };
@@ -203,7 +219,7 @@ impl Thread {
 
     fn open(&mut self) -> Result<&mut Connection, DbError> {
         if self.connection.is_none() {
-            match connect(&self.path, &self.settings) {
+            match self.connect() {
                 Ok(connection) => {
                     self.running.lock().interrupt = Some(connection.get_interrupt_handle());
                     self.connection = Some(connection);
@@ -215,11 +231,23 @@ impl Thread {
                     if !std::mem::replace(&mut self.down, true) {
                         host::error!("db_sqlite", "{} cannot be opened: {error}", self.path);
                     }
-                    return Err(DbError::Down(error.to_string()));
+                    return Err(DbError::Down(error));
                 }
             }
         }
-        self.connection.as_mut().ok_or_else(gone)
+        let connection = self.connection.as_mut().ok_or_else(gone)?;
+        if let Some(store) = &self.settings.store {
+            store.before(connection);
+        }
+        Ok(connection)
+    }
+
+    fn connect(&self) -> Result<Connection, String> {
+        let connection = connect(&self.path, &self.settings).map_err(|e| e.to_string())?;
+        match &self.settings.store {
+            Some(store) => store.opened(&connection).map(|()| connection),
+            None => Ok(connection),
+        }
     }
 
     fn report(&self, job: &Job, result: &Answer, took: Duration) {
@@ -252,7 +280,10 @@ fn connect(path: &str, settings: &Settings) -> rusqlite::Result<Connection> {
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_URI;
-    let connection = Connection::open_with_flags(path, flags)?;
+    let connection = match settings.store {
+        None => Connection::open_with_flags(path, flags)?,
+        Some(_) => Connection::open_in_memory()?,
+    };
     connection.busy_timeout(Duration::from_millis(settings.busy_ms))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     for pragma in &settings.pragmas {
@@ -327,7 +358,7 @@ fn step(
     let mut rows = statement.query(rusqlite::params_from_iter(bound)).map_err(refused)?;
     while let Some(row) = rows.next().map_err(refused)? {
         for (i, time) in times.iter().enumerate() {
-            let cell = read(row.get_ref(i).map_err(refused)?, *time);
+            let cell = read_time(row.get_ref(i).map_err(refused)?, *time);
             size += 32 + cell_bytes(&cell);
             cells.push(cell);
         }
@@ -355,17 +386,21 @@ fn is_time(declared: Option<&str>) -> bool {
     declared.is_some_and(|t| t.eq_ignore_ascii_case("datetime") || t.eq_ignore_ascii_case("timestamp"))
 }
 
-fn read(value: ValueRef<'_>, time: bool) -> DbValue {
+/// A cell as it stands in the database.
+pub fn read(value: ValueRef<'_>) -> DbValue {
     match value {
         ValueRef::Null => DbValue::Null,
         ValueRef::Integer(n) => DbValue::Int(n),
         ValueRef::Real(x) => DbValue::Real(x),
         ValueRef::Blob(b) => DbValue::Blob(b.to_vec().into()),
-        ValueRef::Text(t) => {
-            let unix = std::str::from_utf8(t).ok().filter(|_| time).and_then(clock::from_sql);
-            unix.map_or_else(|| DbValue::Text(t.to_vec().into()), DbValue::Time)
-        }
+        ValueRef::Text(t) => DbValue::Text(t.to_vec().into()),
     }
+}
+
+/// The same where a column of times holds texts.
+fn read_time(value: ValueRef<'_>, time: bool) -> DbValue {
+    let text = if let ValueRef::Text(t) = value { std::str::from_utf8(t).ok() } else { None };
+    text.filter(|_| time).and_then(clock::from_sql).map_or_else(|| read(value), DbValue::Time)
 }
 
 /// A value on its way into a statement.
