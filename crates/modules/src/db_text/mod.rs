@@ -41,7 +41,7 @@ pub fn register(m: &mut Registrar<DbText>) {
         loader.db_driver("text", driver);
         Ok(())
     });
-    m.stop(|call| save_all(call));
+    m.stop(save_all);
     for name in ["dbt_dump", "db_text:dump"] {
         m.command(name, "writes changed tables back to their files", dump);
     }

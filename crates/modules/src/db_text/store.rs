@@ -118,10 +118,11 @@ impl Store for Tables {
 
     fn before(&self, connection: &Connection) {
         let stale = self.known.lock().values().any(|known| known.stale);
-        if stale || self.reading == Reading::WhenChanged {
-            if let Err(why) = self.refresh(connection) {
-                host::error!("db_text", "{why}");
-            }
+        if !stale && self.reading == Reading::Once {
+            return;
+        }
+        if let Err(why) = self.refresh(connection) {
+            host::error!("db_text", "{why}");
         }
     }
 
