@@ -72,7 +72,8 @@ impl Edits {
         self.overflowed
     }
 
-    /// Deletions may overlap; text inserted inside a deleted span is still printed.
+    /// A deletion hides what begins inside it, deletions and inserted texts; what begins where it begins
+    /// or ends stays.
     pub fn delete(&mut self, span: Span) {
         if !span.is_empty() {
             self.push(Edit::Delete(span));

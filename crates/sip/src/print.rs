@@ -45,7 +45,7 @@ pub struct PrintTarget<'a> {
 ///
 /// The new Via stands immediately before the received ones, below what was inserted at that place
 /// (Record-Route). Content-Length is corrected when the body was edited, and added when it is
-/// missing and the body was edited or the message leaves over a stream.
+/// missing and the message gets its first body or leaves over a stream.
 pub fn print_request(msg: &Message, edits: &[&Edits], target: &PrintTarget<'_>) -> Bytes {
     let mut plan = Plan::new(msg, edits);
     if let StartLine::Request { uri, version, .. } = msg.start() {
@@ -81,6 +81,20 @@ pub fn print_reply(
         plan.delete(span);
     }
     plan.print(send, received)
+}
+
+/// The body of a message with the edits of it applied.
+pub fn edited_body(msg: &Message, edits: &Edits) -> Bytes {
+    let mut plan = Plan::new(msg, &[edits]);
+    plan.sort();
+    plan.drop_hidden();
+    let nowhere = SocketNames::default();
+    let sockets = Sockets { send: &nowhere, received: &nowhere };
+    match plan.new_body(&sockets) {
+        Some(Cow::Owned(body)) => body.into(),
+        Some(Cow::Borrowed(_)) => edits.body.clone().unwrap_or_default(),
+        None => msg.text(msg.body()),
+    }
 }
 
 /// Blanks between version and line end must not be passed on (RFC 4475 §3.1.2.10).
@@ -123,6 +137,13 @@ struct Plan<'a> {
     body: Option<&'a Bytes>,
     /// 1 when the first text is the line end that a cut-off message lacks.
     closing: usize,
+}
+
+/// What Content-Length must be.
+#[derive(Clone, Copy, PartialEq)]
+enum Length {
+    AsItIs,
+    ThereAndRight,
 }
 
 #[derive(Clone, Copy)]
@@ -232,9 +253,19 @@ impl<'a> Plan<'a> {
         let msg = self.msg;
         let sockets = Sockets { send, received };
         self.sort();
+        self.drop_hidden();
         let new_body = self.new_body(&sockets);
         let length = new_body.as_ref().map_or(msg.body().len(), |body| body.len());
-        self.fix_content_length(length, new_body.is_some() || send.is_stream());
+        let wanted = match &new_body {
+            _ if send.is_stream() => Length::ThereAndRight,
+            // A datagram whose body came without a length does without one.
+            Some(_) if !msg.body().is_empty() && msg.header(HeaderName::ContentLength).is_none() => {
+                Length::AsItIs
+            }
+            Some(_) => Length::ThereAndRight,
+            None => Length::AsItIs,
+        };
+        self.fix_content_length(length, wanted);
         let added: usize = self.inserted.iter().map(|(_, text)| text.size()).sum();
         let mut out =
             Vec::with_capacity(msg.buf().len() + added + new_body.as_ref().map_or(0, |body| body.len()));
@@ -259,6 +290,26 @@ impl<'a> Plan<'a> {
         self.inserted.sort_by_key(|(place, _)| *place);
     }
 
+    /// What begins inside a deletion that begins earlier is gone, a deletion as well as a text: a header
+    /// that was changed and is then removed leaves nothing behind. (OpenSIPS does so, and it keeps the
+    /// lines whole.)
+    fn drop_hidden(&mut self) {
+        let mut zones: SmallVec<[Span; 8]> = SmallVec::new();
+        for span in &self.deleted {
+            match zones.last_mut() {
+                Some(last) if last.start == span.start => last.end = last.end.max(span.end),
+                Some(last) if span.start < last.end => {}
+                _ => zones.push(*span),
+            }
+        }
+        let hidden = |place: u32| {
+            let before = zones.partition_point(|zone| zone.start < place);
+            zones[..before].last().is_some_and(|zone| place < zone.end)
+        };
+        self.inserted.retain(|(place, _)| !hidden(*place));
+        self.deleted = zones;
+    }
+
     /// The body when something changed it.
     fn new_body(&self, sockets: &Sockets<'_>) -> Option<Cow<'a, [u8]>> {
         if let Some(body) = self.body {
@@ -274,28 +325,35 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// `forced`: the body is new or the transport needs the length.
-    fn fix_content_length(&mut self, length: usize, forced: bool) {
+    fn fix_content_length(&mut self, length: usize, wanted: Length) {
+        if wanted == Length::AsItIs {
+            return;
+        }
         let msg = self.msg;
         let kept = |line: &&crate::Header| !self.deleted.iter().any(|span| span.contains(line.whole));
         let lines: SmallVec<[_; 2]> = msg.headers_of(HeaderName::ContentLength).filter(kept).collect();
         match lines.first() {
             Some(first)
-                if forced
-                    && (lines.len() > 1 || scan::decimal(msg.bytes(first.value)) != Some(length as u32)) =>
+                if lines.len() > 1 || scan::decimal(msg.bytes(first.value)) != Some(length as u32) =>
             {
-                let (at, end) = (first.value.start, first.value.end);
-                self.deleted.push(Span { start: at, end });
-                self.deleted.extend(lines[1..].iter().map(|other| other.whole));
-                self.inserted.push((at, Text::Number(length)));
+                let whole = first.whole;
+                // What a script changed inside these lines gives way.
+                self.deleted.retain(|span| !lines.iter().any(|line| line.whole.contains(*span)));
+                self.inserted.retain(|(at, _)| *at <= whole.start || *at >= whole.end);
+                self.deleted.extend(lines.iter().map(|line| line.whole));
+                self.insert_length(whole.start, length);
             }
-            None if forced && !self.inserts_content_length() => {
-                let line = [Text::Plain(b"Content-Length: "), Text::Number(length), Text::Plain(b"\r\n")];
-                self.inserted.extend(line.map(|text| (msg.headers_end(), text)));
+            None if !self.inserts_content_length() => {
+                self.insert_length(msg.headers_end(), length);
             }
             _ => {}
         }
         self.sort();
+    }
+
+    fn insert_length(&mut self, place: u32, length: usize) {
+        let line = [Text::Plain(b"Content-Length: "), Text::Number(length), Text::Plain(b"\r\n")];
+        self.inserted.extend(line.map(|text| (place, text)));
     }
 
     fn inserts_content_length(&self) -> bool {

@@ -184,7 +184,8 @@ proptest! {
         }
     }
 
-    /// Against a model: bytes marked as deleted, texts collected for each place.
+    /// Against a model: bytes marked as deleted, texts collected for each place; what begins inside an
+    /// earlier deletion is gone.
     #[test]
     fn edits_do_what_they_say(
         deleted in vec((0usize..120, 0usize..30), 0..6),
@@ -197,14 +198,24 @@ proptest! {
         let mut edits = Edits::default();
         let mut kept = vec![true; raw.len()];
         let mut texts = vec![String::new(); end + 1];
-        for (start, length) in deleted {
-            let (start, stop) = (start.min(end), (start + length).min(end));
-            edits.delete(Span::new(start, stop));
-            kept[start..stop].fill(false);
+        let mut hidden = vec![false; end + 1];
+        let mut spans: Vec<_> = deleted.iter().map(|(at, n)| ((*at).min(end), (at + n).min(end))).collect();
+        for (start, stop) in &spans {
+            edits.delete(Span::new(*start, *stop));
+        }
+        spans.retain(|(start, stop)| start < stop);
+        spans.sort();
+        for (start, stop) in spans {
+            if !hidden[start] {
+                kept[start..stop].fill(false);
+                hidden[start + 1..stop].fill(true);
+            }
         }
         for (place, text) in inserted {
             let place = place.min(end);
-            texts[place] += &text;
+            if !hidden[place] {
+                texts[place] += &text;
+            }
             edits.insert(Anchor::At(place as u32), text);
         }
         let mut want = String::new();

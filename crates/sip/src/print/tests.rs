@@ -77,9 +77,10 @@ fn deletions_and_inserts_meet() {
             e.delete(header(m, "To").whole);
             e.delete(subject.whole);
             e.insert(Anchor::At(subject.value.start), "X: inside\r\n");
+            e.insert(Anchor::At(subject.whole.start), "Z: before\r\n");
             e.insert(Anchor::At(subject.whole.end), "Y: after\r\n");
         },
-        &[("To: <sip:b@x>\r\n", ""), (line, "X: inside\r\nY: after\r\n")],
+        &[("To: <sip:b@x>\r\n", ""), (line, "Z: before\r\nY: after\r\n")],
     );
     check(
         REQUEST,
@@ -89,9 +90,54 @@ fn deletions_and_inserts_meet() {
 }
 
 #[test]
+fn a_change_inside_a_removed_header_is_gone() {
+    check(
+        REQUEST,
+        |m, e| {
+            e.replace(header(m, "s").value, "new");
+            e.delete(header(m, "s").whole);
+        },
+        &[("Subject: s\r\n", "")],
+    );
+    check(
+        REQUEST,
+        |m, e| {
+            let subject = header(m, "s");
+            e.delete(Span { start: subject.value.start, end: subject.whole.end + 3 });
+            e.replace(Span { start: subject.whole.end + 1, end: subject.whole.end + 9 }, "gone");
+        },
+        &[("s\r\nRou", "")],
+    );
+}
+
+#[test]
+fn a_changed_length_line_gives_way() {
+    check(
+        REQUEST,
+        |m, e| {
+            e.insert(Anchor::At(header(m, "l").whole.start), "X: 1\r\n");
+            e.replace(header(m, "l").value, "999");
+            e.set_body("abc".into());
+        },
+        &[("l: 5", "X: 1\r\nContent-Length: 3"), ("hello", "abc")],
+    );
+}
+
+#[test]
+fn the_body_alone() {
+    let msg = parse(REQUEST);
+    let mut edits = Edits::default();
+    assert_eq!(edited_body(&msg, &edits), "hello");
+    edits.replace(Span { start: msg.body().start, end: msg.body().start + 1 }, "J");
+    assert_eq!(edited_body(&msg, &edits), "Jello");
+    edits.set_body("all new".into());
+    assert_eq!(edited_body(&msg, &edits), "all new");
+}
+
+#[test]
 fn the_length_follows_the_body() {
-    check(REQUEST, |_, e| e.set_body("other body".into()), &[("l: 5", "l: 10"), ("hello", "other body")]);
-    check(REQUEST, |_, e| e.set_body(Bytes::new()), &[("l: 5", "l: 0"), ("hello", "")]);
+    check(REQUEST, |_, e| e.set_body("other body".into()), &[("l: 5", "Content-Length: 10"), ("hello", "other body")]);
+    check(REQUEST, |_, e| e.set_body(Bytes::new()), &[("l: 5", "Content-Length: 0"), ("hello", "")]);
     check(
         REQUEST,
         |m, e| e.replace(Span { start: m.body().start, end: m.body().start + 1 }, "J"),
@@ -103,11 +149,13 @@ fn the_length_follows_the_body() {
             e.delete(Span { start: m.body().start, end: m.body().start + 1 });
             e.insert(Anchor::At(m.body().end), "!?!");
         },
-        &[("l: 5", "l: 7"), ("hello", "ello!?!")],
+        &[("l: 5", "Content-Length: 7"), ("hello", "ello!?!")],
     );
     let without = REQUEST.replace("l: 5\r\n", "");
-    let added = ("\r\n\r\n", "\r\nContent-Length: 2\r\n\r\n");
-    check(&without, |_, e| e.set_body("ab".into()), &[added, ("hello", "ab")]);
+    check(&without, |_, e| e.set_body("ab".into()), &[("hello", "ab")]);
+    let first = without.replace("hello", "");
+    let added = ("\r\n\r\n", "\r\nContent-Length: 2\r\n\r\nab");
+    check(&first, |_, e| e.set_body("ab".into()), &[added]);
     check(&without, |_, _| {}, &[]);
     check_over(
         &names("10.0.0.1", "TCP"),
@@ -119,7 +167,7 @@ fn the_length_follows_the_body() {
     check(
         &twice,
         |_, e| e.set_body("abc".into()),
-        &[("l: 5\r\nContent-Length: 4", "l: 3"), ("hello", "abc")],
+        &[("l: 5\r\nContent-Length: 4", "Content-Length: 3"), ("hello", "abc")],
     );
 }
 
@@ -127,9 +175,9 @@ fn the_length_follows_the_body() {
 fn a_wrong_length_is_mended_only_with_the_body() {
     let long = REQUEST.replace("l: 5", "l: 50");
     check(&long, |_, _| {}, &[]);
-    check(&long, |_, e| e.set_body("abc".into()), &[("l: 50", "l: 3"), ("hello", "abc")]);
+    check(&long, |_, e| e.set_body("abc".into()), &[("l: 50", "Content-Length: 3"), ("hello", "abc")]);
     let garbage = REQUEST.replace("l: 5", "l: x");
-    check(&garbage, |_, e| e.set_body("abc".into()), &[("l: x", "l: 3"), ("hello", "abc")]);
+    check(&garbage, |_, e| e.set_body("abc".into()), &[("l: x", "Content-Length: 3"), ("hello", "abc")]);
     let short = REQUEST.replace("l: 5", "l: 2");
     check(&short, |_, _| {}, &[("hello", "he")]);
 }
@@ -184,7 +232,7 @@ fn a_branch_adds_to_the_base() {
     branch.set_body("branch".into());
     let want = "INVITE sip:new@y SIP/2.0\r\nX-A: 1\r\nX-B: 1\r\nVia: SIP/2.0/UDP us\r\n\
                 Via: SIP/2.0/UDP h;received=1.2.3.4;branch=1, SIP/2.0/TCP i\r\nTo: <sip:b@x>\r\nSubject: s\r\n\
-                Route: <sip:path;lr>\r\nRoute: <sip:r;lr>\r\nl: 6\r\n\r\nbranch";
+                Route: <sip:path;lr>\r\nRoute: <sip:r;lr>\r\nContent-Length: 6\r\n\r\nbranch";
     assert_eq!(print_with(REQUEST, &base, &branch, ";received=1.2.3.4"), want);
 }
 
