@@ -1,6 +1,7 @@
 //! The modules, one file or folder each, named as in the reference.
 
 mod cachedb;
+mod pattern;
 mod sql;
 #[cfg(test)]
 mod testing;

@@ -3,13 +3,13 @@
 //! What is searched is the message as received; what is changed is what is sent on. Patterns are POSIX
 //! extended, in any case, with `^` and `$` at lines.
 
+use crate::pattern;
 use bytes::Bytes;
 use host::format::Format;
 use host::subst::{Change, Subst, changed};
 use host::{Arg, Call, Loader, MsgState, Registrar, Routes, arg};
 use regex::bytes::Regex;
 use script::ast::{self, ArgKind, Dialect};
-use script::posix::{self, Case};
 use script::{Diagnostic, Loc};
 use sip::{Anchor, HeaderName, Span};
 use std::ops::Range;
@@ -37,20 +37,11 @@ pub fn register(m: &mut Registrar<Textops>) {
     m.function("subst_user", requests, subst_user);
 }
 
-/// A regular expression: constant, or (not in 2.1) with variables inside and compiled when it changes.
+/// A regular expression; 2.1 does not expand variables in it.
 struct Pattern(Regex);
 
-enum PreparedPattern {
-    Constant(Regex),
-    Changing(Format, parking_lot::Mutex<Option<(Bytes, Regex)>>),
-}
-
-fn compile(pattern: &[u8]) -> Result<Regex, posix::BadPattern> {
-    posix::compile_lines(pattern, Case::Ignore)
-}
-
 impl Arg<Textops> for Pattern {
-    type Prepared = PreparedPattern;
+    type Prepared = pattern::Prepared;
     const WHAT: &'static str = "a regular expression";
 
     fn prepare(
@@ -58,40 +49,16 @@ impl Arg<Textops> for Pattern {
         site: Loc,
         loader: &mut Loader,
         _: &Arc<Textops>,
-    ) -> Result<PreparedPattern, Diagnostic> {
-        let format = as_written(arg, site, loader)?;
-        let Some(text) = format.constant() else {
-            return Ok(PreparedPattern::Changing(format, parking_lot::Mutex::default()));
+    ) -> Result<pattern::Prepared, Diagnostic> {
+        let format = match arg {
+            Some(arg) if loader.dialect != Dialect::V21 => pattern::format(arg, loader)?,
+            arg => as_written(arg, site, loader)?,
         };
-        let loc = arg.map_or(site, |a| a.loc);
-        let regex = compile(text);
-        regex
-            .map(PreparedPattern::Constant)
-            .map_err(|e| Diagnostic::error(loc, format!("bad regular expression: {e}")))
+        pattern::Prepared::new(format, arg.map_or(site, |a| a.loc))
     }
 
-    fn eval(prepared: &PreparedPattern, call: &mut Call<'_, Textops>) -> Result<Pattern, i32> {
-        let (format, last) = match prepared {
-            PreparedPattern::Constant(regex) => return Ok(Pattern(regex.clone())),
-            PreparedPattern::Changing(format, last) => (format, last),
-        };
-        let text = format.text(call.ctx);
-        let mut last = last.lock();
-        if let Some((pattern, regex)) = &*last
-            && *pattern == text
-        {
-            return Ok(Pattern(regex.clone()));
-        }
-        match compile(&text) {
-            Ok(regex) => {
-                *last = Some((text, regex.clone()));
-                Ok(Pattern(regex))
-            }
-            Err(error) => {
-                host::error!("textops", "{}: {error}", String::from_utf8_lossy(&text));
-                Err(-1)
-            }
-        }
+    fn eval(prepared: &pattern::Prepared, call: &mut Call<'_, Textops>) -> Result<Pattern, i32> {
+        prepared.get(call.ctx).map(Pattern).ok_or(-1)
     }
 }
 

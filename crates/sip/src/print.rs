@@ -334,7 +334,9 @@ impl<'a> Plan<'a> {
         let lines: SmallVec<[_; 2]> = msg.headers_of(HeaderName::ContentLength).filter(kept).collect();
         match lines.first() {
             Some(first)
-                if lines.len() > 1 || scan::decimal(msg.bytes(first.value)) != Some(length as u32) =>
+                if lines.len() > 1
+                    || scan::decimal(msg.bytes(first.value)) != Some(length as u32)
+                    || self.deleted.iter().any(|span| first.whole.contains(*span)) =>
             {
                 let whole = first.whole;
                 // What a script changed inside these lines gives way.

@@ -10,7 +10,7 @@ mod cancel;
 mod failure;
 mod local;
 mod relay;
-mod replies;
+pub mod replies;
 mod request;
 mod stateless;
 mod stats;

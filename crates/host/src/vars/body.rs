@@ -25,6 +25,8 @@ pub fn register(table: &mut VarTable) {
 pub struct Part {
     /// Value of its Content-Type; empty when it has none.
     pub content_type: Bytes,
+    /// Place of its header lines in the whole body; empty when the body is no multipart.
+    pub headers: Range<usize>,
     /// Its place in the whole body.
     pub span: Range<usize>,
 }
@@ -36,29 +38,34 @@ impl Part {
     }
 }
 
-fn mime_of(content_type: &[u8]) -> &[u8] {
+/// The type without its parameters.
+pub fn mime_of(content_type: &[u8]) -> &[u8] {
     content_type.split(|b| *b == b';').next().unwrap_or_default().trim_ascii()
 }
 
 /// The body as a script has left it so far.
 pub fn current(state: &MsgState) -> Bytes {
-    state.edits.body().cloned().unwrap_or_else(|| state.msg.text(state.msg.body()))
+    sip::edited_body(&state.msg, &state.edits)
 }
 
 /// The parts of `body`, whose headers are those of `msg`. Empty when the body is.
 pub fn parts(msg: &Message, body: &Bytes) -> Vec<Part> {
-    let content_type = msg.value(HeaderName::ContentType).unwrap_or_default();
+    parts_of(msg.value(HeaderName::ContentType).unwrap_or_default(), body)
+}
+
+/// The parts of a body of this type. Empty when the body is.
+pub fn parts_of(content_type: Bytes, body: &Bytes) -> Vec<Part> {
     if body.is_empty() {
         return Vec::new();
     }
     match boundary(&content_type) {
         Some(boundary) => split(body, &boundary),
-        None => vec![Part { content_type, span: 0..body.len() }],
+        None => vec![Part { content_type, headers: 0..0, span: 0..body.len() }],
     }
 }
 
 /// The boundary of `multipart/…;boundary=x` (RFC 2046 §5.1.1).
-fn boundary(content_type: &Bytes) -> Option<Bytes> {
+pub fn boundary(content_type: &Bytes) -> Option<Bytes> {
     if !mime_of(content_type).get(..10)?.eq_ignore_ascii_case(b"multipart/") {
         return None;
     }
@@ -97,9 +104,10 @@ fn part(body: &Bytes, range: Range<usize>) -> Option<Part> {
     while at < text.len() {
         let end = memchr::memchr(b'\n', &text[at..]).map_or(text.len(), |line| at + line + 1);
         let line = text[at..end].trim_ascii();
+        let headers = range.start..range.start + at;
         at = end;
         if line.is_empty() {
-            return Some(Part { content_type, span: range.start + at..range.end });
+            return Some(Part { content_type, headers, span: range.start + at..range.end });
         }
         let Some(colon) = memchr::memchr(b':', line) else { continue };
         if HeaderName::parse(line[..colon].trim_ascii()) == HeaderName::ContentType {

@@ -1,12 +1,14 @@
-//! Adding, finding and removing headers. Generic over the module: in 2.1 textops has them too.
+//! Adding, finding and removing headers.
 
+use super::Sipmsgops;
+use crate::pattern::Pattern;
 use bytes::Bytes;
-use host::{Call, Registrar, Routes, Text};
-use regex::bytes::Regex;
+use host::registrar::Since;
+use host::{Call, OutVar, Registrar, Routes, Text};
+use script::posix::{self, Case};
 use sip::{Anchor, Header, HeaderName, Message};
 
-/// Registers the functions for a module.
-pub fn register<M: Default + Send + Sync + 'static>(m: &mut Registrar<M>) {
+pub fn register(m: &mut Registrar<Sipmsgops>) {
     let replying = Routes::REQUEST.and(Routes::FAILURE).and(Routes::BRANCH).and(Routes::ERROR);
     let any = Routes::REQUEST.and(Routes::ON_REPLY).and(Routes::FAILURE).and(Routes::BRANCH).and(Routes::LOCAL);
     m.function("append_to_reply", replying, append_to_reply);
@@ -17,47 +19,72 @@ pub fn register<M: Default + Send + Sync + 'static>(m: &mut Registrar<M>) {
     m.function("append_time", replying.and(Routes::LOCAL), append_time);
     m.function("is_present_hf", any, is_present_hf);
     m.function("remove_hf", any, remove_hf);
+    m.function_of(Since::V21, "remove_hf", any, remove_hf_match);
     m.function("remove_hf_re", any, remove_hf_re);
     m.function("remove_hf_glob", any, remove_hf_glob);
+    m.function("get_glob_headers_values", any, get_glob_headers_values);
 }
 
 /// append_to_reply(lines): for every reply that is made here to this request.
-fn append_to_reply<M>(call: &mut Call<M>, lines: Text) -> i32 {
+fn append_to_reply(call: &mut Call<Sipmsgops>, lines: Text) -> i32 {
     call.ctx.state.reply_headers.push(lines.0);
     1
 }
 
 /// append_body_to_reply(body): the first one stays.
-fn append_body_to_reply<M>(call: &mut Call<M>, body: Text) -> i32 {
+fn append_body_to_reply(call: &mut Call<Sipmsgops>, body: Text) -> i32 {
     if call.ctx.state.reply_body.is_none() {
         call.ctx.state.reply_body = Some((Bytes::new(), body.0));
     }
     1
 }
 
-/// The first header of a name, in any spelling.
-fn first<'a>(msg: &'a Message, name: &'a [u8]) -> Option<&'a Header> {
-    msg.headers_named(name).next()
+/// Whether a header bears this name. Compact forms that the reference does not know are names of their own
+/// (`Subject` is not `s`).
+pub fn bears(msg: &Message, header: &Header, name: &[u8]) -> bool {
+    let label = msg.bytes(header.label);
+    match (known(name), known(label)) {
+        (HeaderName::Other, HeaderName::Other) => label.eq_ignore_ascii_case(name),
+        (wanted, have) => wanted == have,
+    }
+}
+
+fn known(name: &[u8]) -> HeaderName {
+    match name {
+        [letter] if !b"tvfimlkcox".contains(&letter.to_ascii_lowercase()) => HeaderName::Other,
+        name => HeaderName::parse(name),
+    }
+}
+
+/// The headers that bear a name.
+pub fn named<'a>(msg: &'a Message, name: &'a [u8]) -> impl Iterator<Item = &'a Header> {
+    msg.headers().iter().filter(move |header| bears(msg, header, name))
+}
+
+/// The header that another one is put next to. An unknown name is looked for in the case it is written in.
+fn anchor<'a>(msg: &'a Message, name: &'a [u8]) -> Option<&'a Header> {
+    let exact = known(name) == HeaderName::Other;
+    named(msg, name).find(|header| !exact || msg.bytes(header.label) == name)
 }
 
 /// append_hf(lines, [header]): after that header, else after the last one.
-fn append_hf<M>(call: &mut Call<M>, lines: Text, after: Option<Text>) -> i32 {
+fn append_hf(call: &mut Call<Sipmsgops>, lines: Text, after: Option<Text>) -> i32 {
     let msg = call.ctx.state.msg.clone();
-    let anchor = after.and_then(|name| first(&msg, &name).map(|h| Anchor::At(h.whole.end)));
+    let anchor = after.and_then(|name| anchor(&msg, &name).map(|h| Anchor::At(h.whole.end)));
     call.ctx.state.edits.insert(anchor.unwrap_or(Anchor::End), lines.0);
     1
 }
 
 /// insert_hf(lines, [header]): before that header, else before the first one.
-fn insert_hf<M>(call: &mut Call<M>, lines: Text, before: Option<Text>) -> i32 {
+fn insert_hf(call: &mut Call<Sipmsgops>, lines: Text, before: Option<Text>) -> i32 {
     let msg = call.ctx.state.msg.clone();
-    let anchor = before.and_then(|name| first(&msg, &name).map(|h| Anchor::At(h.whole.start)));
+    let anchor = before.and_then(|name| anchor(&msg, &name).map(|h| Anchor::At(h.whole.start)));
     call.ctx.state.edits.insert(anchor.unwrap_or(Anchor::Top), lines.0);
     1
 }
 
 /// append_urihf(prefix, suffix): a header around the R-URI as received.
-fn append_urihf<M>(call: &mut Call<M>, prefix: Text, suffix: Text) -> i32 {
+fn append_urihf(call: &mut Call<Sipmsgops>, prefix: Text, suffix: Text) -> i32 {
     let uri = call.ctx.state.msg.request_uri();
     let line = [&prefix.0[..], &uri, &suffix.0].concat();
     call.ctx.state.edits.insert(Anchor::End, line);
@@ -65,33 +92,38 @@ fn append_urihf<M>(call: &mut Call<M>, prefix: Text, suffix: Text) -> i32 {
 }
 
 /// append_time(): a Date header for the replies.
-fn append_time<M>(call: &mut Call<M>) -> i32 {
+fn append_time(call: &mut Call<Sipmsgops>) -> i32 {
     let date = host::clock::rfc1123((call.ctx.core.wall_us / 1_000_000) as i64);
     call.ctx.state.reply_headers.push(format!("Date: {date}\r\n").into());
     1
 }
 
-fn is_present_hf<M>(call: &mut Call<M>, name: Text) -> bool {
-    first(&call.ctx.state.msg, &name).is_some()
-}
-
-/// Does a header bear this name? Known names: those the reference knows, in any form; `Subject` is not
-/// one of them, so its compact form is another header there.
-fn bears(msg: &Message, header: &Header, name: &[u8], known: HeaderName) -> bool {
-    let literal = msg.bytes(header.label).eq_ignore_ascii_case(name);
-    match known {
-        HeaderName::Other | HeaderName::Subject => literal,
-        known => header.name == known,
-    }
+fn is_present_hf(call: &mut Call<Sipmsgops>, name: Text) -> bool {
+    named(&call.ctx.state.msg, &name).next().is_some()
 }
 
 /// remove_hf(name): true when there was one.
-fn remove_hf<M>(call: &mut Call<M>, name: Text) -> i32 {
-    let known = HeaderName::parse(&name);
-    remove(call, |msg, header| bears(msg, header, &name, known))
+fn remove_hf(call: &mut Call<Sipmsgops>, name: Text) -> i32 {
+    remove(call, |msg, header| bears(msg, header, &name))
 }
 
-fn remove<M>(call: &mut Call<M>, meant: impl Fn(&Message, &Header) -> bool) -> i32 {
+/// 2.1: remove_hf(pattern, "r" for a regular expression or "g" for wildcards)
+fn remove_hf_match(call: &mut Call<Sipmsgops>, pattern: Text, kind: Text) -> i32 {
+    match (&kind[..], posix::compile_lines(&pattern, Case::Ignore)) {
+        (b"g", _) => remove(call, |msg, header| glob(&pattern, msg.bytes(header.label))),
+        (b"r", Ok(regex)) => remove(call, |msg, header| regex.is_match(msg.bytes(header.label))),
+        (b"r", Err(error)) => {
+            host::error!("sipmsgops", "remove_hf {}: {error}", pattern.str());
+            -1
+        }
+        _ => {
+            host::error!("sipmsgops", "remove_hf: matching `{}` is neither r nor g", kind.str());
+            -1
+        }
+    }
+}
+
+fn remove(call: &mut Call<Sipmsgops>, meant: impl Fn(&Message, &Header) -> bool) -> i32 {
     let msg = call.ctx.state.msg.clone();
     let mut found = -1;
     for header in msg.headers().iter().filter(|h| meant(&msg, h)) {
@@ -102,24 +134,26 @@ fn remove<M>(call: &mut Call<M>, meant: impl Fn(&Message, &Header) -> bool) -> i
 }
 
 /// remove_hf_re(regexp): on the names, without regard to case.
-fn remove_hf_re<M>(call: &mut Call<M>, pattern: Text) -> i32 {
-    match compile(&pattern.str()) {
-        Some(regex) => remove(call, |msg, header| regex.is_match(msg.bytes(header.label))),
-        None => -1,
-    }
-}
-
-fn compile(pattern: &str) -> Option<Regex> {
-    let built = regex::bytes::RegexBuilder::new(pattern).case_insensitive(true).size_limit(1 << 20).build();
-    if built.is_err() {
-        host::error!("sipmsgops", "{pattern} is no regular expression");
-    }
-    built.ok()
+fn remove_hf_re(call: &mut Call<Sipmsgops>, pattern: Pattern) -> i32 {
+    remove(call, |msg, header| pattern.0.is_match(msg.bytes(header.label)))
 }
 
 /// remove_hf_glob(pattern): `*`, `?` and `[...]`, with regard to case.
-fn remove_hf_glob<M>(call: &mut Call<M>, pattern: Text) -> i32 {
+fn remove_hf_glob(call: &mut Call<Sipmsgops>, pattern: Text) -> i32 {
     remove(call, |msg, header| glob(&pattern, msg.bytes(header.label)))
+}
+
+/// get_glob_headers_values(pattern, $avp(names), $avp(values)): of the headers whose names match.
+fn get_glob_headers_values(call: &mut Call<Sipmsgops>, pattern: Text, names: OutVar, values: OutVar) -> bool {
+    let msg = call.ctx.state.msg.clone();
+    let mut found = false;
+    for header in msg.headers().iter().filter(|h| glob(&pattern, msg.bytes(h.label))) {
+        found = names.set(call.ctx, msg.text(header.label)) && values.set(call.ctx, msg.text(header.value));
+        if !found {
+            return false;
+        }
+    }
+    found
 }
 
 /// Shell wildcards. Iterative with one point to go back to: no pattern takes more than |p|·|t| steps.

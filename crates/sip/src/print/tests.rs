@@ -136,7 +136,11 @@ fn the_body_alone() {
 
 #[test]
 fn the_length_follows_the_body() {
-    check(REQUEST, |_, e| e.set_body("other body".into()), &[("l: 5", "Content-Length: 10"), ("hello", "other body")]);
+    check(
+        REQUEST,
+        |_, e| e.set_body("other body".into()),
+        &[("l: 5", "Content-Length: 10"), ("hello", "other body")],
+    );
     check(REQUEST, |_, e| e.set_body(Bytes::new()), &[("l: 5", "Content-Length: 0"), ("hello", "")]);
     check(
         REQUEST,
