@@ -10,7 +10,7 @@ mod cancel;
 mod failure;
 mod local;
 mod relay;
-pub mod replies;
+mod replies;
 mod request;
 mod stateless;
 mod stats;

@@ -1,7 +1,7 @@
 //! Status of replies, and the message as JSON.
 
 use super::Sipmsgops;
-use host::tm::replies::ReplyStatus;
+use host::tm::ReplyStatus;
 use host::{Call, Int, OutVar, Registrar, Routes, Text};
 use serde_json::Value as Json;
 use sip::Message;
