@@ -69,7 +69,7 @@ impl Parts {
             return last.clone();
         }
         // Something else changed the body since.
-        let content_type = last.header.as_ref().map(|lines| type_in(lines));
+        let content_type = last.header.as_ref().map(type_in);
         let parts = Parts::read(content_type.unwrap_or_else(|| own_type(&state.msg)), &now);
         Parts { header: last.header.clone(), ..parts }
     }
