@@ -327,6 +327,12 @@ pub struct Parked {
     pub live: bool,
     /// `launch`: the message it was started from and the route to report to.
     pub report: Option<Report>,
+    /// Kind of operation, for `Ops`.
+    pub kind: u16,
+    /// One of several that a `parallel` started.
+    pub member: Option<crate::worker::Member>,
+    /// A `parallel` that waits for its members.
+    pub group: Option<Box<crate::worker::Group>>,
 }
 
 /// Where `launch()` reports.
@@ -394,6 +400,8 @@ pub struct Core {
     /// Suspended scripts of a transaction.
     pub tasks_of: AHashMap<TxnId, SmallVec<[TaskId; 1]>>,
     pub counters: AsyncCounters,
+    /// What became of operations, by kind.
+    pub ops: crate::worker::Ops,
     pub traffic: Traffic,
     pub timers: Timers,
     pub outputs: Vec<Output>,

@@ -155,11 +155,30 @@ pub enum StmtKind {
         report: Option<RouteRef>,
         param: Option<Arg>,
     },
+    /// `parallel [any] [(seconds)] { f(); $x = g(); }`: the functions run at the same time. Fermata's
+    /// own.
+    Parallel {
+        until: Until,
+        timeout: Option<u32>,
+        /// Calls, and assignments of their return codes.
+        body: Vec<Stmt>,
+        /// The `{`
+        open: Loc,
+    },
     Assert {
         test: Expr,
         text: Bytes,
     },
     Block(Vec<Stmt>),
+}
+
+/// When a `parallel` goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Until {
+    /// All are done.
+    All,
+    /// The first one has succeeded.
+    Any,
 }
 
 #[derive(Clone, Debug)]

@@ -49,6 +49,18 @@ impl<L: Lang> Program<L> {
                 let limit = site.timeout_ms.map_or(String::new(), |ms| format!(" within {ms} ms"));
                 format!("async {:?}, {}{limit}", self.func(site.func), self.r(site.resume))
             }
+            Op::Parallel(id) => {
+                let site = self.parallel(id);
+                let mut text = format!("parallel {:?}", site.until).to_lowercase();
+                if let Some(ms) = site.timeout_ms {
+                    let _ = write!(text, " within {ms} ms");
+                }
+                for (func, target) in &site.calls {
+                    let target = target.map_or(String::new(), |v| format!("{} = ", self.v(v)));
+                    let _ = write!(text, ", {target}{:?}", self.func(*func));
+                }
+                text
+            }
             Op::Launch(id) => {
                 let site = self.launch_site(id);
                 let report = site.report.map_or(String::new(), |r| format!(", {}", self.r(r)));

@@ -10,7 +10,8 @@ use crate::parser::{Holds, Recorded, parse_recorded};
 const WIDTH: usize = 100;
 const INDENT: usize = 4;
 /// Words that a bracket or a sign behind them does not belong to.
-const KEYWORDS: &[&str] = &["if", "while", "for", "switch", "case", "return", "in", "and", "or"];
+const KEYWORDS: &[&str] =
+    &["if", "while", "for", "switch", "case", "return", "in", "and", "or", "parallel", "any"];
 
 /// Lays out a configuration, or a file of statements that is included in a route. Doing it twice
 /// changes nothing more, and the text means what it meant. A text with errors is not touched.
@@ -284,6 +285,7 @@ impl<'a> Printer<'a> {
             StmtKind::For { list, body, .. } => {
                 self.loop_over(self.index_at(list.loc.end as usize) + 1, body)
             }
+            StmtKind::Parallel { open, body, .. } => self.loop_over(self.index_at(open.start as usize), body),
             StmtKind::Switch { .. } => self.switch(stmt),
             StmtKind::Block(body) => {
                 self.line_start();

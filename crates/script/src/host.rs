@@ -1,10 +1,13 @@
 //! What the machine needs from the world around it.
 
-use crate::ast::{Arg, AssignOp, Dialect, RouteKind, VarSpec};
+use crate::ast::{Arg, AssignOp, Dialect, RouteKind, Until, VarSpec};
 use crate::diagnostic::{Diagnostic, Loc};
+use crate::ops::ParallelId;
+use crate::program::Program;
 use crate::task::Task;
 use crate::value::Value;
 use std::fmt::Debug;
+use std::sync::Arc;
 
 /// Types prepared when a script is loaded and used each time it runs.
 pub trait Lang: Sized + 'static {
@@ -46,6 +49,36 @@ pub trait Env<L: Lang> {
     fn dialect(&self) -> Dialect;
 }
 
+/// A `parallel { ... }` of a program. Cheap to keep.
+pub struct ParallelSite<L: Lang> {
+    pub(crate) program: Arc<Program<L>>,
+    pub(crate) id: ParallelId,
+}
+
+impl<L: Lang> ParallelSite<L> {
+    pub fn until(&self) -> Until {
+        self.program.parallel(self.id).until
+    }
+    /// The script's own limit for the whole.
+    pub fn timeout_ms(&self) -> Option<u64> {
+        self.program.parallel(self.id).timeout_ms
+    }
+    pub fn len(&self) -> usize {
+        self.program.parallel(self.id).calls.len()
+    }
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// The i-th function.
+    pub fn func(&self, i: usize) -> &L::Func {
+        self.program.func(self.program.parallel(self.id).calls[i].0)
+    }
+    /// Where the return code of the i-th function goes.
+    pub fn target(&self, i: usize) -> Option<&L::Var> {
+        self.program.parallel(self.id).calls[i].1.map(|var| self.program.var(var))
+    }
+}
+
 /// What a called function did.
 #[derive(Debug)]
 pub enum Called<Op> {
@@ -69,6 +102,8 @@ pub trait Host {
     fn call(&mut self, func: &<Self::Lang as Lang>::Func) -> Called<Self::Op>;
     /// Starts `func` beside this script. `report`: route to run when it is done, `param` its $param(1).
     fn launch(&mut self, func: &<Self::Lang as Lang>::Func, report: Option<RouteId>, param: Value) -> i32;
+    /// Starts several functions at once; its return code is that of the whole, never 0.
+    fn parallel(&mut self, site: ParallelSite<Self::Lang>) -> Called<Self::Op>;
     /// Deadline that `async(f, r, N)` puts on an operation, in milliseconds.
     fn limit(&mut self, op: &mut Self::Op, timeout_ms: u64);
     /// `uri == myself`, `src_ip == 10.0.0.0/8` and their like: equality with a bare word that only the

@@ -26,7 +26,7 @@ pub use diagnostic::{Diagnostic, Loc, Severity, Source, Sources, nearest};
 pub use explain::{EdgeKind, RouteEdge, RouteGraph, RouteNode, Waiting, explain};
 pub use fmt::format_source;
 pub use format::{FormatPiece, parse_format, parse_leading_variable, parse_variable};
-pub use host::{CallSite, Called, Env, Host, Lang, RouteId, Waits};
+pub use host::{CallSite, Called, Env, Host, Lang, ParallelSite, RouteId, Waits};
 pub use lint::lint;
 pub use machine::{End, Step, run};
 pub use parser::{Options, parse_file, parse_text};

@@ -98,6 +98,7 @@ impl Lint<'_> {
             StmtKind::Expr(_)
             | StmtKind::Assign { .. }
             | StmtKind::Launch { .. }
+            | StmtKind::Parallel { .. }
             | StmtKind::Assert { .. } => false,
         }
     }

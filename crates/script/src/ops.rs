@@ -31,6 +31,8 @@ index! {
     AsyncId,
     /// Into `Program::launches`.
     LaunchId,
+    /// Into `Program::parallels`.
+    ParallelId,
 }
 
 /// `==` and its like.
@@ -84,6 +86,8 @@ pub(crate) enum Op {
     CallAsync(AsyncId),
     /// The report route's parameter is on the stack. acc = rc = 1 or negative.
     Launch(LaunchId),
+    /// acc = rc = return code of several functions at once; not 0. May suspend.
+    Parallel(ParallelId),
     /// target = top of the stack; acc = rc = 1, or -1 when the target refuses.
     Assign(VarId, AssignOp),
     AssignInt(VarId, i32),

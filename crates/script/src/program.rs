@@ -1,9 +1,9 @@
 //! Compiled routes.
 
-use crate::ast::{Dialect, RouteKind};
+use crate::ast::{Dialect, RouteKind, Until};
 use crate::diagnostic::Loc;
 use crate::host::{Lang, RouteId};
-use crate::ops::{AsyncId, ConstId, FuncId, LaunchId, Op, Pc, RegexId, VarId};
+use crate::ops::{AsyncId, ConstId, FuncId, LaunchId, Op, ParallelId, Pc, RegexId, VarId};
 use crate::value::Value;
 use bytes::Bytes;
 use regex::bytes::Regex;
@@ -41,6 +41,14 @@ pub(crate) struct LaunchSite {
     pub(crate) report: Option<RouteId>,
 }
 
+/// `parallel until (timeout) { target = func; ... }`
+#[derive(Debug)]
+pub(crate) struct Parallel {
+    pub(crate) until: Until,
+    pub(crate) timeout_ms: Option<u64>,
+    pub(crate) calls: Box<[(FuncId, Option<VarId>)]>,
+}
+
 /// Compiled routes. Immutable; tasks keep theirs alive.
 #[derive(Debug)]
 pub struct Program<L: Lang> {
@@ -52,6 +60,7 @@ pub struct Program<L: Lang> {
     pub(crate) regexes: Box<[Regex]>,
     pub(crate) asyncs: Box<[AsyncSite]>,
     pub(crate) launches: Box<[LaunchSite]>,
+    pub(crate) parallels: Box<[Parallel]>,
     /// Indexed by `RouteId`.
     pub(crate) routes: Box<[RouteInfo]>,
     /// Routes in the order of (kind, name), for look-ups.
@@ -79,6 +88,7 @@ impl<L: Lang> Program<L> {
             regexes: Box::default(),
             asyncs: Box::default(),
             launches: Box::default(),
+            parallels: Box::default(),
             routes: Box::default(),
             by_name: Box::default(),
             error_route: None,
@@ -156,6 +166,9 @@ impl<L: Lang> Program<L> {
     }
     pub(crate) fn launch_site(&self, id: LaunchId) -> &LaunchSite {
         &self.launches[id.0 as usize]
+    }
+    pub(crate) fn parallel(&self, id: ParallelId) -> &Parallel {
+        &self.parallels[id.0 as usize]
     }
 }
 

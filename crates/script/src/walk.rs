@@ -66,7 +66,7 @@ fn stmt<'a>(s: &'a Stmt, see: &mut dyn FnMut(Met<'a>)) {
         }
         StmtKind::Return(values) => values.iter().for_each(|v| expr(v, see)),
         StmtKind::Assert { test, .. } => expr(test, see),
-        StmtKind::Block(b) => body(b, see),
+        StmtKind::Block(b) | StmtKind::Parallel { body: b, .. } => body(b, see),
         StmtKind::Async { call: c, resume, .. } => {
             call(c, Waits::Async, see);
             see(Met::Route(resume, Target::Resume));

@@ -1,5 +1,7 @@
 //! One worker: everything that happens to the calls it owns, without I/O.
 
+pub mod ops;
+mod parallel;
 mod park;
 mod script_host;
 pub mod timers;
@@ -17,6 +19,8 @@ use std::sync::Arc;
 use timers::{Due, Timers};
 use transaction::{Instant, Path};
 
+pub use ops::Ops;
+pub use parallel::{Group, Member};
 pub(crate) use script_host::machine_run;
 
 /// Timers of transactions may be this late: one wake of the thread serves all that are due about then.
@@ -84,6 +88,7 @@ impl Worker {
             free_tasks: Vec::new(),
             tasks_of: Default::default(),
             counters: crate::ctx::AsyncCounters::new(&shared.stats),
+            ops: Ops::new(&shared.globals),
             traffic: crate::ctx::Traffic::new(&shared.stats),
             timers: Timers::default(),
             outputs: Vec::new(),

@@ -4,6 +4,7 @@ use crate::call::{Finish, Outcome, Suspension, Wait};
 use crate::ctx::{After, Ctx, MsgState, Parked, Report, TaskId};
 use crate::registrar::Func;
 use crate::tm::Held;
+use crate::worker::ops::Ended;
 use crate::worker::timers::Due;
 use bytes::Bytes;
 use script::ast::RouteKind;
@@ -49,7 +50,7 @@ impl Ctx {
     }
 
     /// A free slot, its deadline armed. `None`: too many are waiting.
-    fn park_slot(
+    pub(crate) fn park_slot(
         &mut self,
         what: &'static str,
         detail: Bytes,
@@ -80,6 +81,9 @@ impl Ctx {
             live: true,
             report: None,
             txn: None,
+            kind: 0,
+            member: None,
+            group: None,
         };
         let id = match self.core.free_tasks.pop() {
             Some(index) => {
@@ -93,12 +97,14 @@ impl Ctx {
             }
             None => {
                 self.core.counters.refused.up();
+                self.core.ops.refused(what);
                 crate::warn!("core", "{MAX_PARKED} scripts are waiting: {what} was refused");
                 return None;
             }
         };
         self.core.counters.started.up();
         self.core.counters.in_flight.up();
+        self.core.tasks[id.index as usize].kind = self.core.ops.started(what);
         Some(id)
     }
 
@@ -108,7 +114,7 @@ impl Ctx {
         self.core.tasks_of.entry(txn).or_default().push(id);
     }
 
-    fn begin_wait(&mut self, id: TaskId, wait: Wait) {
+    pub(crate) fn begin_wait(&mut self, id: TaskId, wait: Wait) {
         let slot = &mut self.core.tasks[id.index as usize];
         match wait {
             Wait::Timer(ms, finish) => {
@@ -131,7 +137,7 @@ impl Ctx {
         }
     }
 
-    fn live_slot(&mut self, id: TaskId) -> Option<&mut Parked> {
+    pub(crate) fn live_slot(&mut self, id: TaskId) -> Option<&mut Parked> {
         self.core.tasks.get_mut(id.index as usize).filter(|t| t.live && t.generation == id.generation)
     }
 
@@ -154,6 +160,9 @@ impl Ctx {
             live: false,
             report: None,
             txn: None,
+            kind: 0,
+            member: None,
+            group: None,
         };
         let parked = std::mem::replace(slot, free);
         self.core.free_tasks.push(id.index);
@@ -166,38 +175,100 @@ impl Ctx {
                 self.core.tasks_of.remove(&txn);
             }
         }
+        // What runs for a group ends with it.
+        for member in parked.group.iter().flat_map(|group| &group.running) {
+            if let Some(member) = self.take_task(*member) {
+                self.core.counters.cancelled.up();
+                self.note_end(&member, Ended::Cancelled);
+            }
+        }
         Some(parked)
+    }
+
+    fn note_end(&mut self, parked: &Parked, how: Ended) {
+        let took = self.core.now.0.saturating_sub(parked.since.0);
+        self.core.ops.ended(parked.kind, how, took);
+    }
+
+    #[cold]
+    fn complain_slow(&mut self, parked: &Parked, limit: &str, took: u64) {
+        let shared = self.core.shared.clone();
+        let (file, line) = (shared.sources.name(parked.loc), shared.sources.line_col(parked.loc).0);
+        let detail = String::from_utf8_lossy(&parked.detail).into_owned();
+        let what = parked.what;
+        crate::warn!("core", "{file}:{line}: {what} {detail} took {took} ms, more than {limit}");
+        let extra = format!("{what} {detail}");
+        let values: [(&'static str, Value); 3] = [
+            ("source", Value::from("core")),
+            ("time", Value::Int((took * 1000) as i64)),
+            ("extra", Value::from(extra)),
+        ];
+        crate::events::raise(self, "E_CORE_THRESHOLD", values.into_iter().collect());
     }
 
     /// The operation of `id` is done; stale ids are ignored.
     pub fn resume(&mut self, id: TaskId, finish: Finish) {
         if let Some(parked) = self.take_task(id) {
             self.core.counters.done.up();
-            self.go_on(parked, finish);
+            let took = self.core.now.0.saturating_sub(parked.since.0);
+            if let Some(limit) = self.core.ops.too_slow(parked.what, took).filter(|_| parked.group.is_none())
+            {
+                self.complain_slow(&parked, limit, took);
+            }
+            self.go_on(parked, finish, None);
         }
     }
 
-    fn go_on(&mut self, mut parked: Parked, finish: Finish) {
+    /// `how` is `None` when the operation was done.
+    fn go_on(&mut self, mut parked: Parked, finish: Finish, how: Option<Ended>) {
+        if let Some(how) = how {
+            self.note_end(&parked, how);
+        }
+        if let Some(member) = parked.member {
+            let rc = self.member_done(member, finish);
+            return self.note_done(&parked, how, rc);
+        }
         if let Some(report) = parked.report.take() {
-            return self.report(report, finish);
+            let (rc, after) = self.finish_report(report, finish);
+            self.note_done(&parked, how, rc);
+            if let Some(state) = after {
+                self.run(state);
+            }
+            return;
         }
         let Some(mut state) = parked.state.take() else {
-            finish(self);
-            return;
+            let rc = finish(self);
+            return self.note_done(&parked, how, rc);
         };
         std::mem::swap(&mut self.state, &mut state);
         let rc = finish(self);
+        self.note_done(&parked, how, rc);
         std::mem::swap(&mut self.state, &mut state);
         state.task.resume(rc);
         self.run(state);
     }
 
+    fn note_done(&mut self, parked: &Parked, how: Option<Ended>, rc: i32) {
+        if how.is_none() {
+            self.note_end(parked, Ended::Done(rc));
+        }
+    }
+
     /// A deadline or a pause is over.
     pub(crate) fn task_due(&mut self, id: TaskId) {
         let Some(mut parked) = self.take_task(id) else { return };
-        let finish = match parked.on_timer.take() {
-            Some(finish) => finish,
-            None => {
+        let mut how = Some(Ended::TimedOut);
+        let finish = match (parked.on_timer.take(), parked.group.take()) {
+            (Some(finish), _) => {
+                // A pause is over; work that has something to do when it is late has a future.
+                how = how.filter(|_| parked.guard.is_some());
+                finish
+            }
+            (None, Some(mut group)) => {
+                self.core.counters.timed_out.up();
+                Box::new(move |ctx: &mut Ctx| ctx.group_late(&mut group)) as Finish
+            }
+            (None, None) => {
                 self.core.counters.timed_out.up();
                 crate::info!(
                     "core",
@@ -210,7 +281,7 @@ impl Ctx {
             }
         };
         parked.guard = None;
-        self.go_on(parked, finish);
+        self.go_on(parked, finish, how);
     }
 
     /// The transaction ended: its suspended scripts and their operations are dropped.
@@ -240,11 +311,10 @@ impl Ctx {
 
     /// Drops one operation and its script.
     pub fn cancel_task(&mut self, id: TaskId) -> bool {
-        let taken = self.take_task(id).is_some();
-        if taken {
-            self.core.counters.cancelled.up();
-        }
-        taken
+        let Some(parked) = self.take_task(id) else { return false };
+        self.core.counters.cancelled.up();
+        self.note_end(&parked, Ended::Cancelled);
+        true
     }
 
     /// Ends one operation as if its deadline had passed: its script goes on with that return code.
@@ -253,7 +323,7 @@ impl Ctx {
         self.core.counters.cancelled.up();
         parked.guard = None;
         let rc = parked.on_deadline;
-        self.go_on(parked, Box::new(move |_| rc));
+        self.go_on(parked, Box::new(move |_| rc), Some(Ended::Cancelled));
         true
     }
 
@@ -318,15 +388,22 @@ impl Ctx {
     }
 
     fn report(&mut self, report: Report, finish: Finish) {
+        if let (_, Some(state)) = self.finish_report(report, finish) {
+            self.run(state);
+        }
+    }
+
+    /// The return code, and the report route if there is one.
+    fn finish_report(&mut self, report: Report, finish: Finish) -> (i32, Option<Box<MsgState>>) {
         let Report { mut state, route, param } = report;
         std::mem::swap(&mut self.state, &mut state);
         let rc = finish(self);
         std::mem::swap(&mut self.state, &mut state);
-        let Some(route) = route else { return };
+        let Some(route) = route else { return (rc, None) };
         let program = state.task.program().clone();
         state.task = Task::with_params(program, route, vec![param]);
         state.task.rc = i64::from(rc);
         state.after = After::Nothing;
-        self.run(state);
+        (rc, Some(state))
     }
 }

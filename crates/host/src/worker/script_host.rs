@@ -5,7 +5,7 @@ use crate::ctx::{Ctx, Sip};
 use crate::registrar::Func;
 use crate::var::Var;
 use script::ast::AssignOp;
-use script::{Called, Host, Loc, RouteId, Step, Task, Value};
+use script::{Called, Host, Loc, ParallelSite, RouteId, Step, Task, Value};
 
 /// Instructions before a script that never waits is stopped; loops have their own bound.
 const FUEL: u32 = 50_000_000;
@@ -69,6 +69,10 @@ impl Host for Ctx {
 
     fn launch(&mut self, func: &Func, report: Option<RouteId>, param: Value) -> i32 {
         self.start_launch(func, report, param)
+    }
+
+    fn parallel(&mut self, site: ParallelSite<Sip>) -> Called<Box<Suspension>> {
+        self.start_parallel(site)
     }
 
     fn limit(&mut self, operation: &mut Box<Suspension>, timeout_ms: u64) {

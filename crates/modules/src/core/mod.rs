@@ -1,8 +1,8 @@
 //! Functions of the core: always there, no loadmodule.
 
-mod cache;
 mod arg;
 mod branches;
+mod cache;
 mod events;
 mod evi;
 mod flags;
@@ -12,6 +12,7 @@ mod misc;
 mod sending;
 mod stats;
 mod uri;
+mod waiting;
 
 use host::Registrar;
 
@@ -22,6 +23,7 @@ pub struct Core;
 pub fn register(m: &mut Registrar<Core>) {
     cache::register(m);
     mi::register(m);
+    waiting::register(m);
     log::register(m);
     flags::register(m);
     uri::register(m);

@@ -10,7 +10,7 @@ use crate::ast::{Config, Dialect, GlobalValue, RouteKind, VarSpec};
 use crate::diagnostic::{Diagnostic, Loc};
 use crate::host::{Env, Lang, RouteId};
 use crate::ops::{ConstId, FuncId, Op, Pc, VarId};
-use crate::program::{AsyncSite, LaunchSite, Program, RouteInfo, default_while_loops, sorted};
+use crate::program::{AsyncSite, LaunchSite, Parallel, Program, RouteInfo, default_while_loops, sorted};
 use crate::value::Value;
 use ahash::AHashMap;
 use bytes::Bytes;
@@ -46,6 +46,7 @@ struct Compiler<'a, L: Lang> {
     regexes: Vec<Regex>,
     asyncs: Vec<AsyncSite>,
     launches: Vec<LaunchSite>,
+    parallels: Vec<Parallel>,
     routes: Vec<RouteInfo>,
     names: AHashMap<(RouteKind, Bytes), RouteId>,
 
@@ -111,6 +112,7 @@ impl<'a, L: Lang> Compiler<'a, L> {
             regexes: Vec::new(),
             asyncs: Vec::new(),
             launches: Vec::new(),
+            parallels: Vec::new(),
             routes: Vec::new(),
             names: AHashMap::new(),
             kind: RouteKind::Request,
@@ -136,6 +138,7 @@ impl<'a, L: Lang> Compiler<'a, L> {
             regexes: self.regexes.into(),
             asyncs: self.asyncs.into(),
             launches: self.launches.into(),
+            parallels: self.parallels.into(),
             routes: self.routes.into(),
             locs: self.locs.into(),
             max_while_loops: self.max_while_loops,

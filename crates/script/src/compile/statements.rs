@@ -3,12 +3,13 @@
 use super::values::constant;
 use super::{Around, Asserts, Compiler, Tail, int32};
 use crate::ast::{
-    Arg, ArgKind, Arm, AssignOp, Call, Dialect, Expr, ExprKind, IndexSpec, RouteRef, Stmt, StmtKind, VarSpec,
+    Arg, ArgKind, Arm, AssignOp, Call, Dialect, Expr, ExprKind, IndexSpec, RouteRef, Stmt, StmtKind, Until,
+    VarSpec,
 };
 use crate::diagnostic::{Diagnostic, Loc};
 use crate::host::{CallSite, Lang, Waits};
-use crate::ops::{Arith, AsyncId, FuncId, LaunchId, Op};
-use crate::program::{AsyncSite, LaunchSite};
+use crate::ops::{Arith, AsyncId, FuncId, LaunchId, Op, ParallelId};
+use crate::program::{AsyncSite, LaunchSite, Parallel};
 use bytes::Bytes;
 
 impl<L: Lang> Compiler<'_, L> {
@@ -65,6 +66,9 @@ impl<L: Lang> Compiler<'_, L> {
             StmtKind::Async { call, resume, timeout } => self.async_(call, resume, *timeout),
             StmtKind::Launch { call, report, param } => {
                 self.launch(call, report.as_ref(), param.as_ref());
+            }
+            StmtKind::Parallel { until, timeout, body, .. } => {
+                self.parallel(statement.loc, *until, *timeout, body);
             }
             StmtKind::Assert { test, text } => self.assert(test, text),
             StmtKind::Block(inner) => return self.block(inner),
@@ -366,6 +370,28 @@ impl<L: Lang> Compiler<'_, L> {
         self.launches.push(LaunchSite { func, report });
         self.emit(Op::Launch(LaunchId(self.launches.len() as u32 - 1)));
         self.height -= 1;
+    }
+
+    fn parallel(&mut self, loc: Loc, until: Until, timeout: Option<u32>, body: &[Stmt]) {
+        if self.parallels.is_empty() {
+            let warning =
+                Diagnostic::warning(loc, "`parallel` is Fermata's own: OpenSIPS refuses this script");
+            self.report(warning.hint("docs/WAITING.md describes it"));
+        }
+        let mut calls = Vec::with_capacity(body.len());
+        for statement in body {
+            let (expr, target) = match &statement.kind {
+                StmtKind::Expr(expr) => (expr, None),
+                StmtKind::Assign { target, value, .. } => (value, Some(self.target(target))),
+                _ => continue,
+            };
+            if let ExprKind::Call(call) = &expr.kind {
+                calls.push((self.function(call, Waits::Plain), target));
+            }
+        }
+        let timeout_ms = timeout.map(|s| u64::from(s) * 1000);
+        self.parallels.push(Parallel { until, timeout_ms, calls: calls.into() });
+        self.emit(Op::Parallel(ParallelId(self.parallels.len() as u32 - 1)));
     }
 
     fn assert(&mut self, test: &Expr, text: &Bytes) {

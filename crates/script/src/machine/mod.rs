@@ -14,8 +14,8 @@ mod conditions;
 mod flow;
 
 use crate::ast::AssignOp;
-use crate::host::{Called, Host, Lang, RouteId};
-use crate::ops::{AsyncId, FuncId, LaunchId, Op, Pc, VarId};
+use crate::host::{Called, Host, Lang, ParallelSite, RouteId};
+use crate::ops::{AsyncId, FuncId, LaunchId, Op, ParallelId, Pc, VarId};
 use crate::program::Program;
 use crate::task::State;
 use crate::value::Value;
@@ -77,6 +77,7 @@ impl<'a, H: Host> Run<'a, H> {
             Op::Call(func) => return self.call(func),
             Op::CallAsync(site) => return self.call_async(site),
             Op::Launch(site) => self.launch(site),
+            Op::Parallel(site) => return self.parallel(site),
             Op::Assign(target, op) => {
                 let value = self.pop();
                 self.assign(target, op, value);
@@ -263,6 +264,22 @@ impl<'a, H: Host> Run<'a, H> {
                     self.host.limit(&mut operation, limit);
                 }
                 self.save(State::InAsync);
+                Some(Step::Suspended(operation))
+            }
+        }
+    }
+
+    fn parallel(&mut self, id: ParallelId) -> Option<Step<H::Op>> {
+        self.mark();
+        let program = Arc::clone(&self.host.task().program);
+        match self.host.parallel(ParallelSite { program, id }) {
+            Called::Done(rc) => {
+                self.set_rc(rc);
+                self.check_raised();
+                None
+            }
+            Called::Suspend(operation) => {
+                self.save(State::InCall);
                 Some(Step::Suspended(operation))
             }
         }

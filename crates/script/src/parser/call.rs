@@ -1,7 +1,7 @@
 //! Calls of functions and routes, and the statements that wait.
 
 use super::{LENGTH, Parsed, Parser};
-use crate::ast::{Arg, ArgKind, Call, Expr, ExprKind, RouteRef, Stmt, StmtKind};
+use crate::ast::{Arg, ArgKind, AssignOp, Call, Expr, ExprKind, RouteRef, Stmt, StmtKind, Until};
 use crate::diagnostic::{Diagnostic, Loc};
 use crate::lexer::Tok;
 use bytes::Bytes;
@@ -234,6 +234,55 @@ impl Parser<'_> {
         }
         let end = self.expect(")", "at the end of `launch`")?;
         Ok(Stmt { kind: StmtKind::Launch { call, report, param }, loc: start.to(end) })
+    }
+
+    /// `parallel [any] [(seconds)] { f(...); $var(x) = g(...); }`; the token looked at is `parallel`.
+    pub(super) fn parallel_statement(&mut self) -> Parsed<Stmt> {
+        let start = self.bump().loc;
+        let until = match self.is_word("any") {
+            true => {
+                self.bump();
+                Until::Any
+            }
+            false => Until::All,
+        };
+        let mut timeout = None;
+        if self.take("(") {
+            match self.tok {
+                Tok::Int(n) if n > 0 => timeout = Some(n.min(u32::MAX as i64) as u32),
+                _ => return self.fail(format!("expected a time limit in seconds, found {}", self.found())),
+            }
+            self.bump();
+            self.expect(")", "after the time limit of `parallel`")?;
+        }
+        let open = self.loc;
+        if !self.is("{") {
+            let bad = Diagnostic::error(self.loc, format!("expected `{{`, found {}", self.found()));
+            return self.fail_with(bad.hint("write `parallel { f(...); g(...); }`"));
+        }
+        let body = self.block()?;
+        for stmt in &body {
+            let call = match &stmt.kind {
+                StmtKind::Expr(expr) | StmtKind::Assign { op: AssignOp::Set, value: expr, .. } => expr,
+                _ => {
+                    self.not_parallel(stmt.loc);
+                    continue;
+                }
+            };
+            if !matches!(call.kind, ExprKind::Call(_)) {
+                self.not_parallel(stmt.loc);
+            }
+        }
+        if body.is_empty() {
+            self.report(Diagnostic::error(open, "nothing stands in this `parallel`"));
+        }
+        let loc = start.to(self.last);
+        Ok(Stmt { kind: StmtKind::Parallel { until, timeout, body, open }, loc })
+    }
+
+    fn not_parallel(&mut self, loc: Loc) {
+        let bad = Diagnostic::error(loc, "this cannot run beside others");
+        self.report(bad.hint("in `parallel` stand calls of functions: `f(...);` or `$var(x) = f(...);`"));
     }
 
     fn waiting_call(&mut self) -> Parsed<Call> {

@@ -72,6 +72,7 @@ impl Parser<'_> {
                         let stmt = self.launch_call()?;
                         self.finished(stmt.kind, start)
                     }
+                    b"parallel" => self.parallel_statement(),
                     b"assert" => self.assert_statement(),
                     b"else" => {
                         let bad = Diagnostic::error(start, "`else` without an `if` before it");

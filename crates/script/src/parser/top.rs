@@ -40,7 +40,7 @@ const CARRIES_ON: &[&str] = &[
 /// Words that no route may be named after.
 const RESERVED: &[&str] = &[
     "if", "else", "while", "for", "switch", "case", "default", "break", "return", "exit", "drop", "route",
-    "async", "launch", "assert", "and", "or", "not",
+    "async", "launch", "parallel", "assert", "and", "or", "not",
 ];
 
 /// The kind of route that a word starts.

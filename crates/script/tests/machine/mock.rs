@@ -5,8 +5,8 @@ use ahash::AHashMap;
 use bytes::Bytes;
 use script::ast::{Arg, ArgKind, AssignOp, Dialect, IndexSpec, VarSpec};
 use script::{
-    CallSite, Called, Diagnostic, End, Env, FormatPiece, Host, Lang, Loc, Options, Program, RouteId, Sources,
-    Step, Task, Value, parse_format, parse_variable,
+    CallSite, Called, Diagnostic, End, Env, FormatPiece, Host, Lang, Loc, Options, ParallelSite, Program,
+    RouteId, Sources, Step, Task, Value, parse_format, parse_variable,
 };
 use std::fmt;
 use std::sync::Arc;
@@ -447,6 +447,18 @@ impl Host for World {
             (Waiting::Always, _) | (Waiting::Asked, "wait") => Called::Suspend(rc),
             _ => Called::Done(rc),
         }
+    }
+
+    /// One after the other; the first that suspends is the one that is waited for.
+    fn parallel(&mut self, site: ParallelSite<Mock>) -> Called<i32> {
+        let mut worst = 1;
+        for i in 0..site.len() {
+            match self.call(site.func(i)) {
+                Called::Done(rc) => worst = worst.min(if rc == 0 { -1 } else { rc }),
+                suspended => return suspended,
+            }
+        }
+        Called::Done(worst)
     }
 
     fn launch(&mut self, func: &Func, report: Option<RouteId>, param: Value) -> i32 {
