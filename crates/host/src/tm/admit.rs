@@ -2,6 +2,7 @@
 
 use super::{TxnEvent, cancel, drain, tell};
 use crate::ctx::Ctx;
+use crate::stats::Source;
 use bytes::Bytes;
 use sip::{Message, Method};
 use std::rc::Rc;
@@ -47,6 +48,10 @@ pub fn admit(ctx: &mut Ctx, msg: &Rc<Message>, source: Path) -> Admit {
         Some((_, Relation::Cancel)) => Admit::Run,
         None if msg.method() == Method::Ack => {
             if crate::reply::is_ack_of_ours(ctx, msg) {
+                // Module sl's, when it is loaded.
+                if let Some(Source::Counter(acks)) = ctx.core.shared.stats.source("received_ACKs") {
+                    acks.up();
+                }
                 Admit::Absorbed
             } else {
                 Admit::Run
