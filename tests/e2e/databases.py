@@ -64,6 +64,9 @@ class Server:
     def pause(self):
         """It keeps its connections and says nothing more."""
         self.signal(signal.SIGSTOP)
+        states = lambda: [pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+                          for pid in family(self.process.pid)]
+        until(f"{self.name} stands still", lambda: set(states()) == {"T"})
 
     def go_on(self):
         self.signal(signal.SIGCONT)

@@ -41,11 +41,13 @@ pub struct Session {
     /// Held while somebody connects.
     connection: Mutex<Option<Ldap>>,
     down: Cell<Option<Down>>,
+    /// The last search got no answer in time, which was said.
+    silent: Cell<bool>,
 }
 
 impl Session {
     pub fn new(settings: Settings) -> Session {
-        Session { settings, connection: Mutex::new(None), down: Cell::new(None) }
+        Session { settings, connection: Mutex::new(None), down: Cell::new(None), silent: Cell::new(false) }
     }
 
     /// All entries. A search that lost its connection is sent again once.
@@ -53,7 +55,10 @@ impl Session {
         for again in [true, false] {
             let ldap = self.connected().await?;
             match timeout(self.settings.search_timeout, collect(ldap, &search)).await {
-                Ok(Ok(entries)) => return Ok(entries),
+                Ok(Ok(entries)) => {
+                    self.silent.set(false);
+                    return Ok(entries);
+                }
                 Ok(Err(Ended::Refused(why))) => return Err(Problem::Failed(why)),
                 Ok(Err(Ended::Lost(why))) => {
                     host::info!("ldap", "the connection to {} was lost: {why}", self.settings.name);
@@ -65,8 +70,11 @@ impl Session {
                 Err(_) => {
                     // Whoever comes next gets a fresh connection: this one may be dead.
                     *self.connection.lock().await = None;
-                    let ms = self.settings.search_timeout.as_millis();
-                    return Err(Problem::Failed(format!("{} gave no answer in {ms} ms", self.settings.name)));
+                    if !self.silent.replace(true) {
+                        let ms = self.settings.search_timeout.as_millis();
+                        host::error!("ldap", "{} gave no answer in {ms} ms", self.settings.name);
+                    }
+                    return Err(Problem::Down);
                 }
             }
         }

@@ -14,6 +14,7 @@
 
 mod collect;
 mod lease;
+mod mend;
 mod pool;
 #[cfg(test)]
 pub mod real;

@@ -5,25 +5,22 @@
 )]
 
 use super::lease::{Lease, Use};
+use super::mend::{reconnect, settle_all};
 use super::{Backend, Failure};
 use host::Ctx;
 use host::db::{BatchFuture, Db, DbError, DbFuture, Pool, Query, Rows, literal};
 use host::stats::{Counter, Stats};
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::Instant;
 
-/// How long an abandoned statement may go on before its connection is closed under it.
-const GRACE: Duration = Duration::from_millis(250);
 /// A write on a connection that rested longer asks first whether it is still there: a write cannot
 /// be sent twice.
 const RESTED: Duration = Duration::from_secs(1);
-const FIRST_RETRY: Duration = Duration::from_millis(100);
-const LAST_RETRY: Duration = Duration::from_secs(2);
 /// After the server refused one more connection.
 const NO_GROWTH: Duration = Duration::from_secs(1);
 
@@ -65,24 +62,24 @@ struct Counters {
 }
 
 #[derive(Clone, PartialEq, Debug)]
-enum Health {
+pub(super) enum Health {
     Unknown,
     Up,
     Down(String),
 }
 
-struct State<B: Backend> {
+pub(super) struct State<B: Backend> {
     /// Used last comes last, and is used first.
     idle: Vec<(B::Conn, Instant)>,
     /// Connections, resting and leased, and those being made.
-    open: usize,
+    pub(super) open: usize,
     connecting: usize,
-    health: Health,
+    pub(super) health: Health,
     waiting: VecDeque<oneshot::Sender<Result<Lease<B>, DbError>>>,
     /// No more connections are tried before this.
     no_growth: Option<Instant>,
     abandoned: Option<mpsc::UnboundedSender<(B::Conn, Use)>>,
-    reconnecting: bool,
+    pub(super) reconnecting: bool,
 }
 
 /// Told when a lost server is back, and when it is lost.
@@ -96,12 +93,12 @@ pub enum Reach {
 
 /// The pool itself; futures and leases share it.
 pub struct Inner<B: Backend> {
-    backend: B,
+    pub(super) backend: B,
     watcher: Option<Watcher>,
     db: Db,
     limits: Limits,
     counters: Counters,
-    state: RefCell<State<B>>,
+    pub(super) state: RefCell<State<B>>,
 }
 
 /// The pool as the host sees it.
@@ -351,7 +348,7 @@ impl<B: Backend> Inner<B> {
     }
 
     /// The server refuses one more, and others still work.
-    fn grows_no_more(&self, why: &str) {
+    pub(super) fn grows_no_more(&self, why: &str) {
         let until = Instant::now() + NO_GROWTH;
         if self.state.borrow_mut().no_growth.replace(until).is_none() {
             host::warn!(B::MODULE, "{} gives no more connections: {why}", self.db.url());
@@ -366,7 +363,7 @@ impl<B: Backend> Inner<B> {
             && (state.open == 0 || grows)
     }
 
-    fn count_open(&self, state: &mut State<B>) {
+    pub(super) fn count_open(&self, state: &mut State<B>) {
         state.open += 1;
         self.db.connections().fetch_add(1, Ordering::Relaxed);
     }
@@ -424,7 +421,7 @@ impl<B: Backend> Inner<B> {
         lease.close();
     }
 
-    fn is_up(&self) {
+    pub(super) fn is_up(&self) {
         let before = std::mem::replace(&mut self.state.borrow_mut().health, Health::Up);
         if let Health::Down(_) = before {
             host::notice!(B::MODULE, "{} is reachable again", self.db.url());
@@ -439,7 +436,7 @@ impl<B: Backend> Inner<B> {
         }
     }
 
-    fn is_down(self: &Rc<Self>, why: &str) {
+    pub(super) fn is_down(self: &Rc<Self>, why: &str) {
         let (before, waiting, reconnecting) = {
             let mut state = self.state.borrow_mut();
             let before = std::mem::replace(&mut state.health, Health::Down(why.to_string()));
@@ -476,65 +473,6 @@ impl<B: Backend> Inner<B> {
             let (sender, receiver) = mpsc::unbounded_channel();
             state.abandoned = Some(sender);
             tokio::task::spawn_local(settle_all(Rc::downgrade(self), receiver));
-        }
-    }
-}
-
-/// Tries until the server is back.
-async fn reconnect<B: Backend>(pool: Weak<Inner<B>>) {
-    let mut pause = FIRST_RETRY;
-    loop {
-        sleep(pause).await;
-        let Some(pool) = pool.upgrade() else { return };
-        pause = (pause * 2).min(LAST_RETRY);
-        let mut lease = {
-            let mut state = pool.state.borrow_mut();
-            if !matches!(state.health, Health::Down(_)) {
-                state.reconnecting = false;
-                return;
-            }
-            pool.count_open(&mut state);
-            Lease::new(&pool, None, None)
-        };
-        match pool.backend.connect().await {
-            Ok(conn) => {
-                pool.state.borrow_mut().reconnecting = false;
-                pool.is_up();
-                lease.conn = Some(conn);
-                return;
-            }
-            Err(why) => pool.state.borrow_mut().health = Health::Down(why),
-        }
-    }
-}
-
-async fn settle_all<B: Backend>(
-    pool: Weak<Inner<B>>,
-    mut abandoned: mpsc::UnboundedReceiver<(B::Conn, Use)>,
-) {
-    while let Some((conn, doing)) = abandoned.recv().await {
-        let Some(pool) = pool.upgrade() else { return };
-        tokio::task::spawn_local(settle(pool, conn, doing));
-    }
-}
-
-async fn settle<B: Backend>(pool: Rc<Inner<B>>, mut conn: B::Conn, doing: Use) {
-    let settled =
-        doing == Use::Statement && timeout(GRACE, pool.backend.ping(&mut conn)).await.unwrap_or(false);
-    if settled {
-        return pool.give_back(conn);
-    }
-    // A connection that says nothing may be the first sign that the server is gone: the rest would hang
-    // until their deadlines too.
-    match pool.backend.replace(conn).await {
-        Ok(conn) => pool.give_back(conn),
-        Err(why) => {
-            let last = pool.state.borrow().open <= 1;
-            match last {
-                true => pool.is_down(&why),
-                false => pool.grows_no_more(&why),
-            }
-            pool.closed(1);
         }
     }
 }
