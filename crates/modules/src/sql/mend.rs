@@ -1,9 +1,5 @@
 //! What a pool does beside queries: finding its server again, and settling connections that were left in
 //! the middle of a statement.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "connections to servers are real I/O: they live outside the worker"
-)]
 
 use super::Backend;
 use super::lease::{Lease, Use};
