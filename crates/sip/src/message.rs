@@ -88,6 +88,8 @@ pub struct Message {
     pub(crate) body: Span,
     /// The topmost Via, parsed when it is first asked for: many steps of a message's way need it.
     pub(crate) top_via: OnceCell<Option<Box<Via>>>,
+    /// See `remembered`.
+    pub(crate) note: OnceCell<(u64, Option<u128>)>,
 }
 
 impl Message {
@@ -229,6 +231,16 @@ impl Message {
     /// The topmost Via value.
     pub fn via(&self) -> Option<&Via> {
         self.top_via.get_or_init(|| self.parse_via().map(Box::new)).as_deref()
+    }
+
+    /// A number that its reader makes of this message and asks for again and again (the key of its
+    /// transaction). `reader` names who made it: another one's is not taken for one's own.
+    pub fn remembered(&self, reader: u64, make: impl FnOnce() -> Option<u128>) -> Option<u128> {
+        match self.note.get() {
+            Some((by, number)) if *by == reader => *number,
+            Some(_) => make(),
+            None => self.note.get_or_init(|| (reader, make())).1,
+        }
     }
 
     fn parse_via(&self) -> Option<Via> {

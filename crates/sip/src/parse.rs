@@ -28,6 +28,7 @@ pub(crate) fn message(buf: Bytes) -> Result<Message, ParseError> {
         body: Span::new(body_start, buf.len()),
         buf,
         top_via: Default::default(),
+        note: Default::default(),
     };
     if let Some(length) = message.content_length() {
         message.body.end = message.body.end.min(message.body.start.saturating_add(length));

@@ -4,6 +4,7 @@ use crate::config::Config;
 use ahash::RandomState;
 use bytes::Bytes;
 use sip::{Message, Method};
+use smallvec::SmallVec;
 use std::hash::{BuildHasher, Hash, Hasher};
 
 /// How a request is related to a transaction.
@@ -24,6 +25,7 @@ pub enum Relation {
 pub(crate) type Key = u128;
 
 pub(crate) struct Keys {
+    seed: u64,
     first: RandomState,
     second: RandomState,
 }
@@ -51,7 +53,7 @@ pub(crate) const MAGIC: &[u8] = b"z9hG4bK";
 impl Keys {
     pub(crate) fn new(seed: u64) -> Keys {
         let state = |n: u64| RandomState::with_seeds(seed ^ n, seed.rotate_left(23), !seed, n);
-        Keys { first: state(0x243f_6a88_85a3_08d3), second: state(0x1319_8a2e_0370_7344) }
+        Keys { seed, first: state(0x243f_6a88_85a3_08d3), second: state(0x1319_8a2e_0370_7344) }
     }
 
     fn hash(&self, parts: impl Hash) -> u128 {
@@ -62,20 +64,24 @@ impl Keys {
     /// Everything but the method. `None`: a header is missing, the request can belong to nothing.
     /// Call-ID and CSeq number are part of it, so that clients with a constant branch do no harm.
     pub(crate) fn base(&self, request: &Message, config: &Config) -> Option<Base> {
+        let parts = request.remembered(self.seed, || self.parts(request, config))?;
+        Some(Base { parts })
+    }
+
+    fn parts(&self, request: &Message, config: &Config) -> Option<u128> {
         let via = request.via()?;
         let call_id = request.call_id()?;
         let (number, _) = request.cseq_parts()?;
         if let Some(branch) = via.branch().filter(|b| b.starts_with(MAGIC) && b.len() > MAGIC.len()) {
-            let host = via.host.to_ascii_lowercase();
-            return Some(Base { parts: self.hash((&branch[..], host, via.port, &call_id[..], &number[..])) });
+            let mut host = SmallVec::<[u8; 64]>::from_slice(&via.host);
+            host.make_ascii_lowercase();
+            return Some(self.hash((&branch[..], &host[..], via.port, &call_id[..], &number[..])));
         }
         // RFC 2543: no unique branch. The To tag is compared by whoever looks an ACK up.
         let uri = config.match_uri.then(|| request.request_uri());
         let text = config.match_via.then(|| request.text(via.whole));
         let tag = request.from_tag();
-        let parts =
-            self.hash((1u8, uri.as_deref(), text.as_deref(), tag.as_deref(), &call_id[..], &number[..]));
-        Some(Base { parts })
+        Some(self.hash((1u8, uri.as_deref(), text.as_deref(), tag.as_deref(), &call_id[..], &number[..])))
     }
 
     /// By Call-ID and CSeq number: ACKs of a 2xx, replies and CANCELs from management.
