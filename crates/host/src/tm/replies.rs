@@ -20,6 +20,11 @@ pub(super) fn changed_status(state: &MsgState) -> Option<(u16, Bytes)> {
     state.ext.find::<ReplyStatus>().filter(|s| s.code != 0).map(|s| (s.code, s.reason.clone()))
 }
 
+/// Status and reason of the message that scripts see: (0, "") for a request.
+pub fn status_of(state: &MsgState) -> (u16, Bytes) {
+    changed_status(state).unwrap_or_else(|| (state.msg.status(), state.msg.reason()))
+}
+
 /// A reply came in: reply routes, then upstream. Replies of one transaction go one after the other,
 /// also when a route of an earlier one waits.
 pub fn on_reply(ctx: &mut Ctx, msg: Rc<Message>, source: Path) {

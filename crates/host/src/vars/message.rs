@@ -3,6 +3,7 @@
 use super::boolean;
 use crate::ctx::Ctx;
 use crate::load::VarTable;
+use crate::tm::status_of;
 use bytes::Bytes;
 use script::Value;
 
@@ -10,13 +11,13 @@ type Read = fn(&mut Ctx) -> Value;
 
 const NAMES: [(&str, Read); 8] = [
     ("rm", |ctx| super::text_or_null(ctx.state.msg.method_text())),
-    ("rs", |ctx| match ctx.state.msg.status() {
+    ("rs", |ctx| match status_of(&ctx.state).0 {
         0 => Value::Null,
         status => Value::Int(i64::from(status)),
     }),
-    ("rr", |ctx| match ctx.state.msg.status() {
-        0 => Value::Null,
-        _ => Value::Str(ctx.state.msg.reason()),
+    ("rr", |ctx| match status_of(&ctx.state) {
+        (0, _) => Value::Null,
+        (_, reason) => Value::Str(reason),
     }),
     ("mb", |ctx| Value::Str(ctx.state.msg.buf().clone())),
     ("ml", |ctx| Value::Int(ctx.state.msg.buf().len() as i64)),

@@ -62,7 +62,7 @@ fn shown_branch(ctx: &Ctx) -> Option<u16> {
 /// Status of the reply at hand: the one that is worked on, the best one of a failure, or the one sent last.
 pub(super) fn reply_code(ctx: &Ctx) -> u16 {
     if !ctx.state.msg.is_request() {
-        return ctx.state.msg.status();
+        return host::tm::status_of(&ctx.state).0;
     }
     let Some(id) = ctx.state.txn else { return 0 };
     let txns = &ctx.core.txns.txns;
