@@ -22,7 +22,7 @@ loadmodule "sim.so"
 route {
     $var(a) = $ru + $rU + $rd + $rp + $fu + $fn + $fU + $fd + $ft + $tu + $tn + $tU + $td + $tt + $ct + $ci + $cs + $cl + $cT + $ua;
     $var(b) = $hdr(Via) + $(hdr(Contact)[1]) + $rb + $si + $sp + $pr + $au + $ad + $ar + $di + $pd + $rr_params + $oU;
-    xlog("$var(a) $var(b) $ru $(ru{uri.params}) $(hdr(From){nameaddr.uri}) $(rb{sdp.line,m}) $mb $ml\n");
+    $var(c) = $(ru{uri.params}) + $(hdr(From){nameaddr.uri}) + $(rb{sdp.line,m}) + $mb + $ml;
     append_hf("X-A: $var(a)\r\n");
     remove_hf("Subject");
     mf_process_maxfwd_header(10);

@@ -111,6 +111,8 @@ impl Message {
         let mut buf = bytes::BytesMut::from(&self.buf[..]);
         buf[span.range()].copy_from_slice(bytes);
         self.buf = buf.freeze();
+        // What was read of the old bytes points into them.
+        (self.top_via, self.note) = Default::default();
         true
     }
 

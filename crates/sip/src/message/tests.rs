@@ -163,3 +163,15 @@ fn repeated_headers() {
     check("To: a\r\nFrom: a\r\nt: a\r\n", Some(HeaderName::To));
     check("l: 0\r\nContent-Length: 0\r\n", Some(HeaderName::ContentLength));
 }
+
+#[test]
+fn what_was_read_is_forgotten_when_bytes_change() {
+    let text =
+        "OPTIONS sip:a SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKa;rport\r\nMax-Forwards: 10\r\n\r\n";
+    let mut message = Message::parse(Bytes::from_static(text.as_bytes())).unwrap();
+    assert!(message.via().is_some());
+    let value = message.header(HeaderName::MaxForwards).unwrap().value;
+    assert!(message.overwrite(value, b" 9"));
+    let within = message.buf().as_ptr_range();
+    assert!(within.contains(&message.via().unwrap().host.as_ptr()));
+}
