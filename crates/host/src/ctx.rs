@@ -290,6 +290,12 @@ pub trait Spawn {
         })
     }
 
+    /// The address of this machine that the route to `remote` starts from (`mhomed`).
+    fn source_for(&self, remote: std::net::IpAddr) -> Option<std::net::IpAddr> {
+        let _ = remote;
+        None
+    }
+
     /// Records of one name (ENUM, reverse lookups); empty when there are none.
     fn records(&self, name: String, kind: RecordKind) -> Later<Vec<Record>> {
         let _ = (name, kind);

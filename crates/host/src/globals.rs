@@ -3,6 +3,7 @@
 use crate::listen::{ListenHost, ListenSpec};
 use crate::shared::{Listen, host_text};
 use ahash::AHashMap;
+use crate::parameters::{Effect, PARAMETERS, effect};
 use script::ast::{Config, Global, GlobalValue};
 use script::{Diagnostic, nearest};
 use sip::{SocketNames, Transport};
@@ -15,6 +16,8 @@ pub struct Alias {
     pub host: String,
     /// 0: any
     pub port: u16,
+    /// `accept_subdomain`: names that end with this one too.
+    pub subdomains: bool,
 }
 
 /// Core parameters, read and checked.
@@ -26,164 +29,6 @@ pub struct Globals {
     pub values: AHashMap<String, GlobalValue>,
 }
 
-/// What a core parameter does here.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Effect {
-    Works,
-    /// Accepted, changes nothing; the text says why.
-    None(&'static str),
-}
-
-use Effect::{None as No, Works};
-
-const MEMORY: Effect = No("memory is taken from the system as needed");
-const BLOCKING: Effect = No("nothing blocks");
-const REACTOR: Effect = No("workers wait in the runtime");
-const SCALING: Effect = No("the number of workers is fixed");
-const TRACE: Effect = No("there is no such report");
-const MODULE_TLS: Effect = No("TLS is set up by the tls_mgm module");
-
-/// Every core parameter of 2.1 and 4.x. One list for the check, the warnings and the manual.
-pub const PARAMETERS: &[(&str, Effect)] = &[
-    ("abort_on_assert", Works),
-    ("advertised_address", Works),
-    ("advertised_port", Works),
-    ("alias", Works),
-    ("auto_aliases", No("only names that `alias` gives are this server's")),
-    ("auto_scaling_cycle", SCALING),
-    ("auto_scaling_profile", SCALING),
-    ("avp_aliases", No("AVPs have names")),
-    ("bin_children", No("there is no binary interface")),
-    ("bin_listen", No("there is no binary interface")),
-    ("check_via", Works),
-    ("children", Works),
-    ("chroot", Works),
-    ("db_default_url", Works),
-    ("db_max_async_connections", Works),
-    ("db_max_connections", Works),
-    ("db_max_queue", Works),
-    ("db_version_table", Works),
-    ("debug", Works),
-    ("debug_mode", Works),
-    ("disable_503_translation", Works),
-    ("disable_core_dump", Works),
-    ("disable_dns_blacklist", Works),
-    ("disable_dns_failover", Works),
-    ("disable_stateless_fwd", Works),
-    ("disable_tcp", Works),
-    ("disable_tls", Works),
-    ("dns", No("the Via check compares addresses only")),
-    ("dns_retr_no", Works),
-    ("dns_retr_time", Works),
-    ("dns_servers_no", Works),
-    ("dns_try_ipv6", Works),
-    ("dns_try_naptr", Works),
-    ("dns_use_search_list", Works),
-    ("dst_blacklist", No("static blacklists do not exist yet")),
-    ("enable_asserts", Works),
-    ("event_pkg_threshold", MEMORY),
-    ("event_shm_threshold", MEMORY),
-    ("exec_dns_threshold", Works),
-    ("exec_msg_threshold", Works),
-    ("fork", No("there is one process with worker threads; `--daemon` puts it into the background")),
-    ("group", Works),
-    ("listen", Works),
-    ("log_event_enabled", No("there is no log event")),
-    ("log_event_level_filter", No("there is no log event")),
-    ("log_facility", Works),
-    ("log_json_buf_size", MEMORY),
-    ("log_level", Works),
-    ("log_msg_buf_size", MEMORY),
-    ("log_name", Works),
-    ("log_prefix", Works),
-    ("log_stderror", Works),
-    ("log_stdout", No("standard output is not closed")),
-    ("max_while_loops", Works),
-    ("maxbuffer", Works),
-    ("mcast_loopback", No("there is no multicast")),
-    ("mcast_ttl", No("there is no multicast")),
-    ("mem-group", MEMORY),
-    ("mem_dump", MEMORY),
-    ("mem_log", MEMORY),
-    ("mem_warming", MEMORY),
-    ("mem_warming_pattern_file", MEMORY),
-    ("mem_warming_percentage", MEMORY),
-    ("memdump", MEMORY),
-    ("memlog", MEMORY),
-    ("mhomed", Works),
-    ("open_files_limit", Works),
-    ("pi_framework", No("there is no provisioning interface")),
-    ("poll_method", REACTOR),
-    ("port", Works),
-    ("pv_print_buf_size", MEMORY),
-    ("query_buffer_size", Works),
-    ("query_flush_time", Works),
-    ("restart_persistency_cache_file", No("nothing is kept over a restart outside of databases")),
-    ("restart_persistency_size", No("nothing is kept over a restart outside of databases")),
-    ("rev_dns", No("the Via check compares addresses only")),
-    ("server_header", Works),
-    ("server_signature", Works),
-    ("shm_hash_split_percentage", MEMORY),
-    ("shm_memlog_size", MEMORY),
-    ("shm_secondary_hash_size", MEMORY),
-    ("sip_warning", Works),
-    ("socket", Works),
-    ("stderror_enabled", Works),
-    ("stderror_level_filter", Works),
-    ("stderror_log_format", Works),
-    ("syslog_enabled", Works),
-    ("syslog_facility", Works),
-    ("syslog_level_filter", Works),
-    ("syslog_log_format", Works),
-    ("syslog_name", Works),
-    ("tcp_accept_aliases", Works),
-    ("tcp_children", No("each worker serves TCP too")),
-    ("tcp_connect_timeout", Works),
-    ("tcp_connection_lifetime", Works),
-    ("tcp_keepalive", Works),
-    ("tcp_keepcount", Works),
-    ("tcp_keepidle", Works),
-    ("tcp_keepinterval", Works),
-    ("tcp_listen_backlog", Works),
-    ("tcp_max_connections", Works),
-    ("tcp_max_msg_time", Works),
-    ("tcp_no_new_conn_bflag", Works),
-    ("tcp_no_new_conn_rplflag", Works),
-    ("tcp_poll_method", REACTOR),
-    ("tcp_send_timeout", BLOCKING),
-    ("tcp_socket_backlog", Works),
-    ("tcp_threads", No("each worker serves TCP too")),
-    ("tcp_threshold", BLOCKING),
-    ("tcp_workers", No("each worker serves TCP too")),
-    ("timer_partitions", No("each worker keeps its own timers")),
-    ("timer_workers", No("each worker keeps its own timers")),
-    ("tls_ca_list", MODULE_TLS),
-    ("tls_certificate", MODULE_TLS),
-    ("tls_ciphers_list", MODULE_TLS),
-    ("tls_domain", MODULE_TLS),
-    ("tls_handshake_timeout", MODULE_TLS),
-    ("tls_log", TRACE),
-    ("tls_method", MODULE_TLS),
-    ("tls_port_no", MODULE_TLS),
-    ("tls_private_key", MODULE_TLS),
-    ("tls_require_certificate", MODULE_TLS),
-    ("tls_require_client_certificate", MODULE_TLS),
-    ("tls_send_timeout", MODULE_TLS),
-    ("tls_verify", MODULE_TLS),
-    ("tls_verify_client", MODULE_TLS),
-    ("tls_verify_server", MODULE_TLS),
-    ("tos", Works),
-    ("udp_workers", Works),
-    ("user", Works),
-    ("user_agent_header", Works),
-    ("wdir", Works),
-    ("worker_reactor_timeout", REACTOR),
-    ("xlog_buf_size", MEMORY),
-    ("xlog_force_color", No("lines are not coloured")),
-    ("xlog_level", Works),
-    ("xlog_print_level", Works),
-];
-
 impl Globals {
     /// Reads the global part of a configuration. Sockets must name addresses: whoever can look up
     /// interfaces and host names has replaced those.
@@ -191,12 +36,16 @@ impl Globals {
         let mut globals = Globals::default();
         for global in &config.globals {
             let name = String::from_utf8_lossy(&global.name).into_owned();
-            match PARAMETERS.iter().find(|(n, _)| *n == name) {
-                Some((_, Works)) => {}
-                Some((_, No(why))) => {
+            let again = globals.values.contains_key(&name);
+            let mut canonical = name.clone();
+            match effect(&name) {
+                Some(Effect::Works | Effect::Old(_)) => {}
+                Some(Effect::None(_)) if again => {}
+                Some(Effect::None(why)) => {
                     let text = format!("{name} has no effect here: {why}");
                     diagnostics.push(Diagnostic::warning(global.loc, text));
                 }
+                Some(Effect::Same(other)) => canonical = other.to_owned(),
                 None => {
                     let error = Diagnostic::error(global.loc, format!("there is no parameter `{name}`"));
                     diagnostics.push(match nearest(&name, PARAMETERS.iter().map(|(n, _)| *n)) {
@@ -205,7 +54,7 @@ impl Globals {
                     });
                 }
             }
-            globals.values.insert(name, global.value.clone());
+            globals.values.insert(canonical, global.value.clone());
         }
         for global in &config.globals {
             let Some(text) = text_of(&global.value) else { continue };
@@ -248,6 +97,10 @@ impl Globals {
             Some((host, port)) => (host.clone(), port.unwrap_or(addr.port())),
             None => (host_text(addr), addr.port()),
         };
+        if spec.accept_subdomain {
+            let (host, port) = (host.clone(), port);
+            self.aliases.push(Alias { transport: Some(transport), host, port, subdomains: true });
+        }
         self.sockets.push(Listen {
             transport,
             addr,
@@ -260,6 +113,7 @@ impl Globals {
 
     /// `alias = udp:host:port`, `alias = "host"`, several in a row in 2.x.
     fn add_aliases(&mut self, text: &str, global: &Global, diagnostics: &mut Vec<Diagnostic>) {
+        let subdomains = text.split_whitespace().any(|w| w == "accept_subdomain");
         for word in text.split_whitespace().filter(|w| *w != "accept_subdomain") {
             match ListenSpec::parse(word) {
                 Ok(spec) => {
@@ -273,13 +127,11 @@ impl Globals {
                         transport,
                         host,
                         port: spec.ports.first().copied().unwrap_or(0),
+                        subdomains,
                     });
                 }
                 Err(e) => diagnostics.push(Diagnostic::error(global.loc, format!("bad alias {word}: {e}"))),
             }
-        }
-        if text.contains("accept_subdomain") {
-            diagnostics.push(Diagnostic::warning(global.loc, "accept_subdomain has no effect here yet"));
         }
     }
 

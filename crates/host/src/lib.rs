@@ -20,6 +20,7 @@ pub mod listen;
 pub mod load;
 pub mod log;
 pub mod mi;
+pub mod parameters;
 pub mod registrar;
 pub mod reply;
 pub mod shared;

@@ -135,6 +135,9 @@ pub fn build_with(
             extra.extend_from_slice(part);
         }
     }
+    if ctx.core.shared.warns {
+        extra.extend_from_slice(warning(ctx, state).as_bytes());
+    }
     let via_params = via_params(state);
     let parts = ReplyParts {
         code,
@@ -150,6 +153,25 @@ pub fn build_with(
         },
     };
     sip::build_reply(&state.msg, &parts)
+}
+
+/// The Warning header that says what came in and what became of it (`sip_warning`).
+fn warning(ctx: &Ctx, state: &MsgState) -> String {
+    let socket = ctx.core.shared.sockets.get(usize::from(state.source.socket));
+    let here = socket.map_or(String::new(), |s| {
+        format!("{}:{}", String::from_utf8_lossy(&s.names.host), s.names.port)
+    });
+    let plain = |uri: Bytes| String::from_utf8_lossy(&uri).replace(['"', '\\', '\r', '\n'], " ");
+    format!(
+        "Warning: 392 {here} \"Noisy feedback tells:  pid={} req_src_ip={} req_src_port={} in_uri={} out_uri={} \
+         via_cnt=={}\"\r\n",
+        std::process::id(),
+        state.source.remote.ip(),
+        state.source.remote.port(),
+        plain(state.msg.request_uri()),
+        plain(state.current_uri()),
+        state.msg.vias().len(),
+    )
 }
 
 /// The failure that `sl_reply_error` and `error_route` report, kept with the message.

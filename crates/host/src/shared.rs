@@ -91,6 +91,12 @@ pub struct Shared {
     pub signature: crate::reply::Signature,
     /// Replies of no transaction are sent on: the script uses `forward()`, or `disable_stateless_fwd=no`.
     pub forwards: bool,
+    /// `disable_503_translation`: a 503 goes upstream as it is.
+    pub keeps_503: bool,
+    /// `sip_warning`: replies made here explain themselves in a Warning header.
+    pub warns: bool,
+    /// `mhomed`: the route to the destination chooses the socket.
+    pub mhomed: bool,
     /// `reply_to_via`: replies go to the address in the Via.
     pub reply_to_via: bool,
     /// Settings of module tm; workers read them when they start.
@@ -139,11 +145,17 @@ impl Shared {
             same(&s.names.host, s.names.port, s.transport)
                 || same(host_text(s.addr).as_bytes(), s.addr.port(), s.transport)
         }) || self.globals.aliases.iter().any(|a| {
-            a.host.as_bytes().eq_ignore_ascii_case(host)
+            (a.host.as_bytes().eq_ignore_ascii_case(host) || (a.subdomains && is_below(host, a.host.as_bytes())))
                 && (port == 0 || a.port == 0 || a.port == port)
                 && (a.transport.is_none() || transport.is_none() || a.transport == transport)
         })
     }
+}
+
+/// `a.example.org` is below `example.org`.
+fn is_below(host: &[u8], domain: &[u8]) -> bool {
+    let Some(dot) = host.len().checked_sub(domain.len() + 1) else { return false };
+    host[dot] == b'.' && host[dot + 1..].eq_ignore_ascii_case(domain)
 }
 
 /// "10.0.0.1" or "[::1]"

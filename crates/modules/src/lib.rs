@@ -38,6 +38,7 @@ modules! {
     db_text,
     db_virtual,
     event_datagram,
+    event_route,
     exec,
     httpd,
     ldap,
@@ -59,4 +60,5 @@ modules! {
     tls_mgm,
     tm,
     usrloc,
+    xlog,
 }

@@ -3,7 +3,7 @@
 use crate::sys;
 use std::ffi::CStr;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 /// One address of one network interface that is up.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,6 +44,42 @@ pub fn interfaces() -> io::Result<Vec<Interface>> {
     Ok(out)
 }
 
+/// The address of this machine that the route to `remote` starts from; nothing is sent.
+pub fn source_for(remote: IpAddr) -> Option<IpAddr> {
+    let any: IpAddr = match remote {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    // The discard port: only the routing table is asked.
+    socket.connect((remote, 9)).ok()?;
+    socket.local_addr().ok().map(|addr| addr.ip())
+}
+
+/// The name that the system's resolver has for an address. Waits for the answer: only at start.
+pub fn host_name_of(ip: IpAddr) -> Option<String> {
+    let addr = socket2::SockAddr::from(SocketAddr::new(ip, 0));
+    let mut name = [0; libc::NI_MAXHOST as usize];
+    // SAFETY: address and buffer live across the call and are given with their sizes; with a host
+    // buffer and no service buffer, getnameinfo writes a NUL-terminated name into the former or fails.
+    let failed = unsafe {
+        libc::getnameinfo(
+            addr.as_ptr().cast(),
+            addr.len(),
+            name.as_mut_ptr(),
+            name.len() as libc::socklen_t,
+            std::ptr::null_mut(),
+            0,
+            libc::NI_NAMEREQD,
+        )
+    };
+    if failed != 0 {
+        return None;
+    }
+    // SAFETY: NUL-terminated within the buffer, as it succeeded.
+    Some(unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned())
+}
+
 fn address(entry: &libc::ifaddrs) -> Option<IpAddr> {
     // SAFETY: the storage is zeroed (a valid value), and only as many bytes are copied as an address of
     // the entry's family has, which is at most the storage's size.
@@ -62,6 +98,12 @@ fn address(entry: &libc::ifaddrs) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn the_route_to_loopback_starts_there() {
+        let loopback = "127.0.0.1".parse().unwrap();
+        assert_eq!(super::source_for(loopback), Some(loopback));
+    }
+
     #[test]
     fn loopback_is_listed() {
         let all = super::interfaces().unwrap();

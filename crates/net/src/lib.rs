@@ -14,5 +14,5 @@ mod sys;
 pub mod tcp;
 mod udp;
 
-pub use iface::{Interface, interfaces};
+pub use iface::{Interface, host_name_of, interfaces, source_for};
 pub use udp::{BoundUdp, Datagram, Outgoing, RecvArena, SendReport, Sharing, UdpOptions, UdpSocket};

@@ -9,8 +9,9 @@ use crate::walk::{Met, Target, body};
 use ahash::{AHashMap, AHashSet};
 use bytes::Bytes;
 
-/// Warnings about a configuration without errors, in the order of the text.
-pub fn lint(config: &Config) -> Vec<Diagnostic> {
+/// Warnings about a configuration without errors, in the order of the text. `can_wait` says which
+/// functions may hold a script.
+pub fn lint(config: &Config, can_wait: &dyn Fn(&[u8]) -> bool) -> Vec<Diagnostic> {
     let mut lint = Lint { config, found: Vec::new() };
     for route in &config.routes {
         lint.unreachable(&route.body, false);
@@ -19,6 +20,7 @@ pub fn lint(config: &Config) -> Vec<Diagnostic> {
     lint.unused_routes();
     lint.resume_routes();
     lint.unset_variables();
+    lint.waits_under_locks(can_wait);
     if config.dialect == Dialect::V4 {
         lint.old_forms();
     }
@@ -225,6 +227,27 @@ impl Lint<'_> {
                     format!("this route never looks at `$rc`, which says how `{}` ended", shown(function));
                 self.warn(route.loc, message, "begin with `if ($rc < 0) { ... }`");
             }
+        }
+    }
+
+    /// Calls that may wait between taking a lock of cfgutils and giving it back.
+    fn waits_under_locks(&mut self, can_wait: &dyn Fn(&[u8]) -> bool) {
+        let mut waits = Vec::new();
+        for route in &self.config.routes {
+            let mut locked = false;
+            body(&route.body, &mut |m| {
+                let Met::Call(call, _) = m else { return };
+                match &call.name[..] {
+                    b"get_static_lock" | b"get_dynamic_lock" => locked = true,
+                    b"release_static_lock" | b"release_dynamic_lock" => locked = false,
+                    name if locked && can_wait(name) => waits.push(call),
+                    _ => {}
+                }
+            });
+        }
+        for call in waits {
+            let message = format!("`{}` may wait, and the script holds a lock", shown(&call.name));
+            self.warn(call.loc, message, "every other call that wants the lock waits too: release it first");
         }
     }
 

@@ -45,6 +45,12 @@ pub struct Cli {
 pub enum Command {
     /// Check scripts and say everything that is wrong with them
     Check {
+        /// How: for people, or one JSON array for editors and CI
+        #[arg(long, value_enum, default_value_t = Report::Text)]
+        format: Report,
+        /// Warnings count as errors
+        #[arg(long)]
+        strict: bool,
         /// Scripts to check
         #[arg(required = true)]
         files: Vec<PathBuf>,
@@ -67,7 +73,7 @@ pub enum Command {
     Demo(crate::demo::Options),
     /// Draw the routes of a script: who runs whom, and where a call may wait
     Explain {
-        /// How: a tree for the terminal, or a graph for Graphviz
+        /// How: a tree for the terminal, a graph for Graphviz, or a drawing
         #[arg(long, value_enum, default_value_t = Picture::Text)]
         format: Picture,
         /// The script
@@ -114,11 +120,19 @@ Examples:
   fermata db create 'postgres://opensips:secret@db.example/opensips?sslmode=verify-full' presence
   fermata db migrate --dry-run mysql://opensips:opensipsrw@localhost/opensips";
 
+/// How `check` reports.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Report {
+    Text,
+    Json,
+}
+
 /// How `explain` draws.
 #[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Picture {
     Text,
     Dot,
+    Svg,
 }
 
 /// Switches of the server itself; the letters are those of OpenSIPS.

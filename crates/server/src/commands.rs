@@ -1,30 +1,66 @@
 //! Subcommands that work on scripts: check, fmt, explain.
 
 use crate::BAD_SCRIPT;
-use crate::cli::{Picture, Run};
+use crate::cli::{Picture, Report, Run};
 use crate::config::{self, Depth};
-use script::Sources;
+use script::{Diagnostic, Loc, Sources};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+/// What makes a check fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Strictness {
+    Errors,
+    /// Warnings too.
+    Warnings,
+}
+
 /// Checks scripts; says what each listens on, as the reference does, or everything that is wrong.
-pub fn check(files: &[PathBuf], run: &Run) -> ExitCode {
-    all(files, |file| match config::load(file, run, Depth::Lint) {
-        Ok(shared) => {
-            for warning in &shared.warnings {
-                eprintln!("{}", shared.sources.render(warning).trim_end());
+pub fn check(files: &[PathBuf], run: &Run, report: Report, strictness: Strictness) -> ExitCode {
+    let mut found = Vec::new();
+    let code = all(files, |file| {
+        let (sources, diagnostics, sockets) = match config::load(file, run, Depth::Lint) {
+            Ok(shared) => (shared.sources, shared.warnings, Some(shared.sockets)),
+            Err(refused) => (refused.sources, refused.diagnostics, None),
+        };
+        let correct = sockets.is_some() && (strictness == Strictness::Errors || diagnostics.is_empty());
+        match (report, sockets) {
+            (Report::Json, _) => found.extend(diagnostics.iter().map(|d| as_json(&sources, d))),
+            (Report::Text, Some(sockets)) => {
+                for warning in &diagnostics {
+                    eprintln!("{}", sources.render(warning).trim_end());
+                }
+                for socket in &sockets {
+                    println!("{}: listens on {}", file.display(), socket.text);
+                }
+                let verdict = if correct { "correct" } else { "has warnings" };
+                println!("{}: {verdict}", file.display());
             }
-            for socket in &shared.sockets {
-                println!("{}: listens on {}", file.display(), socket.text);
-            }
-            println!("{}: correct", file.display());
-            true
+            (Report::Text, None) => eprint!("{}", config::Refused { sources, diagnostics }.render()),
         }
-        Err(refused) => {
-            eprint!("{}", refused.render());
-            false
-        }
+        correct
+    });
+    if report == Report::Json {
+        println!("{}", serde_json::Value::Array(found));
+    }
+    code
+}
+
+/// One diagnostic for programs; lines and columns count from 1, the end is behind the last character.
+fn as_json(sources: &Sources, diagnostic: &Diagnostic) -> serde_json::Value {
+    let loc = diagnostic.loc;
+    let (line, column) = sources.line_col(loc);
+    let (end_line, end_column) = sources.line_col(Loc { start: loc.end, ..loc });
+    serde_json::json!({
+        "file": sources.name(loc),
+        "line": line,
+        "column": column,
+        "endLine": end_line,
+        "endColumn": end_column,
+        "severity": if diagnostic.is_error() { "error" } else { "warning" },
+        "message": diagnostic.message,
+        "hint": diagnostic.hint,
     })
 }
 
@@ -69,18 +105,19 @@ pub fn explain(file: &Path, picture: Picture, run: &Run) -> ExitCode {
         match picture {
             Picture::Text => graph.to_text(&sources),
             Picture::Dot => graph.to_dot(),
+            Picture::Svg => graph.to_svg(),
         }
     );
     ExitCode::SUCCESS
 }
 
 /// Names of all functions that may suspend a script.
-fn waiting_functions() -> HashSet<&'static [u8]> {
+pub fn waiting_functions() -> HashSet<&'static [u8]> {
     let functions = modules::ALL.iter().flat_map(|module| (module.make)().functions());
     functions.filter(|f| f.may_wait).map(|f| f.name.as_bytes()).collect()
 }
 
-fn all(files: &[PathBuf], each: impl Fn(&Path) -> bool) -> ExitCode {
+fn all(files: &[PathBuf], mut each: impl FnMut(&Path) -> bool) -> ExitCode {
     // Every file is looked at, also after a bad one.
     let bad = files.iter().filter(|file| !each(file)).count();
     ExitCode::from(if bad > 0 { BAD_SCRIPT } else { 0 })

@@ -64,9 +64,11 @@ pub fn load(file: &Path, run: &Run, depth: Depth) -> Result<host::Shared, Refuse
     let mut sources = Sources::default();
     let (mut config, mut diagnostics) = parse(file, run, &mut sources);
     if depth == Depth::Lint && !has_error(&diagnostics) {
-        diagnostics.extend(script::lint(&config));
+        let waiting = crate::commands::waiting_functions();
+        diagnostics.extend(script::lint(&config, &|name| waiting.contains(name)));
     }
     listen_on(&mut config, &run.listen, &mut diagnostics);
+    alias_by_address(&mut config);
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     // Keyed by the system's random numbers.
     let seed = RandomState::new().hash_one(wall);
@@ -154,6 +156,27 @@ fn listen_on(config: &mut Config, switches: &[String], diagnostics: &mut Vec<Dia
             Err(e) => diagnostics.push(Diagnostic::error(loc, format!("cannot listen on {text}: {e}"))),
         }
     }
+}
+
+/// `auto_aliases`: the names that DNS has for the addresses are this server's too.
+fn alias_by_address(config: &mut Config) {
+    let wanted = config.globals.iter().rev().find(|g| &g.name[..] == b"auto_aliases");
+    if !wanted.is_some_and(|g| matches!(g.value, GlobalValue::Bool(true) | GlobalValue::Int(1..))) {
+        return;
+    }
+    let mut aliases = Vec::new();
+    for global in config.globals.iter().filter(|g| &g.name[..] == b"socket") {
+        let GlobalValue::Word(text) = &global.value else { continue };
+        let Ok(spec) = ListenSpec::parse(&String::from_utf8_lossy(text)) else { continue };
+        let ListenHost::Ip(ip) = spec.host else { continue };
+        if let Some(name) = net::host_name_of(ip) {
+            let port = spec.ports.first().map_or(String::new(), |port| format!(":{port}"));
+            let protocol = spec.protocol.as_deref().unwrap_or("udp");
+            let value = GlobalValue::Word(format!("{protocol}:{name}{port}").into());
+            aliases.push(Global { name: "alias".into(), value, loc: global.loc });
+        }
+    }
+    config.globals.extend(aliases);
 }
 
 fn expand(text: &str, interfaces: &[Interface]) -> Result<Vec<String>, String> {

@@ -14,7 +14,8 @@ mod serve;
 mod settings;
 
 use clap::Parser;
-use cli::{Cli, Command, Run};
+use cli::{Cli, Command, Report, Run};
+use commands::Strictness;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -38,7 +39,10 @@ fn main() -> ExitCode {
     };
     std::panic::set_hook(Box::new(|panic| host::error!("core", "a defect in the server: {panic}")));
     match &cli.command {
-        Some(Command::Check { files }) => commands::check(files, &cli.run),
+        Some(Command::Check { files, format, strict }) => {
+            let strictness = if *strict { Strictness::Warnings } else { Strictness::Errors };
+            commands::check(files, &cli.run, *format, strictness)
+        }
         Some(Command::Fmt { check, files }) => commands::format(files, *check),
         Some(Command::Db { command }) => database::run(command),
         Some(Command::Explain { format, file }) => commands::explain(file, *format, &cli.run),
@@ -46,7 +50,7 @@ fn main() -> ExitCode {
         None => {
             let file = cli.run.file.clone().unwrap_or_else(|| config::BUILT_IN.into());
             match cli.run.check || cli.run.check_functions {
-                true => commands::check(&[file], &cli.run),
+                true => commands::check(&[file], &cli.run, Report::Text, Strictness::Errors),
                 false => run(&file, &cli.run, started),
             }
         }

@@ -10,6 +10,7 @@ use host::{Input, Output, Shared, Worker};
 use net::dns::{DnsCache, DnsOptions, Found, Query, Record, RecordKind, Resolver};
 use net::{BoundUdp, Datagram, Outgoing, RecvArena, UdpSocket};
 use std::any::Any;
+use std::net::IpAddr;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -74,6 +75,8 @@ struct Runner {
     /// Sockets with datagrams that wait for room.
     blocked: Notify,
     last_complaint: Cell<u64>,
+    /// `exec_msg_threshold`: a step that takes longer is worth a log line.
+    patience: Option<Duration>,
     /// Statistic: messages that found a full mailbox.
     lost: Counter,
 }
@@ -83,7 +86,13 @@ impl Runner {
         let Setup { shared, index, seed, sockets, post, dns, cache, epoch } = setup;
         let sockets = sockets.into_iter().map(|s| s.map(BoundUdp::open).transpose());
         let sockets = sockets.collect::<std::io::Result<Vec<_>>>()?;
-        let spawner = Spawner { runner: Rc::default(), resolver: Resolver::new(dns, cache) };
+        let patience = |name: &str| {
+            let us = shared.globals.int(&[name]).and_then(|us| u64::try_from(us).ok()).filter(|us| *us > 0);
+            us.map(Duration::from_micros)
+        };
+        let (patience, dns_patience) = (patience("exec_msg_threshold"), patience("exec_dns_threshold"));
+        let resolver = Resolver::new(dns, cache);
+        let spawner = Spawner { runner: Rc::default(), resolver, dns_patience };
         let lost = shared.stats.counter("net", "mailbox_dropped");
         let workers = post.boxes.len();
         let worker = Worker::new(shared, index, workers as u16, seed, Rc::new(spawner.clone()), clock(epoch));
@@ -103,6 +112,7 @@ impl Runner {
             draining: Cell::new(false),
             blocked: Notify::new(),
             last_complaint: Cell::new(0),
+            patience,
             lost,
         });
         let _ = spawner.runner.set(Rc::downgrade(&runner));
@@ -185,9 +195,15 @@ impl Runner {
 
     /// A defect in one message's handling must not take the other calls of this worker with it.
     fn step(&self, clock: Clock, input: Input) {
+        let started = self.patience.map(|limit| (limit, Instant::now()));
         let done = catch_unwind(AssertUnwindSafe(|| self.worker.borrow_mut().step(clock, input)));
         if done.is_err() {
             host::error!("core", "a defect in the server: one message or operation was dropped (see stderr)");
+        }
+        if let Some((limit, started)) = started
+            && started.elapsed() > limit
+        {
+            host::warn!("core", "one step of a script took {} us", started.elapsed().as_micros());
         }
     }
 
@@ -303,6 +319,8 @@ fn clock(epoch: Instant) -> Clock {
 struct Spawner {
     runner: Rc<OnceCell<Weak<Runner>>>,
     resolver: Resolver,
+    /// `exec_dns_threshold`: a look-up that takes longer is worth a log line.
+    dns_patience: Option<Duration>,
 }
 
 impl Spawn for Spawner {
@@ -319,10 +337,25 @@ impl Spawn for Spawner {
     }
 
     fn resolve(&self, query: Query) -> Resolved {
+        let host = self.dns_patience.map(|_| query.host.clone()).unwrap_or_default();
         match self.resolver.lookup(query) {
             Found::Now(answer) => Resolved::Now(answer),
-            Found::Later(answer) => Resolved::Later(Box::pin(answer)),
+            Found::Later(answer) => match self.dns_patience {
+                None => Resolved::Later(Box::pin(answer)),
+                Some(limit) => Resolved::Later(Box::pin(async move {
+                    let started = Instant::now();
+                    let found = answer.await;
+                    if started.elapsed() > limit {
+                        host::warn!("core", "looking up {host} took {} us", started.elapsed().as_micros());
+                    }
+                    found
+                })),
+            },
         }
+    }
+
+    fn source_for(&self, remote: IpAddr) -> Option<IpAddr> {
+        net::source_for(remote)
     }
 
     fn records(&self, name: String, kind: RecordKind) -> Later<Vec<Record>> {

@@ -151,8 +151,13 @@ fn socket_for(
     };
     let own = Some(state.source.socket).filter(|i| fits(*i) && reaches(*i));
     let all = 0..sockets.len() as u16;
+    let routed = || {
+        let from = ctx.core.shared.mhomed.then(|| ctx.core.spawner.source_for(remote.ip())).flatten()?;
+        all.clone().find(|i| fits(*i) && sockets[usize::from(*i)].addr.ip() == from)
+    };
     forced
         .filter(|i| fits(*i))
+        .or_else(routed)
         .or(own)
         .or_else(|| all.clone().find(|i| fits(*i) && reaches(*i)))
         .or_else(|| all.clone().find(|i| fits(*i)))

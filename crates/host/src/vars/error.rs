@@ -32,10 +32,28 @@ fn info(ctx: &Ctx) -> ErrorInfo {
     ctx.state.ext.find::<ErrorInfo>().cloned().unwrap_or_default()
 }
 
-/// Notes an error; error_route, if there is one, runs after the current statement.
-pub fn raise(ctx: &mut Ctx, error: ErrorInfo) {
+impl ErrorInfo {
+    /// An `assert` does not hold.
+    pub fn assertion() -> ErrorInfo {
+        ErrorInfo {
+            class: 3,
+            level: 1,
+            info: Bytes::from_static(b"assertion failed"),
+            code: 500,
+            reason: Bytes::from_static(b"server error"),
+        }
+    }
+}
+
+/// Notes an error for `$err.*`.
+pub fn note(ctx: &mut Ctx, error: ErrorInfo) {
     ctx.state.ext.set(LastError { code: error.code, reason: error.reason.clone() });
     ctx.state.ext.set(error);
+}
+
+/// Notes an error; error_route, if there is one, runs after the current statement.
+pub fn raise(ctx: &mut Ctx, error: ErrorInfo) {
+    note(ctx, error);
     ctx.state.task.raise_error();
 }
 

@@ -83,6 +83,15 @@ impl Host for Ctx {
         crate::vars::word::compare(self, left, word)
     }
 
+    fn assertion_failed(&mut self, loc: Loc, text: &[u8]) {
+        let said = format!("assertion failed: {}", String::from_utf8_lossy(text));
+        self.complain(loc, &said);
+        crate::vars::error::note(self, crate::vars::error::ErrorInfo::assertion());
+        if self.core.shared.globals.flag(&["abort_on_assert"]) == Some(true) {
+            self.core.outputs.push(crate::ctx::Output::Shutdown { code: 1 });
+        }
+    }
+
     fn complain(&mut self, loc: Loc, text: &str) {
         let shared = self.core.shared.clone();
         let (line, _) = shared.sources.line_col(loc);

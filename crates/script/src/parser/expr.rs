@@ -228,7 +228,7 @@ impl Parser<'_> {
                 self.bump();
                 Ok(Expr { kind: word, loc })
             }
-            Tok::Ident if !self.sourced("NULL") && truth(&self.text()).is_none() => {
+            Tok::Ident if !self.sourced("NULL") && !self.sourced("null") && truth(&self.text()).is_none() => {
                 // myself, UDP, INVITE, host.example.com
                 let cursor = self.reader.cursor();
                 let begin = cursor.pos;

@@ -360,7 +360,7 @@ impl Parser<'_> {
                     _ => return self.fail(format!("expected a number after `-`, found {}", self.found())),
                 }
             }
-            Tok::Ident if self.sourced("NULL") => ExprKind::Null,
+            Tok::Ident if self.sourced("NULL") || self.sourced("null") => ExprKind::Null,
             Tok::Var(_) => {
                 let bad = Diagnostic::error(loc, "the value of a `case` must be fixed");
                 return self.fail_with(bad.hint("compare with a variable in an `if`"));
@@ -441,7 +441,7 @@ impl Parser<'_> {
             Tok::Str(text) => ExprKind::Text(text.clone()),
             Tok::Int(n) => ExprKind::Int(wrap(*n)),
             Tok::Var(var) => ExprKind::Var((**var).clone()),
-            Tok::Ident if self.sourced("NULL") => ExprKind::Null,
+            Tok::Ident if self.sourced("NULL") || self.sourced("null") => ExprKind::Null,
             Tok::Op("-") => {
                 self.bump();
                 match self.tok {
