@@ -1,9 +1,9 @@
 //! Core parameters of a configuration: which there are, the sockets and the names of this server.
 
 use crate::listen::{ListenHost, ListenSpec};
+use crate::parameters::{Effect, PARAMETERS, effect};
 use crate::shared::{Listen, host_text};
 use ahash::AHashMap;
-use crate::parameters::{Effect, PARAMETERS, effect};
 use script::ast::{Config, Global, GlobalValue};
 use script::{Diagnostic, nearest};
 use sip::{SocketNames, Transport};

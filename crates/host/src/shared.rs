@@ -145,7 +145,8 @@ impl Shared {
             same(&s.names.host, s.names.port, s.transport)
                 || same(host_text(s.addr).as_bytes(), s.addr.port(), s.transport)
         }) || self.globals.aliases.iter().any(|a| {
-            (a.host.as_bytes().eq_ignore_ascii_case(host) || (a.subdomains && is_below(host, a.host.as_bytes())))
+            (a.host.as_bytes().eq_ignore_ascii_case(host)
+                || (a.subdomains && is_below(host, a.host.as_bytes())))
                 && (port == 0 || a.port == 0 || a.port == port)
                 && (a.transport.is_none() || transport.is_none() || a.transport == transport)
         })
