@@ -116,3 +116,19 @@ fn branches_have_their_own_variables() {
     let text = String::from_utf8_lossy(&desk.sent()[0].bytes).into_owned();
     assert!(text.contains("X-V: 0 one sip:one@10.0.0.3 sip:two@10.0.0.4 183\r\n"), "{text}");
 }
+
+/// `$T_fr_inv_timeout` set while it rings takes effect at once.
+#[test]
+fn the_time_to_ring_can_be_changed_while_it_rings() {
+    let mut desk = Desk::new(&format!(
+        "{HEAD} route {{ t_on_reply(\"r\"); t_relay(); }} onreply_route[r] {{ if ($rs == 180) $T_fr_inv_timeout = 3; }}"
+    ));
+    invite(&mut desk, "sip:one@10.0.0.3");
+    let sent = desk.sent();
+    reply(&mut desk, to(&sent, 3).expect("the callee"), 180);
+    desk.sent();
+    desk.advance(2_900);
+    assert!(desk.sent().is_empty());
+    desk.advance(300);
+    assert_eq!(desk.summaries()[..2], ["10.0.0.3 CANCEL", "10.0.0.2 SIP/2.0 408 Request Timeout"]);
+}

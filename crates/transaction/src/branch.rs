@@ -189,6 +189,14 @@ impl<B> Branch<B> {
         sent || (&method[..] == b"CANCEL" && matches!(self.cancel, Cancel::Sent(..) | Cancel::Done))
     }
 
+    /// Sets timer C anew if it runs.
+    pub(crate) fn ring_until(&mut self, wheel: &mut Wheel<Due>, at: Instant, id: TxnId, number: u16) {
+        if self.state == State::Proceeding && matches!(self.cancel, Cancel::None) {
+            wheel.cancel(&mut self.fr);
+            self.fr = wheel.set(at.0, Due::FinalReply(id.index, number));
+        }
+    }
+
     pub(crate) fn stop(&mut self, wheel: &mut Wheel<Due>) {
         wheel.cancel(&mut self.again);
         wheel.cancel(&mut self.fr);

@@ -181,11 +181,15 @@ impl<T, B> Transactions<T, B> {
     }
 
     /// Final reply timers of this transaction in milliseconds (`$T_fr_timeout`, `$T_fr_inv_timeout`):
-    /// for branches sent, and provisional replies received, from now on.
-    pub fn set_timeouts(&mut self, id: TxnId, fr: u32, fr_inv: u32) {
-        if let Some(txn) = self.txn_mut(id) {
-            txn.fr = fr;
-            txn.fr_inv = fr_inv;
+    /// `fr` for branches sent from now on; `fr_inv` also for those that ring.
+    pub fn set_timeouts(&mut self, now: Instant, id: TxnId, fr: u32, fr_inv: u32) {
+        let Some(parts) = self.parts(id) else { return };
+        let changed = parts.txn.fr_inv != fr_inv;
+        (parts.txn.fr, parts.txn.fr_inv) = (fr, fr_inv);
+        if changed && parts.txn.is_invite {
+            for (n, branch) in parts.txn.branches.iter_mut().enumerate() {
+                branch.ring_until(parts.wheel, now.after(fr_inv.into()), id, n as u16);
+            }
         }
     }
 

@@ -18,7 +18,8 @@ pub struct Timeouts {
 pub fn apply_timeouts(ctx: &mut Ctx) {
     let (Some(id), Some(set)) = (ctx.state.txn, ctx.state.ext.find::<Timeouts>().copied()) else { return };
     let (fr, fr_inv) = ctx.core.txns.txns.timeouts(id);
-    ctx.core.txns.txns.set_timeouts(id, set.fr.unwrap_or(fr), set.fr_inv.unwrap_or(fr_inv));
+    let now = ctx.core.now;
+    ctx.core.txns.txns.set_timeouts(now, id, set.fr.unwrap_or(fr), set.fr_inv.unwrap_or(fr_inv));
 }
 
 /// `t_on_failure`, `t_on_reply` after the transaction was made: they take effect at once, except in a
