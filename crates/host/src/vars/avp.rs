@@ -1,12 +1,15 @@
 //! `$avp(name)` and `$var(name)`.
 
 use super::name::Name;
+use crate::arg::Arg;
 use crate::avp::AvpName;
+use crate::call::Call;
 use crate::ctx::Ctx;
 use crate::load::{Loader, VarTable};
 use crate::var::{At, Kind, Variable};
-use script::ast::{AssignOp, Dialect, VarSpec};
-use script::{Diagnostic, Value};
+use script::ast::{self, ArgKind, AssignOp, Dialect, VarSpec};
+use script::{Diagnostic, Loc, Value};
+use std::sync::Arc;
 
 pub fn register(table: &mut VarTable) {
     table.class("var", |spec, loader| {
@@ -43,6 +46,34 @@ impl AvpRef {
             Name::Fixed(name) => Some(AvpName::new(name)),
             dynamic => dynamic.text(ctx).map(|name| AvpName::new(&name)),
         }
+    }
+}
+
+/// An argument that is one AVP: its name when the function is called. Written as a variable or as a text
+/// ("$avp(x)").
+impl<M> Arg<M> for AvpName {
+    type Prepared = AvpRef;
+    const WHAT: &'static str = "an AVP";
+
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        _: &Arc<M>,
+    ) -> Result<AvpRef, Diagnostic> {
+        let arg = arg.ok_or_else(|| Diagnostic::error(site, "a parameter is missing here: an AVP"))?;
+        let found = match &arg.kind {
+            ArgKind::Var(spec) => AvpRef::new(spec, loader)?,
+            ArgKind::Text(text) | ArgKind::Word(text) => {
+                AvpRef::new(&script::parse_variable(text, arg.loc)?, loader)?
+            }
+            _ => None,
+        };
+        found.ok_or_else(|| Diagnostic::error(arg.loc, "this must be an AVP").hint("as in $avp(name)"))
+    }
+
+    fn eval(avp: &AvpRef, call: &mut Call<'_, M>) -> Result<AvpName, i32> {
+        avp.name(call.ctx).ok_or(-1)
     }
 }
 

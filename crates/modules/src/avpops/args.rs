@@ -3,7 +3,6 @@
 use super::Avpops;
 use crate::userdb::not_an_avp;
 use bytes::Bytes;
-use host::avp::AvpName;
 use host::load::Loader;
 use host::var::Kind;
 use host::vars::avp::AvpRef;
@@ -206,29 +205,5 @@ impl Arg<Avpops> for AvpList {
 
     fn eval(vars: &Self::Prepared, call: &mut Call<'_, Avpops>) -> Result<AvpList, i32> {
         <OutVars as Arg<Avpops>>::eval(vars, call).map(AvpList)
-    }
-}
-
-/// An argument that is one AVP of the script with nothing else; its name now.
-pub struct OneAvp(pub AvpName);
-
-impl Arg<Avpops> for OneAvp {
-    type Prepared = AvpRef;
-    const WHAT: &'static str = "an AVP";
-
-    fn prepare(
-        arg: Option<&ast::Arg>,
-        site: Loc,
-        loader: &mut Loader,
-        _: &Arc<Avpops>,
-    ) -> Result<AvpRef, Diagnostic> {
-        match piece(arg, site, "an AVP")? {
-            (Piece::Var(spec), loc) => avp(spec, loc, loader),
-            (Piece::Text(text), loc) => avp(&script::parse_variable(&text, loc)?, loc, loader),
-        }
-    }
-
-    fn eval(avp: &AvpRef, call: &mut Call<'_, Avpops>) -> Result<OneAvp, i32> {
-        avp.name(call.ctx).map(OneAvp).ok_or(-1)
     }
 }

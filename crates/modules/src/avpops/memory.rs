@@ -1,7 +1,7 @@
 //! AVPs of the message: printing, deleting, copying, inserting, asking for them.
 
 use super::Avpops;
-use super::args::{Flags, OneAvp, Piece, avp, leading_var, piece};
+use super::args::{Flags, Piece, avp, leading_var, piece};
 use bytes::Bytes;
 use host::avp::AvpName;
 use host::format::Piece as FormatPiece;
@@ -107,15 +107,15 @@ fn is_set(call: &mut Call<Avpops>, avp: Marked<SET>) -> bool {
 
 /// avp_copy(from, "to/flags"): `g` all values, `d` removes them, `n` makes numbers, `s` texts. Values copied
 /// later come first.
-fn copy(call: &mut Call<Avpops>, from: OneAvp, to: Marked<COPY>) -> bool {
+fn copy(call: &mut Call<Avpops>, from: AvpName, to: Marked<COPY>) -> bool {
     let mut avps = call.state.avps.borrow_mut();
     let count = if to.flags.all { usize::MAX } else { 1 };
-    let values: Vec<Value> = avps.values(from.0).take(count).cloned().collect();
+    let values: Vec<Value> = avps.values(from).take(count).cloned().collect();
     let found = !values.is_empty();
     // Those removed are the newest: they go before copies under the same name come in front.
     if to.flags.delete {
         for _ in &values {
-            avps.remove(from.0, 0);
+            avps.remove(from, 0);
         }
     }
     for value in values {
@@ -275,21 +275,21 @@ impl Arg<Avpops> for Position {
 }
 
 /// avp_insert(avp, value, index)
-fn insert(call: &mut Call<Avpops>, avp: OneAvp, value: Inserted, index: Position) -> i32 {
-    call.state.avps.borrow_mut().insert(avp.0, index.0, value.0);
+fn insert(call: &mut Call<Avpops>, avp: AvpName, value: Inserted, index: Position) -> i32 {
+    call.state.avps.borrow_mut().insert(avp, index.0, value.0);
     1
 }
 
 /// avp_shuffle(avp): its values in any order; false when there is none.
-fn shuffle(call: &mut Call<Avpops>, avp: OneAvp) -> bool {
-    let mut values: Vec<Value> = call.state.avps.borrow().values(avp.0).cloned().collect();
+fn shuffle(call: &mut Call<Avpops>, avp: AvpName) -> bool {
+    let mut values: Vec<Value> = call.state.avps.borrow().values(avp).cloned().collect();
     for i in (1..values.len()).rev() {
         let other = call.core.rng.below(i as u64 + 1) as usize;
         values.swap(i, other);
     }
     let mut avps = call.state.avps.borrow_mut();
     for (i, value) in values.iter().enumerate() {
-        avps.replace(avp.0, i as i32, value.clone());
+        avps.replace(avp, i as i32, value.clone());
     }
     !values.is_empty()
 }

@@ -134,9 +134,6 @@ impl Arg<Ldap> for As {
     }
 }
 
-/// An AVP; its name now.
-struct Target(AvpName);
-
 fn avp(text: &Bytes, loc: Loc, loader: &mut Loader) -> std::result::Result<AvpRef, Diagnostic> {
     let spec = script::parse_variable(text, loc)?;
     AvpRef::new(&spec, loader)?.ok_or_else(|| no_avp(loc))
@@ -144,29 +141,6 @@ fn avp(text: &Bytes, loc: Loc, loader: &mut Loader) -> std::result::Result<AvpRe
 
 fn no_avp(loc: Loc) -> Diagnostic {
     Diagnostic::error(loc, "this must be an AVP").hint("as in $avp(name)")
-}
-
-impl Arg<Ldap> for Target {
-    type Prepared = AvpRef;
-    const WHAT: &'static str = "an AVP";
-
-    fn prepare(
-        arg: Option<&ast::Arg>,
-        site: Loc,
-        loader: &mut Loader,
-        _: &Arc<Ldap>,
-    ) -> std::result::Result<AvpRef, Diagnostic> {
-        let arg = arg.ok_or_else(|| Diagnostic::error(site, "a parameter is missing here: an AVP"))?;
-        match &arg.kind {
-            ArgKind::Var(spec) => AvpRef::new(spec, loader)?.ok_or_else(|| no_avp(arg.loc)),
-            ArgKind::Text(text) | ArgKind::Word(text) => avp(text, arg.loc, loader),
-            _ => Err(no_avp(arg.loc)),
-        }
-    }
-
-    fn eval(avp: &AvpRef, call: &mut Call<'_, Ldap>) -> std::result::Result<Target, i32> {
-        avp.name(call.ctx).map(Target).ok_or(ERROR)
-    }
 }
 
 /// 2.1: "attribute/$avp(x)[/type]"
@@ -208,8 +182,8 @@ impl Arg<Ldap> for OldTarget {
 
 /// ldap_result(attribute, AVP, [type], [substitution]): how many values went into the AVP; -1 when the entry
 /// has none, -2 without a result.
-fn result(call: &mut Call<Ldap>, attribute: Text, avp: Target, kind: As, change: Change) -> i32 {
-    store(call, &attribute, avp.0, kind, &change)
+fn result(call: &mut Call<Ldap>, attribute: Text, avp: AvpName, kind: As, change: Change) -> i32 {
+    store(call, &attribute, avp, kind, &change)
 }
 
 /// ldap_result("attribute/avp/type", [substitution])
@@ -281,7 +255,7 @@ fn compare(call: &mut Call<Ldap>, attribute: &[u8], wanted: &[u8], change: &Chan
 }
 
 /// ldap_filter_url_encode(text, AVP): the text so that it stands for itself in a filter.
-fn encode(call: &mut Call<Ldap>, from: Text, avp: Target) -> i32 {
-    call.state.avps.borrow_mut().add(avp.0, text(url::escape(&from)));
+fn encode(call: &mut Call<Ldap>, from: Text, avp: AvpName) -> i32 {
+    call.state.avps.borrow_mut().add(avp, text(url::escape(&from)));
     1
 }
