@@ -137,7 +137,7 @@ fn mistakes_are_found_when_the_script_is_loaded() {
         (r#"avp_check("$avp(n)", "eq/x:3");"#, "unknown type"),
         (r#"avp_check("$avp(n)", "eq/3/x");"#, "unknown flag `x`"),
         (r#"avp_check("$avp(n)", "re/$avp(x)");"#, "must be a text"),
-        (r#"avp_copy("$ru", "$avp(n)");"#, "is no AVP"),
+        (r#"avp_copy("$ru", "$avp(n)");"#, "must be an AVP"),
         (r#"avp_delete("nonsense");"#, "is no AVP"),
         (r#"avp_pushto("$hdr(X)", "$avp(n)");"#, "append_hf"),
         (r#"avp_subst("$avp(n)", "/a/b");"#, "third separator"),
