@@ -86,6 +86,8 @@ pub struct Loader {
     known: &'static [ModuleDef],
     seed: u64,
     pub databases: crate::db::Databases,
+    /// Where the main configuration file stands; files that modules name are looked up from here.
+    pub folder: std::path::PathBuf,
     pub aaa: crate::aaa::AaaTable,
     pub caches: crate::cachedb::Caches,
     /// A function that forwards without a transaction is used.
@@ -457,6 +459,12 @@ impl Env<Sip> for Loader {
     }
 }
 
+/// The folder of the main file; that of the process when the name has none.
+fn folder_of(sources: &Sources) -> std::path::PathBuf {
+    let main = sources.files.first().map(|f| std::path::Path::new(&f.name));
+    main.and_then(std::path::Path::parent).map(std::path::Path::to_path_buf).unwrap_or_default()
+}
+
 /// The bit of a flag's name in a list of at most 32.
 fn flag_bit(names: &mut FlagNames, name: &[u8], loc: Loc) -> Result<u32, Diagnostic> {
     let at = match names.iter().position(|f| &f[..] == name) {
@@ -500,6 +508,7 @@ pub fn load(
         known,
         seed,
         databases: Default::default(),
+        folder: folder_of(&sources),
         aaa: Default::default(),
         caches: Default::default(),
         forwards: false,

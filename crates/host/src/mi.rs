@@ -87,6 +87,12 @@ type LateHandler = Arc<dyn Fn(&mut Ctx, &MiParams, MiAnswer) + Send + Sync>;
 pub struct MiAnswer(futures_channel::oneshot::Sender<MiResult>);
 
 impl MiAnswer {
+    /// An answer and where it arrives.
+    pub fn channel() -> (MiAnswer, futures_channel::oneshot::Receiver<MiResult>) {
+        let (send, receive) = futures_channel::oneshot::channel();
+        (MiAnswer(send), receive)
+    }
+
     pub fn give(self, result: MiResult) {
         // Whoever asked may be gone.
         let _ = self.0.send(result);
@@ -120,11 +126,11 @@ pub async fn call(shared: &Arc<Shared>, name: &str, params: MiParams) -> MiResul
     };
     let mut waiting = Vec::new();
     for worker in targets {
-        let (send, receive) = futures_channel::oneshot::channel();
+        let (answer, receive) = MiAnswer::channel();
         let (run, late, params) = (command.run.clone(), command.late.clone(), params.clone());
         let job = move |ctx: &mut Ctx| match late {
-            Some(late) => late(ctx, &params, MiAnswer(send)),
-            None => drop(send.send(run(ctx, &params))),
+            Some(late) => late(ctx, &params, answer),
+            None => answer.give(run(ctx, &params)),
         };
         dispatch.run_on(worker, Box::new(job));
         waiting.push(receive);

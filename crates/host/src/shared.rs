@@ -46,6 +46,8 @@ pub struct Hooks {
     pub txn: Vec<crate::tm::TxnHook>,
     /// Each reply of a transaction before its routes; it is the current message, and may be edited.
     pub reply_in: Vec<Hook>,
+    /// `loose_route()` found our own Route in the current request.
+    pub routed: Vec<Hook>,
     /// Names of the events that a module raises, for lists.
     pub event_names: Vec<&'static str>,
     /// Modules that carry events to other programs.
@@ -125,12 +127,15 @@ impl Shared {
         self.modules.get(&TypeId::of::<M>()).cloned().and_then(|m| m.downcast().ok())
     }
 
-    /// A management command: `name`, or `module:name` as 4.x writes it.
+    /// A management command: `name`, or `module:name` as 4.x writes it, where `name` is that of before or what
+    /// follows its first word (`domain:reload` is `domain_reload`).
     pub fn command(&self, name: &str) -> Option<&MiCommand> {
         let found = self.commands.iter().find(|c| c.name == name);
         found.or_else(|| {
             let (module, name) = name.split_once(':')?;
-            self.commands.iter().find(|c| c.module == module && c.name == name)
+            let mut mine = self.commands.iter().filter(|c| c.module == module);
+            let tail = |c: &&MiCommand| c.name.split_once('_').is_some_and(|(_, tail)| tail == name);
+            mine.clone().find(|c| c.name == name).or_else(|| mine.find(tail))
         })
     }
 
