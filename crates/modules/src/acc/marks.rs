@@ -46,7 +46,7 @@ impl Arg<Acc> for BackendsArg {
                 return Err(Diagnostic::error(loc, "accounting to a table needs a database")
                     .hint("modparam(\"acc\", \"db_url\", \"mysql://...\")"));
             }
-            if list.contains(&Backend::Aaa) && module.aaa_url.is_none() {
+            if list.contains(&Backend::Aaa) && module.aaa.is_none() {
                 return Err(Diagnostic::error(loc, "accounting to an AAA server needs its address")
                     .hint("modparam(\"acc\", \"aaa_url\", \"radius:/etc/radiusclient.conf\")"));
             }

@@ -11,6 +11,7 @@ mod watch;
 
 use account::{Backend, MAX_LEGS, Marks, What};
 use fields::Fields;
+use host::aaa::Aaa;
 use host::db::{Db, Name};
 use host::load::Loader;
 use host::log::Level;
@@ -63,6 +64,7 @@ pub struct Acc {
     old_legs_text: String,
     old_legs: Vec<(String, Var)>,
     aaa_url: Option<String>,
+    aaa: Option<Aaa>,
     service_type: Option<i64>,
     has_dialog: bool,
 }
@@ -97,6 +99,7 @@ impl Default for Acc {
             old_legs_text: String::new(),
             old_legs: Vec::new(),
             aaa_url: None,
+            aaa: None,
             service_type: None,
             has_dialog: false,
         }
@@ -139,6 +142,7 @@ pub fn register(m: &mut Registrar<Acc>) {
     m.function("drop_accounting", routes, drop_accounting);
     m.function("acc_log_request", routes, acc_log_request);
     m.function("acc_db_request", routes, acc_db_request);
+    m.function("acc_aaa_request", routes, acc_aaa_request);
     m.function("acc_evi_request", routes, acc_evi_request);
     m.function("acc_new_leg", routes, acc_new_leg);
     m.variable_class("acc_extra", fields::extra);
@@ -210,6 +214,9 @@ fn init(s: &mut Acc, loader: &mut Loader) -> Result<(), String> {
         Some(url) => Some(loader.db(url)?),
         None => loader.db_or_default(None).ok().flatten(),
     };
+    if let Some(url) = s.aaa_url.as_deref().filter(|url| !url.is_empty()) {
+        s.aaa = Some(open_aaa(loader, url, &mut s.service_type)?);
+    }
     for (backend, text) in std::mem::take(&mut s.old_extra_texts) {
         let list = variables(&text, loader)?;
         s.old_extra.extend(list.into_iter().map(|(name, var)| (backend, name, var)));
@@ -222,6 +229,17 @@ fn init(s: &mut Acc, loader: &mut Loader) -> Result<(), String> {
         return Err("db_flag is set, but db_url is not".into());
     }
     Ok(())
+}
+
+fn open_aaa(loader: &mut Loader, url: &str, service_type: &mut Option<i64>) -> Result<Aaa, String> {
+    let aaa = loader.aaa(url)?;
+    for attribute in report::AAA_ATTRIBUTES {
+        aaa.attribute(attribute)?;
+    }
+    if service_type.is_none() {
+        *service_type = Some(aaa.value("Service-Type", "Sip-Session")?);
+    }
+    Ok(aaa)
 }
 
 /// "name=$var;name=$var"
@@ -314,6 +332,23 @@ fn acc_db_request(call: &mut Call<Acc>, comment: Text, table: Text) -> Outcome {
     })
     .detail(table.into_owned())
     .limit(host::db::LIMIT_MS, -1)
+}
+
+/// acc_aaa_request(comment): waits for the server's answer.
+fn acc_aaa_request(call: &mut Call<Acc>, comment: Text) -> Outcome {
+    let module = call.module.clone();
+    let Some(aaa) = &module.aaa else {
+        host::error!("acc", "acc_aaa_request needs the parameter aaa_url");
+        return (-1).into();
+    };
+    let request = request_report(call, &comment).aaa_request(call.ctx, &module, aaa);
+    aaa.suspend(call.ctx, "acc_aaa_request", request, |_, answer| match answer {
+        Ok(_) => 1,
+        Err(error) => {
+            host::error!("acc", "acc_aaa_request: {error}");
+            -1
+        }
+    })
 }
 
 fn acc_evi_request(call: &mut Call<Acc>, comment: Text) -> i32 {

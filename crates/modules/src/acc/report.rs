@@ -3,6 +3,7 @@
 use super::Acc;
 use super::account::{Account, Backend};
 use bytes::Bytes;
+use host::aaa::{Aaa, AaaKind, AaaRequest};
 use host::db::{DbValue, Query};
 use host::events::EventParams;
 use host::{Ctx, Value, Var};
@@ -207,6 +208,76 @@ impl Report {
             host::events::raise(ctx, name, all.collect::<EventParams>());
         }
     }
+}
+
+/// Attributes of every accounting request.
+pub const AAA_ATTRIBUTES: [&str; 8] = [
+    "Acct-Status-Type",
+    "Service-Type",
+    "Sip-Response-Code",
+    "Sip-Method",
+    "Event-Timestamp",
+    "Sip-From-Tag",
+    "Sip-To-Tag",
+    "Acct-Session-Id",
+];
+
+impl Report {
+    /// The request for an AAA server; NULLs are left out.
+    pub fn aaa_request(&self, ctx: &mut Ctx, module: &Acc, aaa: &Aaa) -> AaaRequest {
+        let code = std::str::from_utf8(&self.code).ok().and_then(|c| c.parse().ok()).unwrap_or(0i64);
+        let method = sip::Method::parse(&self.method);
+        let status = match method {
+            sip::Method::Invite if (200..300).contains(&code) => "Start",
+            sip::Method::Bye | sip::Method::Cancel => "Stop",
+            sip::Method::Update => "Alive",
+            _ => "Failed",
+        };
+        let status = aaa.value("Acct-Status-Type", status).ok().map(Value::Int);
+        let mut request = AaaRequest::new(AaaKind::Acct);
+        let heads = [
+            status.unwrap_or_default(),
+            Value::Int(module.service_type.unwrap_or_default()),
+            Value::Int(code),
+            Value::Int(method_number(method)),
+            Value::Int(self.time as i64),
+            self.from_tag.clone().into(),
+            self.to_tag.clone().into(),
+            self.call_id.clone().into(),
+        ];
+        for (name, value) in AAA_ATTRIBUTES.into_iter().zip(heads) {
+            request.add(name, value);
+        }
+        let values = self.values(ctx, module, Backend::Aaa);
+        for (name, value) in values.extra.into_iter().chain(values.legs.into_iter().flatten()) {
+            request.add(name, value);
+        }
+        if let Some((created, setup)) = self.setup_time() {
+            request.add("Sip-Call-Setuptime", setup as i64);
+            request.add("Sip-Call-Created", created as i64);
+        }
+        request
+    }
+
+    pub fn to_aaa(&self, ctx: &mut Ctx, module: &Acc) {
+        let Some(aaa) = &module.aaa else { return };
+        let request = self.aaa_request(ctx, module, aaa);
+        let call_id = self.call_id.clone();
+        aaa.spawn(ctx, "acc", request, move |_, answer| {
+            if let Err(error) = answer {
+                let call = String::from_utf8_lossy(&call_id).into_owned();
+                host::error!("acc", "call {call} is not accounted at the AAA server: {error}");
+            }
+        });
+    }
+}
+
+/// Methods as numbers, as servers of the reference's users know them.
+fn method_number(method: sip::Method) -> i64 {
+    use sip::Method::*;
+    const ORDER: [sip::Method; 14] =
+        [Invite, Cancel, Ack, Bye, Info, Options, Update, Register, Message, Subscribe, Notify, Prack, Refer, Publish];
+    1 << ORDER.iter().position(|m| *m == method).unwrap_or(ORDER.len())
 }
 
 /// Values of `multi_leg_info`: the i-th value of each AVP belongs to leg i; one leg at least.

@@ -81,7 +81,7 @@ fn replied(ctx: &mut Ctx, module: &Acc, id: TxnId, status: u16) {
             Backend::Evi => report.to_event(ctx, module, &Kind::Answered),
             Backend::Log => report.to_log(ctx, module, &Kind::Answered),
             Backend::Db => report.to_table(ctx, module, &Kind::Answered, &table),
-            Backend::Aaa => {}
+            Backend::Aaa => report.to_aaa(ctx, module),
         }
     }
 }
@@ -118,7 +118,7 @@ fn missed(ctx: &mut Ctx, module: &Acc, account: Option<account::Shared>, marks: 
             Backend::Evi => report.to_event(ctx, module, &Kind::Missed),
             Backend::Log => report.to_log(ctx, module, &Kind::Missed),
             Backend::Db => report.to_table(ctx, module, &Kind::Missed, &module.missed_table),
-            Backend::Aaa => {}
+            Backend::Aaa => report.to_aaa(ctx, module),
         }
         done = done.with(Marks::of(backend, What::Missed));
     }
