@@ -2,7 +2,9 @@
 
 mod cachedb;
 mod pattern;
+mod cached;
 mod sql;
+mod subjects;
 #[cfg(test)]
 mod testing;
 mod tls;
@@ -24,6 +26,7 @@ macro_rules! modules {
 modules! {
     aaa_radius,
     acc,
+    alias_db,
     auth,
     auth_db,
     avpops,
@@ -39,7 +42,9 @@ modules! {
     db_virtual,
     event_datagram,
     event_route,
+    domain,
     exec,
+    group,
     httpd,
     ldap,
     maxfwd,
@@ -47,6 +52,8 @@ modules! {
     mi_fifo,
     mi_http,
     mid_registrar,
+    msilo,
+    permissions,
     proto_tcp,
     proto_udp,
     registrar,
@@ -55,10 +62,16 @@ modules! {
     signaling,
     sipmsgops,
     sl,
+    speeddial,
     sqlops,
     textops,
     tls_mgm,
     tm,
+    uac,
+    uac_auth,
+    uac_registrant,
+    uri,
+    userblacklist,
     usrloc,
     xlog,
 }

@@ -94,6 +94,16 @@ pub fn add_param(ctx: &mut Ctx, param: &[u8]) -> i32 {
     1
 }
 
+/// Takes a parameter away again that `add_param` added; the next `add_param` writes what is left.
+pub fn forget_param(ctx: &mut Ctx, param: &[u8]) {
+    let state = ctx.state.ext.entry::<State>();
+    for list in [&mut state.before, &mut state.after] {
+        if let Some(at) = memchr::memmem::find(list, param) {
+            list.drain(at..at + param.len());
+        }
+    }
+}
+
 fn all_params(state: &State) -> Bytes {
     [&state.inline[..], &state.after, &state.before].concat().into()
 }
@@ -240,6 +250,17 @@ fn hops(msg: &Message) -> Option<Vec<Hop>> {
 
 /// loose_route(): true when the Route headers decide where the request goes.
 fn loose_route(call: &mut Call<Rr>) -> i32 {
+    let rc = route(call);
+    if rc > 0 && route_params(call.ctx).is_some() && !call.ctx.shared().hooks.routed.is_empty() {
+        let shared = call.ctx.shared().clone();
+        for hook in &shared.hooks.routed {
+            hook(call.ctx);
+        }
+    }
+    rc
+}
+
+fn route(call: &mut Call<Rr>) -> i32 {
     let msg = call.ctx.state.msg.clone();
     let Some(hops) = hops(&msg) else { return -1 };
     if hops.is_empty() {

@@ -191,10 +191,19 @@ impl Server {
     pub fn manage(&mut self, name: &str, params: serde_json::Value) -> host::mi::MiResult {
         let command = self.worker.ctx().shared().command(name).expect(name).clone();
         let params = host::mi::MiParams::from_json(Some(params)).expect("parameters");
+        let (answer, mut later) = host::mi::MiAnswer::channel();
         let worker = &mut self.worker;
-        let result = self.local.block_on(&self.runtime, async { (command.run)(worker.ctx(), &params) });
+        let now = self.local.block_on(&self.runtime, async {
+            match &command.late {
+                Some(late) => {
+                    late(worker.ctx(), &params, answer);
+                    None
+                }
+                None => Some((command.run)(worker.ctx(), &params)),
+            }
+        });
         self.settle();
-        result
+        now.unwrap_or_else(|| later.try_recv().expect("not dropped").expect("an answer"))
     }
 
     fn step(&mut self, input: Input) -> Vec<Sent> {

@@ -1,0 +1,181 @@
+//! uac_replace_from, uac_replace_to and their undoing in requests.
+
+use super::{Done, Restore, Uac, cookie};
+use bytes::Bytes;
+use host::{Call, Ctx, Text};
+use script::ast::RouteKind;
+use sip::{Anchor, NameAddr, Span};
+
+/// From or To.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    From,
+    To,
+}
+
+impl Side {
+    pub fn address(self, ctx: &Ctx) -> Option<NameAddr> {
+        match self {
+            Side::From => ctx.state.msg.from(),
+            Side::To => ctx.state.msg.to(),
+        }
+    }
+
+    fn param(self, module: &Uac) -> &str {
+        match self {
+            Side::From => &module.from_param,
+            Side::To => &module.to_param,
+        }
+    }
+}
+
+/// A function was called twice where that cannot work.
+const TWICE: i32 = -10;
+
+pub fn from_uri(call: &mut Call<Uac>, uri: Text) -> i32 {
+    replace(call, Side::From, None, uri.0)
+}
+
+pub fn from_both(call: &mut Call<Uac>, display: Option<Text>, uri: Text) -> i32 {
+    replace(call, Side::From, display.map(|d| d.0), uri.0)
+}
+
+pub fn to_uri(call: &mut Call<Uac>, uri: Text) -> i32 {
+    replace(call, Side::To, None, uri.0)
+}
+
+pub fn to_both(call: &mut Call<Uac>, display: Option<Text>, uri: Text) -> i32 {
+    replace(call, Side::To, display.map(|d| d.0), uri.0)
+}
+
+/// A display name as it can stand in a header: quoted, unless it is one token.
+fn quoted(display: &Bytes) -> Bytes {
+    let token = |b: &u8| b.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(b);
+    let is_quoted = display.len() >= 2 && display.starts_with(b"\"") && display.ends_with(b"\"");
+    if is_quoted || display.iter().all(token) {
+        return display.clone();
+    }
+    [b"\"", &display[..], b"\""].concat().into()
+}
+
+/// The brackets belong to a span of a URI.
+fn with_brackets(address: &NameAddr) -> Span {
+    let span = address.uri_span;
+    if address.bracketed { Span { start: span.start - 1, end: span.end + 1 } } else { span }
+}
+
+fn replace(call: &mut Call<Uac>, side: Side, display: Option<Bytes>, uri: Bytes) -> i32 {
+    let module = call.module.clone();
+    let ctx = &mut *call.ctx;
+    let kind = ctx.state.kind;
+    let done = ctx.state.ext.entry::<Done>();
+    let main = match side {
+        Side::From => &mut done.main_from,
+        Side::To => &mut done.main_to,
+    };
+    if *main && kind != RouteKind::Failure {
+        host::error!("uac", "uac_replace_{side:?}() was called before for this request");
+        return TWICE;
+    }
+    *main |= kind == RouteKind::Request;
+    let breaks = |text: &Bytes| text.iter().any(|b| matches!(b, b'\r' | b'\n' | 0));
+    if breaks(&uri) || display.as_ref().is_some_and(breaks) {
+        host::error!("uac", "a line end cannot stand in From or To");
+        return -1;
+    }
+    let sequential = ctx.state.msg.to_tag().is_some();
+    if module.restore == Restore::Auto && !uri.is_empty() && sequential {
+        host::error!("uac", "From and To of requests inside a dialog are replaced by the mode \"auto\" itself");
+        return -1;
+    }
+    let Some(address) = side.address(ctx) else { return -1 };
+    let new_uri: Option<Bytes> = (!uri.is_empty()).then(|| [b"<", &uri[..], b">"].concat().into());
+    if let Some(display) = display {
+        set_display(ctx, &address, &quoted(&display), new_uri.is_some());
+    }
+    let Some(new_uri) = new_uri else { return 1 };
+    ctx.state.edits.replace(with_brackets(&address), new_uri.clone());
+    if module.restore == Restore::None {
+        return 1;
+    }
+    let value = cookie::encode(&address.uri, &new_uri, module.password.as_bytes());
+    let param = format!(";{}={value}", side.param(&module));
+    crate::rr::add_param(ctx, param.as_bytes());
+    super::replies::remember(ctx, |done| match side {
+        Side::From => done.from = true,
+        Side::To => done.to = true,
+    });
+    1
+}
+
+/// Replaces, adds or (empty) removes the display name.
+fn set_display(ctx: &mut Ctx, address: &NameAddr, display: &Bytes, uri_follows: bool) {
+    let msg = ctx.state.msg.clone();
+    let edits = &mut ctx.state.edits;
+    if !address.display.is_empty() {
+        let span = msg.bytes(address.whole).windows(address.display.len()).position(|w| w == &address.display[..]);
+        let start = address.whole.start + span.unwrap_or(0) as u32;
+        let span = Span { start, end: start + address.display.len() as u32 };
+        return if display.is_empty() { edits.delete(span) } else { edits.replace(span, display.clone()) };
+    }
+    if display.is_empty() {
+        return;
+    }
+    let at = Anchor::At(with_brackets(address).start);
+    if address.bracketed || uri_follows {
+        edits.insert(at, [&display[..], b" "].concat());
+    } else {
+        edits.insert(at, [&display[..], b" <"].concat());
+        edits.insert(Anchor::At(address.uri_span.end), &b">"[..]);
+    }
+}
+
+pub fn restore_from(call: &mut Call<Uac>) -> i32 {
+    let module = call.module.clone();
+    restored(restore(call.ctx, &module, Side::From))
+}
+
+pub fn restore_to(call: &mut Call<Uac>) -> i32 {
+    let module = call.module.clone();
+    restored(restore(call.ctx, &module, Side::To))
+}
+
+fn restored(side: Option<Side>) -> i32 {
+    if side.is_some() { 1 } else { -1 }
+}
+
+/// Gives a later request of the dialog the URI that its receiver knows. `what`: which header the first request
+/// had replaced; upstream it is the other one here. Which header was changed; `None`: nothing to restore.
+pub fn restore(ctx: &mut Ctx, module: &Uac, what: Side) -> Option<Side> {
+    let params = sip::Params { text: crate::rr::route_params(ctx)? };
+    let value = params.value(what.param(module).as_bytes())?;
+    let downstream = crate::rr::is_downstream(ctx);
+    let side = match (what, downstream) {
+        (Side::From, true) | (Side::To, false) => Side::From,
+        (Side::To, true) | (Side::From, false) => Side::To,
+    };
+    let address = side.address(ctx)?;
+    let known: Bytes =
+        if downstream { address.uri.clone() } else { [b"<", &address.uri[..], b">"].concat().into() };
+    let Some(other) = cookie::decode(&value, &known, module.password.as_bytes()) else {
+        host::info!("uac", "the {side:?} URI {} is not the one that was replaced", String::from_utf8_lossy(&address.uri));
+        return None;
+    };
+    let span = if downstream { with_brackets(&address) } else { address.uri_span };
+    ctx.state.edits.replace(span, other);
+    Some(side)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn display_names_are_quoted_when_they_must() {
+        for (given, expected) in
+            [("Only", "Only"), ("New Name", "\"New Name\""), ("\"Quoted\"", "\"Quoted\""), ("a@b", "\"a@b\""), ("", "")]
+        {
+            assert_eq!(quoted(&Bytes::from(given)), expected.as_bytes());
+        }
+    }
+}
