@@ -3,6 +3,7 @@
 mod cachedb;
 mod pattern;
 mod cached;
+mod cachedb;
 mod sql;
 mod subjects;
 #[cfg(test)]

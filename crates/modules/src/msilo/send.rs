@@ -152,7 +152,7 @@ pub fn tick(call: &mut Call<Msilo>) {
     let Some(db) = &module.db else { return };
     let now = (call.core.wall_us / 1_000_000) as i64;
     let c = &module.columns;
-    if ticks % (u64::from(module.check_time) * u64::from(module.clean_period)) == 0 {
+    if ticks.is_multiple_of(u64::from(module.check_time) * u64::from(module.clean_period)) {
         let query = Query::delete(&module.table).filter(&c.expires, Op::Lt, now);
         db.spawn(call.ctx, "msilo", query, |_, result| {
             if let Err(error) = result {
@@ -160,7 +160,7 @@ pub fn tick(call: &mut Call<Msilo>) {
             }
         });
     }
-    if module.send_time > 0 && ticks % u64::from(module.send_time) == 0 {
+    if module.send_time > 0 && ticks.is_multiple_of(u64::from(module.send_time)) {
         let query = query(&module)
             .filter(&c.send, Op::Gt, 0)
             .filter(&c.send, Op::Le, now)

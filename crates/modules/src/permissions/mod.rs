@@ -280,6 +280,7 @@ fn addresses(call: &mut Call<Permissions>, partition: &PartitionArg) -> Option<C
 
 /// check_address(group, ip, port, proto, [context info], [pattern], [partition]): 1, -1 without a match, -2
 /// without such a group.
+#[allow(clippy::too_many_arguments)]
 fn check_address(
     call: &mut Call<Permissions>,
     group: Int,

@@ -224,7 +224,7 @@ fn tick(call: &mut Call<Registrant>) {
     let parts = 1u32 << module.hash_size;
     let records = call.ctx.local::<Records>();
     records.seconds += 1;
-    if records.seconds % (module.interval / parts) != 0 {
+    if !records.seconds.is_multiple_of(module.interval / parts) {
         return;
     }
     let part = records.part % parts;
@@ -248,12 +248,11 @@ fn look_at(ctx: &mut Ctx, module: &Arc<Registrant>, id: u64) {
     let enabled = record.wish.enabled;
     match record.state {
         state if state.is_open() => {}
+        state if state.has_failed() && now < record.due => {}
         state if state.has_failed() => {
-            if now >= record.due {
-                // A failed registration begins anew.
-                record.call_id = Bytes::new();
-                send(ctx, module, id, if enabled { What::Register } else { What::Unregister }, None);
-            }
+            // A failed registration begins anew.
+            record.call_id = Bytes::new();
+            send(ctx, module, id, if enabled { What::Register } else { What::Unregister }, None);
         }
         State::Registered if now + u64::from(module.interval) < record.due => {}
         _ if enabled => send(ctx, module, id, What::Register, None),
