@@ -3,7 +3,6 @@
 mod cachedb;
 mod pattern;
 mod cached;
-mod cachedb;
 mod sql;
 mod subjects;
 #[cfg(test)]
@@ -44,6 +43,7 @@ modules! {
     event_datagram,
     event_route,
     domain,
+    event_datagram,
     exec,
     group,
     httpd,
