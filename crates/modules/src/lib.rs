@@ -1,8 +1,8 @@
 //! The modules, one file or folder each, named as in the reference.
 
+mod cached;
 mod cachedb;
 mod pattern;
-mod cached;
 mod sql;
 mod subjects;
 #[cfg(test)]
