@@ -215,7 +215,11 @@ fn say_hello(shared: &Shared, run: &Run, workers: usize, started: Instant) {
     for letter in run.without_effect.given() {
         host::notice!("core", "the switch -{letter} has no effect here");
     }
-    let sockets: Vec<&str> = shared.sockets.iter().map(|s| s.text.as_str()).collect();
+    for socket in shared.sockets.iter().filter(|s| s.transport != Transport::Udp) {
+        host::warn!("core", "{} does not listen: only UDP is served so far", socket.text);
+    }
+    let sockets: Vec<&str> =
+        shared.sockets.iter().filter(|s| s.transport == Transport::Udp).map(|s| s.text.as_str()).collect();
     let (version, ms) = (host::mi::VERSION, started.elapsed().as_millis());
     let s = if workers == 1 { "" } else { "s" };
     host::notice!(
