@@ -58,6 +58,10 @@ pub struct Avps {
 
 impl Avps {
     pub fn add(&mut self, name: AvpName, value: Value) {
+        if self.list.capacity() == 0 {
+            // Most calls have one or two, and each of many waiting calls keeps its own.
+            self.list.reserve_exact(1);
+        }
         self.list.push((name, value));
     }
 

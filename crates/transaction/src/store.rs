@@ -10,7 +10,7 @@ use crate::wheel::{TimerId, Wheel};
 use crate::{Event, Instant, Output, Path, TxnId};
 use bytes::Bytes;
 use sip::{Message, Method};
-use smallvec::SmallVec;
+
 use std::collections::VecDeque;
 
 /// There are `max_transactions` already.
@@ -21,7 +21,7 @@ pub struct Full;
 pub(crate) struct Txn<T, B> {
     pub(crate) id: TxnId,
     pub(crate) data: T,
-    pub(crate) branches: SmallVec<[Branch<B>; 1]>,
+    pub(crate) branches: Vec<Branch<B>>,
     /// Where replies go.
     pub(crate) upstream: Path,
     /// The reply sent last, for retransmissions.
@@ -241,7 +241,7 @@ impl<T, B> Transactions<T, B> {
         self.slots[index as usize].txn = Some(Box::new(Txn {
             id,
             data,
-            branches: SmallVec::new(),
+            branches: Vec::new(),
             upstream,
             last_reply: Bytes::new(),
             hop_headers: Bytes::new(),
