@@ -43,7 +43,6 @@ modules! {
     event_datagram,
     event_route,
     domain,
-    event_datagram,
     exec,
     group,
     httpd,
