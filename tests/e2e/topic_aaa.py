@@ -66,6 +66,12 @@ def lines(server, pattern):
     return len(re.findall(pattern, server.log_text()))
 
 
+def said_once(server, pattern):
+    """One line in the log, which is written beside the workers."""
+    until(f"a line like {pattern}", lambda: lines(server, pattern))
+    check(lines(server, pattern), 1, f"lines like {pattern}")
+
+
 class Slapd(Server):
     name = "slapd"
 
@@ -131,10 +137,10 @@ def test_directory_killed_under_load_and_restarted(place):
     plays_on(place, server)
     check(set(asking.codes()) <= {1, -2}, True)
     check(ask(place, server), (-2, "<null>"))
-    check(lines(server, "is unreachable"), 1, "lines for one outage")
+    said_once(server, "is unreachable")
     slapd.start()
     until("the directory is used again", lambda: ask(place, server)[0] == 1)
-    check(lines(server, "is reachable again"), 1)
+    said_once(server, "is reachable again")
 
 
 def test_paused_directory_ends_with_its_timeout(place):
@@ -145,7 +151,7 @@ def test_paused_directory_ends_with_its_timeout(place):
     asking = Asking(place, server, 10)
     plays_on(place, server)
     check(asking.codes(), [-2] * 10)
-    check(lines(server, "gave no answer"), 1, "lines for one outage")
+    said_once(server, "gave no answer")
     slapd.go_on()
     until("the directory is used again", lambda: ask(place, server)[0] == 1)
 
@@ -156,7 +162,7 @@ def test_directory_that_never_answers(place):
         asking = Asking(place, server, 8)
         plays_on(place, server)
         check(asking.codes(), [-2] * 8)
-        check(lines(server, "is unreachable"), 1)
+        said_once(server, "is unreachable")
         server.stop()
 
 
@@ -165,7 +171,7 @@ def test_wrong_password_and_the_second_server(place):
     admin = 'ldap_bind_dn = "cn=admin,dc=example,dc=com"\nldap_bind_password = '
     server = directory(place, [slapd.port], admin + "wrong")
     check(ask(place, server)[0], -2)
-    check(lines(server, "is unreachable.*49"), 1, "invalid credentials")
+    said_once(server, "is unreachable.*49")
     server.stop()
     server = directory(place, [free_port(), slapd.port], admin + "secret")
     check(ask(place, server)[0], 1)
@@ -249,11 +255,11 @@ def test_radius_killed_under_load_and_restarted(place):
     asking = Asking(place, server, 20)
     plays_on(place, server)
     check(asking.codes(), [-1] * 20)
-    check(lines(server, "ERROR:aaa_radius"), 1, "lines for one outage")
+    said_once(server, "ERROR:aaa_radius")
     (daemon.home / "radius.log").unlink()
     daemon.start()
     until("the server is used again", lambda: ask(place, server) == (1, "welcome"))
-    check(lines(server, "answers again"), 1)
+    said_once(server, "answers again")
 
 
 def test_the_second_radius_server_answers(place):
@@ -268,4 +274,4 @@ def test_a_wrong_radius_secret(place):
     daemon = Radius(place)
     server = radius(place, f"127.0.0.1:{daemon.port}:other")
     check(ask(place, server)[0], -1)
-    check(lines(server, "ERROR:aaa_radius"), 1)
+    said_once(server, "ERROR:aaa_radius")

@@ -100,6 +100,12 @@ def lines(server, pattern):
     return len(re.findall(pattern, server.log_text()))
 
 
+def said_once(server, pattern):
+    """One line in the log, which is written beside the workers."""
+    until(f"a line like {pattern}", lambda: lines(server, pattern))
+    check(lines(server, pattern), 1, f"lines like {pattern}")
+
+
 def reaches(place, server, query="select 7"):
     """The server is back, by itself."""
     until("the database is used again", lambda: ask(place, server, query)[0] == 1)
@@ -120,7 +126,7 @@ def test_values_and_return_codes(place):
         check(ask(place, server, "select b from t order by a"), (1, "one, two, <null>"))
         check(ask(place, server, "select b from t where a = 9"), (-2, None))
         check(ask(place, server, "select nonsense from t"), (-1, None))
-        check(lines(server, "ERROR.*nonsense"), 1)
+        said_once(server, "ERROR.*nonsense")
         check(ask(place, server, "select 4294967296 * 2"), (1, "8589934592"))
         server.stop()
 
@@ -149,10 +155,10 @@ def test_killed_under_load_and_restarted(place):
         check(len(codes), 60, "every script went on")
         check(set(codes) <= {1, -1}, True, "documented return codes")
         check(ask(place, server, "select 7"), (-1, None))
-        check(lines(server, "is unreachable"), 1, "lines for one outage")
+        said_once(server, "is unreachable")
         database.start()
         reaches(place, server)
-        check(lines(server, "is reachable again"), 1)
+        said_once(server, "is reachable again")
         # A restart between two queries costs no query that only reads.
         database.kill()
         database.start()
@@ -181,7 +187,7 @@ def refuses(place, server, pattern):
     asking = Asking(place, server, ["select 7"] * 5)
     plays_on(place, server)
     check(asking.codes(), [-1] * 5)
-    check(lines(server, pattern), 1, f"lines like {pattern}")
+    said_once(server, pattern)
 
 
 def test_nobody_answers(place):
@@ -267,7 +273,7 @@ def test_slow_queries_are_named(place):
         limit = f'modparam("db_{database.scheme}", "exec_query_threshold", 20000)'
         server = start(place, database.url(), limit)
         check(ask(place, server, slow)[0], 1)
-        check(lines(server, r"slow query \(\d+ us\): " + re.escape(slow)), 1)
+        said_once(server, r"slow query \(\d+ us\): " + re.escape(slow))
         server.stop()
 
 
