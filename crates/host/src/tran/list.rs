@@ -1,6 +1,6 @@
 //! Class `param`: lists of parameters `a=1;b;c="x y"`.
 
-use super::{Entry, Number, Tran, Word, number, text, truth};
+use super::{Entry, Number, Tran, Word, absent, number, text, truth};
 use crate::load::Loader;
 use bytes::Bytes;
 use script::ast::TranSpec;
@@ -105,23 +105,24 @@ fn split(text: &[u8], stop: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
 }
 
 /// The value of the first parameter of that name, any case: `Some("")` when it has none.
-pub(super) fn find(text: &Bytes, name: &[u8]) -> Option<Bytes> {
+pub(super) fn find(text: &Bytes, name: &[u8]) -> Result<Option<Bytes>, Malformed> {
     let mut found = None;
-    let sound = Params::read(text, |_, param| {
+    Params::read(text, |_, param| {
         if found.is_none() && param.name.eq_ignore_ascii_case(name) {
             found = Some(param.value.unwrap_or_default());
         }
-    });
-    sound.ok()?;
-    found.map(|part| text.slice_ref(part))
+    })?;
+    Ok(found.map(|part| text.slice_ref(part)))
 }
 
 fn value(spec: &TranSpec, loader: &mut Loader) -> Result<Tran, Diagnostic> {
-    let name = Word::new(spec, 0, loader)?;
+    let (name, dialect) = (Word::new(spec, 0, loader)?, loader.dialect);
     Ok(Tran::new(move |ctx, value| {
         let list = text(&value);
-        let found = if list.is_empty() { None } else { name.get(ctx).and_then(|name| find(&list, &name)) };
-        found.map_or(Value::Null, Value::Str)
+        match name.get(ctx).filter(|_| !list.is_empty()).map(|name| find(&list, &name)) {
+            Some(Ok(found)) => found.map_or_else(|| absent(dialect), Value::Str),
+            _ => Value::Null,
+        }
     }))
 }
 
@@ -141,7 +142,7 @@ fn at(
     loader: &mut Loader,
     part: for<'a> fn(Param<'a>) -> &'a [u8],
 ) -> Result<Tran, Diagnostic> {
-    let index = Number::new(spec, 0, loader)?;
+    let (index, dialect) = (Number::new(spec, 0, loader)?, loader.dialect);
     Ok(Tran::new(move |ctx, value| {
         let list = text(&value);
         let Some(index) = index.get(ctx).filter(|_| !list.is_empty()) else { return Value::Null };
@@ -151,7 +152,7 @@ fn at(
         }
         let at = if index < 0 { params.len() as i64 + i64::from(index) } else { i64::from(index) };
         let found = usize::try_from(at).ok().and_then(|at| params.get(at));
-        found.map_or(Value::Null, |param| Value::Str(list.slice_ref(part(*param))))
+        found.map_or_else(|| absent(dialect), |param| Value::Str(list.slice_ref(part(*param))))
     }))
 }
 

@@ -20,7 +20,7 @@ mod via;
 use crate::ctx::Ctx;
 use crate::load::Loader;
 use bytes::Bytes;
-use script::ast::TranSpec;
+use script::ast::{Dialect, TranSpec};
 use script::{Diagnostic, Value};
 
 pub use param::{Number, Word};
@@ -108,7 +108,7 @@ pub fn prepare(spec: &TranSpec, loader: &mut Loader) -> Result<Tran, Diagnostic>
     match entry {
         Entry::Pure(run) => Ok(Tran::pure(*run)),
         Entry::Dialects(new, old) => {
-            Ok(Tran::pure(if loader.dialect == script::ast::Dialect::V21 { *old } else { *new }))
+            Ok(Tran::pure(if loader.dialect == Dialect::V21 { *old } else { *new }))
         }
         Entry::With(build) => build(spec, loader),
     }
@@ -162,6 +162,19 @@ pub(crate) fn with_text(value: &Value, text: Bytes) -> Value {
         Value::Both(_, n) => Value::Both(text, *n),
         _ => Value::Str(text),
     }
+}
+
+/// What stands for a part that is not there: NULL, in 2.1 an empty text.
+pub(crate) fn absent(dialect: Dialect) -> Value {
+    match dialect {
+        Dialect::V4 => Value::Null,
+        Dialect::V21 => Value::Str(Bytes::new()),
+    }
+}
+
+/// `value`, or what stands for one that is not there.
+pub(crate) fn or_absent(value: Value, dialect: Dialect) -> Value {
+    if value.is_null() { absent(dialect) } else { value }
 }
 
 /// A part of a text, NULL when it is empty.

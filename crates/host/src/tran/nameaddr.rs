@@ -1,6 +1,6 @@
 //! Class `nameaddr`: `"Name" <uri>;params`, also one of a list.
 
-use super::{Entry, Number, Tran, Word, number, some, text};
+use super::{Entry, Number, Tran, Word, number, or_absent, some, text};
 use crate::load::Loader;
 use bytes::Bytes;
 use script::ast::{Dialect, TranSpec};
@@ -82,7 +82,10 @@ fn part(spec: &TranSpec, loader: &mut Loader, read: fn(&Found) -> Value) -> Resu
     let (index, dialect) = (index(spec, loader)?, loader.dialect);
     Ok(Tran::new(move |ctx, value| {
         let Some(index) = index.get(ctx) else { return Value::Null };
-        find(&text(&value), index, dialect).map_or(Value::Null, |found| read(&found))
+        match find(&text(&value), index, dialect) {
+            Some(found) => or_absent(read(&found), dialect),
+            None => Value::Null,
+        }
     }))
 }
 
@@ -109,7 +112,7 @@ fn param(spec: &TranSpec, loader: &mut Loader) -> Result<Tran, Diagnostic> {
         let params = &found.address.params;
         let named = params.slices().find(|(n, _)| *n == &name[..]).and_then(|(_, value)| value);
         let plain = named.map(|v| v.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(v));
-        plain.map_or(Value::Null, |value| some(params.text.slice_ref(value)))
+        or_absent(some(params.text.slice_ref(plain.unwrap_or_default())), dialect)
     }))
 }
 

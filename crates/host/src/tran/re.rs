@@ -23,8 +23,17 @@ fn subst(spec: &TranSpec, loader: &mut Loader) -> Result<Tran, Diagnostic> {
             prepared.map_or(Value::Null, |subst| apply(&subst, ctx, value))
         }));
     }
-    let subst = Subst::new(&without_brace_escapes(&expression), spec.loc, loader)?;
-    Ok(Tran::new(move |ctx, value| apply(&subst, ctx, value)))
+    // A comma ends the parameter, also in an expression, and what is left makes NULL.
+    let expression = expression.slice(..parameter_end(&expression));
+    match Subst::new(&without_brace_escapes(&expression), spec.loc, loader) {
+        Ok(subst) => Ok(Tran::new(move |ctx, value| apply(&subst, ctx, value))),
+        Err(mut problem) => {
+            problem.severity = script::Severity::Warning;
+            problem.message += ": this transformation always gives NULL";
+            loader.diagnostics.push(problem.hint("a comma in it is written \\, or the expression is held in a variable"));
+            Ok(Tran::pure(|_| Value::Null))
+        }
+    }
 }
 
 fn apply(subst: &Subst, ctx: &mut crate::ctx::Ctx, value: Value) -> Value {
@@ -37,6 +46,11 @@ fn apply(subst: &Subst, ctx: &mut crate::ctx::Ctx, value: Value) -> Value {
         Ok(changes) => Value::Str(changed(&text, &changes)),
         Err(_) => Value::Null,
     }
+}
+
+/// The first comma without a backslash, or the end.
+fn parameter_end(text: &[u8]) -> usize {
+    (0..text.len()).find(|&i| text[i] == b',' && (i == 0 || text[i - 1] != b'\\')).unwrap_or(text.len())
 }
 
 /// `\{` and `\}` are braces of the expression.

@@ -1,7 +1,7 @@
 //! Class `s`: lengths, parts, searches, padding.
 
 use super::param::leading_int;
-use super::{Entry, MAX, Number, Tran, Word, codec, digest, number, text, time, with_text};
+use super::{Entry, MAX, Number, Tran, Word, absent, codec, digest, number, text, time, with_text};
 use crate::ctx::Ctx;
 use crate::load::Loader;
 use bytes::{Bytes, BytesMut};
@@ -77,10 +77,10 @@ fn int(value: Value) -> Value {
     }
 }
 
-/// 2.1: NULL unless all of the text is the number.
+/// 2.1: NULL unless all of the text is the number, which has no plus.
 fn int_strict(value: Value) -> Value {
     match &value {
-        Value::Str(text) if !matches!(leading_int(text), (Some(_), [])) => Value::Null,
+        Value::Str(text) if text.starts_with(b"+") || !matches!(leading_int(text), (Some(_), [])) => Value::Null,
         _ => int(value),
     }
 }
@@ -139,11 +139,7 @@ fn select(spec: &TranSpec, loader: &mut Loader) -> Result<Tran, Diagnostic> {
             return Err(error.hint("{s.select,1,;} is the second field between semicolons"));
         }
     };
-    // 2.1 has an empty text in place of a field that is not there.
-    let none = match loader.dialect {
-        Dialect::V21 => Value::Str(Bytes::new()),
-        Dialect::V4 => Value::Null,
-    };
+    let none = absent(loader.dialect);
     Ok(Tran::new(move |ctx, value| {
         let Some(index) = index.get(ctx) else { return Value::Null };
         field(&text(&value), index, separator).map_or_else(|| none.clone(), Value::Str)

@@ -1,6 +1,6 @@
 //! Class `via`: parts of the first value of a Via header.
 
-use super::{Entry, Tran, Word, digits, some, text};
+use super::{Entry, Tran, Word, absent, digits, or_absent, some, text};
 use crate::load::Loader;
 use bytes::Bytes;
 use script::ast::TranSpec;
@@ -8,24 +8,25 @@ use script::{Diagnostic, Value};
 use sip::Via;
 
 pub(super) const NAMES: super::Names = &[
-    ("name", Entry::Pure(|v| part(&v, |via| some(via.protocol)))),
-    ("version", Entry::Pure(|v| part(&v, |via| some(via.version)))),
-    ("transport", Entry::Pure(|v| part(&v, |via| some(via.transport)))),
-    ("host", Entry::Pure(|v| part(&v, |via| some(via.host)))),
-    ("domain", Entry::Pure(|v| part(&v, |via| some(via.host)))),
-    ("port", Entry::Pure(|v| part(&v, port))),
-    ("comment", Entry::Pure(|v| part(&v, |via| some(via.comment)))),
-    ("params", Entry::Pure(|v| part(&v, |via| some(via.params.text)))),
-    ("branch", Entry::Pure(|v| part(&v, |via| some(via.params.value(b"branch").unwrap_or_default())))),
-    ("received", Entry::Pure(|v| part(&v, |via| some(via.params.value(b"received").unwrap_or_default())))),
-    ("rport", Entry::Pure(|v| part(&v, |via| some(via.params.value(b"rport").unwrap_or_default())))),
+    ("name", Entry::With(|_, loader| part(loader, |via| some(via.protocol)))),
+    ("version", Entry::With(|_, loader| part(loader, |via| some(via.version)))),
+    ("transport", Entry::With(|_, loader| part(loader, |via| some(via.transport)))),
+    ("host", Entry::With(|_, loader| part(loader, |via| some(via.host)))),
+    ("domain", Entry::With(|_, loader| part(loader, |via| some(via.host)))),
+    ("port", Entry::With(|_, loader| part(loader, port))),
+    ("comment", Entry::With(|_, loader| part(loader, |via| some(via.comment)))),
+    ("params", Entry::With(params)),
+    ("branch", Entry::With(|_, loader| part(loader, |via| some(via.params.value(b"branch").unwrap_or_default())))),
+    ("received", Entry::With(|_, loader| part(loader, |via| some(via.params.value(b"received").unwrap_or_default())))),
+    ("rport", Entry::With(|_, loader| part(loader, |via| some(via.params.value(b"rport").unwrap_or_default())))),
     ("param", Entry::With(param)),
 ];
 
-fn first(value: &Value) -> Option<Via> {
+/// The first value, and the text it stands in.
+fn first(value: &Value) -> Option<(Via, Bytes)> {
     let text = text(value);
-    let end = first_end(&text);
-    Via::parse(&text.slice(..end))
+    let text = text.slice(..first_end(&text));
+    Some((Via::parse(&text)?, text))
 }
 
 /// Where the first of several values ends: at a comma outside of quotes.
@@ -44,8 +45,26 @@ fn first_end(text: &[u8]) -> usize {
     comma.unwrap_or(text.len())
 }
 
-fn part(value: &Value, read: fn(Via) -> Value) -> Value {
-    first(value).map_or(Value::Null, read)
+fn part(loader: &Loader, read: fn(Via) -> Value) -> Result<Tran, Diagnostic> {
+    let dialect = loader.dialect;
+    Ok(Tran::new(move |_, value| match first(&value) {
+        Some((via, _)) => or_absent(read(via), dialect),
+        None => Value::Null,
+    }))
+}
+
+/// All parameters with the blanks between them.
+fn params(_: &TranSpec, loader: &mut Loader) -> Result<Tran, Diagnostic> {
+    let dialect = loader.dialect;
+    Ok(Tran::new(move |_, value| {
+        let Some((via, text)) = first(&value) else { return Value::Null };
+        let rest = &text[via.sent_by_end as usize..];
+        let params = rest.trim_ascii_start().strip_prefix(b";").unwrap_or_default();
+        match via.comment.is_empty() {
+            true => or_absent(some(text.slice_ref(params)), dialect),
+            false => or_absent(some(via.params.text), dialect),
+        }
+    }))
 }
 
 fn port(via: Via) -> Value {
@@ -57,11 +76,11 @@ fn port(via: Via) -> Value {
 
 /// A parameter without value is an empty text.
 fn param(spec: &TranSpec, loader: &mut Loader) -> Result<Tran, Diagnostic> {
-    let name = Word::new(spec, 0, loader)?;
+    let (name, dialect) = (Word::new(spec, 0, loader)?, loader.dialect);
     Ok(Tran::new(move |ctx, value| {
-        let (Some(via), Some(name)) = (first(&value), name.get(ctx)) else { return Value::Null };
+        let (Some((via, _)), Some(name)) = (first(&value), name.get(ctx)) else { return Value::Null };
         if !via.params.has(&name) {
-            return Value::Null;
+            return absent(dialect);
         }
         Value::Str(via.params.value(&name).unwrap_or_else(Bytes::new))
     }))
