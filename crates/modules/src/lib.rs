@@ -47,6 +47,8 @@ modules! {
     group,
     httpd,
     ldap,
+    json,
+    mathops,
     maxfwd,
     mi_datagram,
     mi_fifo,

@@ -82,9 +82,12 @@ fn with_large_port(text: &Bytes) -> Option<Uri> {
     let masked: Vec<u8> =
         text.iter().enumerate().map(|(i, b)| if (colon + 1..end).contains(&i) { b'0' } else { *b }).collect();
     let mut uri = parse(&Bytes::from(masked))?;
-    let back = |part: &Bytes| match part.as_ptr() as usize - uri.text.as_ptr() as usize {
-        _ if part.is_empty() => Bytes::new(),
-        at => text.slice(at..at + part.len()),
+    let back = |part: &Bytes| {
+        if part.is_empty() {
+            return Bytes::new();
+        }
+        let at = part.as_ptr() as usize - uri.text.as_ptr() as usize;
+        text.slice(at..at + part.len())
     };
     let (user, password) = (uri.user.as_ref().map(back), uri.password.as_ref().map(back));
     let (host, params, headers) = (back(&uri.host), back(&uri.params.text), back(&uri.headers));

@@ -177,12 +177,13 @@ pub fn set_request(ctx: &mut Ctx, text: Bytes) -> bool {
     true
 }
 
-/// Changes the R-URI as it is now. False when it does not parse.
+/// Longest R-URI that an edit of one of its parts may make, as in the reference.
+const MAX_EDITED: usize = 1024;
+
+/// Changes the R-URI as it is now. False when it does not parse, or becomes too long.
 pub fn edit_request(ctx: &mut Ctx, edit: impl FnOnce(&Uri) -> Bytes) -> bool {
-    match parse(&ctx.state.current_uri()) {
-        Some(uri) => set_request(ctx, edit(&uri)),
-        None => false,
-    }
+    let edited = parse(&ctx.state.current_uri()).map(|uri| edit(&uri));
+    edited.is_some_and(|text| text.len() <= MAX_EDITED && set_request(ctx, text))
 }
 
 /// Sets `$du`; empty removes it. False: it could not stand in a message.
