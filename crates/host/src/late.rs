@@ -4,7 +4,7 @@
 use crate::ctx::Ctx;
 use crate::format::Format;
 use crate::load::Loader;
-use crate::subst::Subst;
+use crate::subst::{Replacement, Subst};
 use crate::var::Var;
 use ahash::AHashMap;
 use bytes::Bytes;
@@ -36,6 +36,7 @@ impl Late {
 struct Kept {
     formats: AHashMap<Bytes, Option<Rc<Format>>>,
     substs: AHashMap<Bytes, Option<Rc<Subst>>>,
+    replacements: AHashMap<Bytes, Option<Rc<Replacement>>>,
     vars: AHashMap<Bytes, Option<Rc<Var>>>,
 }
 
@@ -65,6 +66,11 @@ impl Ctx {
     /// `/expression/replacement/flags`
     pub fn late_subst(&mut self, text: &Bytes) -> Option<Rc<Subst>> {
         kept!(self, substs, text, |loader| Subst::new(text, Loc::default(), loader).ok())
+    }
+
+    /// What stands between the second and the third delimiter of a substitution.
+    pub fn late_replacement(&mut self, text: &Bytes) -> Option<Rc<Replacement>> {
+        kept!(self, replacements, text, |loader| Replacement::new(text, Loc::default(), loader).ok())
     }
 
     /// One variable, `$name(...)`.

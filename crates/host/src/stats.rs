@@ -43,6 +43,7 @@ pub struct Stats {
 
 #[derive(Default)]
 struct Table {
+    /// By "group:name", and by name alone: the first of that name.
     by_name: AHashMap<String, usize>,
     list: Vec<(String, String, Source)>,
 }
@@ -50,11 +51,17 @@ struct Table {
 impl Stats {
     /// The counter of this name, made when it does not exist.
     pub fn counter(&self, group: &str, name: &str) -> Counter {
-        if let Some(Source::Counter(c)) = self.source(name) {
+        let full = format!("{group}:{name}");
+        if let Some(Source::Counter(c)) = self.source(&full) {
+            return c;
+        }
+        let mut table = self.inner.write();
+        // Another thread may have made it meanwhile.
+        if let Some(Source::Counter(c)) = table.find(&full) {
             return c;
         }
         let counter = Counter::default();
-        self.insert(group, name, Source::Counter(counter.clone()));
+        table.insert(group, name, Source::Counter(counter.clone()));
         counter
     }
 
@@ -76,9 +83,7 @@ impl Stats {
     }
 
     pub fn source(&self, name: &str) -> Option<Source> {
-        let table = self.inner.read();
-        let name = name.rsplit(':').next().unwrap_or(name);
-        table.by_name.get(name).map(|i| table.list[*i].2.clone())
+        self.inner.read().find(name)
     }
 
     /// (group, name, value) of all, or of one group.
@@ -97,9 +102,34 @@ impl Stats {
     }
 
     fn insert(&self, group: &str, name: &str, source: Source) {
-        let mut table = self.inner.write();
-        let at = table.list.len();
-        table.list.push((group.to_string(), name.to_string(), source));
-        table.by_name.insert(name.to_string(), at);
+        self.inner.write().insert(group, name, source);
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.inner.read().list.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Table {
+    fn find(&self, name: &str) -> Option<Source> {
+        self.by_name.get(name).map(|i| self.list[*i].2.clone())
+    }
+
+    /// One of the same full name is replaced.
+    fn insert(&mut self, group: &str, name: &str, source: Source) {
+        let full = format!("{group}:{name}");
+        if let Some(at) = self.by_name.get(&full) {
+            self.list[*at].2 = source;
+            return;
+        }
+        let at = self.list.len();
+        self.list.push((group.to_string(), name.to_string(), source));
+        self.by_name.insert(full, at);
+        self.by_name.entry(name.to_string()).or_insert(at);
     }
 }

@@ -116,11 +116,16 @@ impl Replacement {
 
     /// The text for one match.
     pub fn expand(&self, ctx: &mut Ctx, found: &Captures<'_>) -> Bytes {
+        self.expand_with(ctx, |n| found.get(n).map_or(&b""[..], |m| m.as_bytes()))
+    }
+
+    /// The text for one match, whose groups `group` gives.
+    pub fn expand_with<'t>(&self, ctx: &mut Ctx, group: impl Fn(usize) -> &'t [u8]) -> Bytes {
         let mut out = Vec::new();
         for piece in &self.0 {
             match piece {
                 Piece::Text(text) => out.extend_from_slice(text),
-                Piece::Group(n) => out.extend_from_slice(found.get(*n).map_or(&b""[..], |m| m.as_bytes())),
+                Piece::Group(n) => out.extend_from_slice(group(*n)),
                 Piece::Uri => out.extend_from_slice(&ctx.state.current_uri()),
                 Piece::Var(var) => match var.get(ctx).text() {
                     Some(text) => out.extend_from_slice(&text),

@@ -3,6 +3,7 @@
 mod cached;
 mod cachedb;
 mod pattern;
+mod pcre;
 mod sql;
 mod subjects;
 #[cfg(test)]
@@ -58,6 +59,7 @@ modules! {
     permissions,
     proto_tcp,
     proto_udp,
+    regex,
     registrar,
     rest_client,
     rr,
@@ -66,6 +68,7 @@ modules! {
     sl,
     speeddial,
     sqlops,
+    statistics,
     textops,
     tls_mgm,
     tm,

@@ -107,9 +107,7 @@ pub fn prepare(spec: &TranSpec, loader: &mut Loader) -> Result<Tran, Diagnostic>
     };
     match entry {
         Entry::Pure(run) => Ok(Tran::pure(*run)),
-        Entry::Dialects(new, old) => {
-            Ok(Tran::pure(if loader.dialect == Dialect::V21 { *old } else { *new }))
-        }
+        Entry::Dialects(new, old) => Ok(Tran::pure(if loader.dialect == Dialect::V21 { *old } else { *new })),
         Entry::With(build) => build(spec, loader),
     }
 }

@@ -30,7 +30,9 @@ fn subst(spec: &TranSpec, loader: &mut Loader) -> Result<Tran, Diagnostic> {
         Err(mut problem) => {
             problem.severity = script::Severity::Warning;
             problem.message += ": this transformation always gives NULL";
-            loader.diagnostics.push(problem.hint("a comma in it is written \\, or the expression is held in a variable"));
+            loader
+                .diagnostics
+                .push(problem.hint("a comma in it is written \\, or the expression is held in a variable"));
             Ok(Tran::pure(|_| Value::Null))
         }
     }

@@ -80,7 +80,9 @@ fn int(value: Value) -> Value {
 /// 2.1: NULL unless all of the text is the number, which has no plus.
 fn int_strict(value: Value) -> Value {
     match &value {
-        Value::Str(text) if text.starts_with(b"+") || !matches!(leading_int(text), (Some(_), [])) => Value::Null,
+        Value::Str(text) if text.starts_with(b"+") || !matches!(leading_int(text), (Some(_), [])) => {
+            Value::Null
+        }
         _ => int(value),
     }
 }

@@ -13,7 +13,10 @@ pub(super) const NAMES: super::Names = &[
     ("passwd", Entry::With(|_, loader| part(loader, |p| some(p.uri.password.clone().unwrap_or_default())))),
     ("host", Entry::With(|_, loader| part(loader, |p| some(p.uri.host.clone())))),
     ("domain", Entry::With(|_, loader| part(loader, |p| some(p.uri.host.clone())))),
-    ("port", Entry::With(|_, loader| part(loader, if loader.dialect == Dialect::V21 { port_21 } else { port }))),
+    (
+        "port",
+        Entry::With(|_, loader| part(loader, if loader.dialect == Dialect::V21 { port_21 } else { port })),
+    ),
     ("params", Entry::With(|_, loader| part(loader, |p| some(p.params.clone())))),
     ("headers", Entry::With(|_, loader| part(loader, |p| some(p.uri.headers.clone())))),
     ("transport", Entry::With(|_, loader| part(loader, |p| known(p, b"transport")))),
@@ -91,7 +94,8 @@ fn with_large_port(text: &Bytes) -> Option<Uri> {
     };
     let (user, password) = (uri.user.as_ref().map(back), uri.password.as_ref().map(back));
     let (host, params, headers) = (back(&uri.host), back(&uri.params.text), back(&uri.headers));
-    (uri.user, uri.password, uri.host, uri.params.text, uri.headers) = (user, password, host, params, headers);
+    (uri.user, uri.password, uri.host, uri.params.text, uri.headers) =
+        (user, password, host, params, headers);
     uri.text = text.clone();
     Some(uri)
 }

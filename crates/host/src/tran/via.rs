@@ -16,9 +16,18 @@ pub(super) const NAMES: super::Names = &[
     ("port", Entry::With(|_, loader| part(loader, port))),
     ("comment", Entry::With(|_, loader| part(loader, |via| some(via.comment)))),
     ("params", Entry::With(params)),
-    ("branch", Entry::With(|_, loader| part(loader, |via| some(via.params.value(b"branch").unwrap_or_default())))),
-    ("received", Entry::With(|_, loader| part(loader, |via| some(via.params.value(b"received").unwrap_or_default())))),
-    ("rport", Entry::With(|_, loader| part(loader, |via| some(via.params.value(b"rport").unwrap_or_default())))),
+    (
+        "branch",
+        Entry::With(|_, loader| part(loader, |via| some(via.params.value(b"branch").unwrap_or_default()))),
+    ),
+    (
+        "received",
+        Entry::With(|_, loader| part(loader, |via| some(via.params.value(b"received").unwrap_or_default()))),
+    ),
+    (
+        "rport",
+        Entry::With(|_, loader| part(loader, |via| some(via.params.value(b"rport").unwrap_or_default()))),
+    ),
     ("param", Entry::With(param)),
 ];
 
