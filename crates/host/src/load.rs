@@ -88,6 +88,8 @@ pub struct Loader {
     pub databases: crate::db::Databases,
     /// Where the main configuration file stands; files that modules name are looked up from here.
     pub folder: std::path::PathBuf,
+    /// What `$var`s hold when a script begins, by slot.
+    pub initial_vars: Vec<Value>,
     pub aaa: crate::aaa::AaaTable,
     pub caches: crate::cachedb::Caches,
     /// A function that forwards without a transaction is used.
@@ -509,6 +511,7 @@ pub fn load(
         seed,
         databases: Default::default(),
         folder: folder_of(&sources),
+        initial_vars: Vec::new(),
         aaa: Default::default(),
         caches: Default::default(),
         forwards: false,
@@ -566,6 +569,7 @@ pub fn load(
         dispatch: Default::default(),
         late: Default::default(),
         first_vars: Default::default(),
+        initial_vars: std::mem::take(&mut loader.initial_vars),
         arguments: Default::default(),
         caches: loader.caches.named.clone(),
     };

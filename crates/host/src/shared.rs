@@ -111,6 +111,8 @@ pub struct Shared {
     pub late: OnceLock<crate::late::Late>,
     /// `$var`s as startup_route left them, by slot.
     pub first_vars: OnceLock<Vec<script::Value>>,
+    /// What they are before startup_route, and without one.
+    pub initial_vars: Vec<script::Value>,
     /// The command line, for `arg`.
     pub arguments: OnceLock<Vec<String>>,
     /// Key-value stores by the names that scripts use.

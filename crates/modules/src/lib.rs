@@ -8,7 +8,10 @@ mod sql;
 mod subjects;
 #[cfg(test)]
 mod testing;
+mod timerec;
 mod tls;
+#[cfg(test)]
+mod transformations;
 mod userdb;
 
 pub use sql::{Session, dialect_of};
@@ -44,6 +47,7 @@ modules! {
     event_datagram,
     event_route,
     domain,
+    dialplan,
     exec,
     group,
     httpd,

@@ -199,14 +199,14 @@ fn substituted(ctx: &mut Ctx, expression: &Bytes, value: &Value) -> Option<Value
         if range.is_empty() {
             return None;
         }
-        out.extend_from_slice(text[from..range.start].as_bytes());
+        out.extend_from_slice(&text.as_bytes()[from..range.start]);
         out.extend_from_slice(&replacement.expand_with(ctx, |n| found.get(n).map_or(&b""[..], |m| m.as_str().as_bytes())));
         from = range.end;
         if !all || out.len() > MAX_RESULT {
             break;
         }
     }
-    out.extend_from_slice(text[from..].as_bytes());
+    out.extend_from_slice(&text.as_bytes()[from..]);
     Some(Value::Str(out.freeze()))
 }
 

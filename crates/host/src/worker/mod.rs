@@ -169,6 +169,7 @@ impl Worker {
         }
         if let Some(route) = program.route(RouteKind::Startup, None) {
             let mut state = detached_state(ctx, route, RouteKind::Startup);
+            state.vars = shared.initial_vars.as_slice().into();
             state.after = After::Then(Box::new(|ctx, state, _| {
                 let values: Vec<script::Value> = state.vars.to_vec();
                 let _ = ctx.core.shared.first_vars.set(values);
@@ -266,9 +267,9 @@ fn on_message(ctx: &mut Ctx, source: Path, bytes: Bytes) {
     let mut state = MsgState::new(msg, source, ctx.core.now, RouteKind::Request, task);
     state.after = After::Request;
     // What startup_route left in `$var`s is where every script begins.
-    if let Some(values) = ctx.core.shared.first_vars.get() {
-        state.vars = values.as_slice().into();
-    }
+    let shared = &ctx.core.shared;
+    let first = shared.first_vars.get().unwrap_or(&shared.initial_vars);
+    state.vars = first.as_slice().into();
     if !ctx.core.shared.hooks.request_in.is_empty() {
         let shared = ctx.core.shared.clone();
         let outer = std::mem::replace(&mut ctx.state, state);
