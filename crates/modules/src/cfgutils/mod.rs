@@ -214,7 +214,6 @@ mod tests {
             if (get_static_lock("a") && get_dynamic_lock($avp(gw)) && !get_static_lock("a")) $avp(locked) = 1;
             release_static_lock("a"); release_dynamic_lock($avp(gw));
             if (get_static_lock("a")) $avp(again) = 1;
-            usleep(1000); $avp(slept) = 1;
         "#;
         let ran = testing::run(config, body, Dialect::V4);
         for (name, want) in [
