@@ -111,6 +111,22 @@ pub trait Store {
     fn add(&self, key: Bytes, by: i64, expires_s: u32) -> Reply<i64>;
     /// The value of a counter; `None`: there is none.
     fn counter(&self, key: Bytes) -> Reply<Option<i64>>;
+    /// Fields and values of a map; empty when there is none.
+    fn map_get(&self, key: Bytes) -> Reply<Vec<(Bytes, Bytes)>> {
+        let _ = key;
+        Reply::Now(Err(CacheError::Unsupported("maps")))
+    }
+    /// Sets and removes fields of a map, which is made when missing and gone when empty.
+    fn map_change(
+        &self,
+        key: Bytes,
+        set: Vec<(Bytes, Bytes)>,
+        unset: Vec<Bytes>,
+        expires_s: u32,
+    ) -> Reply<()> {
+        let _ = (key, set, unset, expires_s);
+        Reply::Now(Err(CacheError::Unsupported("maps")))
+    }
     /// A query in the engine's own language, at most `columns` values in each row of the answer; `None`:
     /// what it asks for does not exist.
     fn raw(&self, query: Bytes, columns: usize) -> Reply<Option<RawRows>> {

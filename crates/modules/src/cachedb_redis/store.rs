@@ -118,6 +118,52 @@ impl Store for RedisStore {
         })
     }
 
+    fn map_get(&self, key: Bytes) -> Reply<Vec<(Bytes, Bytes)>> {
+        let answer = self.clone().run(cmd("HGETALL").arg(&key[..]).take(), Again::Harmless);
+        Reply::later(async move {
+            let flat: Vec<Value> = match answer.await? {
+                Value::Array(list) => list,
+                Value::Map(pairs) => pairs.into_iter().flat_map(|(name, value)| [name, value]).collect(),
+                _ => Vec::new(),
+            };
+            let mut texts = flat.into_iter().filter_map(text);
+            Ok(std::iter::from_fn(|| Some((texts.next()?, texts.next()?))).collect())
+        })
+    }
+
+    fn map_change(
+        &self,
+        key: Bytes,
+        set: Vec<(Bytes, Bytes)>,
+        unset: Vec<Bytes>,
+        expires_s: u32,
+    ) -> Reply<()> {
+        let store = self.clone();
+        Reply::later(async move {
+            if !unset.is_empty() {
+                let mut del = cmd("HDEL");
+                del.arg(&key[..]);
+                for name in &unset {
+                    del.arg(&name[..]);
+                }
+                store.clone().run(del, Again::Harmless).await?;
+            }
+            if !set.is_empty() {
+                let mut hset = cmd("HSET");
+                hset.arg(&key[..]);
+                for (name, value) in &set {
+                    hset.arg(&name[..]).arg(&value[..]);
+                }
+                store.clone().run(hset, Again::Harmless).await?;
+            }
+            let life = match expires_s {
+                0 => cmd("PERSIST").arg(&key[..]).take(),
+                seconds => cmd("EXPIRE").arg(&key[..]).arg(seconds).take(),
+            };
+            store.run(life, Again::Harmless).await.map(drop)
+        })
+    }
+
     fn raw(&self, query: Bytes, _: usize) -> Reply<Option<RawRows>> {
         let words = match raw::words(&query) {
             Ok(words) => words,

@@ -8,7 +8,7 @@ mod lookup;
 mod save;
 
 use crate::registrar::{HasRegistration, Registration, Setting, params, prepare, watch};
-use crate::usrloc::{HasTables, Mode as Storage, Usrloc};
+use crate::usrloc::{HasTables, Usrloc};
 use bytes::Bytes;
 use host::load::Loader;
 use host::shared::Hooks;
@@ -125,8 +125,8 @@ fn init(s: &mut MidRegistrar, loader: &mut Loader) -> Result<(), String> {
     prepare(&mut s.building, loader, "mid_registrar")?;
     s.extra_params.prepare(loader)?;
     s.reg = Arc::new(std::mem::take(&mut s.building));
-    if s.reg.usrloc().mode == Storage::SqlOnly {
-        return Err("mid_registrar keeps contacts in memory: usrloc cannot work in mode sql-only".into());
+    if !s.reg.usrloc().mode.in_memory() {
+        return Err("mid_registrar needs contacts in memory: usrloc works without it".into());
     }
     Ok(())
 }

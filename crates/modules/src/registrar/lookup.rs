@@ -107,7 +107,7 @@ impl Wanted {
     /// The device of a GRUU; a temporary one ends when the device registers with another Call-ID.
     fn is_device(&self, instance: &[u8], contact: &Contact, all: &[Contact]) -> bool {
         let same = |c: &Contact| gruu::is_instance(c.text(Field::Instance), instance);
-        let newer = |c: &Contact| same(c) && !c.expired(self.now) && c.modified > contact.modified;
+        let newer = |c: &Contact| same(c) && !c.expired(self.now) && (c.modified, c.id) > (contact.modified, contact.id);
         match &self.target.call_id {
             _ if !same(contact) => false,
             None => true,

@@ -13,7 +13,6 @@ use script::{Diagnostic, Loc, ast};
 use sip::{HeaderName, Method, NameAddr, Uri};
 use std::cell::RefCell;
 use std::net::IpAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// The address a question is about: given, else To of a REGISTER, else From.
@@ -305,12 +304,12 @@ pub fn remove_ip_port(
     table: TableArg,
     address: Option<Text>,
 ) -> Outcome {
-    let meant = Rc::new(move |c: &Contact| {
+    let meant = move |c: &Contact| {
         next_hop(c).is_some_and(|uri| same_host(&uri.host, &ip) && i64::from(uri.port_or_default()) == port.0)
-    });
+    };
     if let Some(address) = address {
         let Some(key) = key(call, &address.0) else { return Outcome::Done(-1) };
-        return drop_contacts(call, &table.0, key, move |c| meant(c));
+        return drop_contacts(call, &table.0, key, meant);
     }
     let keys = RefCell::new(Vec::new());
     table.0.each(|aor, record| {
@@ -318,12 +317,9 @@ pub fn remove_ip_port(
             keys.borrow_mut().push(Bytes::copy_from_slice(aor));
         }
     });
-    for key in keys.into_inner() {
-        let (usrloc, meant) = (call.module.usrloc(), meant.clone());
-        let work = move |record: &mut Record, changes: &mut Vec<Change>| record.remove(|c| meant(c), changes);
-        usrloc.change_beside(call.ctx, "remove_ip_port", &table.0, key, work, |_, _| ());
-    }
-    Outcome::Done(1)
+    let work = move |record: &mut Record, changes: &mut Vec<Change>| record.remove(|c| meant(c), changes);
+    let usrloc = call.module.usrloc();
+    usrloc.change_each(call.ctx, "remove_ip_port", &table.0, keys.into_inner(), work, |_, done| truth(done.is_ok()))
 }
 
 fn drop_contacts(

@@ -1,5 +1,6 @@
 //! usrloc: the user location tables that registrar and others work on.
 
+mod cdb;
 pub mod contact;
 pub mod events;
 mod keys;
@@ -14,6 +15,7 @@ pub mod table;
 pub use keys::{HasTables, TableArg};
 
 use bytes::Bytes;
+use host::cachedb::Cache;
 use host::db::Db;
 use host::load::Loader;
 use host::shared::Hooks;
@@ -35,6 +37,19 @@ pub enum Mode {
     WriteBack,
     /// Only the database, which other servers may share.
     SqlOnly,
+    /// Only a key-value store, which other servers may share.
+    Cache,
+}
+
+impl Mode {
+    /// Contacts of this server are in its memory.
+    pub fn in_memory(self) -> bool {
+        !matches!(self, Mode::SqlOnly | Mode::Cache)
+    }
+
+    fn uses_sql(self) -> bool {
+        matches!(self, Mode::WriteThrough | Mode::WriteBack | Mode::SqlOnly)
+    }
 }
 
 /// Told of every change, with the address it happened to.
@@ -49,6 +64,8 @@ pub struct Usrloc {
     pub timer_s: u64,
     db_url: Option<String>,
     db: Option<Db>,
+    cache_url: Option<String>,
+    cache: Option<Cache>,
     columns: sql::Columns,
     layout: OnceLock<sql::Layout>,
     /// Memory holds what the database held at start (or there is no database).
@@ -76,6 +93,8 @@ impl Default for Usrloc {
             timer_s: 60,
             db_url: None,
             db: None,
+            cache_url: None,
+            cache: None,
             columns: sql::Columns::default(),
             layout: OnceLock::new(),
             loaded: tokio::sync::watch::Sender::new(true),
@@ -103,7 +122,11 @@ pub fn register(m: &mut Registrar<Usrloc>) {
 
 fn init(s: &mut Usrloc, loader: &mut Loader) -> Result<(), String> {
     s.mode = s.chosen.mode(loader.dialect)?;
-    if s.mode != Mode::Memory {
+    if s.mode == Mode::Cache {
+        let url = s.cache_url.clone().ok_or("this working mode keeps contacts in a store: set cachedb_url")?;
+        s.cache = Some(loader.cache(&url)?);
+    }
+    if s.mode.uses_sql() {
         let what = "this working mode keeps contacts in a database: set db_url (or db_default_url)";
         s.db = Some(loader.db_or_default(s.db_url.as_deref())?.ok_or(what)?);
     }
@@ -211,8 +234,11 @@ impl Usrloc {
     /// Looks at the next shard of every table: what has expired goes, what is pending is written.
     fn sweep(self: &Arc<Usrloc>, ctx: &mut Ctx) {
         let now = now_s(ctx);
-        if self.mode == Mode::SqlOnly {
-            return self.expire_rows(ctx, now);
+        match self.mode {
+            Mode::SqlOnly => return self.expire_rows(ctx, now),
+            // The store forgets addresses itself; single contacts go when the address changes.
+            Mode::Cache => return,
+            _ => {}
         }
         let shard = self.next_shard.fetch_add(1, Ordering::Relaxed) % SHARDS;
         for table in self.tables() {

@@ -13,7 +13,7 @@ use script::ast::{Dialect, ParamValue};
 pub struct Chosen {
     preset: Option<Mode>,
     db_mode: Option<Mode>,
-    sql_only: bool,
+    shared: Option<Mode>,
     persistency: bool,
     write_mode: Option<Mode>,
 }
@@ -26,8 +26,8 @@ impl Chosen {
         if let (Some(mode), Dialect::V21) = (self.db_mode, dialect) {
             return Ok(mode);
         }
-        if self.sql_only {
-            return Ok(Mode::SqlOnly);
+        if let Some(mode) = self.shared {
+            return Ok(mode);
         }
         match (self.persistency, self.write_mode) {
             (true, Some(Mode::Memory)) => {
@@ -48,13 +48,15 @@ fn preset(s: &mut Usrloc, name: &str) -> Result<(), String> {
         "single-instance-sql-write-through" => Mode::WriteThrough,
         "single-instance-sql-write-back" => Mode::WriteBack,
         "sql-only" => Mode::SqlOnly,
-        "federation-cachedb-cluster" | "full-sharing-cluster" | "full-sharing-cachedb-cluster" => {
+        "full-sharing-cachedb-cluster" => Mode::Cache,
+        "federation-cachedb-cluster" | "full-sharing-cluster" => {
             return Err(format!("working_mode_preset `{name}` {CLUSTERS}: Fermata does not have it yet"));
         }
         _ => {
             return Err(format!(
                 "working_mode_preset cannot be `{name}`: single-instance-no-db, \
-                 single-instance-sql-write-through, single-instance-sql-write-back or sql-only"
+                 single-instance-sql-write-through, single-instance-sql-write-back, sql-only or \
+                 full-sharing-cachedb-cluster"
             ));
         }
     });
@@ -75,7 +77,8 @@ fn db_mode(s: &mut Usrloc, value: i64) -> Result<(), String> {
 fn cluster_mode(s: &mut Usrloc, value: &str) -> Result<(), String> {
     match value {
         "none" => {}
-        "sql-only" => s.chosen.sql_only = true,
+        "sql-only" => s.chosen.shared = Some(Mode::SqlOnly),
+        "full-sharing-cachedb" => s.chosen.shared = Some(Mode::Cache),
         _ => return Err(format!("cluster_mode `{value}` {CLUSTERS}: Fermata does not have it yet")),
     }
     Ok(())
@@ -156,7 +159,11 @@ pub fn register(m: &mut Registrar<Usrloc>) {
     let cluster = "it belongs to servers that know one another (clusterer), which do not exist yet";
     m.ignored(&["location_cluster", "ha_cluster", "ha_shtag", "skip_replicated_db_ops"], cluster);
     m.ignored(&["accept_replicated_contacts", "replicate_contacts_to"], cluster);
-    m.ignored(&["pinging_mode", "cachedb_url"], cluster);
+    m.ignored(&["pinging_mode"], cluster);
+    m.param_text("cachedb_url", |s, v| {
+        s.cache_url = Some(v.to_string());
+        Ok(())
+    });
     m.ignored(&["latency_event_min_us", "latency_event_min_us_delta"], "latencies are not events");
 }
 

@@ -284,15 +284,17 @@ fn some(bytes: &[u8]) -> DbValue {
 /// Keys of a contact that have no column of their own stand in `kv_store` under this name.
 const OWN: &str = "fermata";
 
+/// Those keys.
 #[derive(Default)]
-struct OwnKeys {
-    tag: Bytes,
-    keys: Bytes,
-    expires_out: u32,
-    reg_id: u16,
+pub struct OwnKeys {
+    pub tag: Bytes,
+    pub keys: Bytes,
+    pub expires_out: u32,
+    pub reg_id: u16,
 }
 
-fn packed_keys(contact: &Contact, keys: &[u8]) -> Vec<u8> {
+/// Keys of the address and those of the contact as one JSON object; empty for none.
+pub fn packed_keys(contact: &Contact, keys: &[u8]) -> Vec<u8> {
     let mut all: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(keys).unwrap_or_default();
     let tag = contact.text(Field::Tag);
     let own = contact.text(Field::Keys);
@@ -306,7 +308,7 @@ fn packed_keys(contact: &Contact, keys: &[u8]) -> Vec<u8> {
     if all.is_empty() { Vec::new() } else { serde_json::Value::Object(all).to_string().into_bytes() }
 }
 
-fn unpacked_keys(text: &[u8]) -> (Vec<(Bytes, Bytes)>, OwnKeys) {
+pub fn unpacked_keys(text: &[u8]) -> (Vec<(Bytes, Bytes)>, OwnKeys) {
     let all: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(text).unwrap_or_default();
     let mut own = OwnKeys::default();
     let mut keys = Vec::new();

@@ -1,11 +1,13 @@
 //! Reading and changing contacts wherever they live: in memory, in memory with a database behind it,
 //! or only in a database. What must wait for a database suspends its script.
 
+use super::cdb;
 use super::contact::Contact;
 use super::sql::{Ids, Layout, Schema};
 use super::table::{Change, Gone, Pending, Record, SHARDS, Table};
 use super::{Mode, Usrloc};
 use bytes::Bytes;
+use host::cachedb::{CacheError, Store};
 use host::call::Finish;
 use host::db::{DbError, LIMIT_MS, Pool, Query, Rows};
 use host::{Ctx, Outcome, Shared, Suspension, error, info};
@@ -27,6 +29,9 @@ struct Place {
     shared: Arc<Shared>,
     /// `None`: contacts live in memory only.
     pool: Option<Rc<dyn Pool>>,
+    store: Option<Rc<dyn Store>>,
+    /// Unix second at which the operation began.
+    now: u32,
 }
 
 impl Usrloc {
@@ -118,6 +123,42 @@ impl Usrloc {
         Suspension::future(what, future).detail(detail).limit(LIMIT_MS, -1)
     }
 
+    /// `change` for several addresses, one after the other; `finish` gets what went wrong first.
+    pub fn change_each(
+        self: &Arc<Usrloc>,
+        ctx: &mut Ctx,
+        what: &'static str,
+        table: &Arc<Table>,
+        aors: Vec<Bytes>,
+        work: impl Fn(&mut Record, &mut Vec<Change>) + 'static,
+        finish: impl FnOnce(&mut Ctx, Result<(), DbError>) -> i32 + 'static,
+    ) -> Outcome {
+        if self.in_memory() && self.mode != Mode::WriteThrough {
+            for aor in aors {
+                let ((), changes) = table.with(&aor, &work);
+                self.changed(ctx, table, &aor, &changes);
+            }
+            return Outcome::Done(finish(ctx, Ok(())));
+        }
+        let place = self.place(ctx, table);
+        let future = async move {
+            let (mut all, mut result) = (Vec::new(), Ok(()));
+            for aor in aors {
+                match place.change(&aor, &work).await {
+                    Ok(((), changes)) => all.push((aor, changes)),
+                    Err(error) => result = result.and(Err(error)),
+                }
+            }
+            Box::new(move |ctx: &mut Ctx| {
+                for (aor, changes) in all {
+                    place.usrloc.changed(ctx, &place.table, &aor, &changes);
+                }
+                finish(ctx, result)
+            }) as Finish
+        };
+        Suspension::future(what, future).limit(LIMIT_MS, -1)
+    }
+
     /// The same beside any script (management commands, timers).
     pub fn change_beside<R: 'static>(
         self: &Arc<Usrloc>,
@@ -158,12 +199,14 @@ impl Usrloc {
 
     /// Answers come from memory at once.
     pub fn in_memory(&self) -> bool {
-        self.mode != Mode::SqlOnly && *self.loaded.borrow()
+        self.mode.in_memory() && *self.loaded.borrow()
     }
 
     fn place(self: &Arc<Usrloc>, ctx: &mut Ctx, table: &Arc<Table>) -> Place {
         let pool = self.db.as_ref().map(|db| db.on(ctx));
-        Place { usrloc: self.clone(), table: table.clone(), shared: ctx.shared().clone(), pool }
+        let store = self.cache.as_ref().map(|cache| cache.on(ctx));
+        let (usrloc, table, shared) = (self.clone(), table.clone(), ctx.shared().clone());
+        Place { usrloc, table, shared, pool, store, now: super::now_s(ctx) }
     }
 
     /// Worker 0, at start: what the database holds comes into memory; until then registrations wait.
@@ -293,9 +336,13 @@ impl Place {
 
     /// A copy of the contacts of an address.
     async fn record(&self, aor: &[u8]) -> Result<Record, DbError> {
-        if self.usrloc.mode != Mode::SqlOnly {
-            self.loaded().await;
-            return Ok(self.table.read(aor, Record::clone).unwrap_or_default());
+        match self.usrloc.mode {
+            Mode::SqlOnly => {}
+            Mode::Cache => return self.shared_record(aor).await,
+            _ => {
+                self.loaded().await;
+                return Ok(self.table.read(aor, Record::clone).unwrap_or_default());
+            }
         }
         let rows = self.pool()?.run(self.schema().await?.select(&self.table.name, aor)).await?;
         Ok(self.record_of(&self.schema().await?, &rows))
@@ -319,10 +366,11 @@ impl Place {
         aor: &Bytes,
         work: impl FnOnce(&mut Record, &mut Vec<Change>) -> R,
     ) -> Result<(R, Vec<Change>), DbError> {
-        if self.usrloc.mode == Mode::SqlOnly {
-            return self.change_rows(aor, work).await;
+        match self.usrloc.mode {
+            Mode::SqlOnly => return self.change_rows(aor, work).await,
+            Mode::Cache => return self.change_shared(aor, work).await,
+            _ => self.loaded().await,
         }
-        self.loaded().await;
         let done = self.table.with(aor, work);
         if self.usrloc.mode == Mode::WriteThrough {
             // When the database is down the contacts stay pending, and the timer writes them later.
@@ -368,6 +416,43 @@ impl Place {
             self.pool()?.run_all(queries).await?;
         }
         Ok((result, changes))
+    }
+
+    /// The contacts of an address in the store.
+    async fn shared_record(&self, aor: &[u8]) -> Result<Record, DbError> {
+        let fields = cdb::read(self.store()?, cdb::key(&self.table.name, aor)).await.map_err(of_store)?;
+        let mut record = Record::default();
+        for (contact, keys) in cdb::unpack(&self.shared, aor, &fields) {
+            record.insert(contact, self.usrloc.order);
+            if !keys.is_empty() {
+                record.keys = Some(Box::new(keys));
+            }
+        }
+        Ok(record)
+    }
+
+    /// Reads, changes and writes an address in the store; changes of this server do not overlap, those
+    /// of others touch other contacts.
+    async fn change_shared<R>(
+        &self,
+        aor: &Bytes,
+        work: impl FnOnce(&mut Record, &mut Vec<Change>) -> R,
+    ) -> Result<(R, Vec<Change>), DbError> {
+        let _order = self.table.writing[self.table.shard_of(aor)].lock().await;
+        let mut record = self.shared_record(aor).await?;
+        let mut changes = Vec::new();
+        let result = work(&mut record, &mut changes);
+        let (set, unset) = cdb::fields(&self.shared, &record, &changes, &self.usrloc.matching);
+        if !set.is_empty() || !unset.is_empty() {
+            let key = cdb::key(&self.table.name, aor);
+            let life = cdb::lifetime(&record, self.now);
+            cdb::write(self.store()?, key, set, unset, life).await.map_err(of_store)?;
+        }
+        Ok((result, changes))
+    }
+
+    fn store(&self) -> Result<&Rc<dyn Store>, DbError> {
+        self.store.as_ref().ok_or(DbError::Unsupported("connection"))
     }
 
     /// Writes what is pending in a shard. Whoever waits meanwhile finds nothing left to write.
@@ -464,6 +549,15 @@ impl Place {
     async fn expire_rows(&self, now: u32) -> Result<(), DbError> {
         let query = self.schema().await?.delete_expired(&self.table.name, now);
         self.pool()?.run(query).await.map(drop)
+    }
+}
+
+fn of_store(error: CacheError) -> DbError {
+    match error {
+        CacheError::Busy => DbError::Busy,
+        CacheError::TimedOut => DbError::TimedOut,
+        CacheError::Unsupported(what) => DbError::Unsupported(what),
+        other => DbError::Down(other.to_string()),
     }
 }
 
