@@ -313,7 +313,7 @@ pub fn remove_ip_port(
     }
     let keys = RefCell::new(Vec::new());
     table.0.each(|aor, record| {
-        if record.contacts.iter().any(|c| meant(c)) {
+        if record.contacts.iter().any(&meant) {
             keys.borrow_mut().push(Bytes::copy_from_slice(aor));
         }
     });

@@ -235,7 +235,7 @@ impl Usrloc {
     pub(super) fn flush_beside(self: &Arc<Usrloc>, ctx: &mut Ctx, table: &Arc<Table>, shard: usize) {
         let place = self.place(ctx, table);
         ctx.spawn("usrloc flush", LIMIT_MS, async move {
-            let _ = place.flush(shard).await;
+            let _ = place.flush(Scope::Shard(shard)).await;
             Box::new(|_: &mut Ctx| 1) as Finish
         });
     }
@@ -251,7 +251,7 @@ impl Usrloc {
             let mut result = Ok(());
             for place in &places {
                 for shard in 0..SHARDS {
-                    result = result.and(place.flush(shard).await);
+                    result = result.and(place.flush(Scope::Shard(shard)).await);
                 }
             }
             Box::new(move |ctx: &mut Ctx| {
@@ -374,7 +374,7 @@ impl Place {
         let done = self.table.with(aor, work);
         if self.usrloc.mode == Mode::WriteThrough {
             // When the database is down the contacts stay pending, and the timer writes them later.
-            let _ = self.flush(self.table.shard_of(aor)).await;
+            let _ = self.flush(Scope::Everything { mine: self.table.shard_of(aor) }).await;
         }
         Ok(done)
     }
@@ -385,7 +385,7 @@ impl Place {
         aor: &Bytes,
         work: impl FnOnce(&mut Record, &mut Vec<Change>) -> R,
     ) -> Result<(R, Vec<Change>), DbError> {
-        let _order = self.table.writing[self.table.shard_of(aor)].lock().await;
+        let _order = self.table.changing[self.table.shard_of(aor)].lock().await;
         let schema = self.schema().await?;
         let name = &self.table.name;
         let rows = self.pool()?.run(schema.select(name, aor)).await?;
@@ -438,7 +438,7 @@ impl Place {
         aor: &Bytes,
         work: impl FnOnce(&mut Record, &mut Vec<Change>) -> R,
     ) -> Result<(R, Vec<Change>), DbError> {
-        let _order = self.table.writing[self.table.shard_of(aor)].lock().await;
+        let _order = self.table.changing[self.table.shard_of(aor)].lock().await;
         let mut record = self.shared_record(aor).await?;
         let mut changes = Vec::new();
         let result = work(&mut record, &mut changes);
@@ -455,28 +455,35 @@ impl Place {
         self.store.as_ref().ok_or(DbError::Unsupported("connection"))
     }
 
-    /// Writes what is pending in a shard. Whoever waits meanwhile finds nothing left to write.
-    async fn flush(&self, shard: usize) -> Result<(), DbError> {
+    /// Writes what is pending. One transaction takes along what came while the last one was written.
+    async fn flush(&self, scope: Scope) -> Result<(), DbError> {
         if self.pool.is_none() || self.usrloc.mode == Mode::Memory {
             return Ok(());
         }
-        let _order = self.table.writing[shard].lock().await;
-        let mut writing = Writing { table: &self.table, shard, pending: Some(self.table.pending(shard)) };
-        let Some(pending) = writing.pending.as_ref().filter(|p| !p.contacts.is_empty() || !p.gone.is_empty())
-        else {
-            writing.pending = None;
-            return Ok(());
+        let _order = self.table.writing.lock().await;
+        let (mine, shards) = match scope {
+            Scope::Shard(shard) => (shard, shard..shard + 1),
+            Scope::Everything { mine } => (mine, 0..SHARDS),
         };
+        if !self.table.is_pending(mine) {
+            return Ok(());
+        }
+        let mut writing = Writing { table: &self.table, pending: Vec::new() };
+        for shard in shards.filter(|shard| self.table.is_pending(*shard)) {
+            writing.pending.push((shard, self.table.pending(shard)));
+        }
         let schema = self.schema().await?;
         let name = &self.table.name;
-        let deletes = pending.gone.iter().filter_map(|gone| schema.delete(name, gone));
-        let writes =
-            pending.contacts.iter().flat_map(|(aor, c, keys)| schema.write(&self.shared, name, aor, c, keys));
+        let all = || writing.pending.iter().map(|(_, pending)| pending);
+        let deletes = all().flat_map(|p| &p.gone).filter_map(|gone| schema.delete(name, gone));
+        let writes = all()
+            .flat_map(|p| &p.contacts)
+            .flat_map(|(aor, contact, keys)| schema.write(&self.shared, name, aor, contact, keys));
         let queries: Vec<Query> = deletes.chain(writes).collect();
         for batch in queries.chunks(BATCH) {
             self.write(batch).await?;
         }
-        if let Some(pending) = writing.pending.take() {
+        for (shard, pending) in std::mem::take(&mut writing.pending) {
             self.table.written(shard, pending);
         }
         Ok(())
@@ -535,15 +542,14 @@ impl Place {
         };
         self.pool()?.run(query).await?;
         self.table.forget_database(aor.as_deref());
-        match &aor {
-            Some(aor) => self.flush(self.table.shard_of(aor)).await,
-            None => {
-                for shard in 0..SHARDS {
-                    self.flush(shard).await?;
-                }
-                Ok(())
-            }
+        let shards = match &aor {
+            Some(aor) => self.table.shard_of(aor)..self.table.shard_of(aor) + 1,
+            None => 0..SHARDS,
+        };
+        for shard in shards {
+            self.flush(Scope::Shard(shard)).await?;
         }
+        Ok(())
     }
 
     async fn expire_rows(&self, now: u32) -> Result<(), DbError> {
@@ -561,17 +567,24 @@ fn of_store(error: CacheError) -> DbError {
     }
 }
 
-/// What is being written; dropped before it is done, it stays pending.
+/// Which pending changes are written.
+#[derive(Clone, Copy)]
+enum Scope {
+    Shard(usize),
+    /// All there are, unless nothing is left of this shard.
+    Everything { mine: usize },
+}
+
+/// What is being written, by shard; dropped before it is done, it stays pending.
 struct Writing<'a> {
     table: &'a Table,
-    shard: usize,
-    pending: Option<Pending>,
+    pending: Vec<(usize, Pending)>,
 }
 
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
-        if let Some(pending) = self.pending.take() {
-            self.table.not_written(self.shard, pending);
+        for (shard, pending) in std::mem::take(&mut self.pending) {
+            self.table.not_written(shard, pending);
         }
     }
 }

@@ -101,8 +101,11 @@ struct Shard {
 pub struct Table {
     pub name: String,
     shards: Box<[Mutex<Shard>]>,
-    /// Held while a shard is written to the database: writes of one address keep their order.
-    pub writing: Box<[tokio::sync::Mutex<()>]>,
+    /// Held while an address of a shard is changed where several servers may change it.
+    pub changing: Box<[tokio::sync::Mutex<()>]>,
+    /// Held while pending changes are written: writes of one address keep their order, and whoever waits
+    /// meanwhile finds that others wrote what it came for.
+    pub writing: tokio::sync::Mutex<()>,
     hasher: RandomState,
     next_id: AtomicU64,
     /// Changes are kept for a database.
@@ -118,7 +121,8 @@ impl Table {
         Table {
             name: name.to_string(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            writing: (0..SHARDS).map(|_| tokio::sync::Mutex::default()).collect(),
+            changing: (0..SHARDS).map(|_| tokio::sync::Mutex::default()).collect(),
+            writing: tokio::sync::Mutex::default(),
             hasher: RandomState::new(),
             next_id: AtomicU64::new(1),
             persistent: AtomicBool::new(false),
