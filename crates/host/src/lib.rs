@@ -10,6 +10,7 @@ pub mod branches;
 pub mod cachedb;
 pub mod call;
 pub mod clock;
+pub mod contacts;
 pub mod ctx;
 pub mod db;
 pub mod events;

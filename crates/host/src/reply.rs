@@ -213,6 +213,10 @@ pub fn send_stateless(ctx: &mut Ctx, code: u16, reason: &[u8]) -> i32 {
     let tag = (code != 100).then_some(&tag[..]);
     let bytes = build(ctx, &ctx.state, code, reason, tag);
     let path = return_path(ctx, &ctx.state);
-    ctx.transmit(path, bytes);
+    ctx.transmit(path, bytes.clone());
+    if !ctx.core.shared.hooks.stateless_reply.is_empty() {
+        let shared = ctx.core.shared.clone();
+        shared.hooks.stateless_reply.iter().for_each(|hook| hook(ctx, code, &bytes));
+    }
     1
 }

@@ -28,6 +28,10 @@ pub struct Listen {
     pub text: String,
 }
 
+/// Sees the status and the bytes of a reply.
+pub type ReplyHook = Arc<dyn Fn(&mut Ctx, u16, &bytes::Bytes) + Send + Sync>;
+pub type StrayHook = Arc<dyn Fn(&mut Ctx, &sip::Message) -> bool + Send + Sync>;
+
 pub type Hook = Arc<dyn Fn(&mut Ctx) + Send + Sync>;
 
 /// Places where modules join in.
@@ -44,6 +48,10 @@ pub struct Hooks {
     /// After the main route.
     pub request_end: Vec<Hook>,
     pub txn: Vec<crate::tm::TxnHook>,
+    /// A reply was sent without a transaction; the request is in `ctx.state`.
+    pub stateless_reply: Vec<ReplyHook>,
+    /// A reply that belongs to no transaction came in; true: it was one of this module's.
+    pub stray_reply: Vec<StrayHook>,
     /// Each reply of a transaction before its routes; it is the current message, and may be edited.
     pub reply_in: Vec<Hook>,
     /// `loose_route()` found our own Route in the current request.

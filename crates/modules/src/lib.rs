@@ -21,9 +21,17 @@ macro_rules! modules {
         $(pub mod $name;)*
         /// Every module, for the loader, the manual and completions.
         pub static ALL: &[host::ModuleDef] = &[
-            $(host::ModuleDef { name: stringify!($name), make: || host::registrar::module($name::register) }),*
+            $(host::ModuleDef { name: plain(stringify!($name)), make: || host::registrar::module($name::register) }),*
         ];
     };
+}
+
+/// `enum` is a word of Rust and a module of OpenSIPS.
+const fn plain(name: &'static str) -> &'static str {
+    match name.as_bytes() {
+        [b'r', b'#', ..] => name.split_at(2).1,
+        _ => name,
+    }
 }
 
 // One a line: additions by different hands do not collide.
@@ -44,6 +52,8 @@ modules! {
     db_sqlite,
     db_text,
     db_virtual,
+    diversion,
+    r#enum,
     event_datagram,
     event_route,
     domain,
@@ -61,9 +71,15 @@ modules! {
     mid_registrar,
     msilo,
     permissions,
+    nat_traversal,
+    nathelper,
+    options,
+    path,
+    pike,
     proto_tcp,
     proto_udp,
     regex,
+    ratelimit,
     registrar,
     rest_client,
     rr,
@@ -81,6 +97,8 @@ modules! {
     uac_registrant,
     uri,
     userblacklist,
+    uac_redirect,
     usrloc,
     xlog,
+    uuid,
 }

@@ -271,7 +271,12 @@ fn route(call: &mut Call<Rr>) -> i32 {
     if strict_sender && msg.to_tag().is_some() {
         return after_strict(call.ctx, &msg, &hops);
     }
-    after_loose(call, &msg, &hops)
+    let rc = after_loose(call, &msg, &hops);
+    if let (1.., Params::Of(text)) = (rc, &call.ctx.state.ext.entry::<State>().params) {
+        let params = sip::Params { text: text.clone() };
+        crate::path::follow_received(call.ctx, &params);
+    }
+    rc
 }
 
 /// The previous hop put our Record-Route into the R-URI (RFC 2543): the real one is the last Route.

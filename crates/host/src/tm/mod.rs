@@ -6,7 +6,7 @@
 
 mod admit;
 mod answer;
-mod branch;
+pub mod branch;
 mod cancel;
 mod failure;
 mod local;
@@ -35,7 +35,7 @@ pub use branch::{Found, LocalVia};
 pub use cancel::{cancel, stop};
 pub use local::{Timeouts, apply_timeouts, arm, inject, on_verdict, replicate, wait_for_branches};
 pub use relay::{Relay, new_transaction, relay};
-pub use replies::{ReplyStatus, on_reply, status_of};
+pub use replies::{ReplyStatus, final_replies, on_reply, status_of};
 pub use request::{Answer, Done, NewRequest, own_call_id, send_new};
 pub use stateless::{forward, forward_or_wait, forward_reply, send_to};
 

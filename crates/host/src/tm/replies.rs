@@ -16,6 +16,14 @@ pub struct ReplyStatus {
     pub reason: Bytes,
 }
 
+/// The final replies of the branches that a failure route looks at, in their order.
+pub fn final_replies(ctx: &Ctx) -> Vec<Rc<Message>> {
+    let Some(id) = ctx.state.txn else { return Vec::new() };
+    let first = usize::from(ctx.core.txns.txns.first_branch(id));
+    let branches = ctx.core.txns.txns.branches(id).skip(first);
+    branches.filter_map(|branch| branch.data.reply.as_ref().map(|reply| reply.msg.clone())).collect()
+}
+
 pub(super) fn changed_status(state: &MsgState) -> Option<(u16, Bytes)> {
     state.ext.find::<ReplyStatus>().filter(|s| s.code != 0).map(|s| (s.code, s.reason.clone()))
 }
@@ -224,6 +232,12 @@ fn next_in_queue(ctx: &mut Ctx, id: TxnId) {
 
 /// A reply of no transaction: the global route, then on by its second Via.
 fn stray(ctx: &mut Ctx, msg: Rc<Message>, source: Path) {
+    if !ctx.core.shared.hooks.stray_reply.is_empty() {
+        let shared = ctx.core.shared.clone();
+        if shared.hooks.stray_reply.iter().any(|hook| hook(ctx, &msg)) {
+            return;
+        }
+    }
     let task = Task::new(ctx.core.shared.program(), RouteId(0));
     let mut state = MsgState::new(msg, source, ctx.core.now, RouteKind::OnReply, task);
     match global_route(ctx) {

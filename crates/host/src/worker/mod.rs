@@ -64,6 +64,10 @@ pub enum Input {
 }
 
 /// One owner of calls. `step` in, `take_outputs` out; between them only the worker changes.
+/// Put into a request by a hook of `request_in`: it goes no further.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Refused;
+
 pub struct Worker {
     ctx: Ctx,
 }
@@ -277,6 +281,9 @@ fn on_message(ctx: &mut Ctx, source: Path, bytes: Bytes) {
             hook(ctx);
         }
         state = std::mem::replace(&mut ctx.state, outer);
+        if state.ext.find::<Refused>().is_some() {
+            return;
+        }
     }
     ctx.run(state);
 }

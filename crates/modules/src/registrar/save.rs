@@ -79,7 +79,15 @@ pub fn prepare(
     let usrloc = module.usrloc();
     let contacts = match forced {
         Some(list) => Contacts::List(list),
-        None => request::contacts_of(&msg, module)?,
+        None => match request::contacts_of(&msg, module)? {
+            // As a script left them (`fix_nated_contact`).
+            Contacts::List(mut list) => {
+                let fixed = host::contacts::addresses(&ctx.state).unwrap_or_default();
+                list.iter_mut().zip(fixed).for_each(|(contact, fixed)| contact.uri = fixed.uri);
+                Contacts::List(list)
+            }
+            other => other,
+        },
     };
     let address = match aor {
         Some(aor) => aor,

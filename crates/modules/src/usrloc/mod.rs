@@ -134,7 +134,7 @@ fn init(s: &mut Usrloc, loader: &mut Loader) -> Result<(), String> {
         s.loaded.send_replace(false);
     }
     if let Some(flag) = s.nat_bflag.clone() {
-        s.nat_flag = 1 << loader.branch_flag(&flag, script::Loc::default()).map_err(|d| d.message)?;
+        s.nat_flag = loader.branch_flag(&flag, script::Loc::default()).map_err(|d| d.message)?;
     }
     Ok(())
 }
