@@ -40,6 +40,7 @@ modules! {
     acc,
     alias_db,
     auth,
+    auth_aaa,
     auth_db,
     avpops,
     cachedb_local,

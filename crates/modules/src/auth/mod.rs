@@ -174,17 +174,32 @@ impl Auth {
 
     /// Checks the digest: `ha1` in hexadecimal, of the algorithm that the credentials name.
     pub fn verify(&self, ctx: &mut Ctx, credentials: &Credentials, ha1: &str) -> i32 {
-        let now = (ctx.core.wall_us / 1_000_000) as u32;
-        let msg = ctx.state.msg.clone();
-        if !self.nonces().is_fresh(&credentials.nonce, now) {
-            ctx.state.ext.set(WasStale(true));
-            return rc::STALE;
+        if let Err(rc) = self.admissible(ctx, credentials) {
+            return rc;
         }
-        let method = msg.method_text();
-        let body = msg.bytes(msg.body());
-        if !meant_for(credentials, &msg.request_uri()) || !credentials.verify(ha1, &method, body) {
+        let msg = ctx.state.msg.clone();
+        if !credentials.verify(ha1, &msg.method_text(), msg.bytes(msg.body())) {
             return rc::INVALID_PASSWORD;
         }
+        self.spend(ctx, credentials)
+    }
+
+    /// The nonce is ours and not too old, and the digest was made for this request; else the code for the script.
+    pub fn admissible(&self, ctx: &mut Ctx, credentials: &Credentials) -> Result<(), i32> {
+        let now = (ctx.core.wall_us / 1_000_000) as u32;
+        if !self.nonces().is_fresh(&credentials.nonce, now) {
+            ctx.state.ext.set(WasStale(true));
+            return Err(rc::STALE);
+        }
+        match meant_for(credentials, &ctx.state.msg.request_uri()) {
+            true => Ok(()),
+            false => Err(rc::INVALID_PASSWORD),
+        }
+    }
+
+    /// Uses the nonce, once the secret is known to be right.
+    pub fn spend(&self, ctx: &mut Ctx, credentials: &Credentials) -> i32 {
+        let now = (ctx.core.wall_us / 1_000_000) as u32;
         let count = if credentials.qop.is_some() { credentials.nonce_count() } else { 0 };
         match self.nonces().take(&credentials.nonce, count, now) {
             Worth::Good => rc::OK,
