@@ -191,7 +191,7 @@ impl Auth {
             ctx.state.ext.set(WasStale(true));
             return Err(rc::STALE);
         }
-        match meant_for(credentials, &ctx.state.msg.request_uri()) {
+        match meant_for(ctx, credentials) {
             true => Ok(()),
             false => Err(rc::INVALID_PASSWORD),
         }
@@ -226,15 +226,17 @@ impl Auth {
 struct WasStale(bool);
 
 /// The digest was made for this request: same URI, or at least the same user and host (proxies and
-/// user agents differ in parameters).
-fn meant_for(credentials: &Credentials, request_uri: &Bytes) -> bool {
-    if credentials.uri == *request_uri {
+/// user agents differ in parameters), or this server's own address (SIPp and others).
+fn meant_for(ctx: &Ctx, credentials: &Credentials) -> bool {
+    let request_uri = ctx.state.msg.request_uri();
+    if credentials.uri == request_uri {
         return true;
     }
-    match (Uri::parse(&credentials.uri), Uri::parse(request_uri)) {
-        (Ok(a), Ok(b)) => a.host.eq_ignore_ascii_case(&b.host) && a.user == b.user,
-        _ => false,
-    }
+    let (Ok(digest), Ok(request)) = (Uri::parse(&credentials.uri), Uri::parse(&request_uri)) else { return false };
+    let same_user = digest.user == request.user;
+    let ours = || ctx.shared().is_myself(&digest.host, digest.port_or_default(), None);
+    same_user && digest.host.eq_ignore_ascii_case(&request.host)
+        || (same_user || digest.user.is_none()) && ours()
 }
 
 fn www_challenge(call: &mut Call<Auth>, realm: Text, qop: Option<Text>, algorithms: Option<AlgorithmsArg>) -> i32 {
