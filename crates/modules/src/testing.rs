@@ -225,7 +225,13 @@ impl Server {
     fn settle(&mut self) {
         let (worker, results, clock) = (&mut self.worker, &mut self.results, self.clock);
         self.local.block_on(&self.runtime, async {
-            while worker.ctx().core.tasks.iter().any(|task| task.live && task.guard.is_some()) {
+            while worker
+                .ctx()
+                .core
+                .tasks
+                .iter()
+                .any(|task| task.live && task.guard.as_ref().is_some_and(|guard| guard.is::<Guard>()))
+            {
                 let (task, finish) = results.recv().await.expect("the worker holds the sender");
                 worker.step(clock, Input::Resume(task, finish));
             }

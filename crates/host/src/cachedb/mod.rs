@@ -94,9 +94,9 @@ pub type RawRows = Vec<Vec<Value>>;
 /// A worker's connection to one store. Operations start when their reply is polled, on the worker's
 /// own runtime; `expires_s` 0 is never.
 pub trait Store {
-    /// The worker's clock, told before each operation.
-    fn at(&self, now: Instant) {
-        let _ = now;
+    /// The worker's clock and Unix time, told before each operation.
+    fn at(&self, now: Instant, unix_s: u64) {
+        let _ = (now, unix_s);
     }
     /// Connects, so that the first operation need not wait.
     fn connect(&self) -> Reply<()> {
@@ -143,6 +143,11 @@ pub trait Engine: Send + Sync {
     fn check(&self, url: &CacheUrl) -> Result<(), String> {
         let _ = url;
         Ok(())
+    }
+    /// The same, for engines that stand on something else that is configured.
+    fn prepare(&self, url: &CacheUrl, loader: &mut Loader) -> Result<(), String> {
+        let _ = loader;
+        self.check(url)
     }
     /// A worker's connection. It connects when it is used first.
     fn connect(&self, cache: &Cache, ctx: &mut Ctx) -> Rc<dyn Store>;
@@ -204,7 +209,7 @@ impl Cache {
             ctx.local::<Stores>().0.push((id, store.clone()));
             store
         });
-        store.at(now);
+        store.at(now, ctx.core.wall_us / 1_000_000);
         store
     }
 
@@ -317,7 +322,7 @@ impl Loader {
             return Err(format!("{parsed} needs its engine: loadmodule \"{module}.so\""));
         };
         let engine = engine.clone();
-        engine.check(&parsed).map_err(|why| format!("{parsed}: {why}"))?;
+        engine.prepare(&parsed, self).map_err(|why| format!("{parsed}: {why}"))?;
         let cache = Cache::new(parsed, engine, &self.stats);
         self.caches.open.push((url.to_string(), cache.clone()));
         Ok(cache)

@@ -161,7 +161,7 @@ impl LocalStore {
 }
 
 impl Store for LocalStore {
-    fn at(&self, now: Instant) {
+    fn at(&self, now: Instant, _: u64) {
         self.collections.now.fetch_max(now.0, Ordering::Relaxed);
     }
 

@@ -33,6 +33,7 @@ pub fn register(m: &mut Registrar<Exec>) {
         Ok(())
     });
     m.function("exec", Routes::ALL, exec);
+    m.function("exec_argv", Routes::ALL, exec_argv);
     old::register(m);
 }
 
@@ -48,7 +49,7 @@ fn command(call: &mut Call<Exec>, text: &[u8]) -> process::Command {
     if call.module.set_vars {
         env::of_message(call.ctx, &mut env);
     }
-    process::Command { text: Bytes::copy_from_slice(text), stdin: Bytes::new(), env, want: Want::default() }
+    process::Command { text: Bytes::copy_from_slice(text), args: None, stdin: Bytes::new(), env, want: Want::default() }
 }
 
 /// exec(command, [stdin], [stdout], [stderr], [environment]): 1 when all output was read, whatever
@@ -62,7 +63,46 @@ fn exec(
     stderr: Option<OutVar>,
     env: Option<AnyVar>,
 ) -> Outcome {
-    let mut command = command(call, &text);
+    let command = command(call, &text);
+    start(call, "exec", command, stdin, stdout, stderr, env)
+}
+
+/// exec_argv(program, [arguments], [stdin], [stdout], [stderr], [environment]): like `exec`, without a
+/// shell. Each value of the AVP `arguments`, in the order in which they were added, is one argument as it
+/// is: what a SIP message brings along cannot become shell syntax. Fermata's own.
+fn exec_argv(
+    call: &mut Call<Exec>,
+    program: Text,
+    args: Option<AnyVar>,
+    stdin: Option<Text>,
+    stdout: Option<OutVar>,
+    stderr: Option<OutVar>,
+    env: Option<AnyVar>,
+) -> Outcome {
+    let mut command = command(call, &program);
+    let mut list: Vec<Bytes> = match args.as_ref().map(|AnyVar(var)| (&var.kind, var)) {
+        Some((Kind::Avp(name), _)) => call.state.avps.borrow().values(*name).map(|v| v.to_text()).collect(),
+        Some((_, var)) => var.get(call.ctx).text().into_iter().collect(),
+        None => Vec::new(),
+    };
+    list.reverse();
+    if list.iter().chain([&command.text]).any(|text| text.contains(&0)) {
+        host::error!("exec", "exec_argv: an argument holds a NUL");
+        return Outcome::Done(-1);
+    }
+    command.args = Some(list);
+    start(call, "exec_argv", command, stdin, stdout, stderr, env)
+}
+
+fn start(
+    call: &mut Call<Exec>,
+    what: &'static str,
+    mut command: process::Command,
+    stdin: Option<Text>,
+    stdout: Option<OutVar>,
+    stderr: Option<OutVar>,
+    env: Option<AnyVar>,
+) -> Outcome {
     command.stdin = stdin.map_or_else(Bytes::new, |t| t.0);
     if let Some(AnyVar(var)) = &env
         && let Kind::Avp(name) = var.kind
@@ -74,7 +114,7 @@ fn exec(
     if stdout.is_none() && stderr.is_none() {
         return launch(call, command);
     }
-    wait(call, "exec", command, move |ctx, done| {
+    wait(call, what, command, move |ctx, done| {
         let Some(done) = done else { return -1 };
         for (var, output) in [(stdout, &done.stdout), (stderr, &done.stderr)] {
             for line in var.iter().flat_map(|_| lines(output)) {

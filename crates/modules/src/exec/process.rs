@@ -36,8 +36,10 @@ pub struct Want {
 }
 
 pub struct Command {
-    /// For `/bin/sh -c`.
+    /// For `/bin/sh -c`; with `args`, the program itself.
     pub text: Bytes,
+    /// `Some`: no shell; each of these is one argument, whatever it holds.
+    pub args: Option<Vec<Bytes>>,
     pub stdin: Bytes,
     /// Besides the server's own environment.
     pub env: Vec<(String, Bytes)>,
@@ -117,9 +119,19 @@ pub async fn run(command: Command, undertaker: &Undertaker) -> io::Result<Done> 
     let mut running = Running { body: None, undertaker: undertaker.sender() };
     let want = command.want;
     let pipe = |wanted: bool| if wanted { Stdio::piped() } else { Stdio::null() };
-    let mut child = tokio::process::Command::new("/bin/sh")
-        .arg("-c")
-        .arg(OsStr::from_bytes(&command.text))
+    let mut program = match &command.args {
+        None => {
+            let mut shell = tokio::process::Command::new("/bin/sh");
+            shell.arg("-c").arg(OsStr::from_bytes(&command.text));
+            shell
+        }
+        Some(args) => {
+            let mut program = tokio::process::Command::new(OsStr::from_bytes(&command.text));
+            program.args(args.iter().map(|arg| OsStr::from_bytes(arg)));
+            program
+        }
+    };
+    let mut child = program
         .envs(command.env.iter().map(|(name, value)| (name, OsStr::from_bytes(value))))
         .stdin(pipe(!command.stdin.is_empty()))
         .stdout(pipe(want.stdout))

@@ -62,6 +62,7 @@ fn a_dropped_command_takes_its_children_along() {
     let text = format!("trap '' TERM; sleep 1000 & echo $! $$ > {0}.new; mv {0}.new {0}; wait", file.display());
     let command = Command {
         text: text.into(),
+        args: None,
         stdin: Bytes::new(),
         env: Vec::new(),
         want: Want { stdout: true, ..Want::default() },
@@ -114,4 +115,13 @@ fn the_old_functions() {
     let others: Vec<_> = ran.state.branches.iter().map(|b| b.uri.clone()).collect();
     assert_eq!(others, ["sip:two@b", "sip:bob@example.com"]);
     assert_eq!(ran.avps("p").len(), 1);
+}
+
+#[test]
+fn arguments_are_no_shell_syntax() {
+    let body = r#"$avp(a) = "%s|%s|%s"; $avp(a) = "; touch /tmp/never"; $avp(a) = "$(id) `id` 'x' \"y\""; $avp(a) = "";
+        exec_argv("printf", $avp(a), , $avp(r)); $avp(r) = $rc;"#;
+    check(body, &["1", "; touch /tmp/never|$(id) `id` 'x' \"y\"|"]);
+    check(r#"$avp(a) = "-n"; exec_argv("cat", $avp(a), "in", $avp(r));"#, &["     1\tin"]);
+    check(r#"exec_argv("/no/such/program", , , $var(o)); $avp(r) = $rc;"#, &["-1"]);
 }
