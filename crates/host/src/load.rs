@@ -3,7 +3,7 @@
 
 use crate::ctx::Sip;
 use crate::events::{EventRoute, Events};
-use crate::registrar::{Func, Module, ModuleDef, ParamSet, Since};
+use crate::registrar::{Func, FunctionInfo, Module, ModuleDef, ParamSet, Since};
 use crate::shared::{Hooks, Listen, Shared};
 use crate::stats::Stats;
 use crate::tran::Tran;
@@ -52,6 +52,9 @@ impl VarTable {
     }
 }
 
+/// Functions by name: index of the module, index in it, and what is known of it.
+type FunctionTable = AHashMap<&'static str, Vec<(usize, usize, FunctionInfo)>>;
+
 type Modules = Vec<(&'static str, Box<dyn Module>)>;
 
 /// Why a form of a function does not fit a call.
@@ -78,6 +81,7 @@ pub struct Loader {
     pub branch_flags: FlagNames,
     /// Complete once all parameters are set.
     modules: Arc<Modules>,
+    functions: Arc<FunctionTable>,
     /// Names of the modules that are loaded, also before that.
     loaded: Vec<&'static str>,
     /// Names of modules that the configuration loads and that do not exist.
@@ -245,13 +249,10 @@ impl Loader {
         };
         let mut candidates = Vec::new();
         let mut of_core = false;
-        for (module_name, module) in modules {
-            for (i, info) in module.functions().into_iter().enumerate() {
-                if info.name == name {
-                    of_core |= *module_name == "core";
-                    candidates.push((mine(info.since), module, i, info));
-                }
-            }
+        for (at, i, info) in self.functions.clone().get(name).into_iter().flatten() {
+            let (module_name, module) = &modules[*at];
+            of_core |= *module_name == "core";
+            candidates.push((mine(info.since), module, *i, *info));
         }
         candidates.sort_by_key(|c| c.0);
         let Some(first) = candidates.first() else { return Err(self.unknown_function(modules, name, site)) };
@@ -376,6 +377,13 @@ impl Loader {
                 }
             }
         }
+        let mut functions = FunctionTable::default();
+        for (at, (_, module)) in modules.iter().enumerate() {
+            for (i, info) in module.functions().into_iter().enumerate() {
+                functions.entry(info.name).or_default().push((at, i, info));
+            }
+        }
+        self.functions = Arc::new(functions);
         self.modules = Arc::new(modules);
     }
 
@@ -504,6 +512,7 @@ pub fn load(
         flags: Vec::new(),
         branch_flags: Vec::new(),
         modules: Arc::default(),
+        functions: Arc::default(),
         loaded: Vec::new(),
         missing: Vec::new(),
         states: AHashMap::new(),

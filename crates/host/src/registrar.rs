@@ -351,6 +351,7 @@ pub enum ParamSet {
 }
 
 /// A function as the loader, the manual and completions see it.
+#[derive(Clone, Copy, Debug)]
 pub struct FunctionInfo {
     pub name: &'static str,
     pub routes: Routes,

@@ -168,9 +168,13 @@ fn one_line(text: &[u8]) -> bool {
     !text.iter().any(|b| matches!(b, b'\r' | b'\n' | 0))
 }
 
-/// Sets the R-URI, sound or not; an unsound one reads as NULL. False: empty, or this is no request.
+/// Longest R-URI that a script may make (`MAX_URI_SIZE` there).
+const MAX_URI: usize = 1024;
+
+/// Sets the R-URI, sound or not; an unsound one reads as NULL. False: empty or too long, or this is no
+/// request.
 pub fn set_request(ctx: &mut Ctx, text: Bytes) -> bool {
-    if !ctx.state.msg.is_request() || text.is_empty() || !one_line(&text) {
+    if !ctx.state.msg.is_request() || text.is_empty() || text.len() > MAX_URI || !one_line(&text) {
         return false;
     }
     ctx.state.ruri = Some(text);
