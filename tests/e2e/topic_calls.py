@@ -72,7 +72,7 @@ WAITS = {
 
 def sipp_calls(place, wait, calls=60, rate=30):
     uas = free_port()
-    place.sqlite("routes.sqlite", "CREATE TABLE routes (gateway TEXT);\nINSERT INTO routes VALUES ('gw1')")
+    place.sqlite("routes.sqlite", "CREATE TABLE IF NOT EXISTS routes (gateway TEXT);\nINSERT INTO routes VALUES ('gw1')")
     server = place.server(HEAD + ROUTE.replace("WAIT", wait), UAS=uas)
     place.process("sipp", "-nostdin", "-sf", SCENARIOS / "uas.xml", "-i", "127.0.0.1", "-p", uas,
                   stdout=open(os.devnull, "w"))

@@ -19,6 +19,7 @@ def test_the_built_in_configuration_registers_a_phone(place):
     server = BuiltIn(place, "", {})
     place.servers.append(server)
     place.ending.callback(server.kill)
+    server.start()
     place.sqlite("fermata.sqlite",
                  "INSERT INTO subscriber (username, domain, password) VALUES ('alice', '127.0.0.1', 's3cret')")
     register = ["sipsak", "-U", "-C", "sip:alice@127.0.0.1:5099", "-x", "60", "-a", "s3cret", "-u", "alice",

@@ -90,7 +90,11 @@ impl Parser<'_> {
         let found = match self.rest.chars().next() {
             _ if self.depth > DEPTH => None,
             Some('!') => {
-                self.rest = &self.rest[1..];
+                self.rest = self.rest[1..].trim_start();
+                // An empty rule is "always"; nothing is not its opposite.
+                if self.rest.is_empty() {
+                    return None;
+                }
                 self.operand().map(|inner| Recurrence::Not(Box::new(inner)))
             }
             Some('(') => {
