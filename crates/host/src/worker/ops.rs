@@ -132,7 +132,9 @@ impl Ops {
     /// The limit that an operation of this kind went over.
     pub fn too_slow(&self, what: &str, took_ms: u64) -> Option<&'static str> {
         let over = |limit: Option<u64>| limit.is_some_and(|ms| took_ms > ms);
-        if what.starts_with("dns") && over(self.slow_dns_ms) {
+        // These wait for nothing but names.
+        let looks_up = matches!(what, "t_relay" | "forward" | "send") || what.starts_with("dns");
+        if looks_up && over(self.slow_dns_ms) {
             return Some("exec_dns_threshold");
         }
         over(self.slow_ms).then_some("exec_msg_threshold")
