@@ -92,6 +92,8 @@ pub struct MsgState {
     pub avps: Rc<RefCell<Avps>>,
     /// `$var` by slot.
     pub vars: SmallVec<[Value; 4]>,
+    /// Values that the next instruction waited for.
+    pub(crate) answers: crate::vars::Answers,
 
     /// Transaction this runs in.
     pub txn: Option<TxnId>,
@@ -202,6 +204,7 @@ impl MsgState {
             branches: Vec::new(),
             avps: Rc::default(),
             vars: SmallVec::new(),
+            answers: Default::default(),
             txn: None,
             txn_branch: None,
             on_branch: None,
@@ -234,6 +237,7 @@ impl MsgState {
             branches: self.branches.clone(),
             avps: self.avps.clone(),
             vars: self.vars.clone(),
+            answers: Default::default(),
             txn: self.txn,
             txn_branch: self.txn_branch,
             on_branch: self.on_branch,

@@ -27,6 +27,7 @@ impl Late {
         let mut loader = self.0.lock();
         let prepared = prepare(&mut loader);
         loader.diagnostics.clear();
+        loader.forget_awaited();
         prepared
     }
 }

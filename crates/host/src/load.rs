@@ -7,7 +7,8 @@ use crate::registrar::{Func, FunctionInfo, Module, ModuleDef, ParamSet, Since};
 use crate::shared::{Hooks, Listen, Shared};
 use crate::stats::Stats;
 use crate::tran::Tran;
-use crate::var::{Context, Index, Kind, NULL_TEXT, ReadOnly, Var, Variable};
+use crate::var::{Context, Index, Kind, NULL_TEXT, ReadOnly, Var, Variable, WaitingVariable};
+use crate::vars::Awaited;
 use ahash::AHashMap;
 use bytes::Bytes;
 use script::ast::{self, Config, Dialect, IndexSpec, RouteKind, VarSpec};
@@ -46,6 +47,10 @@ impl VarTable {
     /// A variable without name inside.
     pub fn simple<V: Variable + Clone + 'static>(&mut self, name: &'static str, variable: V) {
         self.class(name, move |_, _| Ok(Kind::Other(Box::new(variable.clone()))));
+    }
+    /// A variable without name inside whose value may have to be waited for.
+    pub fn waiting<V: WaitingVariable + Clone + 'static>(&mut self, name: &'static str, variable: V) {
+        self.class(name, move |_, _| Ok(Kind::Waiting(Box::new(variable.clone()))));
     }
     pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
         self.classes.keys().copied()
@@ -98,6 +103,10 @@ pub struct Loader {
     pub caches: crate::cachedb::Caches,
     /// A function that forwards without a transaction is used.
     pub forwards: bool,
+    /// Variables prepared since the last look that may have to wait.
+    awaited: Vec<Arc<Awaited>>,
+    /// How many there are in all.
+    all_awaited: u32,
 }
 
 impl Loader {
@@ -187,7 +196,22 @@ impl Loader {
         // In 2.1 a transformation that gives NULL prints nothing.
         let blank = self.dialect == Dialect::V21 && !trans.is_empty();
         let null_text = if blank { "" } else { NULL_TEXT };
-        Ok(Var { kind, index, context, trans: trans.into(), null_text, text: text.into() })
+        let may_wait = matches!(kind, Kind::Waiting(_)) || trans.iter().any(Tran::may_wait);
+        let var = Var { kind, index, context, trans: trans.into(), null_text, text: text.into() };
+        Ok(if may_wait { self.awaited(var) } else { var })
+    }
+
+    /// What was prepared last runs where nothing can wait.
+    pub(crate) fn forget_awaited(&mut self) {
+        self.awaited.clear();
+    }
+
+    /// A variable that may have to wait, known to what is being compiled.
+    fn awaited(&mut self, var: Var) -> Var {
+        self.all_awaited += 1;
+        let awaited = Arc::new(Awaited { id: self.all_awaited, var });
+        self.awaited.push(awaited.clone());
+        Var::awaited(awaited)
     }
 
     /// Prepares a variable that will be assigned.
@@ -452,16 +476,23 @@ fn by_needs(modules: &mut Vec<(&'static str, Box<dyn Module>)>) {
 }
 
 impl Env<Sip> for Loader {
+    fn waits(&mut self) -> Vec<Var> {
+        self.awaited.drain(..).map(Var::awaited).collect()
+    }
     fn variable(&mut self, spec: &VarSpec) -> Result<Var, Diagnostic> {
+        self.awaited.clear();
         self.var(spec)
     }
     fn target(&mut self, spec: &VarSpec) -> Result<Var, Diagnostic> {
+        self.awaited.clear();
         self.target_var(spec)
     }
     fn function(&mut self, site: &CallSite<'_>) -> Result<Func, Diagnostic> {
+        self.awaited.clear();
         Loader::function(self, site)
     }
     fn word(&mut self, word: &[u8], loc: Loc) -> Result<Var, Diagnostic> {
+        self.awaited.clear();
         crate::vars::word::prepare(word, loc, self)
     }
     fn dialect(&self) -> Dialect {
@@ -524,6 +555,8 @@ pub fn load(
         aaa: Default::default(),
         caches: Default::default(),
         forwards: false,
+        awaited: Vec::new(),
+        all_awaited: 0,
     };
     loader.globals = Globals::read(config, &mut loader.diagnostics);
     loader.load_modules(config);

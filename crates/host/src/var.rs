@@ -1,12 +1,15 @@
 //! Script variables, prepared at load.
 
 use crate::avp::AvpName;
+use crate::call::{Finish, Suspension, Wait};
 use crate::ctx::Ctx;
 use crate::tran::Tran;
+use crate::vars::Awaited;
 use bytes::Bytes;
 use script::Value;
 use script::ast::AssignOp;
 use std::fmt;
+use std::sync::Arc;
 
 /// `[index]` as evaluated for one access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,6 +59,49 @@ pub trait Variable: Send + Sync {
     }
 }
 
+/// A class of variables whose values may have to be waited for. The script stands still before the
+/// instruction that reads one, so `ask` is called once for each time that instruction runs. Where nothing can
+/// wait (texts prepared while the server runs, fields of accounting), an answer that is not there is NULL.
+pub trait WaitingVariable: Send + Sync {
+    fn ask(&self, ctx: &mut Ctx, at: At) -> Answer;
+}
+
+/// A value, or the operation that brings it.
+pub enum Answer {
+    Now(Value),
+    /// Its second half calls [`Ctx::answer`]; the return code says whether it went well (for `async_stats`)
+    /// and is not seen by the script. NULL when the deadline comes first.
+    Later(Box<Suspension>),
+}
+
+impl From<Value> for Answer {
+    fn from(value: Value) -> Answer {
+        Answer::Now(value)
+    }
+}
+
+impl Answer {
+    /// Waits for a future that owns what it needs and gives the value.
+    pub fn later(
+        what: &'static str,
+        detail: impl Into<Bytes>,
+        limit_ms: u64,
+        future: impl Future<Output = Value> + 'static,
+    ) -> Answer {
+        let future = async move {
+            let value = future.await;
+            Box::new(move |ctx: &mut Ctx| ctx.answer(value)) as Finish
+        };
+        Answer::Later(Box::new(Suspension {
+            what,
+            detail: detail.into(),
+            wait: Wait::Future(Box::pin(future)),
+            limit_ms,
+            on_deadline: -1,
+        }))
+    }
+}
+
 /// A variable computed by one function.
 pub struct ReadOnly(pub fn(&mut Ctx) -> Value);
 
@@ -71,6 +117,10 @@ pub enum Kind {
     Local(u16),
     Avp(AvpName),
     Other(Box<dyn Variable>),
+    /// May have to wait; the loader wraps it into `Awaited`.
+    Waiting(Box<dyn WaitingVariable>),
+    /// A whole variable of which the class or a transformation may have to wait.
+    Awaited(Arc<Awaited>),
 }
 
 /// How NULL prints.
@@ -106,7 +156,11 @@ impl Var {
 
     /// The i-th value, for `for`: Null past the end.
     pub fn get_at(&self, ctx: &mut Ctx, index: i32) -> Value {
-        self.get_raw(ctx, At::Index(index))
+        match &self.kind {
+            Kind::Awaited(awaited) if index == 0 => awaited.read(ctx),
+            Kind::Awaited(_) => Value::Null,
+            _ => self.get_raw(ctx, At::Index(index)),
+        }
     }
 
     pub fn set(&self, ctx: &mut Ctx, op: AssignOp, value: Value) -> bool {
@@ -118,6 +172,18 @@ impl Var {
             }
             Kind::Avp(name) => crate::vars::avp::assign(ctx, *name, at, op, value.plain()),
             Kind::Other(class) => class.set(ctx, at, op, value),
+            Kind::Waiting(_) | Kind::Awaited(_) => false,
+        }
+    }
+
+    pub(crate) fn awaited(awaited: Arc<Awaited>) -> Var {
+        Var {
+            index: Index::None,
+            context: Context::Current,
+            trans: Box::default(),
+            null_text: awaited.var.null_text,
+            text: awaited.var.text.clone(),
+            kind: Kind::Awaited(awaited),
         }
     }
 
@@ -128,10 +194,11 @@ impl Var {
         match &self.kind {
             Kind::Local(_) | Kind::Avp(_) => true,
             Kind::Other(class) => class.writable(),
+            Kind::Waiting(_) | Kind::Awaited(_) => false,
         }
     }
 
-    fn at(&self, ctx: &mut Ctx) -> At {
+    pub(crate) fn at(&self, ctx: &mut Ctx) -> At {
         match &self.index {
             Index::None => At::None,
             Index::Int(n) => At::Index(*n),
@@ -153,6 +220,22 @@ impl Var {
             Kind::Local(slot) => ctx.state.vars.get(*slot as usize).cloned().unwrap_or_default(),
             Kind::Avp(name) => crate::vars::avp::read(ctx, *name, at),
             Kind::Other(class) => class.get(ctx, at),
+            Kind::Awaited(awaited) => awaited.read(ctx),
+            Kind::Waiting(class) => match class.ask(ctx, at) {
+                Answer::Now(value) => value,
+                Answer::Later(_) => Value::Null,
+            },
+        }
+    }
+
+    /// The value before its transformations, or the operation that brings it.
+    pub(crate) fn ask_raw(&self, ctx: &mut Ctx) -> Answer {
+        let at = self.at(ctx);
+        match &self.kind {
+            Kind::Waiting(class) => {
+                crate::vars::context::with_message(ctx, self.context, |ctx| class.ask(ctx, at))
+            }
+            _ => Answer::Now(self.get_raw(ctx, at)),
         }
     }
 }

@@ -73,6 +73,10 @@ impl<L: Lang> Program<L> {
             Op::Acc(n) => format!("acc {n}"),
             Op::Rc => "rc".to_string(),
             Op::IfNot => "if_not".to_string(),
+            Op::Await(id) => {
+                let vars: Vec<String> = self.awaited(id).iter().map(|v| self.v(*v)).collect();
+                format!("await {}", vars.join(", "))
+            }
             Op::Push(c) => format!("push {}", self.c(c)),
             Op::PushInt(n) => format!("push {n}"),
             Op::PushVar(v) => format!("push {}", self.v(v)),

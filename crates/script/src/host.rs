@@ -47,6 +47,10 @@ pub trait Env<L: Lang> {
     /// operand: `Host::get` reads its value, `Host::compare_word` may decide comparisons with it.
     fn word(&mut self, word: &[u8], loc: Loc) -> Result<L::Var, Diagnostic>;
     fn dialect(&self) -> Dialect;
+    /// Variables that may have to wait and that what was prepared last reads, those inside others first.
+    fn waits(&mut self) -> Vec<L::Var> {
+        Vec::new()
+    }
 }
 
 /// A `parallel { ... }` of a program. Cheap to keep.
@@ -96,6 +100,14 @@ pub trait Host {
     fn get(&mut self, var: &<Self::Lang as Lang>::Var) -> Value;
     /// The i-th value (0, 1, ...) of a multi-valued variable, Null past the end: `for`.
     fn get_at(&mut self, var: &<Self::Lang as Lang>::Var, index: i32) -> Value;
+    /// Asks for the value of a variable that may have to wait, so that `get` finds it: `None` when it is there.
+    /// After a suspension it is asked again and goes on; an operation that gave no answer is NULL.
+    fn ask(&mut self, var: &<Self::Lang as Lang>::Var) -> Option<Self::Op> {
+        let _ = var;
+        None
+    }
+    /// Another instruction begins: what `ask` kept is out of date.
+    fn forget_answers(&mut self) {}
     /// False when the value cannot be assigned (logged by the host). `op` is `Set` or `SetOver`: what
     /// `+=` and its like make is computed here and set with `Set` (so an AVP gets one more value).
     fn set(&mut self, var: &<Self::Lang as Lang>::Var, op: AssignOp, value: Value) -> bool;

@@ -33,6 +33,8 @@ index! {
     LaunchId,
     /// Into `Program::parallels`.
     ParallelId,
+    /// Into `Program::waits`.
+    WaitId,
 }
 
 /// `==` and its like.
@@ -102,6 +104,9 @@ pub(crate) enum Op {
     IfNot,
 
     // Values.
+    /// Asks for the values that the next instruction reads and that may have to be waited for. May suspend;
+    /// run again when an answer is there.
+    Await(WaitId),
     Push(ConstId),
     PushInt(i32),
     PushVar(VarId),

@@ -3,7 +3,7 @@
 use crate::ast::{Dialect, RouteKind, Until};
 use crate::diagnostic::Loc;
 use crate::host::{Lang, RouteId};
-use crate::ops::{AsyncId, ConstId, FuncId, LaunchId, Op, ParallelId, Pc, RegexId, VarId};
+use crate::ops::{AsyncId, ConstId, FuncId, LaunchId, Op, ParallelId, Pc, RegexId, VarId, WaitId};
 use crate::value::Value;
 use bytes::Bytes;
 use regex::bytes::Regex;
@@ -61,6 +61,8 @@ pub struct Program<L: Lang> {
     pub(crate) asyncs: Box<[AsyncSite]>,
     pub(crate) launches: Box<[LaunchSite]>,
     pub(crate) parallels: Box<[Parallel]>,
+    /// What an `Await` asks for, in this order.
+    pub(crate) waits: Box<[Box<[VarId]>]>,
     /// Indexed by `RouteId`.
     pub(crate) routes: Box<[RouteInfo]>,
     /// Routes in the order of (kind, name), for look-ups.
@@ -89,6 +91,7 @@ impl<L: Lang> Program<L> {
             asyncs: Box::default(),
             launches: Box::default(),
             parallels: Box::default(),
+            waits: Box::default(),
             routes: Box::default(),
             by_name: Box::default(),
             error_route: None,
@@ -169,6 +172,9 @@ impl<L: Lang> Program<L> {
     }
     pub(crate) fn parallel(&self, id: ParallelId) -> &Parallel {
         &self.parallels[id.0 as usize]
+    }
+    pub(crate) fn awaited(&self, id: WaitId) -> &[VarId] {
+        &self.waits[id.0 as usize]
     }
 }
 

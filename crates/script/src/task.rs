@@ -29,6 +29,8 @@ pub(crate) enum State {
     InCall,
     /// Suspended in async(): the resume route starts, whatever the return code.
     InAsync,
+    /// Suspended before the values of the next instruction were there: `$rc` stays as it is.
+    InAwait,
     /// The call it was suspended in returned 0.
     Ended,
 }
@@ -51,6 +53,8 @@ pub struct Task<L: Lang> {
     pub(crate) acc: i32,
     pub(crate) state: State,
     raised: bool,
+    /// The `Await` that comes next goes on with what it asked for before.
+    again: bool,
 }
 
 /// A server holds one for every call that waits.
@@ -84,6 +88,7 @@ impl<L: Lang> Task<L> {
             acc: 1,
             state: State::Ready,
             raised: false,
+            again: false,
         }
     }
 
@@ -145,6 +150,10 @@ impl<L: Lang> Task<L> {
     /// Call before `run` after a suspension: the operation's return code. 0 ends the script, except at
     /// the start of a resume route.
     pub fn resume(&mut self, rc: i32) {
+        if self.state == State::InAwait {
+            (self.state, self.again) = (State::Ready, true);
+            return;
+        }
         self.rc = i64::from(rc);
         self.acc = rc;
         self.state = if self.state == State::InCall && rc == 0 { State::Ended } else { State::Ready };
@@ -154,6 +163,10 @@ impl<L: Lang> Task<L> {
     /// place of the script. Without error_route the script goes on.
     pub fn raise_error(&mut self) {
         self.raised = self.program.error_route.is_some();
+    }
+
+    pub(crate) fn take_again(&mut self) -> bool {
+        std::mem::take(&mut self.again)
     }
 
     pub(crate) fn take_raised(&mut self) -> bool {

@@ -1,7 +1,9 @@
-//! Module `sim`: a function that waits for something slow, as a database would.
+//! Module `sim`: a function and a variable that wait for something slow, as a database would.
 
 use crate::executor::Executor;
-use host::{Call, Finish, Int, ModuleDef, Outcome, Registrar, Routes, Suspension};
+use host::var::{Answer, At, Kind, WaitingVariable};
+use host::{Call, Ctx, Finish, Format, Int, ModuleDef, Outcome, Registrar, Routes, Suspension, Value};
+use script::Diagnostic;
 use std::cell::RefCell;
 use std::sync::LazyLock;
 
@@ -19,6 +21,16 @@ pub struct Sim;
 
 fn register(m: &mut Registrar<Sim>) {
     m.function("slow", Routes::ALL, slow);
+    m.variable_class("later", |spec, loader, _| {
+        let inner = spec.inner.clone().unwrap_or_default();
+        let comma = inner.iter().position(|b| *b == b',');
+        let ms = comma.and_then(|at| std::str::from_utf8(&inner[..at]).ok()?.parse().ok());
+        let (Some(comma), Some(ms)) = (comma, ms) else {
+            return Err(Diagnostic::error(spec.loc, "$later(milliseconds,text)"));
+        };
+        let text = Format::new(&inner.slice(comma + 1..), spec.loc, loader)?;
+        Ok(Kind::Waiting(Box::new(Late { ms, text })))
+    });
 }
 
 /// The server's modules and this one.
@@ -28,6 +40,26 @@ pub fn all() -> &'static [ModuleDef] {
         modules::ALL.iter().copied().chain([own]).collect()
     });
     &ALL
+}
+
+/// `$later(ms,text)`: the text, after that long. At once with 0; NULL at its deadline, 5 s.
+struct Late {
+    ms: u64,
+    text: Format,
+}
+
+impl WaitingVariable for Late {
+    fn ask(&self, ctx: &mut Ctx, _: At) -> Answer {
+        let (value, ms) = (Value::Str(self.text.text(ctx)), self.ms);
+        if ms == 0 {
+            return value.into();
+        }
+        let clock = CLOCK.with(|clock| clock.borrow().clone());
+        Answer::later("$later", "", 5000, async move {
+            clock.sleep(ms).await;
+            value
+        })
+    }
 }
 
 /// slow([ms, rc]): waits that long and returns rc. Without a time by the seed: now, after up to four

@@ -1,8 +1,10 @@
 //! Class `ip`: addresses as texts and as bytes.
 
 use super::{Entry, Tran, Word, some, text, truth};
+use crate::call::DEFAULT_LIMIT_MS;
 use crate::ctx::Resolved;
 use crate::load::Loader;
+use crate::var::Answer;
 use crate::vars::word::Net;
 use bytes::Bytes;
 use script::ast::TranSpec;
@@ -114,9 +116,9 @@ enum Family {
     V6,
 }
 
-/// Address of a host name; that of an address is itself.
+/// Address of a host name; that of an address is itself. Waits when DNS must be asked.
 fn resolve(family: Family) -> Tran {
-    Tran::new(move |ctx, value| {
+    Tran::waiting(move |ctx, value| {
         let name = text(&value);
         let name = name.strip_prefix(b"[").and_then(|n| n.strip_suffix(b"]")).unwrap_or(&name);
         let query = sip::names::Query {
@@ -126,15 +128,26 @@ fn resolve(family: Family) -> Tran {
             transport: None,
             security: sip::names::Security::Sip,
         };
-        let Resolved::Now(Ok(hops)) = ctx.core.spawner.resolve(query) else { return Value::Null };
-        let mut found = hops.into_iter().map(|hop| hop.addr.ip().to_canonical());
-        let ip = found.find(|ip| match family {
-            Family::Any => true,
-            Family::V4 => ip.is_ipv4(),
-            Family::V6 => ip.is_ipv6(),
-        });
-        ip.map_or(Value::Null, |ip| some(print(ip)))
+        let detail = Bytes::from(query.host.clone());
+        match ctx.core.spawner.resolve(query) {
+            Resolved::Now(Ok(hops)) => Answer::Now(address(hops, family)),
+            Resolved::Now(Err(_)) => Answer::Now(Value::Null),
+            Resolved::Later(found) => Answer::later("{ip.resolve}", detail, DEFAULT_LIMIT_MS, async move {
+                found.await.map_or(Value::Null, |hops| address(hops, family))
+            }),
+        }
     })
+}
+
+/// The first address of the family.
+fn address(hops: Vec<sip::names::Hop>, family: Family) -> Value {
+    let mut found = hops.into_iter().map(|hop| hop.addr.ip().to_canonical());
+    let ip = found.find(|ip| match family {
+        Family::Any => true,
+        Family::V4 => ip.is_ipv4(),
+        Family::V6 => ip.is_ipv6(),
+    });
+    ip.map_or(Value::Null, |ip| some(print(ip)))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod address;
 mod auth;
 pub mod avp;
+mod awaited;
 pub mod body;
 mod branch;
 mod contact;
@@ -24,6 +25,8 @@ use crate::load::VarTable;
 use bytes::Bytes;
 use script::Value;
 
+pub(crate) use awaited::Answers;
+pub use awaited::Awaited;
 pub use list::{join, pick, position};
 
 /// Registers every core variable.

@@ -49,6 +49,17 @@ impl Host for Ctx {
         var.get_at(self, index)
     }
 
+    fn ask(&mut self, var: &Var) -> Option<Box<Suspension>> {
+        match &var.kind {
+            crate::var::Kind::Awaited(awaited) => awaited.ask(self),
+            _ => None,
+        }
+    }
+
+    fn forget_answers(&mut self) {
+        self.state.answers.clear();
+    }
+
     fn set(&mut self, var: &Var, op: AssignOp, value: Value) -> bool {
         let set = var.set(self, op, value);
         if self.state.trace.is_some() {

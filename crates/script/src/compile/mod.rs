@@ -5,6 +5,7 @@ mod routes;
 pub(crate) use routes::shown as route_shown;
 mod statements;
 mod values;
+mod waits;
 
 use crate::ast::{Config, Dialect, GlobalValue, RouteKind, VarSpec};
 use crate::diagnostic::{Diagnostic, Loc};
@@ -47,6 +48,10 @@ struct Compiler<'a, L: Lang> {
     asyncs: Vec<AsyncSite>,
     launches: Vec<LaunchSite>,
     parallels: Vec<Parallel>,
+    waits: Vec<Box<[VarId]>>,
+    /// What variables and functions have to wait for; those that never do are not in them.
+    var_waits: AHashMap<u32, Box<[VarId]>>,
+    func_waits: AHashMap<u32, Box<[VarId]>>,
     routes: Vec<RouteInfo>,
     names: AHashMap<(RouteKind, Bytes), RouteId>,
 
@@ -113,6 +118,9 @@ impl<'a, L: Lang> Compiler<'a, L> {
             asyncs: Vec::new(),
             launches: Vec::new(),
             parallels: Vec::new(),
+            waits: Vec::new(),
+            var_waits: AHashMap::new(),
+            func_waits: AHashMap::new(),
             routes: Vec::new(),
             names: AHashMap::new(),
             kind: RouteKind::Request,
@@ -139,6 +147,7 @@ impl<'a, L: Lang> Compiler<'a, L> {
             asyncs: self.asyncs.into(),
             launches: self.launches.into(),
             parallels: self.parallels.into(),
+            waits: self.waits.into(),
             routes: self.routes.into(),
             locs: self.locs.into(),
             max_while_loops: self.max_while_loops,
@@ -162,6 +171,7 @@ impl<'a, L: Lang> Compiler<'a, L> {
     }
 
     fn emit(&mut self, op: Op) -> usize {
+        self.await_values(op);
         self.code.push(op);
         self.code.len() - 1
     }
@@ -228,7 +238,9 @@ impl<'a, L: Lang> Compiler<'a, L> {
         match var {
             Ok(var) => {
                 self.vars.push(var);
-                VarId(self.vars.len() as u32 - 1)
+                let id = self.vars.len() as u32 - 1;
+                self.note_waits(|this| &mut this.var_waits, id);
+                VarId(id)
             }
             Err(diagnostic) => {
                 self.report(diagnostic);
@@ -256,7 +268,9 @@ impl<'a, L: Lang> Compiler<'a, L> {
         match func {
             Ok(func) => {
                 self.funcs.push(func);
-                FuncId(self.funcs.len() as u32 - 1)
+                let id = self.funcs.len() as u32 - 1;
+                self.note_waits(|this| &mut this.func_waits, id);
+                FuncId(id)
             }
             Err(diagnostic) => {
                 self.report(diagnostic);

@@ -164,7 +164,9 @@ impl<L: Lang> Compiler<'_, L> {
     fn route_var_arg(&mut self, spec: &VarSpec, index: usize) -> bool {
         let var = self.var(spec);
         // `$param` means the caller's, so it is read at once in either dialect.
-        let lazy = self.dialect == Dialect::V21 && index < 32 && spec.name != b"param"[..];
+        // So is what may have to be waited for: the route could not wait inside any of its expressions.
+        let lazy =
+            self.dialect == Dialect::V21 && index < 32 && spec.name != b"param"[..] && !self.may_wait(var);
         self.emit_push(if lazy { Op::PushLazy(var) } else { Op::PushVar(var) });
         lazy
     }

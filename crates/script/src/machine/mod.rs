@@ -5,7 +5,7 @@
 //!   Ready ──┤
 //!     ▲      ├─ fuel used up ──► OutOfFuel          (run again)
 //!     │      └─ call suspends ─► Suspended(op)
-//!     └── Task::resume(rc) ◄──── InCall | InAsync
+//!     └── Task::resume(rc) ◄──── InCall | InAsync | InAwait
 //! ```
 
 pub(crate) mod arith;
@@ -15,7 +15,7 @@ mod flow;
 
 use crate::ast::AssignOp;
 use crate::host::{Called, Host, Lang, ParallelSite, RouteId};
-use crate::ops::{AsyncId, FuncId, LaunchId, Op, ParallelId, Pc, VarId};
+use crate::ops::{AsyncId, FuncId, LaunchId, Op, ParallelId, Pc, VarId, WaitId};
 use crate::program::Program;
 use crate::task::State;
 use crate::value::Value;
@@ -95,6 +95,7 @@ impl<'a, H: Host> Run<'a, H> {
                 self.acc = 1;
             }
 
+            Op::Await(site) => return self.wait_for(site),
             Op::Push(id) => self.push(self.program.constant(id).clone()),
             Op::PushInt(n) => self.push(Value::Int(i64::from(n))),
             Op::PushVar(var) => {
@@ -228,6 +229,22 @@ impl<'a, H: Host> Run<'a, H> {
         let (pc, acc) = (self.pc, self.acc);
         let task = self.host.task();
         (task.pc, task.acc, task.state) = (pc, acc, state);
+    }
+
+    /// Nothing has happened yet when this suspends: the instruction behind it runs once, with every value there.
+    fn wait_for(&mut self, site: WaitId) -> Option<Step<H::Op>> {
+        self.mark();
+        if !self.host.task().take_again() {
+            self.host.forget_answers();
+        }
+        for var in self.program.awaited(site) {
+            if let Some(operation) = self.host.ask(self.program.var(*var)) {
+                self.pc = self.here;
+                self.save(State::InAwait);
+                return Some(Step::Suspended(operation));
+            }
+        }
+        None
     }
 
     fn call(&mut self, func: FuncId) -> Option<Step<H::Op>> {
