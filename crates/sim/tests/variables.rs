@@ -124,7 +124,7 @@ fn nothing_runs_twice() {
         "2",
         30,
     );
-    check("$avp(l) = \"1\"; $avp(l) = $later(30,2); $var(r) = $(avp(l)[*]);", "2,1", 30);
+    check("$avp(l) = \"1\"; $avp(l) = $later(30,2); $var(r) = $(avp(l)[*]);", "2, 1", 30);
 }
 
 #[test]
