@@ -165,7 +165,7 @@ fn decide(ctx: &mut Ctx, module: &AuthDb, auth: &Auth, credentials: &Credentials
 fn authenticated(ctx: &Ctx) -> Option<Credentials> {
     let msg = &ctx.state.msg;
     let mut headers = msg.headers_of(sip::HeaderName::Authorization).chain(msg.headers_of(sip::HeaderName::ProxyAuthorization));
-    headers.find_map(|h| Credentials::parse(&msg.text(h.value)).ok())
+    headers.find_map(|h| Credentials::parse(&msg.text(h.value())).ok())
 }
 
 /// May the authenticated user use the user part of this URI? Without an entry: only its own.

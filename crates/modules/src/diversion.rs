@@ -21,7 +21,7 @@ fn add_diversion(call: &mut Call<Diversion>, reason: Text, uri: Option<Text>, co
         line.extend_from_slice(format!(";counter={}", counter.0).as_bytes());
     }
     line.extend_from_slice(b"\r\n");
-    let place = state.msg.header(HeaderName::Diversion).map_or(Anchor::End, |h| Anchor::At(h.whole.start));
+    let place = state.msg.header(HeaderName::Diversion).map_or(Anchor::End, |h| Anchor::At(h.whole().start));
     state.edits.insert_first(place, vec![Piece::Text(line.into())]);
     1
 }

@@ -60,7 +60,7 @@ enum Hop {
 fn current(call: &Call<'_, Maxfwd>) -> Hop {
     let msg = &call.ctx.state.msg;
     let Some(header) = msg.header(HeaderName::MaxForwards) else { return Hop::None };
-    let text = msg.bytes(header.value);
+    let text = msg.bytes(header.value());
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return Hop::Bad;
     }
@@ -81,10 +81,10 @@ fn process(call: &mut Call<Maxfwd>, max: Hops) -> i32 {
         Hop::Value(header, value) => {
             let limit = call.module.max_limit;
             let next = if value > limit { limit } else { value - 1 };
-            let width = header.value.end as usize - header.value.start as usize;
+            let width = header.value().end as usize - header.value().start as usize;
             // In place, as there: variables read the new number at once.
             let text = format!("{next:>width$}");
-            Rc::make_mut(&mut call.ctx.state.msg).overwrite(header.value, text.as_bytes());
+            Rc::make_mut(&mut call.ctx.state.msg).overwrite(header.value(), text.as_bytes());
             1
         }
     }

@@ -64,7 +64,7 @@ fn add(call: &mut Call<Path>, user: Option<Text>, received: Received) -> i32 {
         one
     };
     let state = &mut call.ctx.state;
-    let place = state.msg.header(HeaderName::Path).map_or(Anchor::End, |h| Anchor::At(h.whole.start));
+    let place = state.msg.header(HeaderName::Path).map_or(Anchor::End, |h| Anchor::At(h.whole().start));
     state.edits.insert_first(place, pieces);
     1
 }

@@ -224,22 +224,22 @@ fn is_ours(ctx: &Ctx, uri: &Uri) -> bool {
 fn hops(msg: &Message) -> Option<Vec<Hop>> {
     let mut hops = Vec::new();
     for header in msg.headers_of(HeaderName::Route) {
-        let list = NameAddr::parse_list(&msg.text(header.value))?;
+        let list = NameAddr::parse_list(&msg.text(header.value()))?;
         let count = list.len();
-        let starts: Vec<u32> = list.iter().map(|n| header.value.start + n.whole.start).collect();
+        let starts: Vec<u32> = list.iter().map(|n| header.value().start + n.whole.start).collect();
         for (i, addr) in list.into_iter().enumerate() {
             if !addr.bracketed {
                 return if hops.is_empty() { None } else { Some(hops) };
             }
             // Alone: the whole header line. First of several: up to the next one. Last: with its comma.
             let span = if count == 1 {
-                header.whole
+                header.whole()
             } else if i + 1 < count {
                 Span { start: starts[i], end: starts[i + 1] }
             } else {
-                let previous = msg.bytes(Span { start: header.value.start, end: starts[i] });
+                let previous = msg.bytes(Span { start: header.value().start, end: starts[i] });
                 let comma = previous.iter().rposition(|b| *b == b',').unwrap_or(previous.len());
-                Span { start: header.value.start + comma as u32, end: header.value.end }
+                Span { start: header.value().start + comma as u32, end: header.value().end }
             };
             let uri = Uri::parse(&addr.uri).ok()?;
             hops.push(Hop { uri, span });

@@ -25,7 +25,7 @@ pub fn credentials(ctx: &Ctx) -> Option<Credentials> {
     let msg = &ctx.state.msg;
     let headers = msg.headers_of(HeaderName::Authorization);
     let mut headers = headers.chain(msg.headers_of(HeaderName::ProxyAuthorization));
-    headers.find_map(|h| Credentials::parse(&msg.text(h.value)).ok())
+    headers.find_map(|h| Credentials::parse(&msg.text(h.value())).ok())
 }
 
 /// Reads one of the words or a URI (also the 1.x forms with their case as it comes).

@@ -104,7 +104,7 @@ pub fn choose(reply: &Message, algorithms: &[Algorithm], mut lookup: impl FnMut(
         _ => return None,
     };
     for line in reply.headers_of(name) {
-        let challenge = match Challenge::parse(&reply.text(line.value)) {
+        let challenge = match Challenge::parse(&reply.text(line.value())) {
             Ok(challenge) => challenge,
             Err(DigestError::Malformed(why)) => {
                 host::info!("uac_auth", "a challenge is passed over: {why}");

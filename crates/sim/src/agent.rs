@@ -45,7 +45,7 @@ pub fn values(msg: &Message, name: HeaderName) -> Vec<String> {
 
 pub fn named(msg: &Message, label: &str) -> Option<String> {
     let header = msg.headers_named(label.as_bytes()).next().copied()?;
-    Some(text(&msg.text(header.value)))
+    Some(text(&msg.text(header.value())))
 }
 
 pub fn branch(msg: &Message) -> String {

@@ -56,11 +56,11 @@ pub fn build_reply(request: &Message, parts: &ReplyParts<'_>) -> Bytes {
 
 fn copy_in_order(request: &Message, parts: &ReplyParts<'_>, out: &mut Vec<u8>) {
     for (n, via) in request.headers_of(HeaderName::Via).enumerate() {
-        copy_via(request, via.whole, n, parts, out);
+        copy_via(request, via.whole(), n, parts, out);
     }
     if parts.copies_routes() {
         for route in request.headers_of(HeaderName::RecordRoute) {
-            copy_line(request, route.whole, out);
+            copy_line(request, route.whole(), out);
         }
     }
     copy_to(request, parts.to_tag, out);
@@ -72,16 +72,16 @@ fn copy_in_order(request: &Message, parts: &ReplyParts<'_>, out: &mut Vec<u8>) {
 fn copy_as_received(request: &Message, parts: &ReplyParts<'_>, out: &mut Vec<u8>) {
     let mut vias = 0;
     for header in request.headers() {
-        let first = || request.header(header.name).is_some_and(|h| h.whole == header.whole);
+        let first = || request.header(header.name).is_some_and(|h| h.whole() == header.whole());
         match header.name {
             HeaderName::Via => {
-                copy_via(request, header.whole, vias, parts, out);
+                copy_via(request, header.whole(), vias, parts, out);
                 vias += 1;
             }
-            HeaderName::RecordRoute if parts.copies_routes() => copy_line(request, header.whole, out),
+            HeaderName::RecordRoute if parts.copies_routes() => copy_line(request, header.whole(), out),
             HeaderName::To if first() => copy_to(request, parts.to_tag, out),
             HeaderName::From | HeaderName::CallId | HeaderName::CSeq if first() => {
-                copy_line(request, header.whole, out);
+                copy_line(request, header.whole(), out);
             }
             _ => {}
         }
@@ -109,10 +109,10 @@ fn copy_to(request: &Message, tag: Option<&[u8]>, out: &mut Vec<u8>) {
     let has_tag = request.to().is_some_and(|to| to.params.has(b"tag"));
     match tag {
         Some(tag) if !has_tag => {
-            let value_end = Span { start: to.whole.start, end: to.value.end };
+            let value_end = Span { start: to.whole().start, end: to.value().end };
             append(out, &[request.bytes(value_end), b";tag=", tag, b"\r\n"]);
         }
-        _ => copy_line(request, to.whole, out),
+        _ => copy_line(request, to.whole(), out),
     }
 }
 
@@ -145,7 +145,7 @@ fn build_hop(invite: &Message, method: &[u8], reply: Option<&Message>, extra: &[
     let number = invite.cseq_parts().map(|(number, _)| number).unwrap_or_default();
     append(&mut out, &[b"CSeq: ", &number, b" ", method, b"\r\n"]);
     for route in invite.headers_of(HeaderName::Route) {
-        copy_line(invite, route.whole, &mut out);
+        copy_line(invite, route.whole(), &mut out);
     }
     append(&mut out, &[b"Max-Forwards: 70\r\n", extra, b"Content-Length: 0\r\n\r\n"]);
     out.into()
@@ -153,7 +153,7 @@ fn build_hop(invite: &Message, method: &[u8], reply: Option<&Message>, extra: &[
 
 fn copy_first(msg: &Message, name: HeaderName, out: &mut Vec<u8>) {
     if let Some(header) = msg.header(name) {
-        copy_line(msg, header.whole, out);
+        copy_line(msg, header.whole(), out);
     }
 }
 

@@ -1,6 +1,7 @@
 use crate::message::Span;
 use crate::method::Method;
 use bytes::Bytes;
+use std::ops::Range;
 
 /// Makes `HeaderName` and its table from one list: variant, canonical name, compact form (0: none).
 macro_rules! header_names {
@@ -164,16 +165,43 @@ impl HeaderName {
     }
 }
 
-/// One header of a message, as spans of its buffer.
+/// One header of a message: where it stands in the message's buffer. A message keeps sixteen of these in
+/// itself, so they are small.
 #[derive(Clone, Copy, Debug)]
 pub struct Header {
     pub name: HeaderName,
+    start: u16,
+    label_end: u16,
+    value_start: u16,
+    value_end: u16,
+    end: u16,
+}
+
+// `MAX_MESSAGE` keeps offsets below 64 Ki.
+const _: () = assert!(size_of::<Header>() <= 12 && crate::MAX_MESSAGE <= u16::MAX as usize);
+
+impl Header {
+    /// Of a line of a message of at most `MAX_MESSAGE` bytes. `label` begins where the line begins.
+    pub(crate) fn new(name: HeaderName, line: Range<usize>, label_end: usize, value: Range<usize>) -> Header {
+        let [start, label_end, value_start, value_end, end] =
+            [line.start, label_end, value.start, value.end, line.end].map(|at| at as u16);
+        Header { name, start, label_end, value_start, value_end, end }
+    }
+
     /// From the first byte of the name to after the line end (folded lines included).
-    pub whole: Span,
+    pub fn whole(&self) -> Span {
+        Span { start: self.start.into(), end: self.end.into() }
+    }
+
     /// The name as written, without colon and blanks. Empty when the line has no colon.
-    pub label: Span,
+    pub fn label(&self) -> Span {
+        Span { start: self.start.into(), end: self.label_end.into() }
+    }
+
     /// The value without surrounding blanks; folds are still inside.
-    pub value: Span,
+    pub fn value(&self) -> Span {
+        Span { start: self.value_start.into(), end: self.value_end.into() }
+    }
 }
 
 /// A CSeq value (RFC 3261 §20.16).

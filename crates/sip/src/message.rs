@@ -7,7 +7,7 @@ use std::cell::OnceCell;
 use std::ops::Range;
 
 /// Largest message that is accepted, in bytes.
-pub const MAX_MESSAGE: usize = 64 * 1024;
+pub const MAX_MESSAGE: usize = 64 * 1024 - 1;
 /// Largest number of header lines of one message.
 pub const MAX_HEADERS: usize = 256;
 
@@ -204,7 +204,7 @@ impl Message {
             HeaderName::Other => {
                 h.name == HeaderName::Other
                     && !label.is_empty()
-                    && self.bytes(h.label).eq_ignore_ascii_case(label)
+                    && self.bytes(h.label()).eq_ignore_ascii_case(label)
             }
             known => h.name == known,
         })
@@ -212,7 +212,7 @@ impl Message {
 
     /// Value of the first such header, unfolded raw bytes.
     pub fn value(&self, name: HeaderName) -> Option<Bytes> {
-        self.header(name).map(|h| self.text(h.value))
+        self.header(name).map(|h| self.text(h.value()))
     }
 
     /// Offset just after the last header line: where the empty line stands.
@@ -246,7 +246,7 @@ impl Message {
     }
 
     fn parse_via(&self) -> Option<Via> {
-        let value = self.header(HeaderName::Via)?.value;
+        let value = self.header(HeaderName::Via)?.value();
         let text = self.text(value);
         let (start, end) = scan::list(&text, Nesting::Comments).next()?;
         Some(Via::parse_part(&text, start, end)?.moved_by(value.start))
@@ -256,10 +256,10 @@ impl Message {
     pub fn vias(&self) -> Vec<Via> {
         let mut all = Vec::new();
         for header in self.headers_of(HeaderName::Via) {
-            let text = self.text(header.value);
+            let text = self.text(header.value());
             let values =
                 scan::list(&text, Nesting::Comments).filter_map(|(a, b)| Via::parse_part(&text, a, b));
-            all.extend(values.map(|via| via.moved_by(header.value.start)));
+            all.extend(values.map(|via| via.moved_by(header.value().start)));
         }
         all
     }
@@ -273,7 +273,7 @@ impl Message {
     }
 
     fn address(&self, name: HeaderName) -> Option<NameAddr> {
-        let value = self.header(name)?.value;
+        let value = self.header(name)?.value();
         Some(NameAddr::parse(&self.text(value))?.moved_by(value.start))
     }
 
@@ -310,9 +310,9 @@ impl Message {
     pub fn addresses(&self, name: HeaderName) -> Result<Vec<NameAddr>, ParseError> {
         let mut all = Vec::new();
         for header in self.headers_of(name) {
-            let offset = header.value.start;
-            let list = NameAddr::parse_list(&self.text(header.value))
-                .ok_or(ParseError::Header("bad address", header.whole.start))?;
+            let offset = header.value().start;
+            let list = NameAddr::parse_list(&self.text(header.value()))
+                .ok_or(ParseError::Header("bad address", header.whole().start))?;
             all.extend(list.into_iter().map(|address| address.moved_by(offset)));
         }
         Ok(all)
@@ -321,7 +321,7 @@ impl Message {
     /// The members of a comma-separated header over all its lines (Supported, Allow, ...), in order.
     pub fn list(&self, name: HeaderName) -> impl Iterator<Item = &[u8]> {
         self.headers_of(name).flat_map(|header| {
-            let text = self.bytes(header.value);
+            let text = self.bytes(header.value());
             scan::list(text, Nesting::Angles).map(move |(start, end)| &text[start..end])
         })
     }
@@ -336,7 +336,7 @@ impl Message {
     }
 
     fn number(&self, name: HeaderName) -> Option<u32> {
-        scan::decimal(self.bytes(self.header(name)?.value))
+        scan::decimal(self.bytes(self.header(name)?.value()))
     }
 
     /// Checks what RFC 3261 §8.1.1/§16.3 make mandatory; the text names the first thing missing.

@@ -138,18 +138,12 @@ fn index_headers(buf: &[u8], from: usize) -> Result<(Headers, usize, usize), Par
 /// A line without a colon is kept (and relayed) as a header without label.
 fn index_header(buf: &[u8], at: usize, end: usize) -> Header {
     let line = &buf[at..end];
-    let whole = Span::new(at, end);
     let Some((label_end, colon)) = split_label(line) else {
-        let nothing = Span::new(at, at);
-        return Header { name: HeaderName::Other, whole, label: nothing, value: nothing };
+        return Header::new(HeaderName::Other, at..end, at, at..at);
     };
     let (start, stop) = scan::trimmed(&line[colon + 1..]);
-    Header {
-        name: HeaderName::parse(&line[..label_end]),
-        whole,
-        label: Span::new(at, at + label_end),
-        value: Span::new(at + colon + 1 + start, at + colon + 1 + stop),
-    }
+    let value = at + colon + 1;
+    Header::new(HeaderName::parse(&line[..label_end]), at..end, at + label_end, value + start..value + stop)
 }
 
 /// End of the label and offset of the colon; a colon after a fold does not count (RFC 3261 §25.1

@@ -107,20 +107,20 @@ fn trailing_blanks(msg: &Message, at: u32) -> Span {
 /// What to delete to remove the topmost Via value: its header, or the value with its comma.
 fn top_via(msg: &Message) -> Option<Span> {
     let header = msg.header(HeaderName::Via)?;
-    let text = msg.bytes(header.value);
+    let text = msg.bytes(header.value());
     let second = scan::list(text, Nesting::Comments).nth(1);
-    Some(second.map_or(header.whole, |(at, _)| Span { end: header.value.start + at as u32, ..header.value }))
+    Some(second.map_or(header.whole(), |(at, _)| Span { end: header.value().start + at as u32, ..header.value() }))
 }
 
 fn via_place(msg: &Message) -> u32 {
-    msg.header(HeaderName::Via).map_or_else(|| top(msg), |h| h.whole.start)
+    msg.header(HeaderName::Via).map_or_else(|| top(msg), |h| h.whole().start)
 }
 
 fn extra_place(msg: &Message) -> u32 {
     if let Some(route) = msg.header(HeaderName::Route) {
-        return route.whole.start;
+        return route.whole().start;
     }
-    msg.headers_of(HeaderName::Via).last().map_or_else(|| top(msg), |via| via.whole.end)
+    msg.headers_of(HeaderName::Via).last().map_or_else(|| top(msg), |via| via.whole().end)
 }
 
 fn top(msg: &Message) -> u32 {
@@ -206,7 +206,7 @@ impl<'a> Plan<'a> {
         if !self.inserts_content_length()
             && let Some(header) = msg.header(HeaderName::ContentLength)
         {
-            self.deleted.retain(|span| *span != header.whole);
+            self.deleted.retain(|span| *span != header.whole());
         }
     }
 
@@ -330,19 +330,19 @@ impl<'a> Plan<'a> {
             return;
         }
         let msg = self.msg;
-        let kept = |line: &&crate::Header| !self.deleted.iter().any(|span| span.contains(line.whole));
+        let kept = |line: &&crate::Header| !self.deleted.iter().any(|span| span.contains(line.whole()));
         let lines: SmallVec<[_; 2]> = msg.headers_of(HeaderName::ContentLength).filter(kept).collect();
         match lines.first() {
             Some(first)
                 if lines.len() > 1
-                    || scan::decimal(msg.bytes(first.value)) != Some(length as u32)
-                    || self.deleted.iter().any(|span| first.whole.contains(*span)) =>
+                    || scan::decimal(msg.bytes(first.value())) != Some(length as u32)
+                    || self.deleted.iter().any(|span| first.whole().contains(*span)) =>
             {
-                let whole = first.whole;
+                let whole = first.whole();
                 // What a script changed inside these lines gives way.
-                self.deleted.retain(|span| !lines.iter().any(|line| line.whole.contains(*span)));
+                self.deleted.retain(|span| !lines.iter().any(|line| line.whole().contains(*span)));
                 self.inserted.retain(|(at, _)| *at <= whole.start || *at >= whole.end);
-                self.deleted.extend(lines.iter().map(|line| line.whole));
+                self.deleted.extend(lines.iter().map(|line| line.whole()));
                 self.insert_length(whole.start, length);
             }
             None if !self.inserts_content_length() => {

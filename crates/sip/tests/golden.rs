@@ -74,15 +74,15 @@ fn requests_are_relayed_as_the_reference_does() {
 /// `append_hf`, `insert_hf` and `remove_hf`; false for another kind.
 fn edit_header(request: &Message, edits: &mut Edits, kind: &str, text: &str, anchor: &str) -> bool {
     let named = |name: &str| {
-        let same = |h: &&sip::Header| request.bytes(h.label).eq_ignore_ascii_case(name.as_bytes());
+        let same = |h: &&sip::Header| request.bytes(h.label()).eq_ignore_ascii_case(name.as_bytes());
         request.headers().iter().filter(same).copied().collect::<Vec<_>>()
     };
     let near = named(anchor).first().copied();
     let text = Bytes::copy_from_slice(text.as_bytes());
     match kind {
-        "append" => edits.insert(near.map_or(Anchor::End, |h| Anchor::At(h.whole.end)), text),
-        "insert" => edits.insert(near.map_or(Anchor::Top, |h| Anchor::At(h.whole.start)), text),
-        "remove" => named(std::str::from_utf8(&text).unwrap()).iter().for_each(|h| edits.delete(h.whole)),
+        "append" => edits.insert(near.map_or(Anchor::End, |h| Anchor::At(h.whole().end)), text),
+        "insert" => edits.insert(near.map_or(Anchor::Top, |h| Anchor::At(h.whole().start)), text),
+        "remove" => named(std::str::from_utf8(&text).unwrap()).iter().for_each(|h| edits.delete(h.whole())),
         _ => return false,
     }
     true
@@ -187,7 +187,7 @@ fn variables(message: &Message) -> Value {
         text(message.value(HeaderName::ContentType)),
         text(message.value(HeaderName::UserAgent)),
     ];
-    let named = |name: &[u8]| message.headers_named(name).next().map(|h| message.text(h.value));
+    let named = |name: &[u8]| message.headers_named(name).next().map(|h| message.text(h.value()));
     let subject = named(b"Subject");
     let folded = subject.as_ref().is_some_and(|s| s.contains(&b'\r'));
     let mut general = vec![message.buf().len().to_string(), "127.0.0.2".into(), line(subject)];

@@ -118,10 +118,10 @@ proptest! {
         let Ok(message) = Message::parse(raw.clone()) else { return Ok(()) };
         let mut at = message.start_line().end;
         for header in message.headers() {
-            prop_assert_eq!(header.whole.start, at);
-            prop_assert!(header.whole.contains(header.label) && header.whole.contains(header.value));
-            at = header.whole.end;
-            let text = message.text(header.value);
+            prop_assert_eq!(header.whole().start, at);
+            prop_assert!(header.whole().contains(header.label()) && header.whole().contains(header.value()));
+            at = header.whole().end;
+            let text = message.text(header.value());
             for address in NameAddr::parse_list(&text).unwrap_or_default() {
                 prop_assert_eq!(text.slice(address.uri_span.range()), address.uri.clone());
                 let _ = (address.display_text(), address.tag(), Uri::parse(&address.uri).is_ok());

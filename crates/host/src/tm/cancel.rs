@@ -106,7 +106,7 @@ fn keep_suspended(ctx: &mut Ctx, invite: TxnId) {
 pub(super) fn keep_reason(ctx: &mut Ctx) {
     let msg = ctx.state.msg.clone();
     let Some(id) = ctx.core.txns.txns.find_cancelled(&msg) else { return };
-    let lines: Vec<&[u8]> = msg.headers_of(sip::HeaderName::Reason).map(|h| msg.bytes(h.whole)).collect();
+    let lines: Vec<&[u8]> = msg.headers_of(sip::HeaderName::Reason).map(|h| msg.bytes(h.whole())).collect();
     if let Some(data) = ctx.core.txns.txns.get_mut(id) {
         data.cancel_headers = lines.concat().into();
     }
@@ -115,6 +115,6 @@ pub(super) fn keep_reason(ctx: &mut Ctx) {
 /// `Request-Disposition: no-cancel` (RFC 3841 §9.1).
 pub(super) fn asks_no_cancel(msg: &Message) -> bool {
     msg.headers_of(sip::HeaderName::RequestDisposition).any(|h| {
-        msg.bytes(h.value).split(|b| *b == b',').any(|w| w.trim_ascii().eq_ignore_ascii_case(b"no-cancel"))
+        msg.bytes(h.value()).split(|b| *b == b',').any(|w| w.trim_ascii().eq_ignore_ascii_case(b"no-cancel"))
     })
 }

@@ -34,15 +34,15 @@ fn first(ctx: &Ctx, name: HeaderName) -> Value {
 /// in the reference.
 pub fn find<'a>(msg: &'a Message, name: &'a [u8]) -> impl Iterator<Item = &'a Header> {
     let literal = HeaderName::parse(name) == HeaderName::Subject;
-    msg.headers_named(name).filter(move |h| !literal || msg.bytes(h.label).eq_ignore_ascii_case(name))
+    msg.headers_named(name).filter(move |h| !literal || msg.bytes(h.label()).eq_ignore_ascii_case(name))
 }
 
 /// The value with its folds and the blanks at its end.
 fn raw_value(msg: &Message, header: &Header) -> Bytes {
-    let line = msg.bytes(header.whole);
+    let line = msg.bytes(header.whole());
     let ends = line.iter().rev().take_while(|b| matches!(b, b'\r' | b'\n')).count();
-    let end = (header.whole.end as usize - ends).max(header.value.end as usize);
-    msg.buf().slice(header.value.start as usize..end)
+    let end = (header.whole().end as usize - ends).max(header.value().end as usize);
+    msg.buf().slice(header.value().start as usize..end)
 }
 
 struct Values(Name);
@@ -74,6 +74,6 @@ struct Names;
 impl Variable for Names {
     fn get(&self, ctx: &mut Ctx, at: At) -> Value {
         let msg = &ctx.state.msg;
-        pick(msg.headers(), at, |h| Value::Str(msg.text(h.label)))
+        pick(msg.headers(), at, |h| Value::Str(msg.text(h.label())))
     }
 }

@@ -267,7 +267,7 @@ impl Variable for Whole {
         let state = &mut ctx.state;
         if body.is_empty() {
             let lines: Vec<_> =
-                state.msg.headers_of(HeaderName::ContentType).map(|header| header.whole).collect();
+                state.msg.headers_of(HeaderName::ContentType).map(|header| header.whole()).collect();
             lines.into_iter().for_each(|line| state.edits.delete(line));
         }
         state.edits.set_body(body);

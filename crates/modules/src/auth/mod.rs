@@ -156,7 +156,7 @@ impl Auth {
             return Offered::Verdict(rc::OK);
         }
         for header in msg.headers_of(kind.credentials()) {
-            match Credentials::parse(&msg.text(header.value)) {
+            match Credentials::parse(&msg.text(header.value())) {
                 Ok(found) if found.realm == *realm => {
                     ctx.state.ext.set(Checked(Some(*header)));
                     return Offered::Credentials(Box::new(found));
@@ -353,7 +353,7 @@ fn consume_credentials(call: &mut Call<Auth>) -> i32 {
     let state = &mut call.ctx.state;
     match state.ext.find::<Checked>().and_then(|c| c.0) {
         Some(header) => {
-            state.edits.delete(header.whole);
+            state.edits.delete(header.whole());
             1
         }
         None => -1,

@@ -10,12 +10,12 @@ pub fn of_message(ctx: &Ctx, env: &mut Vec<(String, Bytes)>) {
     let msg = &state.msg;
     let mut headers: Vec<(String, BytesMut)> = Vec::new();
     for header in msg.headers() {
-        let label = msg.bytes(header.label);
+        let label = msg.bytes(header.label());
         let name = match header.name {
             HeaderName::Other => variable_name(label),
             known => variable_name(known.as_str().as_bytes()),
         };
-        let value = msg.bytes(header.value);
+        let value = msg.bytes(header.value());
         match headers.iter_mut().find(|(n, _)| *n == name) {
             Some((_, all)) => {
                 all.extend_from_slice(b",");

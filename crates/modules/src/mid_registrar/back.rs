@@ -166,7 +166,7 @@ pub fn id_of(module: &MidRegistrar, uri: &Bytes) -> Option<u64> {
 }
 
 fn text_of(msg: &Message, name: HeaderName) -> Bytes {
-    msg.header(name).map(|h| msg.text(h.value)).unwrap_or_default()
+    msg.header(name).map(|h| msg.text(h.value())).unwrap_or_default()
 }
 
 /// The contacts that the request named, with what the main registrar granted first.
@@ -184,7 +184,7 @@ fn asked_header(passing: &Passing, contacts: &[NameAddr]) -> Option<Bytes> {
 
 fn replace_contacts(ctx: &mut Ctx, reply: &Message, header: Option<Bytes>) {
     for old in reply.headers_of(HeaderName::Contact) {
-        ctx.state.edits.delete(old.whole);
+        ctx.state.edits.delete(old.whole());
     }
     if let Some(header) = header {
         ctx.state.edits.insert(Anchor::End, header);

@@ -93,13 +93,13 @@ fn replace_contacts(ctx: &mut Ctx, values: &[String]) {
     let edits = &mut ctx.state.edits;
     for (at, header) in msg.headers_of(HeaderName::Contact).enumerate() {
         match at {
-            0 => edits.replace(header.value, values.join(", ")),
-            _ => edits.delete(header.whole),
+            0 => edits.replace(header.value(), values.join(", ")),
+            _ => edits.delete(header.whole()),
         }
     }
     let seconds = values.first().and_then(|v| v.rsplit_once('=')).map(|(_, s)| s.to_string());
     if let (Some(header), Some(seconds)) = (msg.header(HeaderName::Expires), seconds) {
-        edits.replace(header.value, seconds);
+        edits.replace(header.value(), seconds);
     }
 }
 

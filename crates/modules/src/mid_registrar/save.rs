@@ -90,7 +90,7 @@ fn decide(
     let now = now_s(ctx);
     // A contact of here is all that the main registrar sees: the way behind it is ours.
     for path in msg.headers_of(HeaderName::Path) {
-        ctx.state.edits.delete(path.whole);
+        ctx.state.edits.delete(path.whole());
     }
     let known = |record: &Record| judge(record, &passing, module.mode, now);
     let verdict = match module.mode {

@@ -145,7 +145,7 @@ impl Push {
 /// A proxy in front said that it wakes phones of this provider (`Feature-Caps: *;+sip.pns="apns"`).
 fn handled_upstream(msg: &Message, provider: &[u8]) -> bool {
     msg.headers_named(b"Feature-Caps").any(|h| {
-        msg.bytes(h.value).split(|b| matches!(b, b';' | b',')).any(|part| {
+        msg.bytes(h.value()).split(|b| matches!(b, b';' | b',')).any(|part| {
             let (name, value) = part.split_at(part.iter().position(|b| *b == b'=').unwrap_or(part.len()));
             let value = value.strip_prefix(b"=").unwrap_or(value).trim_ascii();
             let value = value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value);

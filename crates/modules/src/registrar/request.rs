@@ -53,7 +53,7 @@ pub fn contacts_of(msg: &Message, module: &Registration) -> Result<Contacts, Pro
     let mut all: Vec<NameAddr> = Vec::new();
     let mut stars = 0;
     for (at, header) in msg.headers_of(HeaderName::Contact).enumerate() {
-        let list = NameAddr::parse_list(&msg.text(header.value)).ok_or(Problem::Contacts)?;
+        let list = NameAddr::parse_list(&msg.text(header.value())).ok_or(Problem::Contacts)?;
         let here = list.iter().filter(|c| &c.uri[..] == b"*").count();
         if here > 0 && list.len() > 1 {
             return Err(Problem::Contacts);
@@ -161,7 +161,7 @@ fn common(
 fn socket_of(ctx: &Ctx, msg: &Message, module: &Registration, flags: &SaveFlags) -> u16 {
     let named = || {
         let mut headers = msg.headers_named(module.sock_hdr_name.as_bytes());
-        let text = headers.next().map(|h| msg.text(h.value))?;
+        let text = headers.next().map(|h| msg.text(h.value()))?;
         socket_index(ctx.shared(), text.trim_ascii())
     };
     let named = if flags.socket_header && !module.sock_hdr_name.is_empty() { named() } else { None };
@@ -228,7 +228,7 @@ fn q_of(text: &[u8]) -> Option<i16> {
 fn allowed(msg: &Message) -> u32 {
     let mut methods = None;
     for header in msg.headers_of(HeaderName::Allow) {
-        methods = Some(methods.unwrap_or(0) | methods_in(msg.bytes(header.value)));
+        methods = Some(methods.unwrap_or(0) | methods_in(msg.bytes(header.value())));
     }
     methods.unwrap_or(ALL_METHODS)
 }
@@ -256,14 +256,14 @@ fn path_of(msg: &Message, flags: &SaveFlags) -> Result<Bytes, Problem> {
 
 /// The values of all Path headers, comma separated.
 pub fn path_text(msg: &Message) -> Bytes {
-    let values: Vec<&[u8]> = msg.headers_of(HeaderName::Path).map(|h| msg.bytes(h.value)).collect();
+    let values: Vec<&[u8]> = msg.headers_of(HeaderName::Path).map(|h| msg.bytes(h.value())).collect();
     values.join(&b","[..]).into()
 }
 
 /// Supported lists this option.
 pub fn supports(msg: &Message, option: &[u8]) -> bool {
     msg.headers_of(HeaderName::Supported).any(|h| {
-        msg.bytes(h.value).split(|b| *b == b',').any(|o| o.trim_ascii().eq_ignore_ascii_case(option))
+        msg.bytes(h.value()).split(|b| *b == b',').any(|o| o.trim_ascii().eq_ignore_ascii_case(option))
     })
 }
 

@@ -199,7 +199,7 @@ fn purr_of(ctx: &Ctx) -> Option<Bytes> {
     let of = |uri: &Bytes| Uri::parse(uri).ok()?.params.value(b"pn-purr");
     of(&ctx.state.current_uri()).or_else(|| {
         let msg = &ctx.state.msg;
-        let route = msg.header(HeaderName::Route).map(|h| msg.text(h.value))?;
+        let route = msg.header(HeaderName::Route).map(|h| msg.text(h.value()))?;
         of(&NameAddr::parse_list(&route)?.into_iter().next()?.uri)
     })
 }

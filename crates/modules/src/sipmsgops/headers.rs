@@ -42,7 +42,7 @@ fn append_body_to_reply(call: &mut Call<Sipmsgops>, body: Text) -> i32 {
 /// Whether a header bears this name. Compact forms that the reference does not know are names of their own
 /// (`Subject` is not `s`).
 pub fn bears(msg: &Message, header: &Header, name: &[u8]) -> bool {
-    let label = msg.bytes(header.label);
+    let label = msg.bytes(header.label());
     match (known(name), known(label)) {
         (HeaderName::Other, HeaderName::Other) => label.eq_ignore_ascii_case(name),
         (wanted, have) => wanted == have,
@@ -64,13 +64,13 @@ pub fn named<'a>(msg: &'a Message, name: &'a [u8]) -> impl Iterator<Item = &'a H
 /// The header that another one is put next to. An unknown name is looked for in the case it is written in.
 fn anchor<'a>(msg: &'a Message, name: &'a [u8]) -> Option<&'a Header> {
     let exact = known(name) == HeaderName::Other;
-    named(msg, name).find(|header| !exact || msg.bytes(header.label) == name)
+    named(msg, name).find(|header| !exact || msg.bytes(header.label()) == name)
 }
 
 /// append_hf(lines, [header]): after that header, else after the last one.
 fn append_hf(call: &mut Call<Sipmsgops>, lines: Text, after: Option<Text>) -> i32 {
     let msg = call.ctx.state.msg.clone();
-    let anchor = after.and_then(|name| anchor(&msg, &name).map(|h| Anchor::At(h.whole.end)));
+    let anchor = after.and_then(|name| anchor(&msg, &name).map(|h| Anchor::At(h.whole().end)));
     call.ctx.state.edits.insert(anchor.unwrap_or(Anchor::End), lines.0);
     1
 }
@@ -78,7 +78,7 @@ fn append_hf(call: &mut Call<Sipmsgops>, lines: Text, after: Option<Text>) -> i3
 /// insert_hf(lines, [header]): before that header, else before the first one.
 fn insert_hf(call: &mut Call<Sipmsgops>, lines: Text, before: Option<Text>) -> i32 {
     let msg = call.ctx.state.msg.clone();
-    let anchor = before.and_then(|name| anchor(&msg, &name).map(|h| Anchor::At(h.whole.start)));
+    let anchor = before.and_then(|name| anchor(&msg, &name).map(|h| Anchor::At(h.whole().start)));
     call.ctx.state.edits.insert(anchor.unwrap_or(Anchor::Top), lines.0);
     1
 }
@@ -110,8 +110,8 @@ fn remove_hf(call: &mut Call<Sipmsgops>, name: Text) -> i32 {
 /// 2.1: remove_hf(pattern, "r" for a regular expression or "g" for wildcards)
 fn remove_hf_match(call: &mut Call<Sipmsgops>, pattern: Text, kind: Text) -> i32 {
     match (&kind[..], posix::compile_lines(&pattern, Case::Ignore)) {
-        (b"g", _) => remove(call, |msg, header| glob(&pattern, msg.bytes(header.label))),
-        (b"r", Ok(regex)) => remove(call, |msg, header| regex.is_match(msg.bytes(header.label))),
+        (b"g", _) => remove(call, |msg, header| glob(&pattern, msg.bytes(header.label()))),
+        (b"r", Ok(regex)) => remove(call, |msg, header| regex.is_match(msg.bytes(header.label()))),
         (b"r", Err(error)) => {
             host::error!("sipmsgops", "remove_hf {}: {error}", pattern.str());
             -1
@@ -127,7 +127,7 @@ fn remove(call: &mut Call<Sipmsgops>, meant: impl Fn(&Message, &Header) -> bool)
     let msg = call.ctx.state.msg.clone();
     let mut found = -1;
     for header in msg.headers().iter().filter(|h| meant(&msg, h)) {
-        call.ctx.state.edits.delete(header.whole);
+        call.ctx.state.edits.delete(header.whole());
         found = 1;
     }
     found
@@ -135,20 +135,20 @@ fn remove(call: &mut Call<Sipmsgops>, meant: impl Fn(&Message, &Header) -> bool)
 
 /// remove_hf_re(regexp): on the names, without regard to case.
 fn remove_hf_re(call: &mut Call<Sipmsgops>, pattern: Pattern) -> i32 {
-    remove(call, |msg, header| pattern.0.is_match(msg.bytes(header.label)))
+    remove(call, |msg, header| pattern.0.is_match(msg.bytes(header.label())))
 }
 
 /// remove_hf_glob(pattern): `*`, `?` and `[...]`, with regard to case.
 fn remove_hf_glob(call: &mut Call<Sipmsgops>, pattern: Text) -> i32 {
-    remove(call, |msg, header| glob(&pattern, msg.bytes(header.label)))
+    remove(call, |msg, header| glob(&pattern, msg.bytes(header.label())))
 }
 
 /// get_glob_headers_values(pattern, $avp(names), $avp(values)): of the headers whose names match.
 fn get_glob_headers_values(call: &mut Call<Sipmsgops>, pattern: Text, names: OutVar, values: OutVar) -> bool {
     let msg = call.ctx.state.msg.clone();
     let mut found = false;
-    for header in msg.headers().iter().filter(|h| glob(&pattern, msg.bytes(h.label))) {
-        found = names.set(call.ctx, msg.text(header.label)) && values.set(call.ctx, msg.text(header.value));
+    for header in msg.headers().iter().filter(|h| glob(&pattern, msg.bytes(h.label()))) {
+        found = names.set(call.ctx, msg.text(header.label())) && values.set(call.ctx, msg.text(header.value()));
         if !found {
             return false;
         }

@@ -26,9 +26,9 @@ struct Line {
 
 impl Line {
     fn of(msg: &Message, header: &Header) -> Line {
-        let text = msg.text(header.whole);
-        let start = (header.value.start - header.whole.start) as usize;
-        let value = start..(header.value.end - header.whole.start) as usize;
+        let text = msg.text(header.whole());
+        let start = (header.value().start - header.whole().start) as usize;
+        let value = start..(header.value().end - header.whole().start) as usize;
         Line { text, value }
     }
 
@@ -89,22 +89,22 @@ impl Line {
 fn current(state: &MsgState, header: &Header) -> Line {
     let received = Line::of(&state.msg, header);
     let written = state.ext.find::<Written>();
-    match written.and_then(|w| w.0.iter().find(|(place, _)| *place == header.whole.start)) {
+    match written.and_then(|w| w.0.iter().find(|(place, _)| *place == header.whole().start)) {
         Some((_, text)) => received.rewritten(text.clone()),
         None => received,
     }
 }
 
 fn write(state: &mut MsgState, header: &Header, text: Bytes) {
-    let place = header.whole.start;
+    let place = header.whole().start;
     let written = &mut state.ext.entry::<Written>().0;
     let last = written.iter().position(|(at, _)| *at == place).map(|i| written.swap_remove(i).1);
     written.push((place, text.clone()));
     if let Some(last) = last {
-        state.edits.undelete(header.whole);
+        state.edits.undelete(header.whole());
         state.edits.retain_inserted(|inserted| inserted != &last[..]);
     }
-    state.edits.delete(header.whole);
+    state.edits.delete(header.whole());
     if !text.is_empty() {
         state.edits.insert(Anchor::At(place), text);
     }

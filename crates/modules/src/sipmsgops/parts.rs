@@ -249,7 +249,7 @@ fn place_header(state: &mut MsgState, before: &Option<Bytes>, lines: Option<&Byt
         return;
     }
     let msg = state.msg.clone();
-    let own: Vec<Span> = msg.headers_of(HeaderName::ContentType).map(|header| header.whole).collect();
+    let own: Vec<Span> = msg.headers_of(HeaderName::ContentType).map(|header| header.whole()).collect();
     if let Some(before) = before {
         own.iter().for_each(|line| state.edits.undelete(*line));
         state.edits.retain_inserted(|text| text != &before[..]);

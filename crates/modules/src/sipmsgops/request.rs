@@ -99,5 +99,5 @@ pub fn is_uri_user_e164<M>(_: &mut Call<M>, uri: Text) -> bool {
 fn is_privacy<M>(call: &mut Call<M>, kind: Text) -> bool {
     let msg = &call.ctx.state.msg;
     let has = |value: Bytes| value.split(|b| *b == b';' || *b == b',').any(|v| v.trim_ascii().eq_ignore_ascii_case(&kind));
-    msg.headers_of(HeaderName::Privacy).any(|h| has(msg.text(h.value)))
+    msg.headers_of(HeaderName::Privacy).any(|h| has(msg.text(h.value())))
 }

@@ -45,7 +45,7 @@ fn sipmsg_validate(call: &mut Call<Sipmsgops>, flags: Option<Text>, why: Option<
 
 fn check(state: &MsgState, checks: &Checks<'_>) -> Result<(), Fault> {
     let msg = &state.msg;
-    if msg.headers().iter().any(|header| header.label.is_empty()) {
+    if msg.headers().iter().any(|header| header.label().is_empty()) {
         return fault(-2, "message parsing failed");
     }
     if msg.header(HeaderName::CallId).is_none() {
@@ -254,7 +254,7 @@ fn check_star(msg: &Message, method: Method) -> Result<(), Fault> {
 /// Whether the value of a header reads as its definition wants it.
 fn is_well_formed(msg: &Message, header: &Header) -> bool {
     use HeaderName as H;
-    let value = msg.text(header.value);
+    let value = msg.text(header.value());
     let digits = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     let before_params = |text: &Bytes| {
         let end = memchr::memchr(b';', text).unwrap_or(text.len());

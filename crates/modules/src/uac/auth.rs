@@ -90,7 +90,7 @@ pub fn add_to_cseq(ctx: &mut Ctx, more: u32) -> bool {
     };
     let Some(received) = std::str::from_utf8(&number).ok().and_then(|n| n.parse::<u32>().ok()) else { return false };
     let total = ctx.state.ext.find::<Done>().map_or(0, |d| d.cseq).saturating_add(more);
-    let start = header.value.start;
+    let start = header.value().start;
     let span = Span { start, end: start + number.len() as u32 };
     // An earlier change of the same number is forgotten.
     if ctx.state.edits.is_deleted(span) {

@@ -93,7 +93,7 @@ fn undo(ctx: &mut Ctx) {
         && let (Some((number, _)), Some(value)) = (request.cseq_parts(), ctx.state.msg.header(sip::HeaderName::CSeq))
         && let Some((sent, _)) = ctx.state.msg.cseq_parts()
     {
-        let span = Span { start: value.value.start, end: value.value.start + sent.len() as u32 };
+        let span = Span { start: value.value().start, end: value.value().start + sent.len() as u32 };
         ctx.state.edits.replace(span, number);
     }
 }

@@ -378,7 +378,7 @@ fn challenged(ctx: &mut Ctx, module: &Arc<Registrant>, id: u64, what: What, stat
     let wish = record.wish.clone();
     // A stale nonce is no reproach.
     let stale = reply.headers_of(HeaderName::WwwAuthenticate).chain(reply.headers_of(HeaderName::ProxyAuthenticate)).any(|h| {
-        sip::digest::Challenge::parse(&reply.text(h.value)).is_ok_and(|c| c.stale == sip::digest::Stale::Yes)
+        sip::digest::Challenge::parse(&reply.text(h.value())).is_ok_and(|c| c.stale == sip::digest::Stale::Yes)
     });
     let again = matches!(state, State::Authenticating | State::AuthenticatingUnregister) && !(stale && record.cseq < 10);
     if wish.user.is_empty() || wish.password.is_empty() {

@@ -161,7 +161,7 @@ impl Caller {
         routes.reverse();
         let routes: String = routes
             .iter()
-            .map(|r| format!("Route: {}\r\n", String::from_utf8_lossy(answer.bytes(r.value))))
+            .map(|r| format!("Route: {}\r\n", String::from_utf8_lossy(answer.bytes(r.value()))))
             .collect();
         let tag =
             answer.to_tag().map(|t| format!(";tag={}", String::from_utf8_lossy(&t))).unwrap_or_default();
