@@ -71,7 +71,7 @@ pub struct MsgState {
     /// Headers for replies made here (`append_to_reply`), whole lines, in call order.
     pub reply_headers: Vec<Bytes>,
     /// Body (content type, body) for replies made here.
-    pub reply_body: Option<(Bytes, Bytes)>,
+    pub reply_body: Option<Box<(Bytes, Bytes)>>,
 
     /// New R-URI (`$ru =`), `None`: as received.
     pub ruri: Option<Bytes>,
@@ -91,7 +91,7 @@ pub struct MsgState {
 
     pub avps: Rc<RefCell<Avps>>,
     /// `$var` by slot.
-    pub vars: SmallVec<[Value; 4]>,
+    pub vars: SmallVec<[Value; 2]>,
     /// Values that the next instruction waited for.
     pub(crate) answers: crate::vars::Answers,
 
@@ -110,6 +110,9 @@ pub struct MsgState {
     pub ext: Ext,
 }
 
+/// A server holds one for every call that waits: below the allocator's class of 768 bytes.
+const _: () = assert!(size_of::<MsgState>() <= 768);
+
 /// What `script_trace` writes for each step.
 pub struct Trace {
     pub level: crate::log::Level,
@@ -121,7 +124,7 @@ pub struct Trace {
 
 /// A few values by type; cloning clones each.
 #[derive(Default)]
-pub struct Ext(SmallVec<[(TypeId, Box<dyn ExtValue>); 2]>);
+pub struct Ext(SmallVec<[(TypeId, Box<dyn ExtValue>); 1]>);
 
 pub trait ExtValue: Any {
     fn clone_box(&self) -> Box<dyn ExtValue>;
@@ -405,7 +408,7 @@ pub struct Core {
     pub workers: u16,
     pub shared: Arc<Shared>,
     pub txns: crate::tm::Engine,
-    pub tasks: Vec<Parked>,
+    pub tasks: crate::chunks::Chunks<Parked>,
     pub free_tasks: Vec<u32>,
     /// Suspended scripts of a transaction.
     pub tasks_of: AHashMap<TxnId, SmallVec<[TaskId; 1]>>,

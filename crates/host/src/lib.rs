@@ -9,6 +9,7 @@ pub mod avp;
 pub mod branches;
 pub mod cachedb;
 pub mod call;
+pub mod chunks;
 pub mod clock;
 pub mod contacts;
 pub mod ctx;

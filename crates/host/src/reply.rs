@@ -121,7 +121,7 @@ pub fn build_with(
     let mut extra: Vec<u8> = state.reply_headers.concat();
     extra.extend_from_slice(&parts.headers);
     let mut body: &[u8] = &parts.body;
-    if let (Some((content_type, text)), true) = (&state.reply_body, body.is_empty()) {
+    if let (Some((content_type, text)), true) = (state.reply_body.as_deref(), body.is_empty()) {
         if !content_type.is_empty() {
             extra.extend_from_slice(b"Content-Type: ");
             extra.extend_from_slice(content_type);

@@ -43,7 +43,7 @@ pub struct Task<L: Lang> {
     pub(crate) program: Arc<Program<L>>,
     /// Innermost last. Never empty.
     pub(crate) frames: SmallVec<[Frame; 2]>,
-    pub(crate) stack: SmallVec<[Value; 3]>,
+    pub(crate) stack: SmallVec<[Value; 2]>,
     /// `$return(0..)`
     pub(crate) returned: Option<Box<[Value]>>,
     /// Next instruction.

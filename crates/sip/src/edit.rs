@@ -55,7 +55,7 @@ pub(crate) enum Edit {
 #[derive(Clone, Debug, Default)]
 pub struct Edits {
     pub(crate) list: SmallVec<[Edit; 2]>,
-    pub(crate) body: Option<Bytes>,
+    pub(crate) body: Option<Box<Bytes>>,
     overflowed: u32,
 }
 
@@ -121,11 +121,11 @@ impl Edits {
 
     /// Replaces the whole body (and only it); printing writes the right Content-Length.
     pub fn set_body(&mut self, body: Bytes) {
-        self.body = Some(body);
+        self.body = Some(Box::new(body));
     }
 
     pub fn body(&self) -> Option<&Bytes> {
-        self.body.as_ref()
+        self.body.as_deref()
     }
 
     /// Removes the inserted texts for which `keep` is false (scripts that remove a header they

@@ -92,7 +92,7 @@ pub fn edited_body(msg: &Message, edits: &Edits) -> Bytes {
     let sockets = Sockets { send: &nowhere, received: &nowhere };
     match plan.new_body(&sockets) {
         Some(Cow::Owned(body)) => body.into(),
-        Some(Cow::Borrowed(_)) => edits.body.clone().unwrap_or_default(),
+        Some(Cow::Borrowed(_)) => edits.body().cloned().unwrap_or_default(),
         None => msg.text(msg.body()),
     }
 }
@@ -109,7 +109,12 @@ fn top_via(msg: &Message) -> Option<Span> {
     let header = msg.header(HeaderName::Via)?;
     let text = msg.bytes(header.value());
     let second = scan::list(text, Nesting::Comments).nth(1);
-    Some(second.map_or(header.whole(), |(at, _)| Span { end: header.value().start + at as u32, ..header.value() }))
+    Some(
+        second.map_or(header.whole(), |(at, _)| Span {
+            end: header.value().start + at as u32,
+            ..header.value()
+        }),
+    )
 }
 
 fn via_place(msg: &Message) -> u32 {
@@ -165,7 +170,7 @@ impl<'a> Plan<'a> {
             }
         }
         plan.keep_content_length();
-        plan.body = edits.iter().rev().find_map(|edits| edits.body.as_ref());
+        plan.body = edits.iter().rev().find_map(|edits| edits.body());
         plan
     }
 

@@ -34,7 +34,7 @@ fn append_to_reply(call: &mut Call<Sipmsgops>, lines: Text) -> i32 {
 /// append_body_to_reply(body): the first one stays.
 fn append_body_to_reply(call: &mut Call<Sipmsgops>, body: Text) -> i32 {
     if call.ctx.state.reply_body.is_none() {
-        call.ctx.state.reply_body = Some((Bytes::new(), body.0));
+        call.ctx.state.reply_body = Some(Box::new((Bytes::new(), body.0)));
     }
     1
 }

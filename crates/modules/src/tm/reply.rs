@@ -45,7 +45,7 @@ fn t_reply_with_body(call: &mut Call<Tm>, code: ReplyCode, reason: Text, body: T
         return made;
     }
     let headers = if forgets { std::mem::take(&mut call.ctx.state.reply_headers) } else { Vec::new() };
-    let before = call.ctx.state.reply_body.replace((Bytes::new(), body.0));
+    let before = call.ctx.state.reply_body.replace(Box::new((Bytes::new(), body.0)));
     let rc = t_reply(call, code, reason);
     call.ctx.state.reply_body = before;
     if forgets {
