@@ -19,7 +19,7 @@ pub struct Awaited {
 
 /// What was found so far, one for each variable asked for.
 #[derive(Default, Debug)]
-pub(crate) struct Answers(Vec<Found>);
+pub(crate) struct Answers(thin_vec::ThinVec<Found>);
 
 #[derive(Debug)]
 struct Found {
