@@ -2,14 +2,21 @@
 """Memory for each registered contact and CPU time for each REGISTER, beside Kamailio, in one run on one machine.
 
   benches/registrar.py [--fermata target/release/fermata] [--contacts 100000] [--refresh 20000] [--lookups 20000]
+  benches/registrar.py --db sqlite|mariadb|postgres [--mode single-instance-sql-write-through] [--window 256]
 
 Every address registers one contact (a realistic REGISTER: Call-ID, User-Agent, instance, Path, received), then some
 register again, then some are looked up. One worker, UDP on the loopback address, no database. Memory is what the
 whole server (all processes, Pss of /proc) holds after the registrations, less what it held before; CPU is user plus
 system time of all threads and processes. The rate is what this one client got through with a window of requests in
 flight, so it is a lower bound. Kamailio is measured when it is installed.
+
+With --db contacts are in a database of its own too, as the working mode says; a reply then means that it has them.
+Kamailio is left out: its write-through blocks a process for each statement.
 """
-import argparse, os, pathlib, re, select, shutil, signal, socket, subprocess, sys, tempfile, time
+import argparse, os, pathlib, re, select, shutil, signal, socket, subprocess, sys, time
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests/e2e"))
+from databases import MariaDb, Postgres
+from harness import Place
 
 TICK = os.sysconf("SC_CLK_TCK")
 WINDOW = 64
@@ -24,9 +31,10 @@ loadmodule "proto_udp.so"
 loadmodule "signaling.so"
 loadmodule "sl.so"
 loadmodule "sipmsgops.so"
+{driver}
 loadmodule "usrloc.so"
 loadmodule "registrar.so"
-modparam("usrloc", "working_mode_preset", "single-instance-no-db")
+modparam("usrloc", "working_mode_preset", "{mode}")
 modparam("registrar", "received_avp", "$avp(rcv)")
 route {{
     if (is_method("REGISTER")) {{
@@ -95,13 +103,13 @@ def options(n, port):
 
 
 class Server:
-    def __init__(self, name, command, template, folder):
+    def __init__(self, name, command, template, folder, **more):
         self.name = name
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         config = pathlib.Path(folder, name + ".cfg")
-        config.write_text(template.format(port=self.port))
+        config.write_text(template.format(port=self.port, **more))
         self.process = subprocess.Popen([*command, str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                         cwd=folder, start_new_session=True)
         self.client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -189,6 +197,21 @@ class Server:
         self.process.wait()
 
 
+def database(place, args):
+    """Starts a database with the standard table; (lines of the configuration, URL)."""
+    if args.db == "sqlite":
+        url, module = f"sqlite://{place.dir}/db.sqlite", "db_sqlite"
+    else:
+        server = (MariaDb if args.db == "mariadb" else Postgres)(place, *([] if args.db == "mariadb" else ["-c", "fsync=on"]))
+        server.account()
+        url, module = server.url(), "db_mysql" if args.db == "mariadb" else "db_postgres"
+    subprocess.run([args.fermata, "db", "create", url], check=True, stdout=subprocess.DEVNULL)
+    lines = [f'loadmodule "{module}.so"', f'modparam("usrloc", "db_url", "{url}")']
+    if args.pragma:
+        lines.insert(1, f'modparam("db_sqlite", "exec_pragma", "{args.pragma}")')
+    return "\n".join(lines), url
+
+
 def measure(server, args):
     port = server.client.getsockname()[1]
     ok = b"SIP/2.0 200"
@@ -210,16 +233,31 @@ def measure(server, args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fermata", default="target/release/fermata")
-    for name, value in (("contacts", 100_000), ("refresh", 20_000), ("lookups", 20_000)):
+    for name, value in (("contacts", 100_000), ("refresh", 20_000), ("lookups", 20_000), ("window", 64)):
         parser.add_argument("--" + name, type=int, default=value)
+    parser.add_argument("--db", choices=("sqlite", "mariadb", "postgres"))
+    parser.add_argument("--mode", default="single-instance-sql-write-through")
+    parser.add_argument("--pragma", help='for SQLite: "journal_mode = WAL"')
     args = parser.parse_args()
+    global WINDOW
+    WINDOW = args.window
     memory = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with Place(args.fermata) as place:
+        folder = str(place.dir)
+        if args.db:
+            driver, _ = database(place, args)
+            server = Server("fermata", [str(pathlib.Path(args.fermata).resolve()), "-f"], FERMATA, folder, driver=driver,
+                            mode=args.mode)
+            try:
+                measure(server, args)
+            finally:
+                server.stop()
+            return
         servers = [("fermata", [str(pathlib.Path(args.fermata).resolve()), "-f"], FERMATA)]
         if kamailio := shutil.which("kamailio"):
             servers.append(("kamailio", [kamailio, "-DD", "-m", "512", "-M", "8", "-w", folder, "-Y", folder, "-f"], KAMAILIO))
         for name, command, template in servers:
-            server = Server(name, command, template, folder)
+            server = Server(name, command, template, folder, driver="", mode="single-instance-no-db")
             try:
                 memory[name] = measure(server, args)
             finally:

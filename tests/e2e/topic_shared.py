@@ -1,30 +1,28 @@
 """Several servers share their contacts through a key-value store; one of them dies."""
-import shutil, threading
-from harness import Failed, check, free_port, until
+import signal, threading
+from harness import check, free_port, until
+from stores import Cluster, Redis
 from topic_location import CONFIG, found
 
-SHARED = CONFIG.replace('loadmodule "db_sqlite.so"', 'loadmodule "cachedb_redis.so"').replace(
+SHARED = CONFIG.replace('''    if (lookup("location")) {''', '''    if (is_method("INFO")) {
+        send_reply(200, "Info");
+        exit;
+    }
+    lookup("location");
+    $var(rc) = $rc;
+    if ($var(rc) > 0) {''').replace("    $var(rc) = $rc;\n    send_reply(404", "    send_reply(404").replace('loadmodule "db_sqlite.so"', 'loadmodule "cachedb_redis.so"').replace(
     'modparam("usrloc", "db_url", "sqlite://{DIR}/db.sqlite")',
-    'modparam("usrloc", "cachedb_url", "redis:loc://127.0.0.1:{REDIS}/")')
+    'modparam("usrloc", "cachedb_url", "redis:loc://{REDIS}/")')
 
 
-def redis(place):
-    program = shutil.which("redis-server")
-    if not program:
-        raise Failed("redis-server is not installed")
-    port = free_port()
-    place.process(program, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-                  "--dir", place.dir, stdout=open(place.dir / "redis.log", "w"))
-    return port
+def start(place, store):
+    url = store if isinstance(store, str) else store.url()
+    return place.server(SHARED, MODE="full-sharing-cachedb-cluster", TIMER=60,
+                        MORE='modparam("registrar", "min_expires", 1)', REDIS=url)
 
 
-def start(place, port):
-    return place.server(SHARED, MODE="full-sharing-cachedb-cluster", TIMER=60, MORE="", REDIS=port)
-
-
-def test_two_servers_and_one_dies(place):
-    port = redis(place)
-    one, two = start(place, port), start(place, port)
+def serve_and_die(place, store):
+    one, two = start(place, store), start(place, store)
     alice, bob = place.phone(one), place.phone(two, "bob", "127.0.0.3")
     until("the store is there", lambda: alice.register("<sip:a@10.0.0.1>;q=0.5").status == 200)
     check(bob.register("<sip:b@10.0.0.2>").status, 200)
@@ -38,16 +36,27 @@ def test_two_servers_and_one_dies(place):
     check(sorted((c["Contact"], c["Q"]) for c in shown["Contacts"]), [("sip:a2@10.0.0.3", ""), ("sip:a@10.0.0.1", "0.5")])
     one.kill()
     check(found(bob, "alice"), "sip:a@10.0.0.1", "after the other server died")
-    # Its phone comes to the one that lives, which knows its registration and ends it.
-    check(bob.register("<sip:a@10.0.0.1>", user="alice", expires=0, call_id=alice.call_id).status, 200)
+    # Its phone comes to the one that lives, which knows its registration: it renews it, and ends it.
+    alice.server = two
+    check(alice.register("<sip:a@10.0.0.1>;q=0.5").status, 200)
+    check(alice.register("<sip:a@10.0.0.1>", expires=0).status, 200)
     check(found(bob, "alice"), "sip:a2@10.0.0.3")
     one.start()
+    alice.server = one
     check(found(alice, "alice"), "sip:a2@10.0.0.3", "after it came back")
 
 
+def test_two_servers_and_one_dies(place):
+    serve_and_die(place, Redis(place))
+
+
+def test_on_a_redis_cluster(place):
+    serve_and_die(place, Cluster(place))
+
+
 def test_servers_that_change_one_address_at_once(place):
-    port = redis(place)
-    servers = [start(place, port), start(place, port)]
+    store = Redis(place)
+    servers = [start(place, store), start(place, store)]
     phones = [place.phone(servers[n % 2], "alice", f"127.0.0.{10 + n}") for n in range(8)]
     until("the store is there", lambda: phones[0].register("<sip:p0@10.0.0.1>", call_id="p0").status == 200)
     statuses = {}
@@ -64,8 +73,67 @@ def test_servers_that_change_one_address_at_once(place):
     check(sorted(c["Contact"] for c in shown["Contacts"]), [f"sip:p{n}@10.0.0.1" for n in range(8)])
 
 
+def test_ends_of_registrations(place):
+    store = Redis(place)
+    one, two = start(place, store), start(place, store)
+    alice, bob = place.phone(one), place.phone(two, "bob", "127.0.0.3")
+    until("the store is there", lambda: alice.register("<sip:a@10.0.0.1>").status == 200)
+    # Ended at one server, gone at the other.
+    check(alice.register("<sip:a@10.0.0.1>", expires=0).status, 200)
+    check(found(bob, "alice"), None)
+    check(store.fields("location:alice@example.com"), {})
+    # The store forgets what nobody renews, also when the server that wrote it is dead.
+    check(alice.register("<sip:a@10.0.0.1>", expires=2).status, 200)
+    check(found(bob, "alice"), "sip:a@10.0.0.1")
+    one.kill()
+    until("the contact expires", lambda: found(bob, "alice") is None)
+    until("the store forgets", lambda: not store.fields("location:alice@example.com"))
+    # A short registration beside a long one does not shorten its life.
+    check(bob.register("<sip:b1@10.0.0.1>", expires=1000, call_id="b1").status, 200)
+    check(bob.register("<sip:b2@10.0.0.1>", expires=2, call_id="b2").status, 200)
+    check(int(store.command("ttl", "location:bob@example.com")) > 900, True)
+
+
+def test_a_store_that_goes_and_comes_back(place):
+    store = Redis(place)
+    server = start(place, store)
+    phone = place.phone(server)
+    until("the store is there", lambda: phone.register("<sip:a@10.0.0.1>").status == 200)
+    store.kill()
+    reply = phone.register("<sip:a@10.0.0.1>")
+    check((reply.status, reply.header("P-Registrar-Error")), (500, "usrloc_record_get failed"))
+    check(phone.request("OPTIONS", "sip:alice@example.com").text.split("\r\n")[0], "SIP/2.0 404 Nobody -3")
+    check(server.log_text().count("is unreachable"), 1, "logged once")
+    store.start()
+    until("it works again by itself", lambda: phone.register("<sip:a@10.0.0.1>").status == 200)
+    check(found(phone, "alice"), "sip:a@10.0.0.1")
+    check(server.log_text().count("is back"), 1)
+
+
+def test_a_store_that_says_nothing_holds_nobody_else(place):
+    store = Redis(place)
+    server = start(place, store)
+    phones = [place.phone(server, ip=f"127.0.0.{10 + n}") for n in range(8)]
+    until("the store is there", lambda: phones[0].register("<sip:a@10.0.0.1>").status == 200)
+    store.process.send_signal(signal.SIGSTOP)
+    waiting = []
+
+    def register(phone):
+        waiting.append(phone.register("<sip:w@10.0.0.1>").status)
+    threads = [threading.Thread(target=register, args=(phone,), daemon=True) for phone in phones[:4]]
+    for thread in threads:
+        thread.start()
+    until("they wait", lambda: len(server.mi("async_list")["Operations"]) >= 4)
+    check({phone.request("INFO", "sip:x@example.com").status for phone in phones[4:]}, {200})
+    check(waiting, [], "the others still wait")
+    store.process.send_signal(signal.SIGCONT)
+    for thread in threads:
+        thread.join(15)
+    check(waiting, [200] * 4)
+
+
 def test_a_store_that_is_away(place):
-    server = start(place, free_port())
+    server = start(place, f"127.0.0.1:{free_port()}")
     phone = place.phone(server)
     reply = phone.register("<sip:a@10.0.0.1>")
     check((reply.status, reply.header("P-Registrar-Error")), (500, "usrloc_record_get failed"))

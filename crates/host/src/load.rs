@@ -373,8 +373,8 @@ impl Loader {
         let rank = |name: &str| match name {
             // What drivers themselves need.
             "tls_mgm" => -1,
-            // It asks the drivers itself.
-            "db_virtual" => 1,
+            // They ask the drivers, and others ask them.
+            "db_virtual" | "clusterer" => 1,
             _ if ["db_", "cachedb_", "aaa_"].iter().any(|prefix| name.starts_with(prefix)) => 0,
             _ => 2,
         };

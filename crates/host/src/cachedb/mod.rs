@@ -116,7 +116,8 @@ pub trait Store {
         let _ = key;
         Reply::Now(Err(CacheError::Unsupported("maps")))
     }
-    /// Sets and removes fields of a map, which is made when missing and gone when empty.
+    /// Sets and removes fields of a map, which is made when missing and gone when empty. It lives at least
+    /// for `expires_s` from now; a longer life that it already has stays.
     fn map_change(
         &self,
         key: Bytes,

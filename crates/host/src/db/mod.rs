@@ -18,6 +18,7 @@
 //! Several queries in a row: `let pool = db.on(ctx);` then `pool.run(query).await` inside one future.
 
 mod insert;
+mod merge;
 mod query;
 mod render;
 pub mod schema;

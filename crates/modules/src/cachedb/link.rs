@@ -9,10 +9,12 @@
 //!                    Down ── tries again, less and less often ──▶ Up
 //! ```
 //! While Waiting, operations wait for the attempt that runs; while Down they fail at once. An outage is
-//! logged when it begins and when it ends.
+//! logged when the first worker notices it and when the first one is connected again.
 
 use host::cachedb::CacheError;
+use parking_lot::Mutex;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -21,6 +23,9 @@ use tokio::time::sleep;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Servers that some worker could not reach, and none has reached since.
+static OUTAGES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// One kind of server. A connection is cheap to clone and carries many operations at a time.
 pub trait Backend: 'static {
@@ -95,24 +100,24 @@ impl<B: Backend> Link<B> {
 /// Connects, with pauses, until it succeeds or nobody uses the link any more.
 async fn keep_trying<B: Backend>(link: Weak<Inner<B>>, number: u64, lost: Option<String>) {
     let mut pause = FIRST_PAUSE;
-    let mut out = false;
     loop {
         let Some(inner) = link.upgrade() else { return };
         match inner.backend.connect().await {
             Ok(conn) => {
-                if out {
-                    host::notice!(B::MODULE, "{} is back", inner.backend.name());
+                let name = inner.backend.name();
+                if OUTAGES.lock().remove(&name) {
+                    host::notice!(B::MODULE, "{name} is back");
                 }
                 *inner.state.borrow_mut() = State::Up(conn, number);
                 inner.changed.notify_waiters();
                 return;
             }
             Err(why) => {
-                if !out {
+                let name = inner.backend.name();
+                if OUTAGES.lock().insert(name.clone()) {
                     let before =
                         lost.as_ref().map(|l| format!(" (connection lost: {l})")).unwrap_or_default();
-                    host::error!(B::MODULE, "{} is unreachable: {why}{before}", inner.backend.name());
-                    out = true;
+                    host::error!(B::MODULE, "{name} is unreachable: {why}{before}");
                 }
                 *inner.state.borrow_mut() = State::Down(why);
                 inner.changed.notify_waiters();

@@ -3,10 +3,12 @@
 use crate::cachedb::{Backend, Link};
 use bytes::Bytes;
 use host::cachedb::{CacheError, CacheUrl, RawRows, Reply, Store};
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::{Bson, DateTime, Document, doc};
 use mongodb::error::{Error, ErrorKind};
 use mongodb::options::{ClientOptions, ReturnDocument};
 use mongodb::{Client, Database};
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// For a connection, and for an answer.
@@ -15,6 +17,12 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Fields of the reference's documents.
 const VALUE: &str = "opensips";
 const COUNTER: &str = "opensips_counter";
+/// The fields of a map stand under this one, named as `member` says.
+const MAP: &str = "fields";
+/// When a map goes: an index on it makes the server remove what is past.
+const EXPIRES: &str = "expires_at";
+/// A map without end.
+const NEVER: DateTime = DateTime::MAX;
 
 /// A URL, prepared.
 #[derive(Clone)]
@@ -90,6 +98,10 @@ impl Backend for Server {
 pub struct MongoStore {
     link: Link<Server>,
     collection: String,
+    /// The connection whose server was asked for the index on `EXPIRES`.
+    indexed: Rc<Cell<Option<u64>>>,
+    /// Unix seconds.
+    now: Rc<Cell<u64>>,
 }
 
 fn unusable(error: &Error) -> bool {
@@ -104,7 +116,8 @@ fn unusable(error: &Error) -> bool {
 
 impl MongoStore {
     pub fn new(place: Place) -> MongoStore {
-        MongoStore { collection: place.collection.clone(), link: Link::new(Server(place)) }
+        let collection = place.collection.clone();
+        MongoStore { collection, link: Link::new(Server(place)), indexed: Rc::default(), now: Rc::default() }
     }
 
     /// Runs `f` on the collection's database; what goes wrong on the way ends the connection.
@@ -127,6 +140,27 @@ impl MongoStore {
         }
     }
 
+    /// Asks each server once to remove maps that have ended; one that refuses keeps them.
+    async fn index(&self) -> Result<(), CacheError> {
+        let (_, number) = self.link.conn().await?;
+        if self.indexed.replace(Some(number)) == Some(number) {
+            return Ok(());
+        }
+        let made = self.clone().run(|db, name| async move {
+            let index = doc! {"key": {EXPIRES: 1}, "name": EXPIRES, "expireAfterSeconds": 0};
+            db.run_command(doc! {"createIndexes": name, "indexes": [index]}).await
+        });
+        if let Err(CacheError::Refused(why)) = made.await {
+            host::warn!("cachedb_mongodb", "no index on {EXPIRES}, so what has ended stays in the database: {why}");
+        }
+        Ok(())
+    }
+
+    /// The moment that is some seconds from now.
+    fn moment(&self, seconds: u64) -> DateTime {
+        DateTime::from_millis((self.now.get() + seconds) as i64 * 1000)
+    }
+
     async fn find(self, key: Bytes) -> Result<Option<Document>, CacheError> {
         let id = text(&key);
         self.run(|db, name| async move { db.collection::<Document>(&name).find_one(doc! {"_id": id}).await }).await
@@ -138,6 +172,10 @@ fn text(bytes: &Bytes) -> String {
 }
 
 impl Store for MongoStore {
+    fn at(&self, _: transaction::Instant, unix_s: u64) {
+        self.now.set(unix_s);
+    }
+
     fn connect(&self) -> Reply<()> {
         let link = self.link.clone();
         Reply::later(async move { link.conn().await.map(drop) })
@@ -193,6 +231,55 @@ impl Store for MongoStore {
         })
     }
 
+    fn map_get(&self, key: Bytes) -> Reply<Vec<(Bytes, Bytes)>> {
+        let (found, now) = (self.clone().find(key), self.moment(0));
+        Reply::later(async move {
+            let Some(document) = found.await? else { return Ok(Vec::new()) };
+            // The server removes what has ended once a minute.
+            if document.get_datetime(EXPIRES).is_ok_and(|end| *end <= now) {
+                return Ok(Vec::new());
+            }
+            let fields = document.get_document(MAP).cloned().unwrap_or_default();
+            let pair =
+                |(name, value): (String, Bson)| Some((unmember(&name), Bytes::from(value.as_str()?.to_string())));
+            Ok(fields.into_iter().filter_map(pair).collect())
+        })
+    }
+
+    /// One update for all fields: servers that change different ones do not undo one another's work.
+    fn map_change(
+        &self,
+        key: Bytes,
+        set: Vec<(Bytes, Bytes)>,
+        unset: Vec<Bytes>,
+        expires_s: u32,
+    ) -> Reply<()> {
+        let store = self.clone();
+        Reply::later(async move {
+            store.index().await?;
+            let end = if expires_s == 0 { NEVER } else { store.moment(u64::from(expires_s)) };
+            let path = |name: &Bytes| format!("{MAP}.{}", member(name));
+            let set: Document = set.iter().map(|(name, value)| (path(name), Bson::from(text(value)))).collect();
+            let unset: Document = unset.iter().map(|name| (path(name), Bson::from(""))).collect();
+            let (id, grows) = (text(&key), !set.is_empty());
+            let mut change = doc! {"$max": {EXPIRES: end}};
+            for (operator, fields) in [("$set", set), ("$unset", unset)] {
+                if !fields.is_empty() {
+                    change.insert(operator, fields);
+                }
+            }
+            let update = store.clone().run(|db, name| async move {
+                db.collection::<Document>(&name).update_one(doc! {"_id": id}, change).upsert(grows).await
+            });
+            update.await?;
+            if grows {
+                return Ok(());
+            }
+            let empty = doc! {"_id": text(&key), MAP: {}};
+            store.run(|db, name| async move { db.collection::<Document>(&name).delete_one(empty).await.map(drop) }).await
+        })
+    }
+
     /// One row: the server's answer to the command.
     fn raw(&self, query: Bytes, _: usize) -> Reply<Option<RawRows>> {
         let command = serde_json::from_slice::<serde_json::Value>(&query).map_err(|e| e.to_string());
@@ -211,6 +298,31 @@ impl Store for MongoStore {
             Ok(Some(vec![vec![host::Value::from(json.to_string())]]))
         })
     }
+}
+
+/// The name of a map's field as a member of a document, which may hold no dots, dollars or zeros.
+fn member(name: &[u8]) -> String {
+    let plain = |b: u8| b.is_ascii_graphic() && !b"%.$".contains(&b);
+    name.iter().map(|&b| if plain(b) { (b as char).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+fn unmember(member: &str) -> Bytes {
+    let mut name = Vec::with_capacity(member.len());
+    let mut rest = member.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let hex = tail.get(..2).and_then(|h| u8::from_str_radix(std::str::from_utf8(h).ok()?, 16).ok());
+        match hex.filter(|_| first == b'%') {
+            Some(byte) => {
+                name.push(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                name.push(first);
+                rest = tail;
+            }
+        }
+    }
+    name.into()
 }
 
 fn count(document: &Document) -> Option<i64> {

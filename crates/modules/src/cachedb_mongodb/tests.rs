@@ -1,12 +1,13 @@
 //! Scripts through the official driver against a server that knows just enough of the wire protocol
 //! (OP_MSG, and OP_QUERY for the greeting). It is a stand-in: no real MongoDB was to be had here.
 
-use crate::testing::run;
+use crate::testing::{run, run_with};
 use mongodb::bson::{Bson, Document, doc};
 use script::ast::Dialect;
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
 type Documents = Arc<Mutex<BTreeMap<String, Document>>>;
@@ -87,9 +88,28 @@ fn id(filter: &Document) -> String {
     filter.get_str("_id").unwrap_or_default().to_string()
 }
 
+/// The document that holds the last member of a path ("fields.x").
+fn holder<'a>(document: &'a mut Document, path: &'a str) -> (&'a mut Document, &'a str) {
+    let Some((outer, inner)) = path.split_once('.') else { return (document, path) };
+    let held = document.entry(outer.to_string()).or_insert_with(|| Bson::Document(Document::new()));
+    (held.as_document_mut().expect("a document"), inner)
+}
+
 fn change(document: &mut Document, update: &Document) {
-    for (name, value) in update.get_document("$set").into_iter().flatten() {
-        document.insert(name, value.clone());
+    for (path, value) in update.get_document("$set").into_iter().flatten() {
+        let (held, name) = holder(document, path);
+        held.insert(name, value.clone());
+    }
+    for (path, _) in update.get_document("$unset").into_iter().flatten() {
+        let (held, name) = holder(document, path);
+        held.remove(name);
+    }
+    for (name, value) in update.get_document("$max").into_iter().flatten() {
+        let later = value.as_datetime().expect("a moment");
+        if document.get_datetime(name).is_ok_and(|end| end >= later) {
+            continue;
+        }
+        document.insert(name, *later);
     }
     for (name, by) in update.get_document("$inc").into_iter().flatten() {
         let sum = document.get_i64(name).unwrap_or(0) + by.as_i64().unwrap_or(0);
@@ -105,7 +125,7 @@ fn answer(command: &Document, documents: &Documents) -> Document {
             "maxMessageSizeBytes": 48_000_000, "maxWriteBatchSize": 100_000, "minWireVersion": 0, "maxWireVersion": 17,
             "readOnly": false,
         },
-        Some("ping" | "endSessions") => doc! {"ok": 1},
+        Some("ping" | "endSessions" | "createIndexes") => doc! {"ok": 1},
         Some("find") => {
             let found = documents.get(&id(command.get_document("filter").expect("a filter")));
             let batch: Vec<Bson> = found.into_iter().map(|d| Bson::Document(d.clone())).collect();
@@ -114,12 +134,18 @@ fn answer(command: &Document, documents: &Documents) -> Document {
         Some("update") => {
             let update = first(command, "updates");
             let key = id(update.get_document("q").expect("a filter"));
+            if !documents.contains_key(&key) && !update.get_bool("upsert").unwrap_or(false) {
+                return doc! {"ok": 1, "n": 0, "nModified": 0};
+            }
             let document = documents.entry(key.clone()).or_insert_with(|| doc! {"_id": key});
             change(document, update.get_document("u").expect("a change"));
             doc! {"ok": 1, "n": 1, "nModified": 1}
         }
         Some("delete") => {
-            let gone = documents.remove(&id(first(command, "deletes").get_document("q").expect("a filter")));
+            let filter = first(command, "deletes").get_document("q").expect("a filter");
+            let fits = |d: &Document| filter.iter().all(|(name, value)| d.get(name) == Some(value));
+            let key = id(filter);
+            let gone = documents.get(&key).is_some_and(fits).then(|| documents.remove(&key));
             doc! {"ok": 1, "n": i32::from(gone.is_some())}
         }
         Some("findAndModify") => {
@@ -168,4 +194,48 @@ fn values_counters_and_commands() {
 fn a_server_that_is_not_there() {
     let url = "mongodb:g://127.0.0.1:1/db.col?serverSelectionTimeoutMS=200";
     check(url, r#"cache_fetch("mongodb:g", "k", $var(x)); $avp(r) = $rc;"#, &["-1"]);
+}
+
+const LOCATION: &str = r#"socket=udp:127.0.0.1:5060
+loadmodule "signaling.so"
+loadmodule "cachedb_mongodb.so"
+loadmodule "usrloc.so"
+loadmodule "registrar.so"
+modparam("usrloc", "working_mode_preset", "full-sharing-cachedb-cluster")
+modparam("usrloc", "cachedb_url", "mongodb:loc://ADDR/db.col")
+"#;
+
+/// Two servers, one after the other, on the documents of one.
+#[test]
+fn contacts_of_several_servers() {
+    let addr = start();
+    let config = LOCATION.replace("ADDR", &addr.to_string());
+    let register = |contact: &str, expires: u32| {
+        let text = format!(
+            "REGISTER sip:example.com SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.2:5060;branch=z9hG4bK1\r\nFrom: <sip:a.b@example.com>;tag=1\r\n\
+             To: <sip:a.b@example.com>\r\nCall-ID: {contact}\r\nCSeq: {} REGISTER\r\nContact: <{contact}>\r\nExpires: {expires}\r\n\r\n",
+            if expires == 0 { 2 } else { 1 }
+        );
+        let message = Rc::new(sip::Message::parse(bytes::Bytes::from(text)).expect("a correct message"));
+        let ran = run_with(&config, r#"save("location", "no-reply"); $avp(r) = $rc;"#, Dialect::V4, |state| {
+            state.msg = message.clone();
+            state.kind = script::ast::RouteKind::Request;
+        });
+        assert_eq!(ran.avps("r"), ["1"], "{contact}");
+    };
+    let found = || {
+        let body = r#"lookup("location", "", "sip:a.b@example.com"); $avp(r) = $rc; $avp(r) = $ru; $avp(r) = $(msg.branch.uri[1]);"#;
+        let mut found = run(&config, body, Dialect::V4).avps("r");
+        found.reverse();
+        found
+    };
+    register("sip:one@10.0.0.1;x=$y%", 100);
+    register("sip:two@10.0.0.2", 2000);
+    let all = found();
+    assert_eq!(all[0], "1", "{all:?}");
+    assert!(all.contains(&"sip:one@10.0.0.1;x=$y%".to_string()) && all.contains(&"sip:two@10.0.0.2".to_string()), "{all:?}");
+    register("sip:one@10.0.0.1;x=$y%", 0);
+    assert_eq!(found()[..2], ["1", "sip:two@10.0.0.2"]);
+    register("sip:two@10.0.0.2", 0);
+    assert_eq!(found()[0], "-1");
 }

@@ -9,6 +9,18 @@ use host::stats::Counter;
 use redis::{Cmd, RedisError, Value, cmd};
 use std::sync::Arc;
 
+/// `map_change` as one step, so that servers that change one map at the same time cannot shorten its life:
+/// the map lives as long as whoever needs it longest said. ARGV: seconds (0: for ever), how many fields go,
+/// their names, then names and values of those that are set.
+const CHANGE: &str = "\
+local key, life, gone = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
+local left = redis.call('TTL', key)
+for i = 3, 2 + gone do redis.call('HDEL', key, ARGV[i]) end
+for i = 3 + gone, #ARGV, 2 do redis.call('HSET', key, ARGV[i], ARGV[i + 1]) end
+if life == 0 then redis.call('PERSIST', key)
+elseif left == -2 or (left >= 0 and left < life) then redis.call('EXPIRE', key, life) end
+return 1";
+
 /// Whether a command may be sent a second time, when its connection broke.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Again {
@@ -138,30 +150,16 @@ impl Store for RedisStore {
         unset: Vec<Bytes>,
         expires_s: u32,
     ) -> Reply<()> {
-        let store = self.clone();
-        Reply::later(async move {
-            if !unset.is_empty() {
-                let mut del = cmd("HDEL");
-                del.arg(&key[..]);
-                for name in &unset {
-                    del.arg(&name[..]);
-                }
-                store.clone().run(del, Again::Harmless).await?;
-            }
-            if !set.is_empty() {
-                let mut hset = cmd("HSET");
-                hset.arg(&key[..]);
-                for (name, value) in &set {
-                    hset.arg(&name[..]).arg(&value[..]);
-                }
-                store.clone().run(hset, Again::Harmless).await?;
-            }
-            let life = match expires_s {
-                0 => cmd("PERSIST").arg(&key[..]).take(),
-                seconds => cmd("EXPIRE").arg(&key[..]).arg(seconds).take(),
-            };
-            store.run(life, Again::Harmless).await.map(drop)
-        })
+        let mut eval = cmd("EVAL");
+        eval.arg(CHANGE).arg(1).arg(&key[..]).arg(expires_s).arg(unset.len());
+        for name in &unset {
+            eval.arg(&name[..]);
+        }
+        for (name, value) in &set {
+            eval.arg(&name[..]).arg(&value[..]);
+        }
+        let answer = self.clone().run(eval, Again::Harmless);
+        Reply::later(async move { answer.await.map(drop) })
     }
 
     fn raw(&self, query: Bytes, _: usize) -> Reply<Option<RawRows>> {

@@ -165,8 +165,11 @@ fn tick(call: &mut Call<Nathelper>) {
     module.count_lost(call.ctx, &usrloc);
     let tables = usrloc.tables();
     let now = now_s(call.ctx);
+    let shared = call.shared().clone();
     let wanted = |contact: &Contact| {
-        !contact.expired(now) && (!module.ping.nated_only || contact.flags & usrloc.nat_flag != 0)
+        !contact.expired(now)
+            && usrloc.owns(&shared, contact)
+            && (!module.ping.nated_only || contact.flags & usrloc.nat_flag != 0)
     };
     for shard in module.shards() {
         let mut due = Vec::new();

@@ -5,9 +5,11 @@ use super::flags::{Flags, LookupFlags};
 use super::{Registration, gruu, wake};
 use crate::usrloc::TableArg;
 use crate::usrloc::contact::{Contact, Field, method_bit};
+use crate::usrloc::federation::Remote;
 use crate::usrloc::now_s;
 use crate::usrloc::table::Table;
 use bytes::Bytes;
+use host::cachedb::CacheError;
 use host::{Branch, Call, Ctx, Outcome, Text, Value};
 use sip::NameAddr;
 use std::sync::Arc;
@@ -50,23 +52,74 @@ pub fn find(
             addresses.extend(aor::aor(&branch.uri, usrloc.use_domain, module));
         }
     }
+    // Another server must know which device is meant.
+    let device = target.instance.is_some().then(|| ctx.state.current_uri());
     let wanted = Wanted { now: now_s(ctx), method: method_bit(ctx.state.msg.method()), flags: flags.clone(), target };
     let pick = move |found: &mut Found, aor: &Bytes, contacts: &[Contact]| wanted.collect(found, aor, contacts);
     let (module, shown) = (module.clone(), table.clone());
+    if flags.global && usrloc.federation.is_some() {
+        return usrloc.read_everywhere(ctx, "lookup", table, addresses, pick, move |ctx, found, remotes| {
+            let remotes = remotes.map(|list| list.iter().map(|r| branch_to(&module, r, &device)).collect());
+            everywhere(ctx, &module, &shown, &flags, found, remotes)
+        });
+    }
     usrloc.read(ctx, "lookup", table, addresses, pick, move |ctx, found| match found {
-        Ok(found) if found.contacts.is_empty() => {
-            if found.wrong_method && !found.right_method {
-                -2
-            } else {
-                -1
-            }
-        }
-        Ok(found) => spread(ctx, &module, &shown, found.contacts, &flags),
+        Ok(found) => local(ctx, &module, &shown, &flags, found),
         Err(error) => {
-            host::error!("registrar", "lookup: {error}");
+            super::complain("lookup", &error);
             -3
         }
     })
+}
+
+fn local(
+    ctx: &mut Ctx,
+    module: &Arc<Registration>,
+    table: &Arc<Table>,
+    flags: &LookupFlags,
+    found: Found,
+) -> i32 {
+    match found.contacts.is_empty() {
+        false => spread(ctx, module, table, found.contacts, flags),
+        true if found.wrong_method && !found.right_method => -2,
+        true => -1,
+    }
+}
+
+/// Contacts of this server, and behind them a branch for each other server of the federation that has some.
+fn everywhere(
+    ctx: &mut Ctx,
+    module: &Arc<Registration>,
+    table: &Arc<Table>,
+    flags: &LookupFlags,
+    found: Found,
+    remotes: Result<Vec<Branch>, CacheError>,
+) -> i32 {
+    let mut rc = local(ctx, module, table, flags, found);
+    let remotes = match remotes {
+        Ok(remotes) => remotes,
+        Err(error) => {
+            // The engine logs an outage once; each look-up that it fails is counted there.
+            host::debug!("registrar", "lookup: other servers are not known: {error}");
+            return if rc == -1 { -3 } else { rc };
+        }
+    };
+    for branch in remotes {
+        if rc < 0 && !flags.to_branches_only {
+            host::branches::set_request_branch(&mut ctx.state, branch);
+        } else if flags.no_branches {
+            break;
+        } else {
+            host::branches::append_branch(&mut ctx.state, branch);
+        }
+        rc = 1;
+    }
+    rc
+}
+
+fn branch_to(module: &Registration, remote: &Remote, device: &Option<Bytes>) -> Branch {
+    let (uri, hop) = remote.uris(&module.usrloc());
+    Branch { uri: device.clone().unwrap_or(uri), dst_uri: Some(hop), q: -1, ..Branch::default() }
 }
 
 /// What a contact must be like.

@@ -13,6 +13,7 @@ pub mod save;
 mod wake;
 
 use crate::usrloc::{HasTables, Usrloc};
+use host::db::DbError;
 use host::arg::parse_int;
 use host::avp::AvpName;
 use host::load::Loader;
@@ -135,6 +136,14 @@ pub trait HasRegistration: Default + Send + Sync + 'static {
 impl HasRegistration for Registration {
     fn registration(&mut self) -> &mut Registration {
         self
+    }
+}
+
+/// Contacts could not be read or written. An outage is logged by the driver, once; the rest stands here.
+fn complain(what: &str, error: &DbError) {
+    match error {
+        DbError::Down(_) | DbError::Busy => host::debug!("registrar", "{what}: {error}"),
+        _ => host::error!("registrar", "{what}: {error}"),
     }
 }
 

@@ -57,7 +57,7 @@ fn any_contact(
         }
         Ok(None) => -1,
         Err(error) => {
-            host::error!("registrar", "{what}: {error}");
+            super::complain(what, &error);
             -1
         }
     })

@@ -171,7 +171,7 @@ impl Job {
             let told = match told {
                 Ok(told) => told,
                 Err(error) => {
-                    host::error!("registrar", "save: {error}");
+                    super::complain("save", &error);
                     Told { outcome: Err(Problem::Database), contacts: None, id: None }
                 }
             };

@@ -209,7 +209,13 @@ fn sync(call: &mut Call<Usrloc>, params: &MiParams, answer: MiAnswer) {
     });
 }
 
-fn cluster_sync(_: &mut Call<Usrloc>, _: &MiParams) -> MiResult {
+/// In a federation every address of this server is published again.
+fn cluster_sync(call: &mut Call<Usrloc>, _: &MiParams) -> MiResult {
+    if call.module.federation.is_some() {
+        let usrloc = call.module.clone();
+        usrloc.publish_all(call.ctx);
+        return Ok(json!("OK"));
+    }
     Err(MiError::new(400, "Clustering not enabled"))
 }
 

@@ -3,8 +3,8 @@
 mod cdb;
 pub mod contact;
 pub mod events;
+pub mod federation;
 mod keys;
-
 mod mi;
 mod params;
 mod refresh;
@@ -25,6 +25,9 @@ use parking_lot::RwLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use table::{Change, Matching, Order, SHARDS, Table};
+
+/// How often a store is told what it could not be told at once.
+const PUBLISH_MS: u64 = 1000;
 
 /// Where contacts live besides memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -66,6 +69,8 @@ pub struct Usrloc {
     db: Option<Db>,
     cache_url: Option<String>,
     cache: Option<Cache>,
+    federated: federation::Settings,
+    pub federation: Option<federation::Federation>,
     columns: sql::Columns,
     layout: OnceLock<sql::Layout>,
     /// Memory holds what the database held at start (or there is no database).
@@ -95,6 +100,8 @@ impl Default for Usrloc {
             db: None,
             cache_url: None,
             cache: None,
+            federated: federation::Settings::default(),
+            federation: None,
             columns: sql::Columns::default(),
             layout: OnceLock::new(),
             loaded: tokio::sync::watch::Sender::new(true),
@@ -125,6 +132,9 @@ fn init(s: &mut Usrloc, loader: &mut Loader) -> Result<(), String> {
     if s.mode == Mode::Cache {
         let url = s.cache_url.clone().ok_or("this working mode keeps contacts in a store: set cachedb_url")?;
         s.cache = Some(loader.cache(&url)?);
+    }
+    if s.federated.wanted {
+        s.federation = Some(federation::Federation::new(&s.federated, s.cache_url.as_deref(), loader)?);
     }
     if s.mode.uses_sql() {
         let what = "this working mode keeps contacts in a database: set db_url (or db_default_url)";
@@ -157,6 +167,11 @@ fn ready(module: &Arc<Usrloc>, hooks: &mut Hooks, stats: &Stats) {
         _ => (module.timer_s * 1000 / SHARDS as u64).max(10),
     };
     hooks.timers.push((every_ms, Arc::new(move |ctx| sweeper.sweep(ctx))));
+    if module.federation.is_some() {
+        module.tables().iter().for_each(|table| table.make_published());
+        let publisher = module.clone();
+        hooks.timers.push((PUBLISH_MS, Arc::new(move |ctx| publisher.publish_beside(ctx))));
+    }
     refresh::ready(module, hooks);
 }
 

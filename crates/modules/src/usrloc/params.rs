@@ -40,7 +40,14 @@ impl Chosen {
     }
 }
 
-const CLUSTERS: &str = "needs several servers that know one another (clusterer)";
+/// What would need the binary interface, and what to use instead.
+fn no_binary(what: &str) -> String {
+    format!(
+        "{what} sends contacts from server to server over the binary interface, which Fermata does not have: \
+         `full-sharing-cachedb-cluster` and `federation-cachedb-cluster` share them through a store \
+         (cachedb_url), `sql-only` through a database"
+    )
+}
 
 fn preset(s: &mut Usrloc, name: &str) -> Result<(), String> {
     s.chosen.preset = Some(match name {
@@ -49,14 +56,16 @@ fn preset(s: &mut Usrloc, name: &str) -> Result<(), String> {
         "single-instance-sql-write-back" => Mode::WriteBack,
         "sql-only" => Mode::SqlOnly,
         "full-sharing-cachedb-cluster" => Mode::Cache,
-        "federation-cachedb-cluster" | "full-sharing-cluster" => {
-            return Err(format!("working_mode_preset `{name}` {CLUSTERS}: Fermata does not have it yet"));
+        "federation-cachedb-cluster" => {
+            s.federated.wanted = true;
+            Mode::Memory
         }
+        "full-sharing-cluster" => return Err(no_binary("working_mode_preset `full-sharing-cluster`")),
         _ => {
             return Err(format!(
                 "working_mode_preset cannot be `{name}`: single-instance-no-db, \
-                 single-instance-sql-write-through, single-instance-sql-write-back, sql-only or \
-                 full-sharing-cachedb-cluster"
+                 single-instance-sql-write-through, single-instance-sql-write-back, sql-only, \
+                 full-sharing-cachedb-cluster or federation-cachedb-cluster"
             ));
         }
     });
@@ -79,7 +88,13 @@ fn cluster_mode(s: &mut Usrloc, value: &str) -> Result<(), String> {
         "none" => {}
         "sql-only" => s.chosen.shared = Some(Mode::SqlOnly),
         "full-sharing-cachedb" => s.chosen.shared = Some(Mode::Cache),
-        _ => return Err(format!("cluster_mode `{value}` {CLUSTERS}: Fermata does not have it yet")),
+        "federation-cachedb" => s.federated.wanted = true,
+        "full-sharing" => return Err(no_binary("cluster_mode `full-sharing`")),
+        _ => {
+            return Err(format!(
+                "cluster_mode cannot be `{value}`: none, federation-cachedb, full-sharing-cachedb or sql-only"
+            ));
+        }
     }
     Ok(())
 }
@@ -135,7 +150,7 @@ pub fn register(m: &mut Registrar<Usrloc>) {
         match v {
             "none" => {}
             "load-from-sql" => s.chosen.persistency = true,
-            "sync-from-cluster" => return Err(format!("restart_persistency `{v}` {CLUSTERS}")),
+            "sync-from-cluster" => return Err(no_binary("restart_persistency `sync-from-cluster`")),
             _ => return Err(format!("restart_persistency cannot be `{v}`: none or load-from-sql")),
         }
         Ok(())
@@ -156,15 +171,24 @@ pub fn register(m: &mut Registrar<Usrloc>) {
     m.ignored(&["cseq_delay"], "a registration that is sent twice changes nothing the second time");
     m.ignored(&["max_contact_delete", "fetch_rows"], "statements are sent in batches");
     m.ignored(&["regen_broken_contactid"], "ids of contacts do not depend on the size of tables");
-    let cluster = "it belongs to servers that know one another (clusterer), which do not exist yet";
-    m.ignored(&["location_cluster", "ha_cluster", "ha_shtag", "skip_replicated_db_ops"], cluster);
-    m.ignored(&["accept_replicated_contacts", "replicate_contacts_to"], cluster);
-    m.ignored(&["pinging_mode"], cluster);
+    m.param_int("location_cluster", |s, v| Ok(s.federated.location_cluster = number(v)?));
+    m.param_int("ha_cluster", |s, v| Ok(s.federated.ha_cluster = number(v)?));
+    m.param_text("ha_shtag", |s, v| Ok(s.federated.ha_tag = v.to_string()));
+    m.param_text("pinging_mode", |_, v| match v {
+        "ownership" | "cooperation" => Ok(()),
+        _ => Err(format!("pinging_mode cannot be `{v}`: ownership or cooperation")),
+    });
+    let binary = "contacts do not come over a binary interface";
+    m.ignored(&["skip_replicated_db_ops", "accept_replicated_contacts", "replicate_contacts_to"], binary);
     m.param_text("cachedb_url", |s, v| {
         s.cache_url = Some(v.to_string());
         Ok(())
     });
     m.ignored(&["latency_event_min_us", "latency_event_min_us_delta"], "latencies are not events");
+}
+
+fn number(cluster: i64) -> Result<u32, String> {
+    u32::try_from(cluster).map_err(|_| "the number of a cluster is 0 (none) or above".into())
 }
 
 fn columns(m: &mut Registrar<Usrloc>) {

@@ -138,7 +138,12 @@ impl Place {
     /// One transaction; when the database refuses it, each statement alone: one bad row must not keep
     /// the others from being written.
     async fn write(&self, batch: &[Query]) -> Result<(), DbError> {
-        match self.pool()?.run_all(batch.to_vec()).await {
+        let together = match self.usrloc.db.as_ref().is_some_and(|db| db.url().scheme == "sqlite") {
+            // Nothing is far away, and statements that are the same but for their values are kept.
+            true => batch.to_vec(),
+            false => Query::merged(batch.to_vec()),
+        };
+        match self.pool()?.run_all(together).await {
             Ok(_) => return Ok(()),
             Err(DbError::Refused { .. }) => {}
             Err(error) => return Err(error),

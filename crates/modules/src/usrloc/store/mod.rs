@@ -2,6 +2,7 @@
 //! or only in a database. What must wait for a database suspends its script.
 
 mod flush;
+mod publish;
 mod rows;
 mod shared;
 
@@ -98,7 +99,7 @@ impl Usrloc {
         work: impl FnOnce(&mut Record, &mut Vec<Change>) -> R + 'static,
         finish: impl FnOnce(&mut Ctx, Result<R, DbError>) -> i32 + 'static,
     ) -> Outcome {
-        if self.in_memory() && self.mode != Mode::WriteThrough {
+        if self.changes_at_once() {
             let (result, changes) = table.with(&aor, work);
             self.changed(ctx, table, &aor, &changes);
             return Outcome::Done(finish(ctx, Ok(result)));
@@ -128,7 +129,7 @@ impl Usrloc {
         work: impl Fn(&mut Record, &mut Vec<Change>) + 'static,
         finish: impl FnOnce(&mut Ctx, Result<(), DbError>) -> i32 + 'static,
     ) -> Outcome {
-        if self.in_memory() && self.mode != Mode::WriteThrough {
+        if self.changes_at_once() {
             for aor in aors {
                 let ((), changes) = table.with(&aor, &work);
                 self.changed(ctx, table, &aor, &changes);
@@ -197,9 +198,15 @@ impl Usrloc {
         self.mode.in_memory() && *self.loaded.borrow()
     }
 
+    /// A change is made when memory has it: nobody else must know of it first.
+    fn changes_at_once(&self) -> bool {
+        self.in_memory() && self.mode != Mode::WriteThrough && self.federation.is_none()
+    }
+
     fn place(self: &Arc<Usrloc>, ctx: &mut Ctx, table: &Arc<Table>) -> Place {
         let pool = self.db.as_ref().map(|db| db.on(ctx));
-        let store = self.cache.as_ref().map(|cache| cache.on(ctx));
+        let cache = self.cache.as_ref().or(self.federation.as_ref().map(|federation| &federation.cache));
+        let store = cache.map(|cache| cache.on(ctx));
         let (usrloc, table, shared) = (self.clone(), table.clone(), ctx.shared().clone());
         Place { usrloc, table, shared, pool, store, now: super::now_s(ctx) }
     }
@@ -248,10 +255,12 @@ impl Place {
             _ => self.loaded().await,
         }
         let done = self.table.with(aor, work);
+        let mine = self.table.shard_of(aor);
+        // When the database or the store is down this waits for it in memory, and timers try again.
         if self.usrloc.mode == Mode::WriteThrough {
-            // When the database is down the contacts stay pending, and the timer writes them later.
-            let _ = self.flush(Scope::Everything { mine: self.table.shard_of(aor) }).await;
+            let _ = self.flush(Scope::Everything { mine }).await;
         }
+        let _ = self.publish(mine).await;
         Ok(done)
     }
 }

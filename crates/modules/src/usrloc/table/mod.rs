@@ -2,6 +2,7 @@
 //! are here; nothing waits under them.
 
 mod pending;
+mod publish;
 mod record;
 
 pub use pending::{Gone, Pending, Why};
@@ -23,6 +24,8 @@ struct Shard {
     /// Addresses with contacts that the database does not have as they are.
     dirty: Vec<Bytes>,
     gone: Vec<Gone>,
+    /// Addresses of which other servers do not know yet whether there are contacts here.
+    unpublished: Vec<Bytes>,
     /// Addresses by contact, where somebody looks for contacts by their ids.
     by_id: Option<AHashMap<u64, Bytes>>,
 }
@@ -39,6 +42,8 @@ pub struct Table {
     next_id: AtomicU64,
     /// Changes are kept for a database.
     persistent: AtomicBool,
+    /// Other servers must learn which addresses have contacts here.
+    published: AtomicBool,
     pub contacts: AtomicI64,
     pub records: AtomicI64,
     /// Statistic: contacts that expired.
@@ -55,6 +60,7 @@ impl Table {
             hasher: RandomState::new(),
             next_id: AtomicU64::new(1),
             persistent: AtomicBool::new(false),
+            published: AtomicBool::new(false),
             contacts: AtomicI64::new(0),
             records: AtomicI64::new(0),
             expired: Counter::default(),
@@ -170,6 +176,9 @@ impl Table {
 
     /// Counts changes, and keeps them for the database.
     fn note(&self, shard: &mut Shard, aor: &[u8], changes: &[Change]) {
+        if self.published.load(Ordering::Relaxed) && !changes.is_empty() {
+            shard.add_unpublished(aor);
+        }
         let persistent = self.persistent.load(Ordering::Relaxed);
         let mut dirty = false;
         for change in changes {

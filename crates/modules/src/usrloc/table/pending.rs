@@ -1,6 +1,6 @@
 //! What a database must still learn of a table.
 
-use super::record::{Change, Order, Record};
+use super::record::{Order, Record};
 use super::{Shard, Table};
 use crate::usrloc::contact::{Contact, Field, State, bits};
 use bytes::Bytes;
@@ -64,6 +64,9 @@ impl Table {
         record.contacts.reserve_exact(1);
         let id = contact.id;
         record.insert(contact, order);
+        if self.published.load(Ordering::Relaxed) {
+            shard.add_unpublished(aor);
+        }
         if let Some(index) = &mut shard.by_id {
             index.insert(id, Bytes::copy_from_slice(aor));
         }
