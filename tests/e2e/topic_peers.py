@@ -49,7 +49,7 @@ def test_sipsak(place):
     check(registered(server), ["alice@127.0.0.1"])
 
 
-def baresip(place, server, user, password, answer):
+def baresip(place, server, user, password, answer, transport="udp", port=None, ca=None):
     """A baresip without sound, driven over its control socket; (process, control port)."""
     home = place.dir / user
     home.mkdir()
@@ -69,9 +69,10 @@ module account.so
 module menu.so
 module ctrl_tcp.so
 ctrl_tcp_listen 127.0.0.1:{control}
+{f"sip_cafile {ca}" if ca else ""}
 """)
     (home / "accounts").write_text(
-        f"<sip:{user}@127.0.0.1:{server.port};transport=udp>;auth_user={user};auth_pass={password};answermode={answer};"
+        f"<sip:{user}@127.0.0.1:{port or server.port};transport={transport}>;auth_user={user};auth_pass={password};answermode={answer};"
         f"regint=600\n")
     (home / "contacts").write_text("")
     process = place.process(program("baresip"), "-f", home, stdin=subprocess.PIPE,

@@ -271,11 +271,6 @@ pub enum Output {
         path: Path,
         bytes: Bytes,
     },
-    /// Requests to this address with this port take the connection of `path` (RFC 5923).
-    Alias {
-        path: Path,
-        port: u16,
-    },
     /// A management command or a fatal module error asks the server to stop.
     Shutdown {
         code: i32,

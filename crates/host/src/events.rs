@@ -12,6 +12,9 @@ use script::ast::{Dialect, EventMode, RouteKind};
 use script::{RouteId, Task, Value};
 use std::sync::Arc;
 
+/// A stream connection ended: src_ip, src_port, dst_ip, dst_port, proto.
+pub const TCP_DISCONNECT: &str = "E_CORE_TCP_DISCONNECT";
+
 /// Events raised by routes of events are followed this deep.
 const MAX_DEPTH: u32 = 8;
 /// Subscriptions of one server; further ones are refused.

@@ -75,7 +75,8 @@ impl Globals {
             Err(e) => return refuse(format!("cannot listen on {text}: {e}")),
         };
         let protocol = spec.protocol.as_deref().unwrap_or("udp");
-        let Some(transport) = Transport::parse(protocol.as_bytes()) else {
+        let transport = Transport::parse(protocol.as_bytes()).filter(|t| *t != Transport::Sctp);
+        let Some(transport) = transport else {
             let text = format!("nothing listens on {text}: there is no {protocol} here");
             return diagnostics.push(Diagnostic::warning(global.loc, text));
         };

@@ -27,6 +27,7 @@ pub mod registrar;
 pub mod reply;
 pub mod shared;
 pub mod stats;
+pub mod streams;
 pub mod subst;
 pub mod tm;
 pub mod tran;

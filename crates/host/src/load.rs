@@ -126,6 +126,17 @@ impl Loader {
         flag_bit(&mut self.branch_flags, name, loc)
     }
 
+    /// `disable_tcp`, `disable_tls`: sockets that are written all the same do not listen.
+    fn without_disabled(&mut self) {
+        let on = |name: &str| self.globals.flag(&[name]) == Some(true);
+        let (tcp, tls) = (on("disable_tcp"), on("disable_tls"));
+        self.globals.sockets.retain(|socket| match socket.transport {
+            sip::Transport::Udp => true,
+            sip::Transport::Tls => !tcp && !tls,
+            _ => !tcp,
+        });
+    }
+
     /// A secret that nobody outside this process knows, different at each call.
     pub fn random_secret(&mut self) -> String {
         let mut rng = crate::ctx::Rng(self.seed);
@@ -559,6 +570,8 @@ pub fn load(
         all_awaited: 0,
     };
     loader.globals = Globals::read(config, &mut loader.diagnostics);
+    loader.without_disabled();
+    let stream_rules = crate::streams::Rules::read(&mut loader);
     loader.load_modules(config);
     let (program, problems) = script::compile(config, &mut loader);
     loader.diagnostics.extend(problems);
@@ -605,6 +618,8 @@ pub fn load(
         keeps_503: loader.globals.flag(&["disable_503_translation"]) == Some(true),
         warns: loader.globals.flag(&["sip_warning"]) == Some(true),
         mhomed: loader.globals.flag(&["mhomed"]) == Some(true),
+        stream_rules,
+        connections: Default::default(),
         tm: parking_lot::Mutex::new(loader.tm.clone()),
         tag_secret: ahash::RandomState::with_seeds(seed, seed ^ 0x5bd1_e995, seed.rotate_left(17), !seed),
         tag_prefix: seed as u16,

@@ -79,8 +79,8 @@ pub fn is_ack_of_ours(ctx: &Ctx, ack: &Message) -> bool {
 pub fn return_path(ctx: &Ctx, state: &MsgState) -> Path {
     let mut path = state.source;
     let Some(via) = state.msg.via() else { return path };
-    if path.transport != sip::Transport::Udp {
-        return path;
+    if path.is_reliable() {
+        return back_by_stream(ctx, state, path, via);
     }
     let handling = state.ext.find::<ViaHandling>().copied().unwrap_or_default();
     let forced = handling.force_rport;
@@ -94,6 +94,17 @@ pub fn return_path(ctx: &Ctx, state: &MsgState) -> Path {
     if !forced && via.rport().is_none() {
         path.remote.set_port(port);
     }
+    path
+}
+
+/// The connection that the request came by; when that is gone, one to the port in the Via (RFC 3261
+/// §18.2.2). Nobody listens for a browser.
+fn back_by_stream(ctx: &Ctx, state: &MsgState, mut path: Path, via: &sip::Via) -> Path {
+    let browser = matches!(path.transport, sip::Transport::Ws | sip::Transport::Wss);
+    if browser || state.flags & ctx.core.shared.stream_rules.no_new_for_replies != 0 {
+        return path.only_existing();
+    }
+    path.remote.set_port(if via.port == 0 { path.transport.default_port() } else { via.port });
     path
 }
 

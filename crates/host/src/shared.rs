@@ -33,6 +33,7 @@ pub type ReplyHook = Arc<dyn Fn(&mut Ctx, u16, &bytes::Bytes) + Send + Sync>;
 pub type StrayHook = Arc<dyn Fn(&mut Ctx, &sip::Message) -> bool + Send + Sync>;
 
 pub type Hook = Arc<dyn Fn(&mut Ctx) + Send + Sync>;
+pub type TlsHint = Arc<dyn Fn(&Ctx, &crate::ctx::MsgState) -> u32 + Send + Sync>;
 
 /// Places where modules join in.
 #[derive(Default)]
@@ -60,6 +61,8 @@ pub struct Hooks {
     pub event_names: Vec<&'static str>,
     /// Modules that carry events to other programs.
     pub event_transports: Vec<Arc<dyn crate::events::EventTransport>>,
+    /// Chooses how TLS is begun with the next hop of the message: what `Path::hint` carries, 0 nothing.
+    pub tls_hint: Option<TlsHint>,
     /// The server ends: last writes.
     pub stop: Vec<Hook>,
     /// Run once beside the workers, on the management thread (listeners of mi_fifo, httpd ...).
@@ -109,6 +112,10 @@ pub struct Shared {
     pub mhomed: bool,
     /// `reply_to_via`: replies go to the address in the Via.
     pub reply_to_via: bool,
+    /// Which connections messages may take.
+    pub stream_rules: crate::streams::Rules,
+    /// Stream connections of all workers. Set by the driver of the workers.
+    pub connections: OnceLock<Arc<dyn crate::streams::Connections>>,
     /// Settings of module tm; workers read them when they start.
     pub tm: parking_lot::Mutex<crate::tm::Settings>,
     /// Makes tags of To that no one outside can guess.
@@ -130,6 +137,11 @@ pub struct Shared {
 impl Shared {
     pub fn program(&self) -> Arc<Program> {
         self.program.read().clone()
+    }
+
+    /// The stream connections, when a driver has some.
+    pub fn connections(&self) -> Option<&Arc<dyn crate::streams::Connections>> {
+        self.connections.get()
     }
 
     /// State of a loaded module.

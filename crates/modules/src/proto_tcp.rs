@@ -11,20 +11,20 @@ pub struct ProtoTcp {
     port: u16,
     /// A double CRLF is answered with one (RFC 5626 §3.5.1).
     pub pong: bool,
-    /// Messages that may wait for one connection.
-    pub queue: usize,
+    /// Messages that may wait for one connection; `None`: the server's own limit.
+    pub queue: Option<usize>,
 }
 
 impl Default for ProtoTcp {
     fn default() -> ProtoTcp {
-        ProtoTcp { port: 0, pong: true, queue: 32 }
+        ProtoTcp { port: 0, pong: true, queue: None }
     }
 }
 
 pub fn register(m: &mut Registrar<ProtoTcp>) {
     m.param_int("tcp_port", |s, v| Ok(s.port = port(v)?));
     m.param_int("tcp_crlf_pingpong", |s, v| Ok(s.pong = v != 0));
-    m.param_int("tcp_async_max_postponed_chunks", |s, v| Ok(s.queue = v.clamp(1, 10_000) as usize));
+    m.param_int("tcp_async_max_postponed_chunks", |s, v| Ok(s.queue = Some(v.clamp(1, 10_000) as usize)));
     m.ignored(&["tcp_crlf_drop"], "a lone CRLF is always dropped");
     m.ignored(&["tcp_max_msg_chunks"], "the size and the time of a message are bounded instead");
     m.ignored(

@@ -216,7 +216,7 @@ impl Server {
             host::Output::Transmit { path, bytes } => {
                 Some(Sent { to: path.remote, text: String::from_utf8_lossy(&bytes).into_owned() })
             }
-            host::Output::Alias { .. } | host::Output::Shutdown { .. } => None,
+            host::Output::Shutdown { .. } => None,
         });
         sent.collect()
     }

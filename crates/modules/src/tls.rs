@@ -1,9 +1,10 @@
-//! TLS of outgoing connections of modules: what is trusted, who we are.
+//! TLS of connections of modules and of SIP: what is trusted, who we are.
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::{ServerConfig, WebPkiClientVerifier};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use rustls::{SupportedProtocolVersion, crypto::CryptoProvider};
 use std::path::{Path, PathBuf};
@@ -57,8 +58,7 @@ impl ClientTls {
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => {
-                let chain = certificates(chain)?;
-                let key = PrivateKeyDer::from_pem_file(key).map_err(|e| unreadable(key, &e))?;
+                let (chain, key) = identity(chain, key)?;
                 builder.with_client_auth_cert(chain, key).map_err(|e| format!("certificate and key: {e}"))?
             }
         };
@@ -70,29 +70,14 @@ impl ClientTls {
         if self.check == Check::Nothing {
             return Ok(Arc::new(Lenient(Trust::Anyone)));
         }
-        let mut roots = RootCertStore::empty();
-        for path in &self.authorities {
-            for file in files(path)? {
-                let all = certificates(&file)?;
-                roots.add_parsable_certificates(all);
-            }
-        }
-        if self.authorities.is_empty() {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
+        let roots = roots(&self.authorities)?;
         if roots.is_empty() {
             // A machine without any, that may never be asked for one.
             return Ok(Arc::new(Lenient(Trust::Nobody)));
         }
         let mut builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
         if let Some(folder) = &self.revoked {
-            let mut lists = Vec::new();
-            for file in files(folder)? {
-                let all =
-                    CertificateRevocationListDer::pem_file_iter(&file).map_err(|e| unreadable(&file, &e))?;
-                lists.extend(all.flatten());
-            }
-            builder = builder.with_crls(lists).allow_unknown_revocation_status();
+            builder = builder.with_crls(revocations(folder)?).allow_unknown_revocation_status();
         }
         let strict = builder.build().map_err(|e| format!("trusted certificates: {e}"))?;
         Ok(match self.check {
@@ -100,6 +85,94 @@ impl ClientTls {
             _ => Arc::new(Lenient(Trust::AnyName(strict))),
         })
     }
+}
+
+/// Whether a client must show a certificate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Ask {
+    #[default]
+    Nothing,
+    /// One that is shown must be of someone trusted.
+    IfShown,
+    Always,
+}
+
+/// A server's side of TLS, before its files are read.
+#[derive(Clone, Debug, Default)]
+pub struct ServerTls {
+    pub ask: Ask,
+    /// As in [`ClientTls`].
+    pub authorities: Vec<PathBuf>,
+    pub revoked: Option<PathBuf>,
+    pub versions: Vec<&'static SupportedProtocolVersion>,
+    /// Certificate chain and key that clients are shown.
+    pub identity: (PathBuf, PathBuf),
+}
+
+impl ServerTls {
+    /// Reads the files. The error is what a user should read.
+    pub fn build(&self) -> Result<ServerConfig, String> {
+        let versions = if self.versions.is_empty() { rustls::ALL_VERSIONS } else { &self.versions };
+        let builder = ServerConfig::builder_with_provider(provider());
+        let builder = builder.with_protocol_versions(versions).map_err(|e| e.to_string())?;
+        let builder = if self.ask == Ask::Nothing {
+            builder.with_no_client_auth()
+        } else {
+            let roots = Arc::new(roots(&self.authorities)?);
+            let mut verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
+            if let Some(folder) = &self.revoked {
+                verifier = verifier.with_crls(revocations(folder)?).allow_unknown_revocation_status();
+            }
+            if self.ask == Ask::IfShown {
+                verifier = verifier.allow_unauthenticated();
+            }
+            let verifier = verifier.build().map_err(|e| format!("trusted certificates of clients: {e}"))?;
+            builder.with_client_cert_verifier(verifier)
+        };
+        let (chain, key) = identity(&self.identity.0, &self.identity.1)?;
+        let mut config =
+            builder.with_single_cert(chain, key).map_err(|e| format!("certificate and key: {e}"))?;
+        if let Ok(ticketer) = rustls::crypto::ring::Ticketer::new() {
+            config.ticketer = ticketer;
+        }
+        Ok(config)
+    }
+}
+
+/// Trusted certificates of files and folders; without any, those of the system.
+fn roots(paths: &[PathBuf]) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for path in paths {
+        for file in files(path)? {
+            roots.add_parsable_certificates(certificates(&file)?);
+        }
+    }
+    if paths.is_empty() {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
+    Ok(roots)
+}
+
+fn revocations(folder: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+    let mut lists = Vec::new();
+    for file in files(folder)? {
+        let all = CertificateRevocationListDer::pem_file_iter(&file).map_err(|e| unreadable(&file, &e))?;
+        lists.extend(all.flatten());
+    }
+    Ok(lists)
+}
+
+fn identity(
+    chain: &Path,
+    key: &Path,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
+    let key = PrivateKeyDer::from_pem_file(key).map_err(|e| unreadable(key, &e))?;
+    Ok((certificates(chain)?, key))
+}
+
+/// The first certificate of a file, DER.
+pub fn first_certificate(path: &Path) -> Option<Arc<[u8]>> {
+    certificates(path).ok().and_then(|all| all.first().map(|c| c.as_ref().into()))
 }
 
 fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> String {

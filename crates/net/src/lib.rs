@@ -8,8 +8,10 @@
 
 pub mod dns;
 mod iface;
+pub mod link;
 pub mod process;
 pub mod stream;
+pub mod streams;
 mod sys;
 pub mod tcp;
 mod udp;

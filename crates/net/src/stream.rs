@@ -52,6 +52,13 @@ impl Framer {
         !self.buf.is_empty()
     }
 
+    /// Gives memory back when nothing is kept: most connections are idle most of the time.
+    pub fn rest(&mut self) {
+        if self.buf.is_empty() {
+            self.buf = BytesMut::new();
+        }
+    }
+
     /// The next complete frame; `None` when more bytes are needed.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         if self.searched == 0 && self.whole.is_none() {

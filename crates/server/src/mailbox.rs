@@ -26,6 +26,12 @@ pub struct Letter {
 #[derive(Default)]
 pub struct Mail {
     pub letters: Vec<Letter>,
+    /// Messages for connections of this worker.
+    pub outgoing: Vec<Letter>,
+    /// Messages of calls of this worker that could not be sent.
+    pub undelivered: Vec<Letter>,
+    /// Connections to end.
+    pub closing: Vec<u64>,
     pub jobs: Vec<Job>,
     /// New requests are refused from now on.
     pub drain: bool,
@@ -52,6 +58,33 @@ impl Mailbox {
         drop(mail);
         self.wake.notify_one();
         lost
+    }
+
+    /// A message for a connection of this worker; given back when there is no room.
+    pub fn pass_on(&self, letter: Letter) -> Result<(), Letter> {
+        self.put(letter, |mail| &mut mail.outgoing)
+    }
+
+    /// A message of a call of this worker could not be sent.
+    pub fn undelivered(&self, letter: Letter) -> Result<(), Letter> {
+        self.put(letter, |mail| &mut mail.undelivered)
+    }
+
+    fn put(&self, letter: Letter, list: fn(&mut Mail) -> &mut Vec<Letter>) -> Result<(), Letter> {
+        let mut mail = self.mail.lock();
+        let list = list(&mut mail);
+        if list.len() >= MESSAGE_LIMIT {
+            return Err(letter);
+        }
+        list.push(letter);
+        drop(mail);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    pub fn close(&self, connection: u64) {
+        self.mail.lock().closing.push(connection);
+        self.wake.notify_one();
     }
 
     /// False when too many jobs wait: the worker is stuck.

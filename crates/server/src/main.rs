@@ -12,6 +12,7 @@ mod mailbox;
 mod runner;
 mod serve;
 mod settings;
+mod streams;
 
 use clap::Parser;
 use cli::{Cli, Command, Report, Run};

@@ -2,12 +2,16 @@
 //! out what it wants done.
 
 use crate::mailbox::{Letter, Mail, Post};
+use crate::streams::{Common, OwnerOf, peer};
+use bytes::Bytes;
 use host::call::Finish;
 use host::ctx::{Later, Resolved, Spawn, TaskId};
 use host::stats::Counter;
 use host::worker::Clock;
 use host::{Input, Output, Shared, Worker};
 use net::dns::{DnsCache, DnsOptions, Found, Query, Record, RecordKind, Resolver};
+use net::streams::Streams;
+use net::tcp::BoundTcp;
 use net::{BoundUdp, Datagram, Outgoing, RecvArena, UdpSocket};
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
@@ -26,13 +30,20 @@ pub struct Setup {
     pub shared: Arc<Shared>,
     pub index: u16,
     pub seed: u64,
-    /// One for each of `Shared::sockets`; `None` where that is no UDP socket.
-    pub sockets: Vec<Option<BoundUdp>>,
+    /// One for each of `Shared::sockets`.
+    pub sockets: Vec<Bound>,
+    pub streams: Common,
     pub post: Arc<Post>,
     pub dns: DnsOptions,
     pub cache: DnsCache,
     /// Zero of the workers' clock.
     pub epoch: Instant,
+}
+
+/// A socket that has no runtime yet.
+pub enum Bound {
+    Udp(BoundUdp),
+    Stream(BoundTcp),
 }
 
 /// Runs a worker until it is told to stop. The body of its thread.
@@ -54,10 +65,12 @@ pub fn run(setup: Setup) -> std::io::Result<()> {
     result
 }
 
-struct Runner {
+pub struct Runner {
     worker: RefCell<Worker>,
     index: usize,
+    /// `None` where connections are listened for.
     sockets: Vec<Option<UdpSocket>>,
+    streams: Rc<Streams>,
     arena: RefCell<RecvArena>,
     post: Arc<Post>,
     /// Messages of other workers' calls, by worker, while a batch is looked at.
@@ -83,9 +96,17 @@ struct Runner {
 
 impl Runner {
     fn new(setup: Setup) -> std::io::Result<Rc<Runner>> {
-        let Setup { shared, index, seed, sockets, post, dns, cache, epoch } = setup;
-        let sockets = sockets.into_iter().map(|s| s.map(BoundUdp::open).transpose());
-        let sockets = sockets.collect::<std::io::Result<Vec<_>>>()?;
+        let Setup { shared, index, seed, sockets: bound, streams, post, dns, cache, epoch } = setup;
+        let (mut sockets, mut listeners) = (Vec::new(), Vec::new());
+        for (at, socket) in bound.into_iter().enumerate() {
+            sockets.push(match socket {
+                Bound::Udp(socket) => Some(socket.open()?),
+                Bound::Stream(socket) => {
+                    listeners.push((at as u16, socket.open()?));
+                    None
+                }
+            });
+        }
         let patience = |name: &str| {
             let us = shared.globals.int(&[name]).and_then(|us| u64::try_from(us).ok()).filter(|us| *us > 0);
             us.map(Duration::from_micros)
@@ -96,7 +117,16 @@ impl Runner {
         let lost = shared.stats.counter("net", "mailbox_dropped");
         let workers = post.boxes.len();
         let worker = Worker::new(shared, index, workers as u16, seed, Rc::new(spawner.clone()), clock(epoch));
-        let runner = Rc::new(Runner {
+        let Common { directory, sockets: stream_sockets, settings } = streams;
+        let runner = Rc::new_cyclic(|weak| Runner {
+            streams: Streams::new(
+                index,
+                directory,
+                stream_sockets,
+                settings,
+                epoch,
+                Rc::new(OwnerOf(Weak::clone(weak))),
+            ),
             worker: RefCell::new(worker),
             index: index.into(),
             arena: RefCell::default(),
@@ -116,6 +146,9 @@ impl Runner {
             lost,
         });
         let _ = spawner.runner.set(Rc::downgrade(&runner));
+        for (socket, listener) in listeners {
+            spawn_local(runner.streams.clone().listen(socket, listener));
+        }
         Ok(runner)
     }
 
@@ -160,13 +193,36 @@ impl Runner {
         let mut letters = self.letters.borrow_mut();
         for Datagram { bytes, remote, .. } in batch.drain(..) {
             let source = Path { socket, transport: sip::Transport::Udp, remote, connection: 0 };
-            let owner = sip::Message::owner(&bytes).map(|id| host::worker::owner(id, letters.len()));
-            match owner {
-                Some(owner) if owner != self.index => letters[owner].push(Letter { source, bytes }),
-                // What has no Call-ID belongs to whoever received it.
-                _ => self.step(clock, Input::Message { source, bytes }),
-            }
+            self.sort(clock, source, bytes, &mut letters);
         }
+        self.deliver(&mut letters);
+        drop(letters);
+        self.finish();
+    }
+
+    /// Messages of a stream connection.
+    pub fn on_messages(&self, source: Path, messages: &mut Vec<Bytes>) {
+        let clock = clock(self.epoch);
+        let mut letters = self.letters.borrow_mut();
+        for bytes in messages.drain(..) {
+            self.sort(clock, source, bytes, &mut letters);
+        }
+        self.deliver(&mut letters);
+        drop(letters);
+        self.finish();
+    }
+
+    /// A message goes to the worker that owns its call.
+    fn sort(&self, clock: Clock, source: Path, bytes: Bytes, letters: &mut [Vec<Letter>]) {
+        let owner = sip::Message::owner(&bytes).map(|id| host::worker::owner(id, letters.len()));
+        match owner {
+            Some(owner) if owner != self.index => letters[owner].push(Letter { source, bytes }),
+            // What has no Call-ID belongs to whoever received it.
+            _ => self.step(clock, Input::Message { source, bytes }),
+        }
+    }
+
+    fn deliver(&self, letters: &mut [Vec<Letter>]) {
         for (mailbox, letters) in self.post.boxes.iter().zip(letters.iter_mut()) {
             let lost = mailbox.deliver(letters);
             if lost > 0 {
@@ -174,8 +230,37 @@ impl Runner {
                 self.complain("a worker is overloaded: messages for it are lost");
             }
         }
-        drop(letters);
+    }
+
+    /// A message for a connection of another worker.
+    pub fn pass_on(&self, worker: usize, letter: Letter) {
+        let Some(mailbox) = self.post.boxes.get(worker) else { return };
+        if mailbox.pass_on(letter).is_err() {
+            self.lost.add(1);
+            self.complain("a worker is overloaded: messages for its connections are lost");
+        }
+    }
+
+    /// These could not be sent: whoever owns their calls hears of it.
+    pub fn on_undelivered(&self, path: Path, messages: Vec<Bytes>) {
+        let clock = clock(self.epoch);
+        for bytes in messages {
+            let workers = self.post.boxes.len();
+            let owner = sip::Message::owner(&bytes).map_or(self.index, |id| host::worker::owner(id, workers));
+            if owner == self.index {
+                self.step(clock, Input::Undeliverable { path, bytes });
+            } else if self.post.boxes[owner].undelivered(Letter { source: path, bytes }).is_err() {
+                self.lost.add(1);
+            }
+        }
         self.finish();
+    }
+
+    /// An event that nothing in a script began.
+    pub fn raise(&self, name: &'static str, params: host::events::EventParams) {
+        let job = Box::new(move |ctx: &mut host::Ctx| host::events::raise(ctx, name, params));
+        self.step(clock(self.epoch), Input::Run(job));
+        self.dirty.notify_one();
     }
 
     fn on_mail(&self, mail: Mail) {
@@ -186,6 +271,15 @@ impl Runner {
         }
         for Letter { source, bytes } in mail.letters {
             self.step(clock, Input::Message { source, bytes });
+        }
+        for Letter { source, bytes } in mail.undelivered {
+            self.step(clock, Input::Undeliverable { path: source, bytes });
+        }
+        for Letter { source, bytes } in mail.outgoing {
+            self.streams.send(peer(&source), bytes);
+        }
+        for id in mail.closing {
+            self.streams.close(id);
         }
         for job in mail.jobs {
             self.step(clock, Input::Run(job));
@@ -228,12 +322,13 @@ impl Runner {
         let mut sends = self.sends.borrow_mut();
         for output in outputs.drain(..) {
             match output {
+                Output::Transmit { path, bytes } if path.is_reliable() => {
+                    self.streams.send(peer(&path), bytes);
+                }
                 Output::Transmit { path, bytes } => match sends.get_mut(usize::from(path.socket)) {
                     Some(list) => list.push(Outgoing { bytes, remote: path.remote, source: None }),
                     None => self.complain(&format!("there is no socket to send to {} from", path.remote)),
                 },
-                // Connections are found by address; an alias has nothing to name yet.
-                Output::Alias { .. } => {}
                 Output::Shutdown { code } => self.post.main.tell(|told| told.shut_down = Some(code)),
             }
         }
@@ -300,7 +395,7 @@ impl Runner {
     }
 
     /// Logs, at most once a second: a dead network would fill the disk.
-    fn complain(&self, text: &str) {
+    pub fn complain(&self, text: &str) {
         let second = self.epoch.elapsed().as_secs() + 1;
         if self.last_complaint.replace(second) != second {
             host::error!("core", "{text}");

@@ -3,11 +3,13 @@
 use crate::cli::Run;
 use crate::log::Logger;
 use crate::mailbox::Post;
-use crate::runner::{self, Setup};
+use crate::runner::{self, Bound, Setup};
 use crate::settings;
+use crate::streams::{self, Common, Switchboard};
 use host::Shared;
 use host::shared::Dispatch;
 use net::dns::DnsCache;
+use net::tcp::BoundTcp;
 use net::{BoundUdp, Sharing, UdpOptions, process};
 use sip::Transport;
 use std::hash::{BuildHasher, RandomState};
@@ -36,7 +38,9 @@ pub fn serve(shared: Shared, run: &Run, started: Instant) -> Result<ExitCode, Fa
     let group = place.group.as_deref().map(|name| known(process::group(name), "group", name)).transpose()?;
     let workers = settings::workers(run, globals);
     process_clock();
-    let (sockets, clamped) = bind(&shared, workers, &settings::udp_options(run, globals))?;
+    let options = settings::udp_options(run, globals);
+    let common = Common::new(&shared, options.tos).map_err(|e| Failed(format!("cannot listen on {e}")))?;
+    let (sockets, clamped) = bind(&shared, workers, &options, &common)?;
     enter(&place)?;
     if run.daemon {
         process::daemonize().map_err(|e| Failed(format!("cannot go into the background: {e}")))?;
@@ -52,7 +56,7 @@ pub fn serve(shared: Shared, run: &Run, started: Instant) -> Result<ExitCode, Fa
     let _pid_file = [&run.pid_file, &run.pgid_file].map(|file| file.as_deref().map(PidFile::write));
     process::become_user(user.as_ref(), group)
         .map_err(|e| Failed(format!("cannot become user {:?}, group {:?}: {e}", place.user, place.group)))?;
-    let code = run_workers(shared, run, sockets, started);
+    let code = run_workers(shared, run, sockets, common, started);
     logger.flush();
     code
 }
@@ -85,13 +89,14 @@ fn process_clock() {
 }
 
 /// Sockets of one worker, by index in `Shared::sockets`.
-type Sockets = Vec<Option<BoundUdp>>;
+type Sockets = Vec<Bound>;
 
 /// Sockets of all workers, all or nothing; and what the operator should know about them.
 fn bind(
     shared: &Shared,
     workers: u16,
     options: &UdpOptions,
+    common: &Common,
 ) -> Result<(Vec<Sockets>, Option<String>), Failed> {
     let mut note = None;
     let failed = |text: &str, e: io::Error| {
@@ -103,8 +108,13 @@ fn bind(
         };
         Failed(format!("cannot listen on {text}: {e}{hint}"))
     };
-    for listen in shared.sockets.iter().filter(|l| l.transport == Transport::Udp) {
+    let tcp = &common.settings.tcp;
+    for listen in &shared.sockets {
         // Alone first: sharing an address with the workers of another server would split the calls.
+        if listen.transport != Transport::Udp {
+            BoundTcp::bind(listen.addr, tcp, Sharing::Exclusive).map_err(|e| failed(&listen.text, e))?;
+            continue;
+        }
         let alone = UdpOptions { sharing: Sharing::Exclusive, ..options.clone() };
         let trial = BoundUdp::bind(listen.addr, &alone).map_err(|e| failed(&listen.text, e))?;
         if let Some(granted) = trial.receive_buffer_clamped() {
@@ -116,9 +126,10 @@ fn bind(
         }
     }
     let bind = |listen: &host::Listen| match listen.transport {
-        Transport::Udp => BoundUdp::bind(listen.addr, options).map(Some).map_err(|e| failed(&listen.text, e)),
-        _ => Ok(None),
+        Transport::Udp => BoundUdp::bind(listen.addr, options).map(Bound::Udp),
+        _ => BoundTcp::bind(listen.addr, tcp, Sharing::Workers).map(Bound::Stream),
     };
+    let bind = |listen: &host::Listen| bind(listen).map_err(|e| failed(&listen.text, e));
     let all = (0..workers).map(|_| shared.sockets.iter().map(bind).collect());
     Ok((all.collect::<Result<_, _>>()?, note))
 }
@@ -157,8 +168,10 @@ fn run_workers(
     shared: Shared,
     run: &Run,
     sockets: Vec<Sockets>,
+    common: Common,
     started: Instant,
 ) -> Result<ExitCode, Failed> {
+    streams::show(&shared, &common.directory);
     let shared = Arc::new(shared);
     let post = Arc::new(Post::new(sockets.len()));
     let _ = shared.dispatch.set(post.clone());
@@ -168,7 +181,7 @@ fn run_workers(
     let runtime = runtime.map_err(|e| Failed(format!("cannot make the runtime: {e}")))?;
     let signals = runtime.block_on(async { Signals::install() });
     let mut signals = signals.map_err(|e| Failed(format!("cannot handle signals: {e}")))?;
-    let threads = start(&shared, &post, sockets)?;
+    let threads = start(&shared, &post, sockets, common)?;
     say_hello(&shared, run, threads.len(), started);
     let code = runtime.block_on(async {
         for service in &shared.hooks.services {
@@ -187,8 +200,11 @@ fn start(
     shared: &Arc<Shared>,
     post: &Arc<Post>,
     sockets: Vec<Sockets>,
+    common: Common,
 ) -> Result<Vec<JoinHandle<io::Result<()>>>, Failed> {
     let (epoch, random) = (Instant::now(), RandomState::new());
+    let switchboard = Switchboard { common: common.clone(), post: post.clone(), epoch };
+    let _ = shared.connections.set(Arc::new(switchboard));
     let (dns, cache) = (settings::dns_options(shared), DnsCache::default());
     let threads = sockets.into_iter().enumerate().map(|(index, sockets)| {
         let (shared, post, index) = (shared.clone(), post.clone(), index as u16);
@@ -197,6 +213,7 @@ fn start(
             index,
             seed: random.hash_one(index),
             sockets,
+            streams: common.clone(),
             post,
             epoch,
             dns: dns.clone(),
@@ -215,11 +232,7 @@ fn say_hello(shared: &Shared, run: &Run, workers: usize, started: Instant) {
     for letter in run.without_effect.given() {
         host::notice!("core", "the switch -{letter} has no effect here");
     }
-    for socket in shared.sockets.iter().filter(|s| s.transport != Transport::Udp) {
-        host::warn!("core", "{} does not listen: only UDP is served so far", socket.text);
-    }
-    let sockets: Vec<&str> =
-        shared.sockets.iter().filter(|s| s.transport == Transport::Udp).map(|s| s.text.as_str()).collect();
+    let sockets: Vec<&str> = shared.sockets.iter().map(|s| s.text.as_str()).collect();
     let (version, ms) = (host::mi::VERSION, started.elapsed().as_millis());
     let s = if workers == 1 { "" } else { "s" };
     host::notice!(

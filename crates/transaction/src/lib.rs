@@ -82,11 +82,40 @@ pub struct Path {
     pub socket: u16,
     pub transport: sip::Transport,
     pub remote: SocketAddr,
-    /// Stream connection, 0 for datagrams or "any connection to that address".
+    /// Stream connection, 0 for datagrams or "any connection to that address"; may carry what
+    /// [`Path::only_existing`] and [`Path::with_hint`] say instead.
     pub connection: u64,
 }
 
+/// Marks in `Path::connection`; numbers of connections have neither.
+const ONLY_EXISTING: u64 = 1 << 63;
+const HINT: u64 = 1 << 62;
+
 impl Path {
+    /// The same way, but no connection is made for it (`tcp_no_new_conn_bflag`).
+    pub fn only_existing(self) -> Path {
+        Path { connection: self.connection | ONLY_EXISTING, ..self }
+    }
+
+    pub fn is_only_existing(&self) -> bool {
+        self.connection & ONLY_EXISTING != 0
+    }
+
+    /// The same way to any connection; one that is made follows `hint` (which TLS domain). 0: no hint.
+    pub fn with_hint(self, hint: u32) -> Path {
+        let mark = if hint == 0 { 0 } else { HINT | u64::from(hint) };
+        Path { connection: self.connection & ONLY_EXISTING | mark, ..self }
+    }
+
+    pub fn hint(&self) -> u32 {
+        if self.connection & HINT == 0 { 0 } else { self.connection as u32 }
+    }
+
+    /// The connection that is meant, 0 for any.
+    pub fn connection_id(&self) -> u64 {
+        if self.connection & HINT == 0 { self.connection & !ONLY_EXISTING } else { 0 }
+    }
+
     /// The transport delivers or says so: nothing is retransmitted over it.
     pub fn is_reliable(&self) -> bool {
         self.transport != sip::Transport::Udp

@@ -112,6 +112,13 @@ impl<T, B> Transactions<T, B> {
         Replied::Sent
     }
 
+    /// Replies make no connection when the one the request came by is gone.
+    pub fn keep_to_connection(&mut self, id: TxnId) {
+        if let Some(parts) = self.parts(id) {
+            parts.txn.upstream = parts.txn.upstream.only_existing();
+        }
+    }
+
     /// A request was received again: the last reply is sent again. False: there is none yet.
     pub fn retransmission(&mut self, id: TxnId) -> bool {
         let Some(parts) = self.parts(id) else { return false };

@@ -104,6 +104,9 @@ pub(crate) fn send_reply(ctx: &mut Ctx, id: TxnId, code: u16, bytes: Bytes, orig
     if let (false, Some(data)) = (ctx.core.shared.hooks.txn.is_empty(), ctx.core.txns.txns.get_mut(id)) {
         data.reply_out = bytes.clone();
     }
+    if ctx.core.shared.stream_rules.no_new_for_replies != 0 {
+        keep_to_connection(ctx, id);
+    }
     let sent = ctx.core.txns.txns.reply(now, id, code, bytes, origin);
     if sent == Replied::Sent {
         tell(ctx, id, TxnEvent::ReplyOut { status: code });
@@ -113,6 +116,15 @@ pub(crate) fn send_reply(ctx: &mut Ctx, id: TxnId, code: u16, bytes: Bytes, orig
         request::show(ctx, route, shown);
     }
     if sent == Replied::Sent { 1 } else { -1 }
+}
+
+/// `tcp_no_new_conn_rplflag`, which the script may have set after the transaction was made.
+fn keep_to_connection(ctx: &mut Ctx, id: TxnId) {
+    let saved = ctx.core.txns.txns.get(id).and_then(|data| data.saved.as_ref()).map_or(0, |s| s.flags);
+    let current = if ctx.state.txn == Some(id) { ctx.state.flags } else { 0 };
+    if (saved | current) & ctx.core.shared.stream_rules.no_new_for_replies != 0 {
+        ctx.core.txns.txns.keep_to_connection(id);
+    }
 }
 
 /// The request of a transaction that never went downstream, as a state to build replies from.

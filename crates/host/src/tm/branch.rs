@@ -16,6 +16,8 @@ pub enum SendError {
     Unresolvable,
     /// No socket of that transport.
     NoSocket,
+    /// There is no connection, and none may be made (`tcp_no_new_conn_bflag`).
+    NoConnection,
     /// The address is not known yet: `resolve` must be asked.
     NotYet,
     /// Its branch route dropped it, or there are too many.
@@ -30,7 +32,7 @@ impl SendError {
         match self {
             SendError::BadUri => -2,
             SendError::Unresolvable | SendError::NotYet => -4,
-            SendError::NoSocket => -6,
+            SendError::NoSocket | SendError::NoConnection => -6,
             SendError::Dropped => -1,
             SendError::Blocked => -3,
         }
@@ -41,6 +43,7 @@ impl SendError {
         match self {
             SendError::BadUri => (475, "Bad URI (475/TM)"),
             SendError::Unresolvable | SendError::NotYet => (476, "Unresolvable destination (476/TM)"),
+            SendError::NoConnection => (477, "Send failed (477/TM)"),
             SendError::NoSocket => (500, "Server error occurred (7/TM)"),
             SendError::Dropped => (500, "Server error occurred (1/TM)"),
             SendError::Blocked => (500, "No destination available (18/TM)"),
@@ -99,20 +102,19 @@ pub fn paths_of(
     let wanted = query_of(&uri);
     let way = |hop: &Hop| {
         let Hop { transport, addr: remote } = *hop;
-        let socket = socket_for(ctx, state, target.socket, transport, remote)?;
-        Some(Path { socket, transport, remote, connection: 0 })
+        let socket = socket_for(ctx, state, target.socket, transport, remote).ok_or(SendError::NoSocket)?;
+        let path = Path { socket, transport, remote, connection: 0 };
+        if path.is_reliable() { by_stream(ctx, state, target, path) } else { Ok(path) }
     };
     if let Some(hop) = sip::names::literal(&wanted) {
-        return way(&hop).map(|path| smallvec::smallvec![path]).ok_or(SendError::NoSocket);
+        return way(&hop).map(|path| smallvec::smallvec![path]);
     }
     let known = state.ext.find::<Found>().and_then(|f| f.0.iter().find(|(q, _)| *q == wanted));
     let ways = |hops: &[Hop]| {
-        let ways: Ways = hops.iter().filter_map(way).take(MAX_WAYS).collect();
-        match (hops.is_empty(), ways.is_empty()) {
-            (true, _) => Err(SendError::Unresolvable),
-            (false, true) => Err(SendError::NoSocket),
-            _ => Ok(ways),
-        }
+        let mut failed = SendError::Unresolvable;
+        let ways = hops.iter().filter_map(|hop| way(hop).map_err(|e| failed = e).ok());
+        let ways: Ways = ways.take(MAX_WAYS).collect();
+        if ways.is_empty() { Err(failed) } else { Ok(ways) }
     };
     match known {
         Some((_, hops)) => ways(hops),
@@ -120,6 +122,22 @@ pub fn paths_of(
             Resolved::Now(hops) => ways(&hops.unwrap_or_default()),
             Resolved::Later(_) => Err(SendError::NotYet),
         },
+    }
+}
+
+/// The same way with what the script said about connections.
+fn by_stream(ctx: &Ctx, state: &MsgState, target: &Branch, path: Path) -> Result<Path, SendError> {
+    let shared = &ctx.core.shared;
+    if target.flags & shared.stream_rules.no_new_for_requests != 0 {
+        let path = path.only_existing();
+        let exists = shared.connections().is_some_and(|all| all.exists(&path));
+        return if exists { Ok(path) } else { Err(SendError::NoConnection) };
+    }
+    match &shared.hooks.tls_hint {
+        Some(hint) if matches!(path.transport, Transport::Tls | Transport::Wss) => {
+            Ok(path.with_hint(hint(ctx, state)))
+        }
+        _ => Ok(path),
     }
 }
 

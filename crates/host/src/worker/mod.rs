@@ -247,6 +247,15 @@ pub fn detached_state(ctx: &Ctx, route: script::RouteId, kind: RouteKind) -> Box
     MsgState::new(dummy_message(), nowhere(), ctx.core.now, kind, Task::new(ctx.core.shared.program(), route))
 }
 
+/// `;alias` in the topmost Via (RFC 5923): requests to the Via's port take this connection.
+fn accept_alias(ctx: &Ctx, msg: &Message, source: &Path) {
+    let Some(via) = msg.via().filter(|via| via.params.has(b"alias")) else { return };
+    let port = if via.port == 0 { source.transport.default_port() } else { via.port };
+    if let Some(connections) = ctx.core.shared.connections() {
+        connections.alias(source.connection_id(), port);
+    }
+}
+
 fn on_message(ctx: &mut Ctx, source: Path, bytes: Bytes) {
     let msg = match Message::parse(bytes) {
         Ok(msg) => Rc::new(msg),
@@ -262,6 +271,9 @@ fn on_message(ctx: &mut Ctx, source: Path, bytes: Bytes) {
         return tm::on_reply(ctx, msg, source);
     }
     ctx.core.traffic.requests.up();
+    if source.is_reliable() && ctx.core.shared.stream_rules.accept_aliases {
+        accept_alias(ctx, &msg, &source);
+    }
     if let Admit::Absorbed = tm::admit(ctx, &msg, source) {
         return;
     }

@@ -11,6 +11,7 @@ mod mi;
 mod misc;
 mod sending;
 mod stats;
+mod streams;
 mod uri;
 mod waiting;
 
@@ -32,5 +33,6 @@ pub fn register(m: &mut Registrar<Core>) {
     events::register(m);
     misc::register(m);
     stats::register(m);
+    streams::register(m);
     evi::register(m);
 }

@@ -111,8 +111,12 @@ fn force_tcp_alias(ctx: &mut Ctx, port: Option<Int>) -> i32 {
     let via = ctx.state.msg.via().map_or(0, |via| via.port);
     let port = port.map_or(i64::from(via), |p| p.0);
     let Ok(port) = u16::try_from(port) else { return -1 };
-    ctx.core.outputs.push(host::Output::Alias { path: source, port });
-    1
+    let port = if port == 0 { source.transport.default_port() } else { port };
+    let connections = ctx.core.shared.connections();
+    match connections.is_some_and(|all| all.alias(source.connection_id(), port)) {
+        true => 1,
+        false => -1,
+    }
 }
 
 /// set_via_handling("force-rport,add-local-rport,reply-to-via,force-tcp-alias")

@@ -222,6 +222,8 @@ impl Nathelper {
                 return;
             }
             let bytes = self.request(ctx, due, &target, path.socket);
+            // A ping keeps a connection; it makes none.
+            let path = if path.is_reliable() { path.only_existing() } else { path };
             ctx.transmit(path, bytes);
         } else {
             ctx.transmit(path, Bytes::from_static(&[0; 4]));

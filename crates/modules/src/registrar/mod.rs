@@ -53,6 +53,9 @@ pub struct Registration {
     pub gruu_secret: String,
     pub push: push::Push,
     waiters: wake::Waiters,
+    /// `tcp_persistent_flag`: its name, its mask.
+    persistent_name: Option<String>,
+    persistent_flag: u32,
     pub counters: Counters,
 }
 
@@ -123,6 +126,8 @@ impl Default for Registration {
             gruu_secret: gruu::DEFAULT_SECRET.into(),
             push: push::Push::default(),
             waiters: wake::Waiters::default(),
+            persistent_name: None,
+            persistent_flag: 0,
             counters: Counters::default(),
         }
     }
@@ -223,7 +228,15 @@ pub fn params<M: HasRegistration>(m: &mut ModuleRegistrar<M>) {
         Ok(())
     });
     m.param("allow_dup_cseq", yes);
-    m.ignored(&["tcp_persistent_flag"], "connections of registered clients stay open anyway");
+    let persistent = ParamFn::Any(|s: &mut M, v: &ParamValue| {
+        s.registration().persistent_name = match v {
+            // -1 is none.
+            ParamValue::Int(n) => (*n >= 0).then(|| n.to_string()),
+            ParamValue::Text(t) => Some(String::from_utf8_lossy(t).into_owned()),
+        };
+        Ok(())
+    });
+    m.param("tcp_persistent_flag", persistent);
     m.param_text("gruu_secret", |s, v| {
         s.registration().gruu_secret = v.into();
         Ok(())
@@ -269,7 +282,8 @@ fn push_params<M: HasRegistration>(m: &mut ModuleRegistrar<M>) {
 }
 
 /// 1, "yes", "true", "on"
-fn truth(value: &ParamValue) -> bool {
+/// A parameter that is on or off.
+pub(crate) fn truth(value: &ParamValue) -> bool {
     match value {
         ParamValue::Int(n) => *n != 0,
         ParamValue::Text(t) => {
@@ -285,6 +299,10 @@ fn init(s: &mut Registration, loader: &mut Loader) -> Result<(), String> {
 /// Once all parameters are known. `module` is whose parameters they are.
 pub fn prepare(s: &mut Registration, loader: &mut Loader, module: &'static str) -> Result<(), String> {
     s.usrloc = loader.module::<Usrloc>();
+    if let Some(name) = &s.persistent_name {
+        let flag = loader.flag(name.as_bytes(), script::Loc::default());
+        s.persistent_flag = flag.map_err(|d| d.message)?;
+    }
     for setting in [&mut s.received_avp, &mut s.attr_avp, &mut s.mcontact_avp] {
         setting.prepare(loader)?;
     }

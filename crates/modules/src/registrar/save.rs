@@ -109,6 +109,9 @@ pub fn prepare(
         }
     };
     let now = now_s(ctx);
+    if let What::Change(asked) = &what {
+        keep_connection(ctx, module, asked);
+    }
     let rules = Rules {
         matching,
         order: usrloc.order,
@@ -128,6 +131,18 @@ pub fn prepare(
         socket: ctx.state.source.socket,
     };
     Ok(Job { msg, key, what, rules, shown, push })
+}
+
+/// `tcp_persistent_flag`: the connection stays as long as its contacts.
+fn keep_connection(ctx: &Ctx, module: &Registration, asked: &[Asked]) {
+    let source = ctx.state.source;
+    if ctx.state.flags & module.persistent_flag == 0 || !source.is_reliable() {
+        return;
+    }
+    let seconds = asked.iter().map(|a| a.expires).max().unwrap_or(0);
+    if let Some(all) = ctx.core.shared.connections() {
+        all.keep(source.connection_id(), u64::from(seconds) * 1000);
+    }
 }
 
 /// What is told to the client.

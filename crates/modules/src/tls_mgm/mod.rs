@@ -1,9 +1,19 @@
 //! tls_mgm: TLS domains, sets of certificates and rules by name. Modules that open TLS connections ask
-//! for a client domain.
+//! for a client domain; proto_tls and proto_wss for the one that fits an address and a name.
 
-use crate::tls::{Check, ClientTls};
-use host::{Loader, Registrar};
+mod live;
+mod vars;
+
+use crate::tls::{Ask, Check, ClientTls, ServerTls};
+use host::avp::AvpName;
+use host::mi::{MiError, MiParams, MiResult};
+use host::{Call, Registrar, Routes};
+use live::Live;
+use serde_json::{Value as Json, json};
 use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use live::ForClient;
 
 /// One `client_domain` or `server_domain`.
 #[derive(Clone, Debug, Default)]
@@ -29,8 +39,11 @@ pub struct TlsMgm {
     pub servers: Vec<Domain>,
     /// What is set without naming a domain.
     pub default: Domain,
-    pub client_tls_domain_avp: Option<String>,
-    pub client_sip_domain_avp: Option<String>,
+    pub client_tls_domain_avp: Option<AvpName>,
+    pub client_sip_domain_avp: Option<AvpName>,
+    /// Milliseconds; `tls_handshake_timeout` of proto_tls, which was here once.
+    pub handshake_ms: Option<u64>,
+    live: Live,
     /// Settings of domains by name, in the order of the file.
     pending: Vec<(&'static str, String)>,
 }
@@ -58,11 +71,22 @@ const SETTINGS: &[(&str, Setter)] = &[
 
 macro_rules! settings {
     ($m:ident: $($name:literal),*) => {
-        $($m.param($name, host::registrar::ParamFn::Any(|m, value| {
-            m.pending.push(($name, text_of(value)));
+        $($m.param($name, host::registrar::ParamFn::Any(|m: &mut M, value| {
+            m.domains().pending.push(($name, text_of(value)));
             Ok(())
         }));)*
     };
+}
+
+/// A module with the parameters of TLS domains: tls_mgm, in 2.1 proto_tls.
+pub trait HasDomains: Default + Send + Sync + 'static {
+    fn domains(&mut self) -> &mut TlsMgm;
+}
+
+impl HasDomains for TlsMgm {
+    fn domains(&mut self) -> &mut TlsMgm {
+        self
+    }
 }
 
 fn text_of(value: &script::ast::ParamValue) -> String {
@@ -73,16 +97,76 @@ fn text_of(value: &script::ast::ParamValue) -> String {
 }
 
 pub fn register(m: &mut Registrar<TlsMgm>) {
-    m.param_text("client_domain", |m, text| Ok(add(&mut m.clients, text)));
-    m.param_text("server_domain", |m, text| Ok(add(&mut m.servers, text)));
+    params(m);
+    m.param_int("tls_handshake_timeout", |m, v| Ok(m.handshake_ms = u64::try_from(v).ok()));
+    m.param_text("client_tls_domain_avp", |m, name| Ok(m.client_tls_domain_avp = Some(avp(name))));
+    m.param_text("client_sip_domain_avp", |m, name| Ok(m.client_sip_domain_avp = Some(avp(name))));
+    m.ignored(&["tls_library"], "there is one TLS library, rustls");
+    for name in ["tls_list", "tls_mgm:list"] {
+        m.command(name, "TLS domains: tls_list", tls_list);
+    }
+    for name in ["tls_reload", "tls_mgm:reload"] {
+        m.command(name, "reads the files of all TLS domains again: tls_reload", tls_reload);
+    }
+    m.init(|m, _| m.finish());
+    m.ready(|module, hooks, _| {
+        let module = module.clone();
+        if module.client_tls_domain_avp.is_some() || module.client_sip_domain_avp.is_some() {
+            hooks.tls_hint = Some(Arc::new(move |ctx, state| module.hint(ctx, state)));
+        }
+    });
+}
+
+/// What tls_mgm and the proto_tls of 2.1 share.
+pub fn params<M: HasDomains>(m: &mut Registrar<M>) {
+    m.param_text("client_domain", |m, text| Ok(add(&mut m.domains().clients, text)));
+    m.param_text("server_domain", |m, text| Ok(add(&mut m.domains().servers, text)));
     settings!(m: "match_ip_address", "match_sip_domain", "tls_method", "verify_cert", "require_cert",
         "certificate", "private_key", "ca_list", "ca_dir", "crl_dir");
-    m.param_text("client_tls_domain_avp", |m, name| Ok(m.client_tls_domain_avp = Some(name.to_string())));
-    m.param_text("client_sip_domain_avp", |m, name| Ok(m.client_sip_domain_avp = Some(name.to_string())));
-    m.ignored(&["tls_library"], "there is one TLS library, rustls");
+    m.ignored(&["tls_send_timeout"], "writing never blocks");
     m.ignored(&["ciphers_list", "dh_params", "ec_curve"], "rustls offers only what is safe");
     m.ignored(&["crl_check_all"], "the whole chain is always checked");
-    m.init(init);
+    m.function("is_peer_verified", Routes::REQUEST, vars::is_peer_verified);
+    vars::register(m);
+}
+
+/// The name of an AVP: "name", "$avp(name)" or "i:5".
+pub(crate) fn avp(text: &str) -> AvpName {
+    let name = text.trim().trim_start_matches("$avp(").trim_end_matches(')');
+    AvpName::new(name.strip_prefix("s:").unwrap_or(name).as_bytes())
+}
+
+fn tls_list(call: &mut Call<TlsMgm>, _: &MiParams) -> MiResult {
+    let show = |kind: &str, domain: &Domain| {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|p| p.display().to_string());
+        json!({
+            "ID": domain.name,
+            "Type": kind,
+            "IP ADDRESS FILTERS": filters(&domain.match_ip_address),
+            "SIP DOMAIN FILTERS": filters(&domain.match_sip_domain),
+            "METHOD": domain.tls_method.as_deref().unwrap_or("SSLv23"),
+            "VERIFY_CERT": domain.verify_cert.unwrap_or(true),
+            "REQ_CLI_CERT": domain.require_cert.unwrap_or(true),
+            "CERT_FILE": path(&domain.certificate),
+            "CRL_DIR": path(&domain.crl_dir),
+            "CA_FILE": path(&domain.ca_list),
+            "CA_DIR": path(&domain.ca_dir),
+            "PKEY_FILE": path(&domain.private_key),
+        })
+    };
+    let module = &call.module;
+    let servers = module.servers.iter().map(|d| show("TLS_DOMAIN_SRV", d));
+    let clients = module.clients.iter().map(|d| show("TLS_DOMAIN_CLI", d));
+    Ok(json!({ "Domains": servers.chain(clients).collect::<Vec<_>>() }))
+}
+
+fn filters(list: &[String]) -> Json {
+    if list.is_empty() { json!(["*"]) } else { json!(list) }
+}
+
+fn tls_reload(call: &mut Call<TlsMgm>, _: &MiParams) -> MiResult {
+    call.module.read_files().map_err(|e| MiError::new(500, e))?;
+    Ok(json!("OK"))
 }
 
 /// "dom", or "dom=10.0.0.1:5061" of 2.x.
@@ -115,31 +199,6 @@ fn split(text: &str, known: impl Fn(&str) -> bool) -> (Option<&str>, &str) {
         Some((name, value)) if known(name.trim()) => (Some(name.trim()), value.trim()),
         _ => (None, text.trim()),
     }
-}
-
-fn init(m: &mut TlsMgm, _: &mut Loader) -> Result<(), String> {
-    crate::tls::install_provider();
-    for (param, text) in std::mem::take(&mut m.pending) {
-        let known = |name: &str| m.clients.iter().chain(&m.servers).any(|d| d.name == name);
-        let (name, value) = split(&text, known);
-        let set = SETTINGS.iter().find(|(n, _)| *n == param).expect("one list").1;
-        let Some(name) = name else {
-            set(&mut m.default, value).map_err(|e| format!("{param}: {e}"))?;
-            continue;
-        };
-        let mut found = false;
-        for domain in m.clients.iter_mut().chain(&mut m.servers).filter(|d| d.name == name) {
-            set(domain, value).map_err(|e| format!("{param} of domain {name}: {e}"))?;
-            found = true;
-        }
-        if !found {
-            return Err(format!("{param}: there is no client_domain or server_domain `{name}` above it"));
-        }
-    }
-    for domain in &m.clients {
-        domain.client().build().map_err(|e| format!("client_domain {}: {e}", domain.name))?;
-    }
-    Ok(())
 }
 
 /// TLS versions of "TLSv1_2", "TLSv1_2-TLSv1_3", "TLSv1-", "SSLv23". What is older than 1.2 is not
@@ -177,12 +236,58 @@ impl Domain {
         }
     }
 
+    /// The server's side.
+    pub fn server(&self) -> Result<ServerTls, String> {
+        let identity = self.identity().ok_or("it has no certificate and private_key")?;
+        Ok(ServerTls {
+            ask: match (self.verify_cert.unwrap_or(true), self.require_cert.unwrap_or(true)) {
+                (false, _) => Ask::Nothing,
+                (true, false) => Ask::IfShown,
+                (true, true) => Ask::Always,
+            },
+            authorities: self.ca_list.iter().chain(&self.ca_dir).cloned().collect(),
+            revoked: self.crl_dir.clone(),
+            versions: self.tls_method.as_deref().and_then(|m| versions(m).ok()).unwrap_or_default(),
+            identity,
+        })
+    }
+
     pub fn identity(&self) -> Option<(PathBuf, PathBuf)> {
         self.certificate.clone().zip(self.private_key.clone())
     }
 }
 
 impl TlsMgm {
+    /// Something was set.
+    pub fn is_set(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Applies what was set, in the order of the file, and reads all files.
+    pub fn finish(&mut self) -> Result<(), String> {
+        let m = self;
+    crate::tls::install_provider();
+    for (param, text) in std::mem::take(&mut m.pending) {
+        let known = |name: &str| m.clients.iter().chain(&m.servers).any(|d| d.name == name);
+        let (name, value) = split(&text, known);
+        let set = SETTINGS.iter().find(|(n, _)| *n == param).expect("one list").1;
+        let Some(name) = name else {
+            set(&mut m.default, value).map_err(|e| format!("{param}: {e}"))?;
+            continue;
+        };
+        let mut found = false;
+        for domain in m.clients.iter_mut().chain(&mut m.servers).filter(|d| d.name == name) {
+            set(domain, value).map_err(|e| format!("{param} of domain {name}: {e}"))?;
+            found = true;
+        }
+        if !found {
+            return Err(format!("{param}: there is no client_domain or server_domain `{name}` above it"));
+        }
+    }
+    m.read_files()
+}
+
+
     pub fn client(&self, name: &str) -> Option<&Domain> {
         self.clients.iter().find(|d| d.name == name)
     }

@@ -1,0 +1,94 @@
+//! Stream connections (TCP, TLS, WebSocket) as scripts, modules and commands see them.
+
+use crate::load::Loader;
+use script::Loc;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use transaction::Path;
+
+/// The connections of all workers. Set by the driver of the workers; without one there are none.
+pub trait Connections: Send + Sync {
+    /// All of them, oldest first.
+    fn list(&self) -> Vec<Connection>;
+    /// A message for `path` would take a connection that exists.
+    fn exists(&self, path: &Path) -> bool;
+    /// What TLS agreed on.
+    fn tls(&self, id: u64) -> Option<Arc<Tls>>;
+    /// Ends a connection; false: there is none of this number.
+    fn close(&self, id: u64) -> bool;
+    /// Requests to the peer's address with `port` take this connection (RFC 5923); false: refused.
+    fn alias(&self, id: u64, port: u16) -> bool;
+    /// It stays for at least so many milliseconds from now, though it is idle.
+    fn keep(&self, id: u64, ms: u64);
+}
+
+/// One connection.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    pub id: u64,
+    /// Index into `Shared::sockets`.
+    pub socket: u16,
+    pub transport: sip::Transport,
+    pub remote: SocketAddr,
+    /// `None` while it is being made.
+    pub local: Option<SocketAddr>,
+    /// A client made it, not this server.
+    pub accepted: bool,
+    /// Handshakes are over.
+    pub open: bool,
+    /// Seconds until it ends when nothing happens.
+    pub left: u64,
+    pub aliases: Vec<u16>,
+    pub tls: Option<Arc<Tls>>,
+}
+
+/// What the two sides of a TLS connection agreed on and showed each other.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tls {
+    /// "TLSv1.3"
+    pub version: &'static str,
+    /// Name of the cipher suite.
+    pub cipher: String,
+    /// Name that the client asked for (SNI).
+    pub server_name: Option<String>,
+    /// The peer's certificate, DER.
+    pub peer: Option<Arc<[u8]>>,
+    /// Ours.
+    pub own: Option<Arc<[u8]>>,
+    /// The peer's certificate is of someone trusted.
+    pub verified: bool,
+}
+
+/// What core parameters say about which connection a message may take.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Rules {
+    /// `tcp_accept_aliases`: `;alias` in a Via is believed (RFC 5923).
+    pub accept_aliases: bool,
+    /// Mask of `tcp_no_new_conn_bflag`.
+    pub no_new_for_requests: u32,
+    /// Mask of `tcp_no_new_conn_rplflag`.
+    pub no_new_for_replies: u32,
+}
+
+impl Rules {
+    pub(crate) fn read(loader: &mut Loader) -> Rules {
+        let name = |loader: &Loader, name: &str| loader.globals.text(&[name]);
+        let mut rules = Rules {
+            accept_aliases: loader.globals.flag(&["tcp_accept_aliases"]) == Some(true),
+            ..Rules::default()
+        };
+        if let Some(flag) = name(loader, "tcp_no_new_conn_bflag") {
+            match loader.branch_flag(flag.as_bytes(), Loc::default()) {
+                Ok(bit) => rules.no_new_for_requests = bit,
+                Err(e) => loader.diagnostics.push(e),
+            }
+        }
+        if let Some(flag) = name(loader, "tcp_no_new_conn_rplflag") {
+            match loader.flag(flag.as_bytes(), Loc::default()) {
+                Ok(bit) => rules.no_new_for_replies = bit,
+                Err(e) => loader.diagnostics.push(e),
+            }
+        }
+        rules
+    }
+}

@@ -1,0 +1,234 @@
+//! The TLS domains with their files read: which one a connection gets.
+
+use super::{Domain, TlsMgm};
+use crate::tls;
+use host::ctx::MsgState;
+use host::{Ctx, Value};
+use parking_lot::{Mutex, RwLock};
+use rustls::{ClientConfig, ServerConfig};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Different domains that scripts may name for connections; more take no effect.
+const MAX_HINTS: usize = 10_000;
+
+/// What is needed for new connections; swapped as a whole by `tls_reload`.
+#[derive(Default)]
+pub struct Live {
+    current: RwLock<Arc<Built>>,
+    /// What scripts said, by the number that a path carries, from 1.
+    hints: Mutex<Vec<Hint>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Hint {
+    /// `client_tls_domain_avp`
+    Domain(String),
+    /// `client_sip_domain_avp`
+    Sip(String),
+}
+
+#[derive(Default)]
+struct Built {
+    servers: Vec<Server>,
+    clients: Vec<Client>,
+}
+
+struct Server {
+    domain: Domain,
+    config: Arc<ServerConfig>,
+    own: Option<Arc<[u8]>>,
+}
+
+struct Client {
+    domain: Domain,
+    config: Arc<ClientConfig>,
+    own: Option<Arc<[u8]>>,
+}
+
+/// How a connection is begun.
+pub struct ForClient {
+    pub config: Arc<ClientConfig>,
+    pub own: Option<Arc<[u8]>>,
+    pub verified: bool,
+    /// The name that is asked for.
+    pub name: Option<String>,
+}
+
+impl TlsMgm {
+    /// Reads the files of all domains. The error is what a user should read; nothing changes then.
+    pub fn read_files(&self) -> Result<(), String> {
+        let mut built = Built::default();
+        for domain in self.servers.iter().chain(self.default_server()) {
+            let failed = |e| format!("server_domain {}: {e}", domain.name);
+            let config = domain.server().and_then(|server| server.build()).map_err(failed)?;
+            let own = domain.certificate.as_deref().and_then(tls::first_certificate);
+            built.servers.push(Server { domain: domain.clone(), config: Arc::new(config), own });
+        }
+        for domain in self.clients.iter().chain([&self.default]) {
+            let config = domain.client().build().map_err(|e| format!("client_domain {}: {e}", domain.name))?;
+            let own = domain.certificate.as_deref().and_then(tls::first_certificate);
+            built.clients.push(Client { domain: domain.clone(), config: Arc::new(config), own });
+        }
+        *self.live.current.write() = Arc::new(built);
+        Ok(())
+    }
+
+    /// There is something to show to clients.
+    pub fn serves(&self) -> bool {
+        !self.live.current.read().servers.is_empty()
+    }
+
+    /// What is set without naming a domain is one that serves where no other fits.
+    fn default_server(&self) -> Option<&Domain> {
+        Some(&self.default).filter(|domain| domain.certificate.is_some())
+    }
+
+    /// For a client that came to `local` and asked for `name` (SNI).
+    pub fn for_server(
+        &self,
+        local: SocketAddr,
+        name: Option<&str>,
+    ) -> Result<(Arc<ServerConfig>, Option<Arc<[u8]>>), String> {
+        let built = self.live.current.read().clone();
+        let found = best(&built.servers, |s| &s.domain, local, name);
+        let found = found.ok_or_else(|| match name {
+            Some(name) => format!("no server_domain serves {name} on {local}"),
+            None => format!("no server_domain serves {local} without a name"),
+        })?;
+        Ok((found.config.clone(), found.own.clone()))
+    }
+
+    /// For a connection to `remote`.
+    pub fn for_client(&self, remote: SocketAddr, hint: u32) -> Result<ForClient, String> {
+        let built = self.live.current.read().clone();
+        let hint = hint.checked_sub(1).and_then(|at| self.live.hints.lock().get(at as usize).cloned());
+        let name = match &hint {
+            Some(Hint::Sip(name)) => Some(name.clone()),
+            _ => None,
+        };
+        let found = match &hint {
+            Some(Hint::Domain(wanted)) => built.clients.iter().find(|c| c.domain.name == *wanted),
+            _ => best(&built.clients, |c| &c.domain, remote, name.as_deref()),
+        };
+        let found = found.ok_or_else(|| format!("no client_domain leads to {remote}"))?;
+        Ok(ForClient {
+            config: found.config.clone(),
+            own: found.own.clone(),
+            verified: found.domain.verify_cert.unwrap_or(true),
+            name,
+        })
+    }
+
+    /// What the AVPs of a message say about connections that are made for it; 0: nothing.
+    pub fn hint(&self, ctx: &Ctx, state: &MsgState) -> u32 {
+        let value = |name: &Option<host::avp::AvpName>| {
+            let name = (*name)?;
+            let branch = state.txn.zip(state.txn_branch);
+            let branch = branch.and_then(|(id, branch)| ctx.core.txns.txns.branch(id, branch));
+            let of_branch = branch.and_then(|view| view.data.avps.first(name).cloned());
+            of_branch.or_else(|| state.avps.borrow().first(name).cloned())
+        };
+        let text = |value: Value| String::from_utf8_lossy(&value.to_text()).into_owned();
+        let hint = match (value(&self.client_tls_domain_avp), value(&self.client_sip_domain_avp)) {
+            (Some(domain), _) => Hint::Domain(text(domain)),
+            (None, Some(domain)) => Hint::Sip(text(domain)),
+            (None, None) => return 0,
+        };
+        let mut hints = self.live.hints.lock();
+        let at = hints.iter().position(|known| *known == hint).or_else(|| {
+            (hints.len() < MAX_HINTS).then(|| {
+                hints.push(hint);
+                hints.len() - 1
+            })
+        });
+        at.map_or(0, |at| at as u32 + 1)
+    }
+}
+
+/// The domain that fits an address and a name best: one that names the address before one that takes
+/// any, then the longest name.
+fn best<'a, T>(
+    all: &'a [T],
+    domain: impl Fn(&T) -> &Domain,
+    addr: SocketAddr,
+    name: Option<&str>,
+) -> Option<&'a T> {
+    let rank = |one: &T| {
+        let domain = domain(one);
+        Some((address_rank(&domain.match_ip_address, addr)?, name_rank(&domain.match_sip_domain, name)?))
+    };
+    // Of equals the first one, so that the default comes last.
+    let ranked = all.iter().enumerate().filter_map(|(at, one)| Some((rank(one)?, std::cmp::Reverse(at), one)));
+    ranked.max_by_key(|(rank, at, _)| (*rank, *at)).map(|(_, _, one)| one)
+}
+
+/// 0: any address will do.
+fn address_rank(filters: &[String], addr: SocketAddr) -> Option<usize> {
+    let fits = |filter: &str| filter.parse() == Ok(addr) || filter.parse() == Ok(addr.ip());
+    match filters.iter().any(|filter| fits(filter)) {
+        true => Some(1),
+        false => (filters.is_empty() || filters.iter().any(|f| f == "*")).then_some(0),
+    }
+}
+
+fn name_rank(filters: &[String], name: Option<&str>) -> Option<usize> {
+    let any = filters.is_empty() || filters.iter().any(|f| f == "*");
+    let named = match name {
+        None => filters.iter().any(|f| f == "none").then_some(usize::MAX),
+        Some(name) => {
+            let fit = filters.iter().filter(|filter| *filter != "none" && *filter != "*" && matches(filter, name));
+            fit.map(|filter| 1 + filter.len() + usize::from(!filter.contains('*')) * 1000).max()
+        }
+    };
+    named.or(any.then_some(0))
+}
+
+/// `*.example.com`, `sip?.example.com`: wildcards of the shell, in any case.
+fn matches(filter: &str, name: &str) -> bool {
+    fn step(filter: &[u8], name: &[u8]) -> bool {
+        match (filter.split_first(), name.split_first()) {
+            (None, None) => true,
+            (Some((b'*', rest)), _) => (0..=name.len()).any(|skip| step(rest, &name[skip..])),
+            (Some((b'?', rest)), Some((_, name))) => step(rest, name),
+            (Some((a, rest)), Some((b, name))) => a.eq_ignore_ascii_case(b) && step(rest, name),
+            _ => false,
+        }
+    }
+    step(filter.as_bytes(), name.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn domain(text: &str) -> Domain {
+        let (name, filters) = text.split_once(' ').unwrap();
+        let (ip, sip) = filters.split_once(' ').unwrap();
+        let list = |text: &str| text.split(',').map(str::to_owned).collect();
+        Domain { name: name.into(), match_ip_address: list(ip), match_sip_domain: list(sip), ..Domain::default() }
+    }
+
+    #[test]
+    fn the_best_domain_is_found() {
+        let all = [
+            "atlanta 10.0.0.10:5061 atlanta.com",
+            "wild 10.0.0.10:5061 *.com",
+            "nameless 10.0.0.10:5061 none",
+            "gateway 1.2.3.4 *",
+        ];
+        let all: Vec<Domain> = all.iter().map(|text| domain(text)).collect();
+        for (addr, name, expected) in [
+            ("10.0.0.10:5061", Some("ATLANTA.com"), Some("atlanta")),
+            ("10.0.0.10:5061", Some("biloxi.com"), Some("wild")),
+            ("10.0.0.10:5061", Some("biloxi.org"), None),
+            ("10.0.0.10:5061", None, Some("nameless")),
+            ("10.0.0.10:5062", None, None),
+            ("1.2.3.4:7", Some("x"), Some("gateway")),
+            ("1.2.3.4:7", None, Some("gateway")),
+        ] {
+            let found = best(&all, |d| d, addr.parse().unwrap(), name).map(|d| d.name.as_str());
+            assert_eq!(found, expected, "{addr} {name:?}");
+        }
+    }
+}

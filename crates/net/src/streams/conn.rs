@@ -1,0 +1,227 @@
+//! One connection of a worker: its socket, its layers, its deadlines.
+
+use super::directory::Entry;
+use super::{Closed, Settings};
+use crate::link::{Link, LinkError};
+use bytes::Bytes;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+/// Slices of one vectored write.
+const SLICES: usize = 16;
+/// Reads of one turn; then others have theirs.
+const READS: usize = 8;
+
+/// No deadline, and "not since any time".
+const NEVER: u64 = u64::MAX;
+
+/// A connection that this worker owns. All times are milliseconds of the directory's clock.
+pub(super) struct Conn {
+    pub entry: Arc<Entry>,
+    /// Invariant: set before `link`.
+    pub stream: OnceCell<TcpStream>,
+    /// `None` while it is being made.
+    link: RefCell<Option<Link>>,
+    /// Messages that wait until it is open.
+    early: RefCell<Vec<Bytes>>,
+    /// Something to write, a nearer deadline, or `kill`.
+    pub wake: Notify,
+    started: u64,
+    /// Since when writing makes no progress.
+    stalled: Cell<u64>,
+    /// Since when a message is not complete.
+    partial: Cell<u64>,
+    pub kill: Cell<bool>,
+    /// Bytes of the wire that were not counted yet.
+    sent: Cell<i64>,
+    received: Cell<i64>,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Sent {
+    Queued,
+    /// Its queue is full.
+    Full,
+    /// The connection has failed.
+    Failed,
+}
+
+impl Conn {
+    pub fn new(entry: Arc<Entry>, now: u64) -> Conn {
+        entry.used.store(now, Ordering::Relaxed);
+        Conn {
+            entry,
+            stream: OnceCell::new(),
+            link: RefCell::new(None),
+            early: RefCell::default(),
+            wake: Notify::new(),
+            started: now,
+            stalled: Cell::new(NEVER),
+            partial: Cell::new(NEVER),
+            kill: Cell::new(false),
+            sent: Cell::new(0),
+            received: Cell::new(0),
+        }
+    }
+
+    /// The socket is there.
+    pub fn begin(&self, stream: TcpStream, link: Link) {
+        if let Ok(local) = stream.local_addr() {
+            let _ = self.entry.local.set(local);
+        }
+        let _ = self.stream.set(stream);
+        *self.link.borrow_mut() = Some(link);
+    }
+
+    fn is_open(&self) -> bool {
+        self.link.borrow().as_ref().is_some_and(Link::is_open)
+    }
+
+    /// Queues a message and writes what the socket takes at once.
+    pub fn send(&self, message: Bytes, now: u64, settings: &Settings) -> Sent {
+        self.entry.used.store(now, Ordering::Relaxed);
+        let mut link = self.link.borrow_mut();
+        let Some(link) = link.as_mut().filter(|link| link.is_open()) else {
+            let mut early = self.early.borrow_mut();
+            if early.len() >= settings.queue {
+                return Sent::Full;
+            }
+            early.push(message);
+            return Sent::Queued;
+        };
+        if link.waiting() >= settings.queue {
+            return Sent::Full;
+        }
+        if link.send(message).is_err() {
+            self.kill.set(true);
+            self.wake.notify_one();
+            return Sent::Failed;
+        }
+        // An error shows again where the connection is served, which reports what was not sent.
+        let flushed = self.write(link, now);
+        if !matches!(flushed, Ok(true)) {
+            self.wake.notify_one();
+        }
+        Sent::Queued
+    }
+
+    /// Sends what waited for the end of the handshakes, once.
+    fn opened(&self, link: &mut Link) -> Result<(), LinkError> {
+        if self.entry.open.load(Ordering::Relaxed) || !link.is_open() {
+            return Ok(());
+        }
+        if let Some(info) = link.tls_info() {
+            let _ = self.entry.tls.set(Arc::new(info));
+        }
+        self.entry.open.store(true, Ordering::Relaxed);
+        self.early.take().into_iter().try_for_each(|message| link.send(message))
+    }
+
+    /// Writes what the socket takes; true: nothing is left.
+    fn write(&self, link: &mut Link, now: u64) -> io::Result<bool> {
+        let Some(stream) = self.stream.get() else { return Ok(true) };
+        loop {
+            if link.is_flushed() {
+                self.stalled.set(NEVER);
+                return Ok(true);
+            }
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let count = link.wire(&mut slices);
+            match stream.try_write_vectored(&slices[..count]) {
+                Ok(n) => {
+                    self.sent.set(self.sent.get() + n as i64);
+                    link.written(n);
+                    self.stalled.set(now);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.stalled.set(self.stalled.get().min(now));
+                    return Ok(false);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Reads what there is; complete messages go into `got`. An end is an error too.
+    pub fn read(&self, buffer: &mut [u8], got: &mut Vec<Bytes>, now: u64) -> Result<(), Closed> {
+        let (Some(stream), Some(link)) = (self.stream.get(), &mut *self.link.borrow_mut()) else {
+            return Ok(());
+        };
+        let before = got.len();
+        let mut result = Ok(());
+        for _ in 0..READS {
+            match stream.try_read(buffer) {
+                Ok(0) => result = Err(Closed::ByPeer),
+                Ok(n) => {
+                    self.received.set(self.received.get() + n as i64);
+                    result = link.receive(&buffer[..n], got).map_err(Closed::from);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) => result = Err(Closed::Error(e.kind())),
+            }
+            result = result.and_then(|()| self.opened(link).map_err(Closed::from));
+            let written = self.write(link, now).map_err(|e| Closed::Error(e.kind()));
+            result = result.and(written.map(drop));
+            if result.is_err() {
+                break;
+            }
+        }
+        if got.len() > before {
+            self.entry.used.store(now, Ordering::Relaxed);
+            self.partial.set(NEVER);
+        }
+        match link.is_partial() {
+            true => self.partial.set(self.partial.get().min(now)),
+            false => self.partial.set(NEVER),
+        }
+        result
+    }
+
+    /// Writes what waits.
+    pub fn flush(&self, now: u64) -> Result<(), Closed> {
+        let mut link = self.link.borrow_mut();
+        let Some(link) = link.as_mut() else { return Ok(()) };
+        self.opened(link)?;
+        self.write(link, now).map(drop).map_err(|e| Closed::Error(e.kind()))
+    }
+
+    /// Bytes in and out since the last call.
+    pub fn take_traffic(&self) -> (i64, i64) {
+        (self.received.take(), self.sent.take())
+    }
+
+    pub fn wants_to_write(&self) -> bool {
+        self.link.borrow().as_ref().is_some_and(|link| !link.is_flushed())
+    }
+
+    /// When to look at it next, and what it then ends for if nothing happens.
+    pub fn deadline(&self, settings: &Settings) -> (u64, Closed) {
+        let after = |since: u64, limit: u64| if since == NEVER { NEVER } else { since.saturating_add(limit) };
+        let handshake = if self.is_open() { NEVER } else { self.started.saturating_add(settings.handshake) };
+        let partial = if self.is_open() { self.partial.get() } else { NEVER };
+        let idle = self.entry.used.load(Ordering::Relaxed).saturating_add(settings.lifetime);
+        let idle = idle.max(self.entry.keep.load(Ordering::Relaxed));
+        let slow = after(partial, settings.message).min(after(self.stalled.get(), settings.stall));
+        let slow = slow.min(handshake);
+        if slow <= idle { (slow, Closed::Slow) } else { (idle, Closed::Idle) }
+    }
+
+    /// Says goodbye as far as the socket takes it; what was not sent.
+    pub fn end(&self, why: &Closed, now: u64) -> Vec<Bytes> {
+        let mut unsent = Vec::new();
+        if let Some(mut link) = self.link.take() {
+            unsent = link.unsent();
+            if matches!(why, Closed::Idle | Closed::Here) && unsent.is_empty() {
+                link.close();
+                let _ = self.write(&mut link, now);
+            }
+        }
+        unsent.extend(self.early.take());
+        unsent
+    }
+}

@@ -1,0 +1,325 @@
+//! Stream connections of the workers: their settings, how commands reach them, and a worker as their owner.
+
+use crate::mailbox::{Letter, Post};
+use crate::runner::Runner;
+use bytes::Bytes;
+use host::Shared;
+use host::streams::{Connection, Connections, Tls};
+use modules::proto_tcp::ProtoTcp;
+use modules::proto_tls::ProtoTls;
+use modules::proto_ws::ProtoWs;
+use modules::proto_wss::ProtoWss;
+use modules::tls_mgm::TlsMgm;
+use net::link::ws::Origin;
+use net::link::{ClientSetup, LinkSetup, Pings, ServerSetup, TlsSetup, WsSetup};
+use net::streams::{
+    Closed, Counters, Direction, Directory, Entry, Open, Owner, Peer, Settings, Socket, owner_of,
+};
+use net::tcp::{Keepalive, TcpOptions};
+use script::Value;
+use sip::Transport;
+use std::net::SocketAddr;
+use std::rc::Weak;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+use transaction::Path;
+
+/// What all workers have in common about streams.
+#[derive(Clone)]
+pub struct Common {
+    pub directory: Arc<Directory>,
+    pub sockets: Vec<Option<Socket>>,
+    pub settings: Settings,
+}
+
+impl Common {
+    /// The error is what a user should read.
+    pub fn new(shared: &Shared, tos: Option<u8>) -> Result<Common, String> {
+        let sockets = shared.sockets.iter().map(|socket| match socket.transport {
+            Transport::Udp => Ok(None),
+            transport => {
+                let link = layers(shared, transport).map_err(|e| format!("{}: {e}", socket.text))?;
+                Ok(Some(Socket { transport, local: socket.addr, link }))
+            }
+        });
+        let sockets = sockets.collect::<Result<_, String>>()?;
+        Ok(Common { directory: Arc::default(), sockets, settings: settings(shared, tos) })
+    }
+}
+
+/// The layers of connections of one transport.
+fn layers(shared: &Shared, transport: Transport) -> Result<LinkSetup, String> {
+    let tls = match transport {
+        Transport::Tls | Transport::Wss => Some(tls_setup(shared)?),
+        _ => None,
+    };
+    let ws = |require_origin: bool, resource: String| WsSetup {
+        origin: if require_origin { Origin::Required } else { Origin::Optional },
+        resource,
+    };
+    let ws = match transport {
+        Transport::Ws => {
+            let module = shared.module::<ProtoWs>();
+            Some(module.map_or(ws(true, "/".into()), |m| ws(m.require_origin, m.resource.clone())))
+        }
+        Transport::Wss => {
+            let module = shared.module::<ProtoWss>();
+            Some(module.map_or(ws(true, "/".into()), |m| ws(m.require_origin, m.resource.clone())))
+        }
+        _ => None,
+    };
+    let answered = match transport {
+        Transport::Tls => shared.module::<ProtoTls>().is_none_or(|tls| tls.pong),
+        _ => shared.module::<ProtoTcp>().is_none_or(|tcp| tcp.pong),
+    };
+    Ok(LinkSetup { tls, ws, pings: if answered { Pings::Answered } else { Pings::Ignored } })
+}
+
+/// Domains of tls_mgm, or those that the proto_tls of 2.1 has itself.
+struct Domains {
+    mgm: Option<Arc<TlsMgm>>,
+    tls: Option<Arc<ProtoTls>>,
+}
+
+fn tls_setup(shared: &Shared) -> Result<Arc<dyn TlsSetup>, String> {
+    let domains = Domains { mgm: shared.module(), tls: shared.module() };
+    match domains.get() {
+        Some(domains) if domains.serves() => {}
+        Some(_) => return Err("there is no TLS domain with a certificate (tls_mgm)".into()),
+        None => return Err("TLS needs the module tls_mgm".into()),
+    }
+    Ok(Arc::new(domains))
+}
+
+impl Domains {
+    fn get(&self) -> Option<&TlsMgm> {
+        let own = self.tls.as_ref().map(|tls| &tls.domains);
+        self.mgm
+            .as_deref()
+            .filter(|mgm| mgm.serves())
+            .or(own.filter(|own| own.serves()))
+            .or(self.mgm.as_deref())
+    }
+}
+
+impl TlsSetup for Domains {
+    fn server(&self, local: SocketAddr, name: Option<&str>) -> Result<ServerSetup, String> {
+        let (config, own) = self.get().ok_or("no TLS domains")?.for_server(local, name)?;
+        Ok(ServerSetup { config, own })
+    }
+
+    fn client(&self, remote: SocketAddr, hint: u32) -> Result<ClientSetup, String> {
+        let modules::tls_mgm::ForClient { config, own, verified, name } =
+            self.get().ok_or("no TLS domains")?.for_client(remote, hint)?;
+        Ok(ClientSetup { config, own, verified, name })
+    }
+}
+
+/// Longest that handshakes may take: what scripts set for TLS and WebSocket, but not so short that it would
+/// be a matter of distance; nothing waits for it.
+fn handshake(shared: &Shared, default: u64) -> u64 {
+    const SHORTEST: u64 = 2_000;
+    let tls = shared.module::<ProtoTls>().and_then(|tls| tls.handshake_ms);
+    let mgm = shared.module::<TlsMgm>().and_then(|mgm| mgm.handshake_ms);
+    let wss = shared.module::<ProtoWss>().and_then(|wss| wss.handshake_ms);
+    [tls, mgm, wss].into_iter().flatten().max().map_or(default, |ms| ms.max(SHORTEST))
+}
+
+/// Limits and options: core parameters `tcp_*`.
+pub fn settings(shared: &Shared, tos: Option<u8>) -> Settings {
+    let default = Settings::default();
+    let number = |names: &[&str]| shared.globals.int(names).and_then(|n| u64::try_from(n).ok());
+    let seconds = |name: &str| number(&[name]).map(Duration::from_secs).filter(|s| !s.is_zero());
+    let details = ["tcp_keepidle", "tcp_keepinterval", "tcp_keepcount"];
+    let wanted = shared.globals.flag(&["tcp_keepalive"]).unwrap_or(true)
+        || details.iter().any(|name| number(&[name]).is_some());
+    let keepalive = Keepalive {
+        idle: seconds("tcp_keepidle"),
+        interval: seconds("tcp_keepinterval"),
+        count: number(&["tcp_keepcount"]).and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0),
+    };
+    let queue = shared.module::<ProtoTcp>().and_then(|tcp| tcp.queue);
+    Settings {
+        handshake: handshake(shared, default.handshake),
+        lifetime: number(&["tcp_connection_lifetime"]).map_or(default.lifetime, |s| s.max(1) * 1000),
+        message: number(&["tcp_max_msg_time"]).map_or(default.message, |s| s.max(1) * 1000),
+        queue: queue.unwrap_or(default.queue),
+        max_accepted: number(&["tcp_max_connections"]).map_or(default.max_accepted, |n| n as usize),
+        tcp: TcpOptions {
+            backlog: number(&["tcp_socket_backlog"])
+                .map_or(default.tcp.backlog, |n| n.clamp(1, 65_535) as u32),
+            keepalive: wanted.then_some(keepalive),
+            connect_timeout: number(&["tcp_connect_timeout"])
+                .map_or(default.tcp.connect_timeout, |ms| Duration::from_millis(ms.max(1))),
+            tos,
+        },
+        ..default
+    }
+}
+
+/// Shows what happened to connections as statistics of the group `tcp`.
+pub fn show(shared: &Shared, directory: &Arc<Directory>) {
+    type Pick = fn(&Counters) -> &AtomicI64;
+    let counters: [(&str, Pick); 14] = [
+        ("tcp_accepted", |c| &c.accepted),
+        ("tcp_connected", |c| &c.connected),
+        ("tcp_connect_failed", |c| &c.connect_failed),
+        ("tcp_refused", |c| &c.refused),
+        ("tcp_closed_by_peer", |c| &c.closed_by_peer),
+        ("tcp_closed_idle", |c| &c.closed_idle),
+        ("tcp_closed_slow", |c| &c.closed_slow),
+        ("tcp_closed_bad", |c| &c.closed_bad),
+        ("tcp_closed_error", |c| &c.closed_error),
+        ("tcp_closed_here", |c| &c.closed_here),
+        ("tcp_send_overflow", |c| &c.overflowed),
+        ("tcp_undelivered", |c| &c.undelivered),
+        ("tcp_bytes_in", |c| &c.bytes_in),
+        ("tcp_bytes_out", |c| &c.bytes_out),
+    ];
+    for (name, pick) in counters {
+        let directory = directory.clone();
+        shared.stats.computed("tcp", name, move || pick(&directory.counters).load(Ordering::Relaxed));
+    }
+    let directory = directory.clone();
+    shared.stats.computed("tcp", "tcp_connections", move || directory.len() as i64);
+}
+
+/// Commands and scripts look connections up here; their workers close them.
+pub struct Switchboard {
+    pub common: Common,
+    pub post: Arc<Post>,
+    pub epoch: Instant,
+}
+
+impl Switchboard {
+    fn now(&self) -> u64 {
+        self.epoch.elapsed().as_millis() as u64
+    }
+
+    fn show(&self, entry: &Entry) -> Connection {
+        let end = entry.used.load(Ordering::Relaxed) + self.common.settings.lifetime;
+        let end = end.max(entry.keep.load(Ordering::Relaxed));
+        Connection {
+            id: entry.id,
+            socket: entry.socket,
+            transport: entry.transport,
+            remote: entry.remote,
+            local: entry.local.get().copied(),
+            accepted: entry.direction == Direction::Accepted,
+            open: entry.open.load(Ordering::Relaxed),
+            left: end.saturating_sub(self.now()) / 1000,
+            aliases: entry.aliases().to_vec(),
+            tls: tls_of(entry),
+        }
+    }
+}
+
+fn tls_of(entry: &Entry) -> Option<Arc<Tls>> {
+    let info = entry.tls.get()?;
+    Some(Arc::new(Tls {
+        version: info.version,
+        cipher: info.cipher.clone(),
+        server_name: info.server_name.clone(),
+        peer: info.peer.clone(),
+        own: info.own.clone(),
+        verified: info.verified,
+    }))
+}
+
+impl Connections for Switchboard {
+    fn list(&self) -> Vec<Connection> {
+        self.common.directory.list().iter().map(|entry| self.show(entry)).collect()
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        match path.connection_id() {
+            0 => self.common.directory.exists(path.socket, path.remote),
+            id => self.common.directory.get(id).is_some(),
+        }
+    }
+
+    fn tls(&self, id: u64) -> Option<Arc<Tls>> {
+        self.common.directory.get(id).and_then(|entry| tls_of(&entry))
+    }
+
+    fn close(&self, id: u64) -> bool {
+        let known = self.common.directory.get(id).is_some();
+        if known && let Some(mailbox) = self.post.boxes.get(usize::from(owner_of(id))) {
+            mailbox.close(id);
+        }
+        known
+    }
+
+    fn alias(&self, id: u64, port: u16) -> bool {
+        self.common.directory.alias(id, port)
+    }
+
+    fn keep(&self, id: u64, ms: u64) {
+        if let Some(entry) = self.common.directory.get(id) {
+            entry.keep.fetch_max(self.now() + ms, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What a path of the transactions means to connections.
+pub fn peer(path: &Path) -> Peer {
+    Peer {
+        socket: path.socket,
+        transport: path.transport,
+        remote: path.remote,
+        connection: path.connection_id(),
+        open: if path.is_only_existing() { Open::Never } else { Open::Allowed },
+        hint: path.hint(),
+    }
+}
+
+fn path(peer: &Peer) -> Path {
+    let Peer { socket, transport, remote, connection, open, .. } = *peer;
+    let path = Path { socket, transport, remote, connection };
+    if open == Open::Never { path.only_existing() } else { path }
+}
+
+/// The worker whose calls come and go by the connections.
+pub struct OwnerOf(pub Weak<Runner>);
+
+impl Owner for OwnerOf {
+    fn received(&self, from: Peer, messages: &mut Vec<Bytes>) {
+        if let Some(runner) = self.0.upgrade() {
+            runner.on_messages(path(&from), messages);
+        }
+    }
+
+    fn undelivered(&self, to: Peer, messages: Vec<Bytes>) {
+        if let Some(runner) = self.0.upgrade() {
+            runner.on_undelivered(path(&to), messages);
+        }
+    }
+
+    fn pass_on(&self, worker: u16, to: Peer, bytes: Bytes) {
+        if let Some(runner) = self.0.upgrade() {
+            runner.pass_on(worker.into(), Letter { source: path(&to), bytes });
+        }
+    }
+
+    fn closed(&self, entry: &Entry, why: &Closed) {
+        host::info!("core", "{} connection with {}: {why}", entry.transport.as_str(), entry.remote);
+        let Some(runner) = self.0.upgrade() else { return };
+        let Some(local) = entry.local.get() else { return };
+        let param = |name: &'static str, value: Value| (Bytes::from_static(name.as_bytes()), value);
+        let params = [
+            param("src_ip", entry.remote.ip().to_string().into()),
+            param("src_port", i64::from(entry.remote.port()).into()),
+            param("dst_ip", local.ip().to_string().into()),
+            param("dst_port", i64::from(local.port()).into()),
+            param("proto", entry.transport.as_str().into()),
+        ];
+        runner.raise(host::events::TCP_DISCONNECT, params.into_iter().collect());
+    }
+
+    fn complain(&self, text: &str) {
+        if let Some(runner) = self.0.upgrade() {
+            runner.complain(text);
+        }
+    }
+}
