@@ -22,6 +22,7 @@ pub mod listen;
 pub mod load;
 pub mod log;
 pub mod mi;
+pub mod outage;
 pub mod parameters;
 pub mod registrar;
 pub mod reply;

@@ -31,6 +31,7 @@ pub use render::{Dialect, Sql, literal, quote, render};
 pub use url::DbUrl;
 pub use value::{DbValue, Row, Rows};
 
+use crate::outage::Outage;
 use crate::call::{Finish, Outcome, Suspension};
 use crate::ctx::Ctx;
 use crate::load::Loader;
@@ -110,6 +111,7 @@ struct Inner {
     url: DbUrl,
     driver: Arc<dyn Driver>,
     connections: AtomicUsize,
+    outage: Outage,
     waiting: insert::Waiting,
 }
 
@@ -129,7 +131,8 @@ impl Db {
     /// A handle on a driver, for tests and for drivers that stand in front of others.
     pub fn new(url: DbUrl, driver: Arc<dyn Driver>) -> Db {
         let id = NEXT_ID.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        Db(Arc::new(Inner { id, url, driver, connections: AtomicUsize::new(0), waiting: Default::default() }))
+        let (connections, outage) = (AtomicUsize::new(0), Outage::default());
+        Db(Arc::new(Inner { id, url, driver, connections, outage, waiting: Default::default() }))
     }
 
     pub fn url(&self) -> &DbUrl {
@@ -139,6 +142,11 @@ impl Db {
     /// Open connections of all workers; pools keep it true and hold it under the cap.
     pub fn connections(&self) -> &AtomicUsize {
         &self.0.connections
+    }
+
+    /// Whether workers have lost it.
+    pub fn outage(&self) -> &Outage {
+        &self.0.outage
     }
 
     /// This worker's pool. It may be kept and used in futures of this worker.

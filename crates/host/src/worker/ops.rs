@@ -1,8 +1,11 @@
 //! What becomes of operations that scripts wait for, by kind ("sql_query", "rest_get"): counters and a
 //! histogram, kept by each worker on its own and put together when somebody asks.
 
+use crate::call::Finish;
 use crate::load::Globals;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 /// Upper ends of the histogram's steps, milliseconds; the last step has none.
 pub const STEPS_MS: [u64; 14] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000];
@@ -49,6 +52,31 @@ pub struct Ops {
 thread_local! {
     /// What futures report: they have no worker at hand, but they run on its thread.
     static REPORTED: RefCell<Vec<(&'static str, Reported)>> = const { RefCell::new(Vec::new()) };
+    /// The operation whose future runs now; empty: none.
+    static CURRENT: Cell<&'static str> = const { Cell::new("") };
+}
+
+/// The future of an operation, which what it reports is counted under.
+pub struct Named {
+    what: &'static str,
+    future: Pin<Box<dyn Future<Output = Finish>>>,
+}
+
+impl Named {
+    pub fn new(what: &'static str, future: Pin<Box<dyn Future<Output = Finish>>>) -> Named {
+        Named { what, future }
+    }
+}
+
+impl Future for Named {
+    type Output = Finish;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Finish> {
+        let before = CURRENT.replace(self.what);
+        let polled = self.future.as_mut().poll(cx);
+        CURRENT.set(before);
+        polled
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -60,7 +88,11 @@ enum Reported {
 /// More than this is not kept between two looks.
 const MAX_REPORTED: usize = 100_000;
 
-fn report(what: &'static str, reported: Reported) {
+fn report(reported: Reported) {
+    let what = CURRENT.get();
+    if what.is_empty() {
+        return;
+    }
     REPORTED.with_borrow_mut(|list| {
         if list.len() < MAX_REPORTED {
             list.push((what, reported));
@@ -68,14 +100,14 @@ fn report(what: &'static str, reported: Reported) {
     });
 }
 
-/// An operation has to wait for its turn. For drivers with a queue, inside their futures.
-pub fn note_queued(what: &'static str) {
-    report(what, Reported::Queued);
+/// The operation that runs has to wait for its turn. For pools and queues, inside their futures.
+pub fn note_queued() {
+    report(Reported::Queued);
 }
 
-/// An operation found a full queue.
-pub fn note_refused(what: &'static str) {
-    report(what, Reported::Refused);
+/// The operation that runs found its pool's queue full.
+pub fn note_refused() {
+    report(Reported::Refused);
 }
 
 impl Ops {
@@ -180,12 +212,19 @@ mod tests {
             ops.ended(kind, how, took);
         }
         ops.started("f");
-        note_queued("f");
-        note_refused("g");
+        for (what, note) in [("f", note_queued as fn()), ("g", note_refused), ("", note_refused)] {
+            let future = async move {
+                note();
+                Box::new(|_: &mut crate::Ctx| 1) as Finish
+            };
+            let mut named = Named::new(what, Box::pin(future));
+            let done = Pin::new(&mut named).poll(&mut Context::from_waker(std::task::Waker::noop()));
+            assert!(done.is_ready());
+        }
         let all = ops.all();
         let f = &all[0].1;
         assert_eq!((f.started, f.done, f.failed, f.timed_out, f.cancelled, f.in_flight), (7, 4, 1, 1, 1, 1));
-        assert_eq!((f.queued, f.longest_ms, all[1].1.refused), (1, 30_000, 1));
+        assert_eq!((f.queued, f.longest_ms, all[1].1.refused, all.len()), (1, 30_000, 1, 2));
         let steps: Vec<usize> = (0..f.steps.len()).filter(|i| f.steps[*i] > 0).collect();
         assert_eq!(steps, [0, 2, 14]);
         ops.reset();

@@ -4,7 +4,7 @@ use crate::call::{Finish, Outcome, Suspension, Wait};
 use crate::ctx::{After, Ctx, MsgState, Parked, Report, TaskId};
 use crate::registrar::Func;
 use crate::tm::Held;
-use crate::worker::ops::Ended;
+use crate::worker::ops::{Ended, Named};
 use crate::worker::timers::Due;
 use bytes::Bytes;
 use script::ast::RouteKind;
@@ -125,7 +125,8 @@ impl Ctx {
             }
             Wait::Future(future) => {
                 self.core.timers.add(slot.deadline, Due::task(id));
-                let guard = self.core.spawner.clone().spawn(id, future);
+                let named = Box::pin(Named::new(slot.what, future));
+                let guard = self.core.spawner.clone().spawn(id, named);
                 if let Some(slot) = self.live_slot(id) {
                     slot.guard = Some(guard);
                 }

@@ -9,6 +9,7 @@ use super::dictionary::Dictionary;
 use super::packet::{self, Body};
 use host::Ctx;
 use host::aaa::{AaaAnswer, AaaError, AaaFuture, AaaKind, AaaRequest, AaaServers};
+use host::worker::ops::note_refused;
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
@@ -152,7 +153,7 @@ impl Client {
         links: &Rc<RefCell<Links>>,
     ) -> Result<AaaAnswer, AaaError> {
         let link = self.link(target, links).await?;
-        let (slot, mut answers) = link.take().ok_or_else(|| AaaError::Io("too many requests wait".to_string()))?;
+        let (slot, mut answers) = link.take().ok_or_else(too_many)?;
         let io = |e: std::io::Error| AaaError::Io(e.to_string());
         let own = link.socket.local_addr().map_err(io)?.ip();
         body.identify(self.config.identifier.as_deref(), own);
@@ -193,7 +194,7 @@ impl Client {
                 return Ok(link);
             }
             if links.0.iter().any(|(k, own)| *k == key && own.len() >= MAX_SOCKETS) {
-                return Err(AaaError::Io("too many requests wait for this server".to_string()));
+                return Err(too_many());
             }
         }
         let link = Rc::new(self.open(&target.server).await.map_err(|e| AaaError::Io(e.to_string()))?);
@@ -219,6 +220,11 @@ impl Client {
         let waiting = std::iter::repeat_with(|| None).take(256).collect();
         Ok(Link { socket, waiting: RefCell::new(waiting) })
     }
+}
+
+fn too_many() -> AaaError {
+    note_refused();
+    AaaError::Io("too many requests wait for this server".to_string())
 }
 
 impl Link {

@@ -12,9 +12,9 @@
 //! logged when the first worker notices it and when the first one is connected again.
 
 use host::cachedb::CacheError;
-use parking_lot::Mutex;
-use std::cell::RefCell;
-use std::collections::BTreeSet;
+use host::outage::Outage;
+use host::worker::ops::{note_queued, note_refused};
+use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -23,9 +23,6 @@ use tokio::time::sleep;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-
-/// Servers that some worker could not reach, and none has reached since.
-static OUTAGES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// One kind of server. A connection is cheap to clone and carries many operations at a time.
 pub trait Backend: 'static {
@@ -36,6 +33,8 @@ pub trait Backend: 'static {
 
     /// The server as log lines name it, without passwords.
     fn name(&self) -> String;
+    /// Whether workers have lost it.
+    fn outage(&self) -> &Outage;
     /// Connects and logs in, within a time limit of its own.
     async fn connect(&self) -> Result<Self::Conn, String>;
 }
@@ -48,8 +47,12 @@ enum State<C> {
     Down(String),
 }
 
+/// Operations that one worker has under way with one server; more are refused.
+const MAX_IN_FLIGHT: usize = 10_000;
+
 struct Inner<B: Backend> {
     backend: B,
+    in_flight: Cell<usize>,
     state: RefCell<State<B::Conn>>,
     changed: Notify,
 }
@@ -66,11 +69,23 @@ impl<B: Backend> Clone for Link<B> {
 impl<B: Backend> Link<B> {
     pub fn new(backend: B) -> Link<B> {
         let (state, changed) = (RefCell::new(State::Idle), Notify::new());
-        Link(Rc::new(Inner { backend, state, changed }))
+        Link(Rc::new(Inner { backend, in_flight: Cell::new(0), state, changed }))
+    }
+
+    /// A place for one operation, given back when dropped.
+    pub fn enter(&self) -> Result<Place<B>, CacheError> {
+        let running = self.0.in_flight.get();
+        if running >= MAX_IN_FLIGHT {
+            note_refused();
+            return Err(CacheError::Busy);
+        }
+        self.0.in_flight.set(running + 1);
+        Ok(Place(self.0.clone()))
     }
 
     /// The connection and its number; waits for an attempt that runs.
     pub async fn conn(&self) -> Result<(B::Conn, u64), CacheError> {
+        let mut waited = false;
         loop {
             let changed = self.0.changed.notified();
             match &mut *self.0.state.borrow_mut() {
@@ -82,8 +97,32 @@ impl<B: Backend> Link<B> {
                     spawn_local(keep_trying(Rc::downgrade(&self.0), 1, None));
                 }
             }
+            if !std::mem::replace(&mut waited, true) {
+                note_queued();
+            }
             changed.await;
         }
+    }
+
+    /// The connection, if there is one now.
+    pub fn up(&self) -> Option<(B::Conn, u64)> {
+        match &*self.0.state.borrow() {
+            State::Up(conn, number) => Some((conn.clone(), *number)),
+            _ => None,
+        }
+    }
+
+    /// The server's name in log lines.
+    pub fn name(&self) -> String {
+        self.0.backend.name()
+    }
+
+    /// Connects anew; what runs on the old connection ends there.
+    pub async fn renew(&self) -> Result<(), CacheError> {
+        if let Some((_, number)) = self.up() {
+            self.lost(number, "it is renewed");
+        }
+        self.conn().await.map(drop)
     }
 
     /// Connection `number` is of no use any more.
@@ -97,27 +136,35 @@ impl<B: Backend> Link<B> {
     }
 }
 
+/// One operation under way.
+pub struct Place<B: Backend>(Rc<Inner<B>>);
+
+impl<B: Backend> Drop for Place<B> {
+    fn drop(&mut self) {
+        self.0.in_flight.set(self.0.in_flight.get() - 1);
+    }
+}
+
 /// Connects, with pauses, until it succeeds or nobody uses the link any more.
 async fn keep_trying<B: Backend>(link: Weak<Inner<B>>, number: u64, lost: Option<String>) {
     let mut pause = FIRST_PAUSE;
+    let mut out = false;
     loop {
         let Some(inner) = link.upgrade() else { return };
         match inner.backend.connect().await {
             Ok(conn) => {
-                let name = inner.backend.name();
-                if OUTAGES.lock().remove(&name) {
-                    host::notice!(B::MODULE, "{name} is back");
+                if inner.backend.outage().ends() {
+                    host::notice!(B::MODULE, "{} is back", inner.backend.name());
                 }
                 *inner.state.borrow_mut() = State::Up(conn, number);
                 inner.changed.notify_waiters();
                 return;
             }
             Err(why) => {
-                let name = inner.backend.name();
-                if OUTAGES.lock().insert(name.clone()) {
+                if !std::mem::replace(&mut out, true) && inner.backend.outage().begins() {
                     let before =
                         lost.as_ref().map(|l| format!(" (connection lost: {l})")).unwrap_or_default();
-                    host::error!(B::MODULE, "{name} is unreachable: {why}{before}");
+                    host::error!(B::MODULE, "{} is unreachable: {why}{before}", inner.backend.name());
                 }
                 *inner.state.borrow_mut() = State::Down(why);
                 inner.changed.notify_waiters();

@@ -3,6 +3,7 @@
 use crate::cachedb::{Backend, Link};
 use bytes::Bytes;
 use host::cachedb::{CacheError, CacheUrl, RawRows, Reply, Store};
+use host::outage::Outage;
 use mongodb::bson::{Bson, DateTime, Document, doc};
 use mongodb::error::{Error, ErrorKind};
 use mongodb::options::{ClientOptions, ReturnDocument};
@@ -32,6 +33,7 @@ pub struct Place {
     uri: String,
     database: String,
     collection: String,
+    outage: Outage,
 }
 
 impl Place {
@@ -56,7 +58,8 @@ impl Place {
         let params = url.params.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>();
         uri += &format!("/{database}?{}", params.join("&"));
         let (database, collection) = (database.to_string(), collection.to_string());
-        Ok(Place { name: url.to_string(), uri: uri.trim_end_matches('?').to_string(), database, collection })
+        let uri = uri.trim_end_matches('?').to_string();
+        Ok(Place { name: url.to_string(), uri, database, collection, outage: Outage::default() })
     }
 }
 
@@ -74,6 +77,10 @@ impl Backend for Server {
 
     fn name(&self) -> String {
         self.0.name.clone()
+    }
+
+    fn outage(&self) -> &Outage {
+        &self.0.outage
     }
 
     async fn connect(&self) -> Result<Database, String> {
@@ -125,6 +132,7 @@ impl MongoStore {
     where
         F: Future<Output = Result<T, Error>>,
     {
+        let _place = self.link.enter()?;
         let (database, number) = self.link.conn().await?;
         match tokio::time::timeout(LIMIT, f(database, self.collection.clone())).await {
             Ok(Ok(value)) => Ok(value),

@@ -4,6 +4,7 @@ use super::Settings;
 use crate::cachedb::Backend;
 use crate::tls_mgm::Domain;
 use host::cachedb::CacheUrl;
+use host::outage::Outage;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
@@ -29,6 +30,7 @@ pub struct Target {
     next: AtomicUsize,
     pub connect_limit: Duration,
     pub query_limit: Duration,
+    outage: Outage,
 }
 
 /// A connection that many operations share.
@@ -95,8 +97,8 @@ impl Target {
         let (connect_limit, query_limit) = (settings.connect, settings.query);
         let certificates = domain.map(certificates).transpose()?;
         let name = url.to_string();
-        let next = AtomicUsize::new(0);
-        Ok(Target { name, servers, certificates, sentinel, next, connect_limit, query_limit })
+        let (next, outage) = (AtomicUsize::new(0), Outage::default());
+        Ok(Target { name, servers, certificates, sentinel, next, connect_limit, query_limit, outage })
     }
 
     fn client(&self, server: &ConnectionInfo) -> RedisResult<Client> {
@@ -190,6 +192,10 @@ impl Backend for Server {
 
     fn name(&self) -> String {
         self.0.name.clone()
+    }
+
+    fn outage(&self) -> &Outage {
+        &self.0.outage
     }
 
     /// Tries the servers in turn, beginning with the one that was good last.

@@ -1,6 +1,7 @@
 //! cachedb_redis: Redis as a key-value store, one server, several to fall back on, Sentinel or Cluster.
 
 mod connect;
+mod manage;
 mod raw;
 mod store;
 
@@ -61,6 +62,7 @@ pub fn register(m: &mut Registrar<CachedbRedis>) {
     );
     m.init(init);
     m.start(start);
+    manage::register(m);
 }
 
 fn init(m: &mut CachedbRedis, loader: &mut host::Loader) -> Result<(), String> {
@@ -72,6 +74,7 @@ fn init(m: &mut CachedbRedis, loader: &mut host::Loader) -> Result<(), String> {
         targets: Mutex::default(),
         queries: loader.stats.counter("cachedb_redis", "redis_queries"),
         failed: loader.stats.counter("cachedb_redis", "redis_queries_failed"),
+        refreshes: loader.stats.counter("cachedb_redis", "redis_topology_refreshes"),
     };
     loader.cache_engine("redis", Arc::new(engine));
     for url in &m.urls {
@@ -87,6 +90,7 @@ struct Redis {
     targets: Mutex<Vec<(CacheUrl, Arc<Target>)>>,
     queries: host::stats::Counter,
     failed: host::stats::Counter,
+    refreshes: host::stats::Counter,
 }
 
 impl Engine for Redis {
@@ -100,11 +104,13 @@ impl Engine for Redis {
         Ok(())
     }
 
-    fn connect(&self, cache: &Cache, _: &mut Ctx) -> Rc<dyn Store> {
+    fn connect(&self, cache: &Cache, ctx: &mut Ctx) -> Rc<dyn Store> {
         let targets = self.targets.lock();
         let found = targets.iter().find(|(url, _)| url == cache.url()).map(|(_, target)| target.clone());
         let target = found.expect("checked at load");
-        Rc::new(RedisStore::new(target, self.queries.clone(), self.failed.clone()))
+        let store = RedisStore::new(target, self.queries.clone(), self.failed.clone());
+        manage::remember(ctx, cache, &store, self.refreshes.clone());
+        Rc::new(store)
     }
 
     fn limit_ms(&self) -> u64 {

@@ -1,4 +1,5 @@
 //! Operations on a server.
+#![expect(clippy::disallowed_methods, reason = "connections to servers are real I/O: they live outside the worker")]
 
 use super::connect::{Server, Target};
 use super::raw;
@@ -7,7 +8,10 @@ use bytes::Bytes;
 use host::cachedb::{CacheError, RawRows, Reply, Store};
 use host::stats::Counter;
 use redis::{Cmd, RedisError, Value, cmd};
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// `map_change` as one step, so that servers that change one map at the same time cannot shorten its life:
 /// the map lives as long as whoever needs it longest said. ARGV: seconds (0: for ever), how many fields go,
@@ -31,9 +35,19 @@ enum Again {
 
 #[derive(Clone)]
 pub struct RedisStore {
-    link: Link<Server>,
+    pub link: Link<Server>,
+    pub seen: Rc<Seen>,
     queries: Counter,
     failed: Counter,
+}
+
+/// What this connection has done.
+#[derive(Default)]
+pub struct Seen {
+    pub queries: Cell<u64>,
+    pub errors: Cell<u64>,
+    /// The last answer.
+    pub last: Cell<Option<Instant>>,
 }
 
 fn refused(error: &RedisError) -> CacheError {
@@ -42,12 +56,21 @@ fn refused(error: &RedisError) -> CacheError {
 
 impl RedisStore {
     pub fn new(target: Arc<Target>, queries: Counter, failed: Counter) -> RedisStore {
-        RedisStore { link: Link::new(Server(target)), queries, failed }
+        RedisStore { link: Link::new(Server(target)), seen: Rc::default(), queries, failed }
     }
 
     async fn run(self, cmd: Cmd, again: Again) -> Result<Value, CacheError> {
+        let _place = self.link.enter()?;
         let result = self.try_run(&cmd, again).await;
-        if result.is_ok() { self.queries.up() } else { self.failed.up() }
+        let seen = &self.seen;
+        if result.is_ok() {
+            self.queries.up();
+            seen.queries.set(seen.queries.get() + 1);
+            seen.last.set(Some(Instant::now()));
+        } else {
+            self.failed.up();
+            seen.errors.set(seen.errors.get() + 1);
+        }
         result
     }
 

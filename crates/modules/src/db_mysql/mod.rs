@@ -81,7 +81,7 @@ impl Driver for MySqlDriver {
             Tls { verify: Verify::Name, ..Tls::default() }
         });
         let backend = MySql { options: options(db.url(), &tls), timeout: self.timeout };
-let watcher = watcher(db, ctx);
+        let watcher = watcher(db, ctx);
         Rc::new(SqlPool::watched(db, backend, limits, &ctx.shared().stats, Some(watcher)))
     }
 }
@@ -204,6 +204,11 @@ impl Backend for MySql {
             return Err(Failure::Refused(DbError::Refused { code: "1064".to_string(), message }));
         }
         run(&mut conn.inner, text).await
+    }
+
+    /// The time limit counts three times, as in the reference.
+    fn query_limit(&self) -> Duration {
+        self.timeout * 3
     }
 
     async fn ping(&self, conn: &mut Conn) -> bool {

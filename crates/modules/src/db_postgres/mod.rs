@@ -170,6 +170,10 @@ impl Backend for Postgres {
         run(conn, text).await
     }
 
+    fn query_limit(&self) -> Duration {
+        self.timeout
+    }
+
     async fn ping(&self, conn: &mut PgConnection) -> bool {
         conn.ping().await.is_ok()
     }

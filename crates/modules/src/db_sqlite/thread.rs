@@ -4,6 +4,7 @@
 use host::clock;
 use host::db::{DbError, DbValue, Dialect, Name, Query, Rows, render};
 use host::stats::{Counter, Stats};
+use host::worker::ops::{note_queued, note_refused};
 use parking_lot::Mutex;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -121,10 +122,14 @@ impl Handle {
     pub async fn run(&self, queries: Vec<Query>) -> Answer {
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let (answer, result) = oneshot::channel();
+        if self.running.lock().id != 0 {
+            note_queued();
+        }
         match self.jobs.try_send(Job { id, queries, answer }) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
                 self.refused.up();
+                note_refused();
                 return Err(DbError::Busy);
             }
             Err(TrySendError::Disconnected(_)) => return Err(gone()),

@@ -1,6 +1,7 @@
 //! One command: its pipes, its process group, its end.
 
 use bytes::Bytes;
+use host::worker::ops::note_refused;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::cell::OnceCell;
 use std::ffi::OsStr;
@@ -114,6 +115,7 @@ impl Drop for Running {
 pub async fn run(command: Command, undertaker: &Undertaker) -> io::Result<Done> {
     if RUNNING.fetch_add(1, Ordering::Relaxed) >= MAX_RUNNING {
         RUNNING.fetch_sub(1, Ordering::Relaxed);
+        note_refused();
         return Err(io::Error::other(format!("{MAX_RUNNING} commands run already")));
     }
     let mut running = Running { body: None, undertaker: undertaker.sender() };

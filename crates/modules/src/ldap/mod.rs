@@ -9,6 +9,7 @@ mod url;
 use ahash::AHashMap;
 use config::Settings;
 use host::call::Finish;
+use host::outage::Outage;
 use host::{Call, Ctx, Outcome, Registrar, Routes, Suspension, Text};
 use result::{Found, Result as Stored};
 use script::Value;
@@ -24,7 +25,7 @@ const NOTHING: i32 = -1;
 #[derive(Default)]
 pub struct Ldap {
     config_file: Option<String>,
-    sessions: Vec<Settings>,
+    sessions: Vec<(Settings, Outage)>,
 }
 
 /// A worker's connections, by session.
@@ -40,8 +41,9 @@ pub fn register(m: &mut Registrar<Ldap>) {
     m.init(|m, _| {
         let path = m.config_file.as_deref().unwrap_or("/usr/local/etc/opensips/ldap.cfg");
         let text = std::fs::read_to_string(path).map_err(|e| format!("config_file {path}: {e}"))?;
-        m.sessions = config::parse(&text).map_err(|why| format!("config_file {path}: {why}"))?;
-        for tls in m.sessions.iter().filter_map(|session| session.tls.as_ref()) {
+        let sessions = config::parse(&text).map_err(|why| format!("config_file {path}: {why}"))?;
+        m.sessions = sessions.into_iter().map(|settings| (settings, Outage::default())).collect();
+        for tls in m.sessions.iter().filter_map(|(settings, _)| settings.tls.as_ref()) {
             tls::client(tls).map_err(|why| format!("config_file {path}: {why}"))?;
         }
         Ok(())
@@ -61,7 +63,7 @@ fn search(call: &mut Call<Ldap>, url: Text) -> Outcome {
             return Outcome::Done(ERROR);
         }
     };
-    let Some(settings) = call.module.sessions.iter().find(|s| s.name == search.session) else {
+    let Some((settings, outage)) = call.module.sessions.iter().find(|(s, _)| s.name == search.session) else {
         host::error!("ldap", "ldap_search: the config_file has no section [{}]", search.session);
         return Outcome::Done(ERROR);
     };
@@ -69,7 +71,7 @@ fn search(call: &mut Call<Ldap>, url: Text) -> Outcome {
     let session = match sessions.0.get(&settings.name) {
         Some(session) => session.clone(),
         None => {
-            let session = Rc::new(Session::new(settings.clone()));
+            let session = Rc::new(Session::new(settings.clone(), outage.clone()));
             sessions.0.insert(settings.name.clone(), session.clone());
             session
         }

@@ -8,6 +8,8 @@ use super::config::{Settings, Tls};
 use super::tls;
 use super::url::Search;
 use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, SearchEntry};
+use host::outage::Outage;
+use host::worker::ops::{note_queued, note_refused};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,6 +20,8 @@ use tokio::time::{Instant, timeout};
 const MAX_ENTRIES: usize = 10_000;
 /// Bytes of attributes that one search may give.
 const MAX_BYTES: usize = 64 << 20;
+/// Searches that one worker has under way in one session.
+const MAX_IN_FLIGHT: usize = 10_000;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -38,6 +42,7 @@ struct Down {
 
 pub struct Session {
     settings: Settings,
+    outage: Outage,
     /// Held while somebody connects.
     connection: Mutex<Option<Ldap>>,
     down: Cell<Option<Down>>,
@@ -46,12 +51,17 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(settings: Settings) -> Session {
-        Session { settings, connection: Mutex::new(None), down: Cell::new(None), silent: Cell::new(false) }
+    pub fn new(settings: Settings, outage: Outage) -> Session {
+        Session { settings, outage, connection: Mutex::new(None), down: Cell::new(None), silent: Cell::new(false) }
     }
 
     /// All entries. A search that lost its connection is sent again once.
     pub async fn search(self: Rc<Self>, search: Search) -> Result<Vec<SearchEntry>, Problem> {
+        // Every search that runs holds the session.
+        if Rc::strong_count(&self) > MAX_IN_FLIGHT {
+            note_refused();
+            return Err(Problem::Failed(format!("{MAX_IN_FLIGHT} searches run already")));
+        }
         for again in [true, false] {
             let ldap = self.connected().await?;
             match timeout(self.settings.search_timeout, collect(ldap, &search)).await {
@@ -86,7 +96,13 @@ impl Session {
         if self.down.get().is_some_and(waits) {
             return Err(Problem::Down);
         }
-        let mut slot = self.connection.lock().await;
+        let mut slot = match self.connection.try_lock() {
+            Ok(slot) => slot,
+            Err(_) => {
+                note_queued();
+                self.connection.lock().await
+            }
+        };
         if let Some(ldap) = slot.as_mut()
             && !ldap.is_closed()
         {
@@ -97,7 +113,7 @@ impl Session {
         }
         match self.connect().await {
             Ok(ldap) => {
-                if self.down.take().is_some() {
+                if self.down.take().is_some() && self.outage.ends() {
                     host::notice!("ldap", "{} is reachable again", self.settings.name);
                 }
                 *slot = Some(ldap.clone());
@@ -108,7 +124,9 @@ impl Session {
                 let pause = match self.down.get() {
                     Some(down) => (down.pause * 2).min(LAST_PAUSE),
                     None => {
-                        host::error!("ldap", "{} is unreachable: {why}", self.settings.name);
+                        if self.outage.begins() {
+                            host::error!("ldap", "{} is unreachable: {why}", self.settings.name);
+                        }
                         FIRST_PAUSE
                     }
                 };

@@ -3,6 +3,7 @@
 use super::Settings;
 use super::client::{Clients, LastSeen, Turns};
 use bytes::{Bytes, BytesMut};
+use host::worker::ops::{note_queued, note_refused};
 use http::{HeaderMap, Method, Version};
 use parking_lot::Mutex;
 use reqwest::{Client, Url};
@@ -129,9 +130,13 @@ pub async fn run(
     let far = start + std::time::Duration::from_secs(86_400);
     let end = if settings.total.is_zero() { far } else { start + settings.total };
     let Ok(place) = turns.places.try_acquire() else {
-        host::warn!("rest_client", "too many transfers wait: {url} was refused");
+        host::warn!("rest_client", "too many transfers wait: {} was refused", shown(&url));
+        note_refused();
         return Answer::failed(rc::INTERNAL);
     };
+    if turns.running.available_permits() == 0 {
+        note_queued();
+    }
     let Ok(Ok(_turn)) = timeout_at(end, turns.running.acquire()).await else {
         return Answer::failed(rc::TRANSFER_TIMEOUT);
     };

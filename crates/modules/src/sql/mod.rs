@@ -31,6 +31,7 @@ pub use session::{Session, dialect_of};
 pub use tls::{Tls, Verify};
 
 use host::db::{DbError, Dialect, Rows};
+use std::time::Duration;
 
 /// Why a statement failed.
 #[derive(Debug)]
@@ -53,6 +54,10 @@ pub trait Backend: 'static {
     async fn connect(&self) -> Result<Self::Conn, String>;
     /// Runs one text.
     async fn run(&self, conn: &mut Self::Conn, text: &str) -> Result<Rows, Failure>;
+    /// How long one statement may take.
+    fn query_limit(&self) -> Duration {
+        Duration::from_secs(86_400)
+    }
     /// The connection answers; whatever it was doing is over.
     async fn ping(&self, conn: &mut Self::Conn) -> bool;
     /// Ends a connection whose statement nobody waits for, and connects anew. The error: the server

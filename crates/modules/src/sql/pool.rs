@@ -10,13 +10,14 @@ use super::{Backend, Failure};
 use host::Ctx;
 use host::db::{BatchFuture, Db, DbError, DbFuture, Pool, Query, Rows, literal};
 use host::stats::{Counter, Stats};
-use std::cell::RefCell;
+use host::worker::ops::{note_queued, note_refused};
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// A write on a connection that rested longer asks first whether it is still there: a write cannot
 /// be sent twice.
@@ -98,6 +99,8 @@ pub struct Inner<B: Backend> {
     db: Db,
     limits: Limits,
     counters: Counters,
+    /// The last statement got no answer in time, which was said.
+    silent: Cell<bool>,
     pub(super) state: RefCell<State<B>>,
 }
 
@@ -128,6 +131,7 @@ impl<B: Backend> SqlPool<B> {
                 full: stats.counter("db", "db_queue_full"),
                 lost: stats.counter("db", "db_lost_connections"),
             },
+            silent: Cell::new(false),
             state: RefCell::new(State {
                 idle: Vec::new(),
                 open: 0,
@@ -185,7 +189,9 @@ impl<B: Backend> Inner<B> {
             let mut lease = if reads_only { self.acquire().await? } else { self.acquire_alive().await? };
             let Some(conn) = &mut lease.conn else { return Err(DbError::Busy) };
             lease.doing = Use::Statement;
-            let result = self.backend.run(conn, text).await;
+            let limited = timeout(self.backend.query_limit(), self.backend.run(conn, text));
+            // Dropped in the middle of its statement, the connection is settled by the pool.
+            let Ok(result) = limited.await else { return Err(DbError::TimedOut) };
             lease.doing = Use::Resting;
             match result {
                 Ok(rows) => return Ok(rows),
@@ -216,7 +222,11 @@ impl<B: Backend> Inner<B> {
             if result.is_err() {
                 break;
             }
-            result = self.backend.run(conn, text).await;
+            let Ok(answer) = timeout(self.backend.query_limit(), self.backend.run(conn, text)).await else {
+                self.report(text, since, Some(&DbError::TimedOut));
+                return Err(DbError::TimedOut);
+            };
+            result = answer;
             if let Ok(rows) = &mut result {
                 all.push(std::mem::take(rows));
             }
@@ -243,9 +253,13 @@ impl<B: Backend> Inner<B> {
         let shown = || text.chars().take(200).collect::<String>();
         if let Some(error) = error {
             self.counters.failed.up();
-            if matches!(error, DbError::Refused { .. }) {
+            // Once, until the server answers again.
+            let silence = *error == DbError::TimedOut && !self.silent.replace(true);
+            if silence || matches!(error, DbError::Refused { .. }) {
                 host::error!(B::MODULE, "{error}: {}", shown());
             }
+        } else {
+            self.silent.set(false);
         }
         let us = since.elapsed().as_micros() as u64;
         if self.limits.slow_us > 0 && us > self.limits.slow_us {
@@ -315,9 +329,11 @@ impl<B: Backend> Inner<B> {
             }
             if state.waiting.len() >= self.limits.queue {
                 self.counters.full.up();
+                note_refused();
                 return Err(DbError::Busy);
             }
             state.waiting.push_back(sender);
+            note_queued();
         }
         receiver.await.unwrap_or(Err(DbError::Busy))
     }
@@ -423,7 +439,7 @@ impl<B: Backend> Inner<B> {
 
     pub(super) fn is_up(&self) {
         let before = std::mem::replace(&mut self.state.borrow_mut().health, Health::Up);
-        if let Health::Down(_) = before {
+        if matches!(before, Health::Down(_)) && self.db.outage().ends() {
             host::notice!(B::MODULE, "{} is reachable again", self.db.url());
             self.tell(Reach::Connected);
         }
@@ -446,7 +462,7 @@ impl<B: Backend> Inner<B> {
         for waiter in waiting {
             let _ = waiter.send(Err(DbError::Down(why.to_string())));
         }
-        if !matches!(before, Health::Down(_)) {
+        if !matches!(before, Health::Down(_)) && self.db.outage().begins() {
             host::error!(B::MODULE, "{} is unreachable: {why}", self.db.url());
             self.tell(Reach::Disconnected);
         }
