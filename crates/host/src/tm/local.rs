@@ -2,10 +2,12 @@
 
 use super::branch::{self, path_of};
 use super::{BranchData, TxnData, drain, failure};
-use crate::ctx::{Branch, Ctx};
+use crate::branches::set_request_branch;
+use crate::ctx::{Branch, Ctx, MsgState};
+use crate::var::Context;
 use bytes::Bytes;
 use script::ast::RouteKind;
-use transaction::{Cancelling, Verdict};
+use transaction::{Cancelling, TxnId, Verdict};
 
 /// `$T_fr_timeout` and its like, set before the transaction exists; milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -93,7 +95,37 @@ pub fn inject(ctx: &mut Ctx, cancel: bool, last: bool) -> i32 {
     }
 }
 
+/// These branches join a transaction, whose request nobody holds now. -1: it is gone, or there are none.
+pub fn inject_into(
+    ctx: &mut Ctx,
+    txn: TxnId,
+    branches: impl IntoIterator<Item = Branch>,
+    cancel: bool,
+    last: bool,
+) -> i32 {
+    let mut branches = branches.into_iter();
+    let (Some(first), Some(mut state)) = (branches.next(), request_of(ctx, txn)) else { return -1 };
+    set_request_branch(&mut state, first);
+    state.branches = branches.collect();
+    let outer = std::mem::replace(&mut ctx.state, state);
+    let rc = inject(ctx, cancel, last);
+    ctx.state = outer;
+    rc
+}
+
+/// The request of a transaction that still exists.
+fn request_of(ctx: &mut Ctx, txn: TxnId) -> Option<Box<MsgState>> {
+    ctx.core.txns.txns.get(txn)?;
+    let outer = ctx.state.txn.replace(txn);
+    let state = super::other_message(ctx, Context::Request);
+    ctx.state.txn = outer;
+    state.map(|mut state| {
+        state.txn = Some(txn);
+        state
+    })
+}
+
 /// Used by modules that end waiting themselves.
-pub fn on_verdict(ctx: &mut Ctx, id: transaction::TxnId, verdict: Verdict) {
+pub fn on_verdict(ctx: &mut Ctx, id: TxnId, verdict: Verdict) {
     failure::on_verdict(ctx, id, verdict);
 }

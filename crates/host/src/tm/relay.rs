@@ -227,6 +227,13 @@ pub(super) fn open_branches(ctx: &mut Ctx, id: TxnId, how: &Relay) -> Result<(),
                 let sending = send_branch(ctx, id, number, None, &target, how);
                 match sending {
                     Ok(()) => sent += 1,
+                    // `t_relay` has asked for its names before; branches that join later have not.
+                    Err(SendError::NotYet) => {
+                        let task = Task::new(ctx.core.shared.program(), script::RouteId(0));
+                        let state = ctx.state.fork(ctx.state.kind, task);
+                        look_up(ctx, id, number, state, target, how.clone());
+                        sent += 1;
+                    }
                     Err(e) => {
                         error = e;
                         fail(ctx, id, number, e);

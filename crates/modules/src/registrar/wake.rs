@@ -10,8 +10,7 @@ use crate::usrloc::events;
 use crate::usrloc::table::{Change, Table};
 use bytes::Bytes;
 use host::call::{Suspension, Wait};
-use host::ctx::{MsgState, TaskId};
-use host::var::Context;
+use host::ctx::TaskId;
 use host::{Call, Ctx, Outcome};
 use parking_lot::Mutex;
 use sip::{HeaderName, NameAddr, Uri};
@@ -99,24 +98,7 @@ fn go_on(ctx: &mut Ctx, module: &Arc<Registration>, waiting: Waiting, contact: C
 
 /// The contact becomes a branch of the transaction.
 fn join(ctx: &mut Ctx, module: &Registration, txn: TxnId, contact: &Contact) {
-    let Some(mut state) = request_of(ctx, txn) else { return };
-    state.branches.clear();
-    host::branches::set_request_branch(&mut state, branch_of(module, contact));
-    let outer = std::mem::replace(&mut ctx.state, state);
-    host::tm::inject(ctx, false, false);
-    ctx.state = outer;
-}
-
-/// The request of a transaction that still exists.
-fn request_of(ctx: &mut Ctx, txn: TxnId) -> Option<Box<MsgState>> {
-    ctx.core.txns.txns.get(txn)?;
-    let outer = ctx.state.txn.replace(txn);
-    let state = host::tm::other_message(ctx, Context::Request);
-    ctx.state.txn = outer;
-    state.map(|mut state| {
-        state.txn = Some(txn);
-        state
-    })
+    host::tm::inject_into(ctx, txn, [branch_of(module, contact)], false, false);
 }
 
 /// Asks for these phones to be woken; each joins the transaction of the request when it registers.

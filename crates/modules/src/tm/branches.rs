@@ -1,8 +1,14 @@
 //! Branches of the transaction at hand: cancelling, waiting for more, adding, finding.
 
 use super::Tm;
-use host::{Call, Int, OutVar, Registrar, Routes, Text, Value};
+use crate::event_routing::SubscriberTxn;
+use crate::usrloc::sql::socket_index;
+use host::branches::request_branch;
+use host::ctx::Branch;
+use host::events::EventParams;
+use host::{Call, Ctx, Int, OutVar, Registrar, Routes, Text, Value};
 use script::ast::AssignOp;
+use sip::NameAddr;
 use transaction::{Cancelling, Verdict};
 
 pub fn register(m: &mut Registrar<Tm>) {
@@ -52,16 +58,62 @@ fn wait_no_more(call: &mut Call<Tm>) -> i32 {
     if waited { 1 } else { -1 }
 }
 
-/// t_inject_branches("msg", [flags]): the R-URI and branches of this message join the transaction.
+/// t_inject_branches(source, [flags]): "msg" the R-URI and branches of this message, "event" the contact of
+/// the event that runs this route, join the transaction: this message's, else that of whoever subscribed.
 fn inject_branches(call: &mut Call<Tm>, source: Text, flags: Option<Text>) -> i32 {
-    if &source.0[..] != b"msg" {
-        host::error!("tm", "t_inject_branches: only \"msg\" is built; event_routing does not exist yet");
-        return -1;
-    }
     let flags = flags.map(|f| f.str().into_owned()).unwrap_or_default();
     let cancel = flags.split(',').any(|f| matches!(f.trim(), "c" | "cancel"));
     let last = flags.split(',').any(|f| matches!(f.trim(), "l" | "last"));
-    host::tm::inject(call.ctx, cancel, last)
+    let ctx = &mut *call.ctx;
+    let subscriber = ctx.state.ext.find::<SubscriberTxn>().and_then(|s| s.0);
+    match (&source.0[..], ctx.state.txn, subscriber) {
+        (b"msg", Some(_), _) => host::tm::inject(ctx, cancel, last),
+        (b"msg", None, Some(txn)) => {
+            let mut branches = vec![request_branch(&ctx.state)];
+            branches.append(&mut ctx.state.branches);
+            host::tm::inject_into(ctx, txn, branches, cancel, last)
+        }
+        (b"event", own, subscriber) => {
+            let Some(txn) = subscriber.or(own) else { return without_transaction() };
+            let Some(branch) = branch_of_event(ctx) else {
+                host::error!("tm", "t_inject_branches: the event that runs this route names no contact");
+                return -1;
+            };
+            host::tm::inject_into(ctx, txn, [branch], cancel, last)
+        }
+        (b"msg", None, None) => without_transaction(),
+        (other, ..) => {
+            host::error!("tm", "t_inject_branches: no source is called {}", String::from_utf8_lossy(other));
+            -1
+        }
+    }
+}
+
+fn without_transaction() -> i32 {
+    host::error!("tm", "t_inject_branches: there is no transaction to join");
+    -1
+}
+
+/// The contact that E_UL_CONTACT_INSERT and its like describe.
+fn branch_of_event(ctx: &Ctx) -> Option<Branch> {
+    let params = ctx.state.ext.find::<EventParams>()?;
+    let text = |name: &str| params.find(name.as_bytes()).map(|v| v.to_text()).filter(|text| !text.is_empty());
+    let int = |name: &str| params.find(name.as_bytes()).and_then(|v| v.int());
+    // 2.1 calls it "address".
+    let uri = text("uri").or_else(|| text("address"))?;
+    let path = text("path");
+    let first_hop =
+        path.as_ref().and_then(|p| NameAddr::parse_list(p)?.into_iter().next()).map(|hop| hop.uri);
+    Some(Branch {
+        uri,
+        dst_uri: first_hop.or_else(|| text("received")),
+        path,
+        q: int("qval").map_or(-1, |q| q as i32),
+        flags: int("bflags").map_or(0, |flags| flags as u32),
+        socket: text("socket").and_then(|name| socket_index(ctx.shared(), &name)),
+        attrs: text("attr"),
+        values: Vec::new(),
+    })
 }
 
 /// t_get_branch_idx_by_attr(attr, [text], [number], [result], [first])
@@ -81,7 +133,8 @@ fn index_by_attribute(
         (None, Some(n)) => value.int() == Some(n.0),
         (None, None) => true,
     };
-    let has = |values: &[(bytes::Bytes, Value)]| values.iter().any(|(name, v)| *name == attribute.0 && fits(v));
+    let has =
+        |values: &[(bytes::Bytes, Value)]| values.iter().any(|(name, v)| *name == attribute.0 && fits(v));
     let found = ctx.core.txns.txns.branches(id).skip(first).position(|b| has(&b.data.target.values));
     let Some(index) = found.map(|i| i + first) else { return -1 };
     if let Some(result) = result {
