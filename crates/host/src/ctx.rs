@@ -303,6 +303,14 @@ pub trait Spawn {
         let _ = (name, kind);
         Box::pin(std::future::ready(Err(ResolveError::Unavailable)))
     }
+
+    /// What the whole server remembers of names.
+    fn known_names(&self) -> Vec<sip::names::KnownName> {
+        Vec::new()
+    }
+
+    /// Forgets the names of the whole server, and what this worker remembers of single records.
+    fn forget_names(&self) {}
 }
 
 /// An answer of DNS that is awaited.

@@ -456,6 +456,14 @@ impl Spawn for Spawner {
     fn records(&self, name: String, kind: RecordKind) -> Later<Vec<Record>> {
         Box::pin(self.resolver.records(name, kind))
     }
+
+    fn known_names(&self) -> Vec<sip::names::KnownName> {
+        self.resolver.known()
+    }
+
+    fn forget_names(&self) {
+        self.resolver.forget();
+    }
 }
 
 struct AbortOnDrop(JoinHandle<()>);

@@ -95,3 +95,12 @@ pub fn literal(query: &Query) -> Option<Hop> {
     let port = if query.port == 0 { default_port(transport) } else { query.port };
     Some(Hop { transport, addr: SocketAddr::new(ip, port) })
 }
+
+/// A name that was looked up, and what is remembered of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KnownName {
+    pub query: Query,
+    pub answer: Result<Vec<Hop>, ResolveError>,
+    /// Milliseconds that it is remembered still.
+    pub left_ms: u64,
+}

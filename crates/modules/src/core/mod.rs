@@ -3,6 +3,7 @@
 mod arg;
 mod branches;
 mod cache;
+mod dns;
 mod events;
 mod evi;
 mod flags;
@@ -23,6 +24,7 @@ pub struct Core;
 
 pub fn register(m: &mut Registrar<Core>) {
     cache::register(m);
+    dns::register(m);
     mi::register(m);
     waiting::register(m);
     log::register(m);

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use records::NameServers;
-pub use sip::names::{Hop, Query, Record, RecordKind, ResolveError, Security};
+pub use sip::names::{Hop, KnownName, Query, Record, RecordKind, ResolveError, Security};
 
 /// Names kept with their addresses, for the whole server.
 const CACHE_LIMIT: usize = 10_000;
@@ -205,6 +205,30 @@ impl Resolver {
             inner.pending.borrow_mut().remove(&query);
             answer.map(|answer| inner.order(&answer))
         })
+    }
+
+    /// What the cache holds now, in the order of the names.
+    pub fn known(&self) -> Vec<KnownName> {
+        let now = Instant::now();
+        let map = self.0.cache.0.lock();
+        let live = map.iter().filter(|(_, kept)| kept.until > now);
+        let mut list: Vec<KnownName> = live
+            .map(|(query, kept)| KnownName {
+                query: query.clone(),
+                answer: kept.answer.as_ref().map(|answer| answer.order(|_| 0)).map_err(|e| *e),
+                left_ms: kept.until.duration_since(now).as_millis() as u64,
+            })
+            .collect();
+        list.sort_by(|a, b| a.query.host.cmp(&b.query.host));
+        list
+    }
+
+    /// Forgets all names, of the whole server, and single records of this worker.
+    pub fn forget(&self) {
+        self.0.cache.clear();
+        if let Some(Ok(servers)) = self.0.servers.get() {
+            servers.forget();
+        }
     }
 
     /// Plain records of one name, for script functions (ENUM, `$(..{...})`, blacklists). Empty when

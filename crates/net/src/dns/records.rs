@@ -48,6 +48,11 @@ impl NameServers {
         NameServers::build(config, ResolverOpts::default(), options)
     }
 
+    /// Records that are remembered are asked for again.
+    pub fn forget(&self) {
+        self.0.clear_cache();
+    }
+
     fn build(
         config: ResolverConfig,
         mut opts: ResolverOpts,
