@@ -97,6 +97,7 @@ modules! {
     sipmsgops,
     sl,
     speeddial,
+    sql_cacher,
     sqlops,
     statistics,
     textops,
