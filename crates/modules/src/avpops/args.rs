@@ -18,11 +18,7 @@ pub enum Piece<'a> {
 }
 
 /// A text argument before its variables are looked at. A lone variable stays one.
-pub fn piece<'a>(
-    arg: Option<&'a ast::Arg>,
-    site: Loc,
-    what: &str,
-) -> Result<(Piece<'a>, Loc), Diagnostic> {
+pub fn piece<'a>(arg: Option<&'a ast::Arg>, site: Loc, what: &str) -> Result<(Piece<'a>, Loc), Diagnostic> {
     let arg = arg.ok_or_else(|| Diagnostic::error(site, format!("a parameter is missing here: {what}")))?;
     match &arg.kind {
         ArgKind::Text(text) | ArgKind::Word(text) => Ok((Piece::Text(text.clone()), arg.loc)),
@@ -46,6 +42,55 @@ pub fn leading_var(text: &Bytes, loc: Loc) -> Result<(VarSpec, Option<Bytes>), D
             Err(Diagnostic::error(loc, format!("`{rest}` cannot follow the variable")))
         }
     }
+}
+
+/// An argument that is a variable, or a text that begins with one: the variable, and what follows its `/`.
+pub fn var_and_rest(
+    arg: Option<&ast::Arg>,
+    site: Loc,
+    what: &str,
+) -> Result<(VarSpec, Option<Bytes>, Loc), Diagnostic> {
+    let (found, loc) = piece(arg, site, what)?;
+    match found {
+        Piece::Var(spec) => Ok((spec.clone(), None, loc)),
+        Piece::Text(text) => leading_var(&text, loc).map(|(spec, rest)| (spec, rest, loc)),
+    }
+}
+
+/// What an argument that is one text means.
+pub trait Parse: Sized + Send + Sync + 'static {
+    const WHAT: &'static str;
+    fn parse(text: &Bytes, loc: Loc, loader: &mut Loader) -> Result<Self, Diagnostic>;
+}
+
+/// Such an argument, prepared when the script is loaded.
+pub struct Parsed<T>(pub Arc<T>);
+
+impl<T: Parse> Arg<Avpops> for Parsed<T> {
+    type Prepared = Arc<T>;
+    const WHAT: &'static str = T::WHAT;
+
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        _: &Arc<Avpops>,
+    ) -> Result<Arc<T>, Diagnostic> {
+        match piece(arg, site, T::WHAT)? {
+            (Piece::Text(text), loc) => T::parse(&text, loc, loader).map(Arc::new),
+            (Piece::Var(_), loc) => Err(Diagnostic::error(loc, format!("this must be {}", T::WHAT))),
+        }
+    }
+
+    fn eval(prepared: &Arc<T>, _: &mut Call<'_, Avpops>) -> Result<Parsed<T>, i32> {
+        Ok(Parsed(prepared.clone()))
+    }
+}
+
+/// The entry whose word begins the text: only the first letters count, as in the reference.
+pub fn by_first_letters<T: Copy>(words: &[(&[u8], T)], text: &[u8]) -> Option<T> {
+    let text = text.to_ascii_lowercase();
+    words.iter().find(|(word, _)| text.starts_with(word)).map(|(_, entry)| *entry)
 }
 
 /// "$avp(name)", or an error that says so.

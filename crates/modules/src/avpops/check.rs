@@ -1,7 +1,9 @@
 //! avp_check(): compares AVPs and other variables.
 
 use super::Avpops;
-use super::args::{Flags, Operand, Piece, number, operand, operation, piece};
+use super::args::{
+    Flags, Operand, Parse, Parsed, Piece, by_first_letters, number, operand, operation, piece,
+};
 use bytes::Bytes;
 use host::load::Loader;
 use host::{Arg, Call, Ctx, Registrar, Routes, Value};
@@ -34,7 +36,6 @@ enum Op {
 }
 
 impl Op {
-    /// Only the first letters count, as in the reference.
     fn parse(text: &[u8]) -> Option<Op> {
         const WORDS: [(&[u8], Op); 11] = [
             (b"eq", Op::Eq),
@@ -49,8 +50,7 @@ impl Op {
             (b"or", Op::Or),
             (b"xor", Op::Xor),
         ];
-        let text = text.to_ascii_lowercase();
-        WORDS.iter().find(|(word, _)| text.starts_with(word)).map(|(_, op)| *op)
+        by_first_letters(&WORDS, text)
     }
 
     fn numbers(self, left: i32, right: i32) -> bool {
@@ -139,7 +139,9 @@ struct Test {
     flags: Flags,
 }
 
-impl Test {
+impl Parse for Test {
+    const WHAT: &'static str = "operator/value/flags";
+
     fn parse(text: &Bytes, loc: Loc, loader: &mut Loader) -> Result<Test, Diagnostic> {
         let (word, value, flags) = operation(text, loc)?;
         let Some(op) = Op::parse(&word) else {
@@ -161,7 +163,9 @@ impl Test {
         };
         Ok(Test { op, with, flags })
     }
+}
 
+impl Test {
     fn holds(&self, ctx: &mut Ctx, left: &Value) -> Option<bool> {
         let operand = match &self.with {
             With::Regex(regex) => {
@@ -218,32 +222,9 @@ impl Arg<Avpops> for Left {
     }
 }
 
-struct Right(Arc<Test>);
-
-impl Arg<Avpops> for Right {
-    type Prepared = Arc<Test>;
-    const WHAT: &'static str = "operator/value/flags";
-
-    fn prepare(
-        arg: Option<&ast::Arg>,
-        site: Loc,
-        loader: &mut Loader,
-        _: &Arc<Avpops>,
-    ) -> Result<Arc<Test>, Diagnostic> {
-        match piece(arg, site, "operator/value/flags")? {
-            (Piece::Text(text), loc) => Test::parse(&text, loc, loader).map(Arc::new),
-            (Piece::Var(_), loc) => Err(Diagnostic::error(loc, "this must be operator/value/flags")),
-        }
-    }
-
-    fn eval(test: &Arc<Test>, _: &mut Call<'_, Avpops>) -> Result<Right, i32> {
-        Ok(Right(test.clone()))
-    }
-}
-
 /// avp_check(name, "operator/value/flags"): `g` tries all values of the AVP, `i` ignores case. An AVP on the
 /// right is tried with all its values.
-fn check(call: &mut Call<Avpops>, left: Left, test: Right) -> bool {
+fn check(call: &mut Call<Avpops>, left: Left, test: Parsed<Test>) -> bool {
     let count = if test.0.flags.all { usize::MAX } else { 1 };
     for value in left.0.iter().take(count) {
         match test.0.holds(call.ctx, value) {

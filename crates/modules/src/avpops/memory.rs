@@ -1,7 +1,7 @@
 //! AVPs of the message: printing, deleting, copying, inserting, asking for them.
 
 use super::Avpops;
-use super::args::{Flags, Piece, avp, leading_var, piece};
+use super::args::{Flags, Piece, avp, leading_var, piece, var_and_rest};
 use bytes::Bytes;
 use host::avp::AvpName;
 use host::format::Piece as FormatPiece;
@@ -66,11 +66,7 @@ impl<const KNOWN: u8> Arg<Avpops> for Marked<KNOWN> {
         loader: &mut Loader,
         _: &Arc<Avpops>,
     ) -> Result<PreparedMarked, Diagnostic> {
-        let (found, loc) = piece(arg, site, "an AVP, with /flags")?;
-        let (spec, flags) = match found {
-            Piece::Var(spec) => (spec.clone(), None),
-            Piece::Text(text) => leading_var(&text, loc)?,
-        };
+        let (spec, flags, loc) = var_and_rest(arg, site, "an AVP, with /flags")?;
         let flags = Flags::parse(&flags.unwrap_or_default(), known(KNOWN), loc)?;
         if KNOWN == SET && flags.to_number && flags.to_text {
             return Err(Diagnostic::error(loc, "flags `s` and `n` exclude each other"));

@@ -1,7 +1,9 @@
 //! avp_op(): whole numbers of AVPs.
 
 use super::Avpops;
-use super::args::{Flags, Operand, Piece, avp, leading_var, number, operand, operation, piece};
+use super::args::{
+    Flags, Operand, Parse, Parsed, avp, by_first_letters, number, operand, operation, var_and_rest,
+};
 use bytes::Bytes;
 use host::load::Loader;
 use host::vars::avp::AvpRef;
@@ -41,8 +43,7 @@ impl Sum {
             (b"xor", Sum::Xor),
             (b"not", Sum::Not),
         ];
-        let word = word.to_ascii_lowercase();
-        WORDS.iter().find(|(text, _)| word.starts_with(text)).map(|(_, sum)| *sum)
+        by_first_letters(&WORDS, word)
     }
 
     fn of(self, left: i32, right: i32) -> i32 {
@@ -77,11 +78,7 @@ impl Arg<Avpops> for Places {
         loader: &mut Loader,
         _: &Arc<Avpops>,
     ) -> Result<Self::Prepared, Diagnostic> {
-        let (found, loc) = piece(arg, site, "an AVP, with /$avp(to)")?;
-        let (from, to) = match found {
-            Piece::Var(spec) => (spec.clone(), None),
-            Piece::Text(text) => leading_var(&text, loc)?,
-        };
+        let (from, to, loc) = var_and_rest(arg, site, <Places as Arg<Avpops>>::WHAT)?;
         let from = avp(&from, loc, loader)?;
         let to = match to.filter(|to| !to.is_empty()) {
             Some(to) => Some(avp(&script::parse_variable(&to, loc)?, loc, loader)?),
@@ -101,7 +98,9 @@ struct Operation {
     flags: Flags,
 }
 
-impl Operation {
+impl Parse for Operation {
+    const WHAT: &'static str = "operator/value/flags";
+
     fn parse(text: &Bytes, loc: Loc, loader: &mut Loader) -> Result<Operation, Diagnostic> {
         let (word, value, flags) = operation(text, loc)?;
         let Some(sum) = Sum::parse(&word) else {
@@ -117,32 +116,9 @@ impl Operation {
     }
 }
 
-struct What(Arc<Operation>);
-
-impl Arg<Avpops> for What {
-    type Prepared = Arc<Operation>;
-    const WHAT: &'static str = "operator/value/flags";
-
-    fn prepare(
-        arg: Option<&ast::Arg>,
-        site: Loc,
-        loader: &mut Loader,
-        _: &Arc<Avpops>,
-    ) -> Result<Self::Prepared, Diagnostic> {
-        match piece(arg, site, "operator/value/flags")? {
-            (Piece::Text(text), loc) => Operation::parse(&text, loc, loader).map(Arc::new),
-            (Piece::Var(_), loc) => Err(Diagnostic::error(loc, "this must be operator/value/flags")),
-        }
-    }
-
-    fn eval(operation: &Self::Prepared, _: &mut Call<'_, Avpops>) -> Result<What, i32> {
-        Ok(What(operation.clone()))
-    }
-}
-
 /// avp_op("$avp(from)/$avp(to)", "operator/value/flags"): every number of the AVP, with or without `g`;
 /// `d` removes them. Of an AVP as value, each number goes on with the result of the one before.
-fn op(call: &mut Call<Avpops>, places: Places, what: What) -> bool {
+fn op(call: &mut Call<Avpops>, places: Places, what: Parsed<Operation>) -> bool {
     let (from, to) = &*places.0;
     let Some(from) = from.name(call.ctx) else { return false };
     let Some(to) = to.as_ref().map_or(Some(from), |to| to.name(call.ctx)) else { return false };

@@ -1,7 +1,7 @@
 //! avp_pushto(): values into the R-URI, the destination or branches.
 
 use super::Avpops;
-use super::args::{Flags, Operand, Piece, leading_var, number, piece};
+use super::args::{Flags, Operand, number, var_and_rest};
 use bytes::Bytes;
 use host::load::Loader;
 use host::vars::uri::{edit_request, set_destination, set_request};
@@ -34,11 +34,7 @@ impl Arg<Avpops> for Place {
         _: &Arc<Avpops>,
     ) -> Result<Place, Diagnostic> {
         let what = <Place as Arg<Avpops>>::WHAT;
-        let (found, loc) = piece(arg, site, what)?;
-        let (spec, part) = match found {
-            Piece::Var(spec) => (spec.clone(), None),
-            Piece::Text(text) => leading_var(&text, loc)?,
-        };
+        let (spec, part, loc) = var_and_rest(arg, site, what)?;
         let part = part.map(|part| part.to_ascii_lowercase());
         match (&spec.name[..], part.as_deref()) {
             (b"ru" | b"ruri", None) => Ok(Place::Uri),
@@ -69,11 +65,7 @@ impl Arg<Avpops> for Pushed {
         loader: &mut Loader,
         _: &Arc<Avpops>,
     ) -> Result<Self::Prepared, Diagnostic> {
-        let (found, loc) = piece(arg, site, "a variable, with /g")?;
-        let (spec, flags) = match found {
-            Piece::Var(spec) => (spec.clone(), None),
-            Piece::Text(text) => leading_var(&text, loc)?,
-        };
+        let (spec, flags, loc) = var_and_rest(arg, site, <Pushed as Arg<Avpops>>::WHAT)?;
         let flags = Flags::parse(&flags.unwrap_or_default(), b"g", loc)?;
         Ok((Operand::var(&spec, loader)?, flags))
     }
@@ -108,7 +100,10 @@ fn push(call: &mut Call<Avpops>, place: Place, values: Pushed) -> bool {
             Place::Destination => !text.is_empty() && set_destination(&mut ctx.state, text),
             Place::Branch => {
                 let socket = ctx.state.socket;
-                branches::append_branch(&mut ctx.state, Branch { uri: text, q: -1, socket, ..Branch::default() })
+                branches::append_branch(
+                    &mut ctx.state,
+                    Branch { uri: text, q: -1, socket, ..Branch::default() },
+                )
             }
         }
     })

@@ -1,7 +1,8 @@
 //! avp_subst(): regular expressions on the texts of AVPs.
 
 use super::Avpops;
-use super::args::{Flags, Piece, avp, leading_var, piece};
+use super::args::{Flags, Parse, Parsed, avp, leading_var, var_and_rest};
+use bytes::Bytes;
 use host::load::Loader;
 use host::subst::Subst;
 use host::vars::avp::AvpRef;
@@ -33,11 +34,7 @@ impl Arg<Avpops> for Places {
         loader: &mut Loader,
         _: &Arc<Avpops>,
     ) -> Result<Self::Prepared, Diagnostic> {
-        let (found, loc) = piece(arg, site, "an AVP, with /$avp(to)/flags")?;
-        let (from, rest) = match found {
-            Piece::Var(spec) => (spec.clone(), None),
-            Piece::Text(text) => leading_var(&text, loc)?,
-        };
+        let (from, rest, loc) = var_and_rest(arg, site, <Places as Arg<Avpops>>::WHAT)?;
         let rest = rest.unwrap_or_default();
         let (to, flags) = if rest.starts_with(b"$") {
             let (to, flags) = leading_var(&rest, loc)?;
@@ -55,32 +52,17 @@ impl Arg<Avpops> for Places {
     }
 }
 
-struct Expression(Arc<Subst>);
-
-impl Arg<Avpops> for Expression {
-    type Prepared = Arc<Subst>;
+impl Parse for Subst {
     const WHAT: &'static str = "/expression/replacement/flags";
 
-    fn prepare(
-        arg: Option<&ast::Arg>,
-        site: Loc,
-        loader: &mut Loader,
-        _: &Arc<Avpops>,
-    ) -> Result<Self::Prepared, Diagnostic> {
-        match piece(arg, site, "/expression/replacement/flags")? {
-            (Piece::Text(text), loc) => Subst::new(&text, loc, loader).map(Arc::new),
-            (Piece::Var(_), loc) => Err(Diagnostic::error(loc, "this must be /expression/replacement/flags")),
-        }
-    }
-
-    fn eval(subst: &Self::Prepared, _: &mut Call<'_, Avpops>) -> Result<Expression, i32> {
-        Ok(Expression(subst.clone()))
+    fn parse(text: &Bytes, loc: Loc, loader: &mut Loader) -> Result<Subst, Diagnostic> {
+        Subst::new(text, loc, loader)
     }
 }
 
 /// avp_subst("$avp(from)/$avp(to)/flags", "/re/replacement/flags"): the first value that matches, or with `g`
 /// all; `d` removes what was changed, and so does leaving out `to`. Results come in front.
-fn subst(call: &mut Call<Avpops>, places: Places, subst: Expression) -> bool {
+fn subst(call: &mut Call<Avpops>, places: Places, subst: Parsed<Subst>) -> bool {
     let Prepared { from, to, flags } = &*places.0;
     let Some(from) = from.name(call.ctx) else { return false };
     let target = match to {
