@@ -55,7 +55,8 @@ class Place:
         self.ending.close()
 
     def server(self, config, **names):
-        """Starts the program with a configuration; {PORT}, {DIR} and further names in it are filled in."""
+        """Starts the program with a configuration; {PORT}, {DIR} and further names in it are filled in.
+        ENV: variables of its environment; BEFORE: a command that starts it."""
         server = Server(self, config, names)
         self.servers.append(server)
         self.ending.callback(server.kill)
@@ -99,6 +100,8 @@ class Server:
     def __init__(self, place, config, names):
         self.place, self.process = place, None
         self.port = names.pop("PORT", None) or free_port()
+        self.environment = {**os.environ, **names.pop("ENV", {})}
+        self.before = names.pop("BEFORE", [])
         self.mi_port = free_port()
         self.fifo = place.dir / f"fifo{len(place.servers)}"
         self.log = place.dir / f"log{len(place.servers)}"
@@ -110,8 +113,8 @@ class Server:
     def start(self, *switches):
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [str(self.place.program), "-f", str(self.config), *switches], cwd=self.place.dir,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+                [*self.before, str(self.place.program), "-f", str(self.config), *switches], cwd=self.place.dir,
+                env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         until("the server listens", self.listens)
 
     def listens(self):

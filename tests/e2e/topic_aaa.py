@@ -1,7 +1,8 @@
 """Directories and RADIUS from scripts, and what happens when their servers fail."""
-import re, subprocess, threading, time
-from databases import Server, find, full, quiet, silent
-from harness import Failed, check, free_port, until
+import subprocess
+from asking import Asking, lines, plays_on, said_once
+from databases import Server, certificates, find, full, quiet, silent
+from harness import check, free_port, until
 
 CONFIG = """
 log_level = 3
@@ -34,52 +35,24 @@ def ask(place, server, n=0):
     return int(reply.header("X-Rc")), reply.header("X-Value")
 
 
-class Asking:
-    def __init__(self, place, server, count):
-        self.found, self.problems = [], []
-
-        def one(n):
-            try:
-                self.found.append(ask(place, server, n)[0])
-            except Exception as problem:
-                self.problems.append(problem)
-        self.threads = [threading.Thread(target=one, args=(n,)) for n in range(count)]
-        for thread in self.threads:
-            thread.start()
-
-    def codes(self):
-        for thread in self.threads:
-            thread.join()
-        if self.problems:
-            raise self.problems[0]
-        return sorted(self.found)
-
-
-def plays_on(place, server):
-    begin = time.monotonic()
-    check(place.phone(server, ip="127.0.0.2").request("OPTIONS", "sip:example.com").status, 200, "OPTIONS")
-    if time.monotonic() - begin > 0.5:
-        raise Failed("the OPTIONS waited")
-
-
-def lines(server, pattern):
-    return len(re.findall(pattern, server.log_text()))
-
-
-def said_once(server, pattern):
-    """One line in the log, which is written beside the workers."""
-    until(f"a line like {pattern}", lambda: lines(server, pattern))
-    check(lines(server, pattern), 1, f"lines like {pattern}")
+def asking_of(place, server, count):
+    return Asking(lambda n: ask(place, server, n), range(count))
 
 
 class Slapd(Server):
     name = "slapd"
+
+    def __init__(self, place, settings="", secure=()):
+        """`settings`: further lines of slapd.conf; `secure`: the port of ldaps."""
+        self.settings, self.secure = settings, secure
+        super().__init__(place)
 
     def install(self):
         (self.home / "slapd.conf").write_text(f"""
 include /etc/ldap/schema/core.schema
 include /etc/ldap/schema/cosine.schema
 include /etc/ldap/schema/inetorgperson.schema
+{self.settings}
 modulepath /usr/lib/ldap
 moduleload back_mdb
 database mdb
@@ -105,7 +78,8 @@ mail: sip:bob@home
         quiet(find("slapadd"), "-f", self.home / "slapd.conf", "-l", self.home / "entries")
 
     def command(self):
-        return [find("slapd"), "-d", "0", "-h", f"ldap://127.0.0.1:{self.port}", "-f", self.home / "slapd.conf"]
+        urls = " ".join([f"ldap://127.0.0.1:{self.port}", *(f"ldaps://127.0.0.1:{port}" for port in self.secure)])
+        return [find("slapd"), "-d", "0", "-h", urls, "-f", self.home / "slapd.conf"]
 
     def answers(self):
         done = subprocess.run([find("slapd"), "-VV"], capture_output=True)
@@ -132,7 +106,7 @@ def test_directory_killed_under_load_and_restarted(place):
     slapd = Slapd(place)
     server = directory(place, [slapd.port])
     check(ask(place, server), (1, "sip:bob@home"))
-    asking = Asking(place, server, 60)
+    asking = asking_of(place, server, 60)
     slapd.kill()
     plays_on(place, server)
     check(set(asking.codes()) <= {1, -2}, True)
@@ -148,7 +122,7 @@ def test_paused_directory_ends_with_its_timeout(place):
     server = directory(place, [slapd.port])
     check(ask(place, server)[0], 1)
     slapd.pause()
-    asking = Asking(place, server, 10)
+    asking = asking_of(place, server, 10)
     plays_on(place, server)
     check(asking.codes(), [-2] * 10)
     said_once(server, "gave no answer")
@@ -159,7 +133,7 @@ def test_paused_directory_ends_with_its_timeout(place):
 def test_directory_that_never_answers(place):
     for make in (silent, full):
         server = directory(place, [make(place)])
-        asking = Asking(place, server, 8)
+        asking = asking_of(place, server, 8)
         plays_on(place, server)
         check(asking.codes(), [-2] * 8)
         said_once(server, "is unreachable")
@@ -175,6 +149,73 @@ def test_wrong_password_and_the_second_server(place):
     server.stop()
     server = directory(place, [free_port(), slapd.port], admin + "secret")
     check(ask(place, server)[0], 1)
+
+
+def test_starttls_ldaps_and_a_refused_certificate(place):
+    ca, cert, key = certificates(place.dir, "good")
+    other, _, _ = certificates(place.dir, "other")
+    secure = free_port()
+    # Without TLS the server does not even bind.
+    settings = f"TLSCACertificateFile {ca}\nTLSCertificateFile {cert}\nTLSCertificateKeyFile {key}\nsecurity tls=1\n"
+    slapd = Slapd(place, settings, [secure])
+
+    def session(url, more):
+        server = directory(place, [slapd.port], more)
+        (place.dir / "ldap.cfg").write_text((place.dir / "ldap.cfg").read_text().replace(f"ldap://127.0.0.1:{slapd.port}", url))
+        server.stop()
+        server.start()
+        return server
+    plain = f"ldap://127.0.0.1:{slapd.port}"
+    trusted = f"ldap_ca_cert_file = {ca}\nldap_require_certificate = DEMAND"
+    for url, more in ((plain, trusted), (plain, "ldap_require_certificate = NEVER\n" + f"ldap_ca_cert_file = {other}"),
+                      (f"ldaps://127.0.0.1:{secure}", trusted)):
+        server = session(url, more)
+        check(ask(place, server), (1, "sip:bob@home"), f"{url} {more}")
+        server.stop()
+    for url, more, why in ((plain, "", "LDAP error 13|confidential"), (plain, trusted.replace(str(ca), str(other)), "ertificate|UnknownIssuer"),
+                           (f"ldaps://127.0.0.1:{secure}", trusted.replace(str(ca), str(other)), "ertificate|UnknownIssuer")):
+        server = session(url, more)
+        check(ask(place, server)[0], -2, f"{url} {more}")
+        until("the log says why", lambda: lines(server, why))
+        server.stop()
+
+
+def test_filters_and_several_entries(place):
+    slapd = Slapd(place)
+    entries = "".join(f"""
+dn: cn=Agent {n},dc=example,dc=com
+objectClass: inetOrgPerson
+cn: Agent {n}
+sn: Smith
+uid: agent{n}
+mail: sip:agent{n}@desk
+telephoneNumber: +49-30-{n}
+telephoneNumber: +49-40-{n}
+""" for n in range(3))
+    (slapd.home / "more").write_text(entries)
+    quiet("ldapadd", "-x", "-H", f"ldap://127.0.0.1:{slapd.port}", "-D", "cn=admin,dc=example,dc=com", "-w", "secret",
+          "-f", slapd.home / "more")
+    body = """
+    $avp(count) = ldap_search("ldap://dir/dc=example,dc=com?mail,telephoneNumber?sub?(&(objectClass=inetOrgPerson)(|(sn=Smith)(sn=Nobody))(!(uid=agent1)))");
+    ldap_result("mail", $avp(all));
+    ldap_result("telephoneNumber", $avp(number), "str", "/^\\+49-(30|40)-/0\\1/");
+    ldap_result_next();
+    ldap_result("mail", $avp(all));
+    $avp(checked) = ldap_result_check("mail", "sip:agent2@desk");
+    $avp(absent) = ldap_result("fax", $avp(none));
+    $avp(last) = ldap_result_next();
+    ldap_filter_url_encode("a*(b)", $avp(encoded));
+    append_to_reply("X-All: $avp(count) $(avp(all)[*]) / $(avp(number)[*]) / $avp(checked) $avp(absent) $avp(last) $avp(encoded)\\r\\n");
+    """
+    server = directory(place, [slapd.port], body=body)
+    reply = place.phone(server).request("MESSAGE", "sip:bob@example.com")
+    found = reply.header("X-All")
+    head, numbers, rest = [part.strip() for part in found.split("/")]
+    check(head.split(" ", 1)[0], "2")
+    check(sorted(head.split(" ", 1)[1].split(", ")), ["sip:agent0@desk", "sip:agent2@desk"])
+    check(sorted(numbers.split(", ")), ["0300", "0400"], found)
+    check(rest.split()[:3], ["1", "-1", "-1"], found)
+    check(rest.split()[3], r"a\2a\28b\29", found)
 
 
 class Radius(Server):
@@ -250,9 +291,9 @@ def test_radius_killed_under_load_and_restarted(place):
     daemon = Radius(place)
     server = radius(place, f"127.0.0.1:{daemon.port}:testing123")
     check(ask(place, server), (1, "welcome"))
-    check(Asking(place, server, 40).codes(), [1] * 40)
+    check(asking_of(place, server, 40).codes(), [1] * 40)
     daemon.kill()
-    asking = Asking(place, server, 20)
+    asking = asking_of(place, server, 20)
     plays_on(place, server)
     check(asking.codes(), [-1] * 20)
     said_once(server, "ERROR:aaa_radius")
@@ -265,7 +306,7 @@ def test_radius_killed_under_load_and_restarted(place):
 def test_the_second_radius_server_answers(place):
     daemon = Radius(place)
     server = radius(place, f"127.0.0.1:{free_port()}:x,127.0.0.1:{daemon.port}:testing123")
-    asking = Asking(place, server, 5)
+    asking = asking_of(place, server, 5)
     plays_on(place, server)
     check(asking.codes(), [1] * 5)
 

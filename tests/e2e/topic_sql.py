@@ -1,7 +1,8 @@
 """SQL from scripts against real MariaDB and PostgreSQL, and what happens when they fail."""
-import pathlib, re, subprocess, threading, time
+import pathlib, re, subprocess
+from asking import Asking, lines, plays_on, said_once
 from databases import ROOT, MariaDb, Postgres, certificates, full, silent
-from harness import Failed, check, run, until
+from harness import check, run, until
 
 # OPTIONS is answered at once; MESSAGE runs the query in X-Query and says what came of it.
 CONFIG = """
@@ -62,48 +63,9 @@ def ask(place, server, query, headers="", number=[1]):
     return int(reply.header("X-Rc")), None if length == "<null>" else values or int(length)
 
 
-class Asking:
+def asking_of(place, server, queries, headers=""):
     """Queries that run at the same time, each from a phone of its own."""
-
-    def __init__(self, place, server, queries, headers=""):
-        self.found, self.problems = [], []
-
-        def one(query):
-            try:
-                self.found.append(ask(place, server, query, headers)[0])
-            except Exception as problem:
-                self.problems.append(problem)
-        self.threads = [threading.Thread(target=one, args=(query,)) for query in queries]
-        for thread in self.threads:
-            thread.start()
-
-    def codes(self):
-        for thread in self.threads:
-            thread.join()
-        if self.problems:
-            raise self.problems[0]
-        return sorted(self.found)
-
-
-def plays_on(place, server, asking=None):
-    """Others are answered while queries wait."""
-    begin = time.monotonic()
-    check(place.phone(server, ip="127.0.0.2").request("OPTIONS", "sip:example.com").status, 200, "OPTIONS")
-    took = time.monotonic() - begin
-    if asking and not any(thread.is_alive() for thread in asking.threads):
-        raise Failed("the queries were over before the OPTIONS")
-    if took > 0.5:
-        raise Failed(f"the OPTIONS took {took * 1000:.0f} ms")
-
-
-def lines(server, pattern):
-    return len(re.findall(pattern, server.log_text()))
-
-
-def said_once(server, pattern):
-    """One line in the log, which is written beside the workers."""
-    until(f"a line like {pattern}", lambda: lines(server, pattern))
-    check(lines(server, pattern), 1, f"lines like {pattern}")
+    return Asking(lambda query: ask(place, server, query, headers), queries)
 
 
 def reaches(place, server, query="select 7"):
@@ -134,7 +96,7 @@ def test_values_and_return_codes(place):
 def test_ten_megabytes_do_not_hold_others_up(place):
     for database in both(place):
         server = start(place, database.url())
-        asking = Asking(place, server, ["select repeat('x', 10485760)"] * 3)
+        asking = asking_of(place, server, ["select repeat('x', 10485760)"] * 3)
         plays_on(place, server)
         check(asking.codes(), [1, 1, 1])
         check(ask(place, server, "select repeat('x', 10485760)"), (1, 10485760))
@@ -146,7 +108,7 @@ def test_killed_under_load_and_restarted(place):
         server = start(place, database.url(), globals="db_max_async_connections = 8")
         slow = "select sleep(0.2)" if database.name == "mariadb" else "select pg_sleep(0.2)"
         check(ask(place, server, slow)[0], 1)
-        asking = Asking(place, server, [slow] * 60)
+        asking = asking_of(place, server, [slow] * 60)
         # All 60 are on their way when it goes.
         until("queries run", lambda: len(asking.found) >= 8)
         database.kill()
@@ -173,7 +135,7 @@ def test_paused_server_ends_with_the_deadline(place):
                        globals="db_max_async_connections = 4")
         check(ask(place, server, "select 7"), (1, "7"))
         database.pause()
-        asking = Asking(place, server, ["select 7"] * 10, "X-Async: yes\r\n")
+        asking = asking_of(place, server, ["select 7"] * 10, "X-Async: yes\r\n")
         plays_on(place, server, asking)
         check(asking.codes(), [-1] * 10)
         until("it is found out", lambda: lines(server, "is unreachable") == 1)
@@ -184,7 +146,7 @@ def test_paused_server_ends_with_the_deadline(place):
 
 
 def refuses(place, server, pattern):
-    asking = Asking(place, server, ["select 7"] * 5)
+    asking = asking_of(place, server, ["select 7"] * 5)
     plays_on(place, server)
     check(asking.codes(), [-1] * 5)
     said_once(server, pattern)
@@ -218,13 +180,13 @@ def test_few_connections_and_a_short_queue(place):
     for database in both(place):
         slow = "select sleep(0.1)" if database.name == "mariadb" else "select pg_sleep(0.1)"
         server = start(place, database.url(), globals="db_max_async_connections = 2")
-        asking = Asking(place, server, [slow] * 20)
+        asking = asking_of(place, server, [slow] * 20)
         plays_on(place, server, asking)
         check(asking.codes(), [1] * 20, "they queue")
         server.stop()
         server = start(place, database.url(), globals="db_max_async_connections = 1\ndb_max_queue = 3")
         check(ask(place, server, "select 7"), (1, "7"))
-        codes = Asking(place, server, [slow] * 12).codes()
+        codes = asking_of(place, server, [slow] * 12).codes()
         refused = codes.count(-1)
         check(codes, [-1] * refused + [1] * (12 - refused))
         check(refused > 0, True, "some find the queue full")
@@ -322,3 +284,92 @@ route {
     log = (database.home / "data" / "general.log").read_text()
     bulk = [line for line in log.splitlines() if "insert into acc" in line and line.count("),(") == 4]
     check(len(bulk), 1, "statements of five rows")
+
+
+def test_a_statement_that_takes_too_long_is_ended(place):
+    for database, limit, query, count in (
+            (MariaDb, "timeout_interval", "select sleep(30)", "select count(*) from information_schema.processlist where info like 'select sleep%'"),
+            (Postgres, "timeout", "select pg_sleep(30)", "select count(*) from pg_stat_activity where query like 'select pg_sleep%' and state = 'active'")):
+        database = database(place)
+        database.account()
+        server = start(place, database.url(), f'modparam("db_{database.scheme}", "{limit}", 1)')
+        asking = asking_of(place, server, [query] * 3)
+        plays_on(place, server, asking)
+        check(asking.codes(), [-1] * 3)
+        said_once(server, "gave no answer in time")
+        # Nothing is left running there, and the connections are good.
+        until("the statements have ended", lambda: int(database.sql(count)) == 0)
+        check(ask(place, server, "select 7"), (1, "7"))
+        server.stop()
+
+
+def both_of(place):
+    """Two databases that hold their own number."""
+    pair = [MariaDb(place), Postgres(place)]
+    for number, database in enumerate(pair):
+        database.account()
+        database.sql(f"create table t (n int); insert into t values ({number})", "fermata")
+    return pair
+
+
+def virtual(place, pair, mode):
+    params = "\n".join(['loadmodule "db_virtual.so"', f'modparam("db_virtual", "db_urls", "define set {mode}")',
+                        *(f'modparam("db_virtual", "db_urls", "{d.url()}")' for d in pair),
+                        'modparam("db_mysql", "timeout_interval", 1)', 'modparam("db_postgres", "timeout", 1)'])
+    return start(place, "virtual://set", params)
+
+
+def rows(database):
+    return int(database.sql("select count(*) from t", "fermata"))
+
+
+def test_a_set_goes_on_with_the_next_database(place):
+    pair = both_of(place)
+    server = virtual(place, pair, "FAILOVER")
+    check([ask(place, server, "select n from t")[1] for _ in range(3)], ["0"] * 3)
+    asking = asking_of(place, server, ["select n from t"] * 40)
+    pair[0].kill()
+    check(asking.codes(), [1] * 40, "nobody notices")
+    check(ask(place, server, "select n from t"), (1, "1"))
+    shown = server.mi("db_virtual:get")["SETS"][0]
+    check((shown["mode"], [d["can"] for d in shown["DBS"]]), ("FAILOVER", [0, 1]))
+    # The first comes back and the second goes: round again.
+    pair[0].start()
+    said_once(server, "mysql.*is unreachable")
+    until("the first is found again", lambda: lines(server, "mysql.*is reachable again") == 1)
+    pair[1].kill()
+    check(ask(place, server, "select n from t"), (1, "0"))
+    said_once(server, "postgres.*is unreachable")
+    # None is left.
+    pair[0].kill()
+    check(ask(place, server, "select n from t")[0], -1)
+    for database in pair:
+        database.start()
+    reaches(place, server)
+
+
+def test_a_set_writes_to_all(place):
+    pair = both_of(place)
+    server = virtual(place, pair, "PARALLEL")
+    check(ask(place, server, "insert into t values (5)")[0], -2)
+    check([rows(d) for d in pair], [2, 2])
+    pair[1].kill()
+    check(ask(place, server, "insert into t values (6)")[0], -2, "one is enough")
+    check(ask(place, server, "select count(*) from t"), (1, "3"))
+    pair[1].start()
+    until("both are used again", lambda: ask(place, server, "insert into t values (7)")[0] == -2 and rows(pair[1]) > 2)
+    check(server.mi("db_set", [0, 0, 0]), "OK")
+    before = [rows(d) for d in pair]
+    check(ask(place, server, "insert into t values (8)")[0], -2)
+    check([rows(d) for d in pair], [before[0], before[1] + 1], "one may not be used")
+
+
+def test_a_set_takes_turns(place):
+    pair = both_of(place)
+    server = virtual(place, pair, "ROUND")
+    seen = [ask(place, server, "select n from t")[1] for _ in range(6)]
+    check((seen.count("0"), seen.count("1")), (3, 3))
+    pair[0].kill()
+    check([ask(place, server, "select n from t") for _ in range(6)], [(1, "1")] * 6)
+    pair[0].start()
+    until("the first is used again", lambda: ask(place, server, "select n from t")[1] == "0")

@@ -31,10 +31,10 @@ pub use render::{Dialect, Sql, literal, quote, render};
 pub use url::DbUrl;
 pub use value::{DbValue, Row, Rows};
 
-use crate::outage::Outage;
 use crate::call::{Finish, Outcome, Suspension};
 use crate::ctx::Ctx;
 use crate::load::Loader;
+use crate::outage::Outage;
 use bytes::Bytes;
 use std::fmt;
 use std::pin::Pin;

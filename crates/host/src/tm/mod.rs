@@ -33,7 +33,9 @@ pub(crate) use answer::send_reply;
 pub use answer::{Parts, reply, reply_with, to_tag, trying_current};
 pub use branch::{Found, LocalVia};
 pub use cancel::{cancel, stop};
-pub use local::{Timeouts, apply_timeouts, arm, inject, inject_into, on_verdict, replicate, wait_for_branches};
+pub use local::{
+    Timeouts, apply_timeouts, arm, inject, inject_into, on_verdict, replicate, wait_for_branches,
+};
 pub use relay::{Relay, new_transaction, relay};
 pub use replies::{ReplyStatus, final_replies, on_reply, status_of};
 pub use request::{Answer, Done, NewRequest, own_call_id, send_new};
