@@ -224,7 +224,7 @@ impl Aaa {
 }
 
 /// Protocols and groups of servers while a configuration loads.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct AaaTable {
     protocols: Vec<(&'static str, Arc<dyn AaaProtocol>)>,
     open: Vec<Aaa>,

@@ -389,6 +389,13 @@ pub struct Traffic {
     pub replies: Counter,
     /// What is no SIP, or too broken to be handled.
     pub bad: Counter,
+    /// Sent on without a transaction.
+    pub forwarded_requests: Counter,
+    pub forwarded_replies: Counter,
+    /// Requests that a module refused before the script.
+    pub dropped_requests: Counter,
+    /// Replies without a transaction that nobody wanted.
+    pub dropped_replies: Counter,
 }
 
 impl Traffic {
@@ -397,6 +404,10 @@ impl Traffic {
             requests: stats.counter("core", "rcv_requests"),
             replies: stats.counter("core", "rcv_replies"),
             bad: stats.counter("core", "bad_msg_hdr"),
+            forwarded_requests: stats.counter("core", "fwd_requests"),
+            forwarded_replies: stats.counter("core", "fwd_replies"),
+            dropped_requests: stats.counter("core", "drop_requests"),
+            dropped_replies: stats.counter("core", "drop_replies"),
         }
     }
 }

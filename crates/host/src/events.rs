@@ -87,7 +87,7 @@ pub struct Subscriber {
 /// Events that are known, and who wants them. Shared by all workers.
 #[derive(Default)]
 pub struct Events {
-    pub routes: AHashMap<Bytes, EventRoute>,
+    pub routes: RwLock<AHashMap<Bytes, EventRoute>>,
     /// Events by name, and their transports; complete once modules are loaded.
     pub names: Vec<Bytes>,
     pub transports: Vec<Arc<dyn EventTransport>>,
@@ -170,7 +170,7 @@ impl Events {
 
     /// Somebody wants this event: whoever would have to compute its values may ask first.
     pub fn wanted(&self, event: &[u8]) -> bool {
-        self.routes.contains_key(event) || self.subscriptions.read().iter().any(|s| s.event == event)
+        self.routes.read().contains_key(event) || self.subscriptions.read().iter().any(|s| s.event == event)
     }
 }
 
@@ -193,8 +193,9 @@ pub fn raise(ctx: &mut Ctx, name: impl Into<Bytes>, params: EventParams) {
     ctx.local::<Depth>().0 += 1;
     let event = Event { name, params };
     send(ctx, &shared, &event);
-    if let Some(found) = shared.events.routes.get(&event.name) {
-        run_route(ctx, &shared, *found, &event);
+    let found = shared.events.routes.read().get(&event.name).copied();
+    if let Some(found) = found {
+        run_route(ctx, &shared, found, &event);
     }
     ctx.local::<Depth>().0 -= 1;
 }

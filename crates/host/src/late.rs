@@ -23,6 +23,21 @@ impl Late {
         Late(Mutex::new(loader))
     }
 
+    /// A copy to prepare other routes with.
+    pub(crate) fn copy(&self) -> Loader {
+        self.0.lock().clone()
+    }
+
+    /// Takes a loader that was made from `copy`; false when something was declared here since.
+    pub(crate) fn replace(&self, copy: &Loader, new: Loader) -> bool {
+        let mut loader = self.0.lock();
+        let unchanged = loader.declared() == copy.declared();
+        if unchanged {
+            *loader = new;
+        }
+        unchanged
+    }
+
     fn with<T>(&self, prepare: impl FnOnce(&mut Loader) -> T) -> T {
         let mut loader = self.0.lock();
         let prepared = prepare(&mut loader);

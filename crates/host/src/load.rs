@@ -26,7 +26,7 @@ pub type TranBuilder = fn(&ast::TranSpec, &mut Loader) -> Result<Tran, Diagnosti
 pub type FlagNames = Vec<Bytes>;
 
 /// Names of core variables and how each is prepared.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct VarTable {
     classes: AHashMap<&'static str, ClassBuilder>,
 }
@@ -70,6 +70,7 @@ enum Wrong {
 }
 
 /// Load-time state; modules and arguments prepare themselves through it.
+#[derive(Clone)]
 pub struct Loader {
     pub dialect: Dialect,
     pub globals: Globals,
@@ -114,6 +115,20 @@ impl Loader {
     pub fn local(&mut self, name: &Bytes) -> u16 {
         let next = self.locals.len() as u16;
         *self.locals.entry(name.clone()).or_insert(next)
+    }
+
+    /// (kind, name) of all routes, by number.
+    pub(crate) fn routes(&self) -> impl Iterator<Item = (RouteKind, Option<&[u8]>)> {
+        self.routes.iter().map(|(kind, name)| (*kind, name.as_deref()))
+    }
+
+    pub(crate) fn set_routes(&mut self, routes: &[ast::Route]) {
+        self.routes = routes.iter().map(|r| (r.kind, r.name.clone())).collect();
+    }
+
+    /// What running code may have declared since a copy was made.
+    pub(crate) fn declared(&self) -> (usize, usize, usize) {
+        (self.locals.len(), self.flags.len(), self.branch_flags.len())
     }
 
     /// Bit of a message flag, declared by using it; a number is a name too (2.1). `Err` says what is wrong.
@@ -590,7 +605,7 @@ pub fn load(
     let event_routes = event_routes
         .filter_map(|(i, r)| Some((r.name.clone()?, EventRoute { route: RouteId(i as u16), mode: r.mode })));
     let mut events = Events::default();
-    events.routes = event_routes.collect();
+    events.routes = parking_lot::RwLock::new(event_routes.collect());
     events.names = std::mem::take(&mut hooks.event_names).into_iter().map(Bytes::from).collect();
     events.transports = std::mem::take(&mut hooks.event_transports);
     let signature = crate::reply::Signature::new(&loader.globals);
@@ -598,7 +613,7 @@ pub fn load(
     let forwards = forwards || loader.globals.flag(&["disable_stateless_fwd"]) == Some(false);
     let shared = Shared {
         program: parking_lot::RwLock::new(Arc::new(program)),
-        sources,
+        sources: parking_lot::RwLock::new(Arc::new(sources)),
         sockets,
         globals: loader.globals.clone(),
         stats: loader.stats.clone(),
@@ -608,6 +623,7 @@ pub fn load(
         module_names: loader.loaded.clone(),
         flag_names: parking_lot::RwLock::new(loader.flags.clone()),
         branch_flag_names: parking_lot::RwLock::new(loader.branch_flags.clone()),
+        status: Default::default(),
         started_ms: wall_ms,
         warnings: std::mem::take(&mut loader.diagnostics),
         dialect: config.dialect,
@@ -628,6 +644,7 @@ pub fn load(
         first_vars: Default::default(),
         initial_vars: std::mem::take(&mut loader.initial_vars),
         arguments: Default::default(),
+        reload: Default::default(),
         caches: loader.caches.named.clone(),
     };
     let _ = shared.late.set(crate::late::Late::new(loader));

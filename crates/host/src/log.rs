@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fmt::Arguments;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI8, Ordering};
 
 /// Levels of the reference, `log_level` -3..=4.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -57,6 +57,68 @@ impl Level {
             3 => Level::Info,
             _ => Level::Debug,
         }
+    }
+}
+
+/// Where log lines go; each can be silenced and held to a level while the server runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Consumer {
+    Stderr,
+    Syslog,
+}
+
+struct ConsumerState {
+    /// 0: whatever `log_level` lets through.
+    filter: AtomicI8,
+    muted: AtomicBool,
+}
+
+impl ConsumerState {
+    const fn new() -> ConsumerState {
+        ConsumerState { filter: AtomicI8::new(0), muted: AtomicBool::new(false) }
+    }
+}
+
+static STDERR: ConsumerState = ConsumerState::new();
+static SYSLOG: ConsumerState = ConsumerState::new();
+
+impl Consumer {
+    /// As management commands name it.
+    pub fn parse(name: &str) -> Option<Consumer> {
+        match name {
+            "stderror" => Some(Consumer::Stderr),
+            "syslog" => Some(Consumer::Syslog),
+            _ => None,
+        }
+    }
+
+    fn state(self) -> &'static ConsumerState {
+        match self {
+            Consumer::Stderr => &STDERR,
+            Consumer::Syslog => &SYSLOG,
+        }
+    }
+
+    pub fn filter(self) -> i8 {
+        self.state().filter.load(Ordering::Relaxed)
+    }
+
+    pub fn set_filter(self, level: i8) {
+        self.state().filter.store(level, Ordering::Relaxed);
+    }
+
+    pub fn is_muted(self) -> bool {
+        self.state().muted.load(Ordering::Relaxed)
+    }
+
+    pub fn set_muted(self, muted: bool) {
+        self.state().muted.store(muted, Ordering::Relaxed);
+    }
+
+    /// A line of this level goes there.
+    pub fn takes(self, level: Level) -> bool {
+        let filter = self.filter();
+        !self.is_muted() && (filter == 0 || level as i8 <= filter)
     }
 }
 

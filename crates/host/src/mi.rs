@@ -10,15 +10,21 @@ use std::sync::Arc;
 pub struct MiError {
     pub code: i64,
     pub message: String,
+    /// What exactly is wrong, where `message` is one of the fixed texts of JSON-RPC.
+    pub data: Option<String>,
 }
 
 impl MiError {
     pub fn new(code: i64, message: impl Into<String>) -> MiError {
-        MiError { code, message: message.into() }
+        MiError { code, message: message.into(), data: None }
     }
     /// -32602, a parameter is missing or wrong.
-    pub fn params(message: impl Into<String>) -> MiError {
-        MiError::new(-32602, message)
+    pub fn params(what: impl Into<String>) -> MiError {
+        MiError { data: Some(what.into()), ..MiError::new(-32602, "Invalid params") }
+    }
+    /// -32603, for reasons that stand in the log too.
+    pub fn internal(why: impl Into<String>) -> MiError {
+        MiError { data: Some(why.into()), ..MiError::new(-32603, "Internal error") }
     }
 }
 
@@ -56,19 +62,39 @@ impl MiParams {
     }
 
     pub fn need(&self, name: &str, position: usize) -> Result<String, MiError> {
-        self.text(name, position).ok_or_else(|| MiError::params(format!("missing parameter: {name}")))
+        let what = if self.named.is_empty() {
+            "Too few or too many parameters"
+        } else {
+            "Named parameters do not match"
+        };
+        self.text(name, position).ok_or_else(|| MiError::params(what))
     }
 
     pub fn int(&self, name: &str, position: usize) -> Result<Option<i64>, MiError> {
         match self.find(name, position) {
             None => Ok(None),
             Some(Json::Number(n)) => Ok(n.as_i64()),
-            Some(Json::String(s)) => {
-                s.trim().parse().map(Some).map_err(|_| MiError::params(format!("{name} must be a number")))
-            }
-            Some(_) => Err(MiError::params(format!("{name} must be a number"))),
+            Some(Json::String(s)) => s.trim().parse().map(Some).map_err(|_| bad_type(name)),
+            Some(_) => Err(bad_type(name)),
         }
     }
+
+    /// Refuses what a command does not take.
+    fn check(&self, usage: &Usage) -> Result<(), MiError> {
+        if self.named.is_empty() {
+            let (few, many) = (usage.needed.len(), usage.needed.len() + usage.optional.len());
+            let given = self.positional.len();
+            let fits = given >= few && (given <= many || usage.open);
+            return if fits { Ok(()) } else { Err(MiError::params("Too few or too many parameters")) };
+        }
+        let known = |name: &String| usage.names().any(|n| n == name);
+        let fits = self.named.keys().all(known) && usage.needed.iter().all(|n| self.named.contains_key(*n));
+        if fits { Ok(()) } else { Err(MiError::params("Named parameters do not match")) }
+    }
+}
+
+fn bad_type(name: &str) -> MiError {
+    MiError::params(format!("Bad type for parameter '{name}'"))
 }
 
 /// Where a command runs.
@@ -102,13 +128,61 @@ impl MiAnswer {
 /// One management command.
 #[derive(Clone)]
 pub struct MiCommand {
+    /// As 4.x writes it, `module:what`, where the module gave it such a name.
     pub name: &'static str,
+    /// Names of before.
+    pub aliases: Vec<&'static str>,
     pub module: &'static str,
     pub help: &'static str,
     pub scope: MiScope,
     pub run: Handler,
     /// Runs instead of `run` when the command waits for I/O; on one worker.
     pub late: Option<LateHandler>,
+}
+
+/// The parameters of a command, from the last part of its help
+/// ("removes a contact: ul_rm_contact table_name aor [contact]"; `name...` takes any number).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Usage {
+    pub needed: Vec<&'static str>,
+    pub optional: Vec<&'static str>,
+    /// The last parameter may be given again and again.
+    pub open: bool,
+}
+
+impl Usage {
+    fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.needed.iter().chain(&self.optional).copied()
+    }
+
+    /// The lists of parameters that the command takes, the shortest first.
+    pub fn recipes(&self) -> Vec<Vec<&'static str>> {
+        let longer = |n: usize| self.needed.iter().chain(&self.optional[..n]).copied().collect();
+        (0..=self.optional.len()).map(longer).collect()
+    }
+}
+
+impl MiCommand {
+    pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
+        std::iter::once(self.name).chain(self.aliases.iter().copied())
+    }
+
+    /// `None`: its help does not say.
+    pub fn usage(&self) -> Option<Usage> {
+        let (_, line) = self.help.rsplit_once(": ")?;
+        let mut words = line.split(' ');
+        let first = words.next()?;
+        if !self.names().any(|name| name == first) {
+            return None;
+        }
+        let mut usage = Usage::default();
+        for word in words {
+            usage.open |= word.contains("...");
+            let name = word.trim_matches(['[', ']']).trim_end_matches("...");
+            if word.starts_with('[') { usage.optional.push(name) } else { usage.needed.push(name) }
+        }
+        Some(usage)
+    }
 }
 
 /// The version line of `version`, the Server header's base.
@@ -119,6 +193,9 @@ pub async fn call(shared: &Arc<Shared>, name: &str, params: MiParams) -> MiResul
     let Some(command) = shared.command(name) else {
         return Err(MiError::new(-32601, "Method not found"));
     };
+    if let Some(usage) = command.usage() {
+        params.check(&usage)?;
+    }
     let Some(dispatch) = shared.dispatch.get() else { return Err(MiError::new(-32603, "Internal error")) };
     let targets = match command.scope {
         MiScope::One => 0..1,
@@ -190,5 +267,9 @@ async fn answer_one(shared: &Arc<Shared>, mut request: Json) -> Option<Json> {
 }
 
 fn failure(error: &MiError, id: Json) -> Json {
-    serde_json::json!({"jsonrpc": "2.0", "error": {"code": error.code, "message": error.message}, "id": id})
+    let mut shown = serde_json::json!({"code": error.code, "message": error.message});
+    if let Some(data) = &error.data {
+        shown["data"] = Json::from(data.as_str());
+    }
+    serde_json::json!({"jsonrpc": "2.0", "error": shown, "id": id})
 }

@@ -250,7 +250,8 @@ impl<M: Default + Send + Sync + 'static> Registrar<M> {
         self.transformations.push((class, build));
     }
 
-    /// A management command on what workers share.
+    /// A management command on what workers share. `name` may be several names, that of 4.x first
+    /// ("usrloc:dump ul_dump"); the help ends with the parameters, see `mi::Usage`.
     pub fn command(
         &mut self,
         name: &'static str,
@@ -479,8 +480,10 @@ impl<M: Default + Send + Sync + 'static> Module for Loaded<M> {
             fn(&mut Call<'_, M>, &MiParams) -> MiResult,
         )| {
             let (state, run) = (state.clone(), *run);
+            let (name, aliases) = command_names(name);
             MiCommand {
                 name,
+                aliases,
                 module,
                 help,
                 scope: *scope,
@@ -491,8 +494,10 @@ impl<M: Default + Send + Sync + 'static> Module for Loaded<M> {
         let late =
             |(name, help, run): &(&'static str, &'static str, fn(&mut Call<'_, M>, &MiParams, MiAnswer))| {
                 let (state, run) = (state.clone(), *run);
+                let (name, aliases) = command_names(name);
                 MiCommand {
                     name,
+                    aliases,
                     module,
                     help,
                     scope: MiScope::One,
@@ -520,6 +525,12 @@ impl<M: Default + Send + Sync + 'static> Module for Loaded<M> {
         hooks.timers.extend(self.registrar.timers.iter().map(|(ms, run)| (*ms, bind(*run))));
         hooks.worker_timers.extend(self.registrar.worker_timers.iter().map(|(ms, run)| (*ms, bind(*run))));
     }
+}
+
+/// "usrloc:dump ul_dump": the name, and those of before.
+fn command_names(names: &'static str) -> (&'static str, Vec<&'static str>) {
+    let mut words = names.split(' ');
+    (words.next().unwrap_or_default(), words.collect())
 }
 
 /// Shared state lookup by functions of other modules.

@@ -81,9 +81,13 @@ pub trait Dispatch: Send + Sync {
     fn shut_down(&self);
 }
 
+/// What `reload_routes` calls; it must not block.
+pub type Reload = Box<dyn Fn(&Arc<Shared>, crate::mi::MiAnswer) + Send + Sync>;
+
 pub struct Shared {
     pub program: RwLock<Arc<Program>>,
-    pub sources: Sources,
+    /// Texts of the configuration, for places in it; a reload adds files.
+    pub sources: RwLock<Arc<Sources>>,
     pub globals: Globals,
     pub sockets: Vec<Listen>,
     pub stats: Stats,
@@ -95,6 +99,8 @@ pub struct Shared {
     pub flag_names: RwLock<crate::load::FlagNames>,
     /// The same of branch flags.
     pub branch_flag_names: RwLock<crate::load::FlagNames>,
+    /// How ready the parts of the server are.
+    pub status: crate::status::Board,
     /// Unix milliseconds at start.
     pub started_ms: u64,
     pub warnings: Vec<Diagnostic>,
@@ -130,6 +136,8 @@ pub struct Shared {
     pub initial_vars: Vec<script::Value>,
     /// The command line, for `arg`.
     pub arguments: OnceLock<Vec<String>>,
+    /// Reads the routes of the configuration again; answers when they are in place.
+    pub reload: OnceLock<Reload>,
     /// Key-value stores by the names that scripts use.
     pub caches: crate::cachedb::Named,
 }
@@ -144,6 +152,10 @@ impl Shared {
         self.connections.get()
     }
 
+    pub fn sources(&self) -> Arc<Sources> {
+        self.sources.read().clone()
+    }
+
     /// State of a loaded module.
     pub fn module<M: Send + Sync + 'static>(&self) -> Option<Arc<M>> {
         self.modules.get(&TypeId::of::<M>()).cloned().and_then(|m| m.downcast().ok())
@@ -152,12 +164,14 @@ impl Shared {
     /// A management command: `name`, or `module:name` as 4.x writes it, where `name` is that of before or what
     /// follows its first word (`domain:reload` is `domain_reload`).
     pub fn command(&self, name: &str) -> Option<&MiCommand> {
-        let found = self.commands.iter().find(|c| c.name == name);
+        let found = self.commands.iter().find(|c| c.names().any(|own| own == name));
         found.or_else(|| {
             let (module, name) = name.split_once(':')?;
             let mut mine = self.commands.iter().filter(|c| c.module == module);
-            let tail = |c: &&MiCommand| c.name.split_once('_').is_some_and(|(_, tail)| tail == name);
-            mine.clone().find(|c| c.name == name).or_else(|| mine.find(tail))
+            let tail = |c: &&MiCommand| {
+                c.names().any(|own| own.split_once('_').is_some_and(|(_, tail)| tail == name))
+            };
+            mine.clone().find(|c| c.names().any(|own| own == name)).or_else(|| mine.find(tail))
         })
     }
 

@@ -69,8 +69,8 @@ pub fn register(m: &mut Registrar<Domain>) {
         let uri = call.state.current_uri();
         host_is_local(call, Some(uri), attrs)
     });
-    m.command_late("domain_reload", "Reads the table of domains again", reload);
-    m.command("domain_dump", "The domains in memory", dump);
+    m.command_late("domain:reload domain_reload", "reads the table of domains again: domain_reload", reload);
+    m.command("domain:dump domain_dump", "the domains in memory: domain_dump", dump);
     m.init(|s: &mut Domain, loader: &mut Loader| {
         s.db = loader.db_or_default(s.url.as_deref())?;
         if s.db.is_none() { Err("db_url is not set".into()) } else { Ok(()) }

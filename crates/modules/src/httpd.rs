@@ -62,9 +62,7 @@ pub fn register(m: &mut Registrar<Httpd>) {
     m.param_int("post_buf_size", |s, v| Ok(s.post_limit = (v.max(256) as usize).max(1 << 20)));
     m.ignored(&["buf_size", "receive_buf_size"], "buffers grow as needed");
     m.ignored(&["conn_timeout"], "idle connections cost next to nothing");
-    for name in ["httpd_list_root_path", "httpd:list_root_path"] {
-        m.command(name, "root paths and the modules behind them", list_roots);
-    }
+    m.command("httpd:list_root_path httpd_list_root_path", "root paths and the modules behind them", list_roots);
     m.ready(ready);
 }
 

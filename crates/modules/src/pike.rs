@@ -9,6 +9,7 @@ use host::ctx::After;
 use host::events::{EventParams, raise};
 use host::load::Loader;
 use host::log::{self, Level};
+use host::status::MAIN;
 use host::mi::{MiError, MiParams, MiResult};
 use host::shared::Hooks;
 use host::stats::Stats;
@@ -69,12 +70,9 @@ pub fn register(m: &mut Registrar<Pike>) {
     m.param_int("pike_log_level", |s, v| Ok(s.log_level = v));
     m.param_text("check_route", |s, v| Ok(s.check_route = Some(v.into())));
     m.function("pike_check_req", Routes::REQUEST, pike_check_req);
-    for name in ["pike_list", "list"] {
-        m.command(name, "addresses that are watched", list);
-    }
-    for name in ["pike_rm", "rm"] {
-        m.command(name, "forgets an address: pike_rm IP", remove);
-    }
+    m.command("pike:list pike_list", "addresses that are watched: pike_list", list);
+    m.command("pike:rm pike_rm", "forgets an address: pike_rm ip", remove);
+    m.start(|call| call.shared().status.set("pike", MAIN, 1, "running"));
     m.timer(1000, tick);
     m.init(init);
     m.ready(ready);
@@ -113,6 +111,8 @@ impl Pike {
         let verdict = self.count(address, now_s(ctx));
         if verdict == -2 {
             self.report(&format!("{address} sends too many requests: blocked"));
+            let text = format!("IP {address} detected as flooding");
+            ctx.shared().status.report("pike", MAIN, now_s(ctx), text);
             let ip = Value::Str(address.to_string().into());
             raise(ctx, BLOCKED, [("ip", ip)].into_iter().collect::<EventParams>());
         }
@@ -185,11 +185,11 @@ fn list(call: &mut Call<Pike>, _: &MiParams) -> MiResult {
 }
 
 fn remove(call: &mut Call<Pike>, params: &MiParams) -> MiResult {
-    let text = params.need("IP", 0)?;
+    let text = params.need("ip", 0)?;
     let address: IpAddr = text.parse().map_err(|_| MiError::new(500, "Bad IP"))?;
     match call.module.seen.lock().remove(&address) {
         Some(_) => Ok(json!("OK")),
-        None => Err(MiError::new(404, "IP not found")),
+        None => Err(MiError::new(404, "Match not found")),
     }
 }
 

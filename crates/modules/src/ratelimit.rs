@@ -113,9 +113,9 @@ pub fn register(m: &mut Registrar<Ratelimit>) {
         let name = Name::new(spec, loader, "$rl_count(pipe)")?;
         Ok(Kind::Other(Box::new(Count(name, module.clone()))))
     });
-    m.command("rl_list", "pipes: rl_list [pipe]", list);
-    m.command("rl_dump_pipe", "a pipe in full: rl_dump_pipe pipe", list);
-    m.command("rl_reset_pipe", "sets a pipe to zero: rl_reset_pipe pipe", reset);
+    m.command("ratelimit:list rl_list", "pipes: rl_list [pipe] [filter] [filter_out]", list);
+    m.command("ratelimit:dump_pipe rl_dump_pipe", "a pipe in full: rl_dump_pipe pipe", list);
+    m.command("ratelimit:reset_pipe rl_reset_pipe", "sets a pipe to zero: rl_reset_pipe pipe", reset);
     m.timer(1000, tick);
     m.init(init);
 }
@@ -262,7 +262,7 @@ fn list(call: &mut Call<Ratelimit>, params: &MiParams) -> MiResult {
     let pipes = call.module.pipes.lock();
     if let Some(name) = params.text("pipe", 0) {
         let name = Bytes::from(name.to_string());
-        let pipe = pipes.get(&name).ok_or_else(|| MiError::new(404, "Pipe Not Found"))?;
+        let pipe = pipes.get(&name).ok_or_else(|| MiError::new(404, "Pipe not found"))?;
         return Ok(json!({"Pipe": shown(&name, pipe)}));
     }
     let matches = |key: &str, name: &Bytes| params.text(key, 9).map(|pattern| glob(pattern.as_bytes(), name));
@@ -274,7 +274,7 @@ fn list(call: &mut Call<Ratelimit>, params: &MiParams) -> MiResult {
 fn reset(call: &mut Call<Ratelimit>, params: &MiParams) -> MiResult {
     let name = Bytes::from(params.need("pipe", 0)?.to_string());
     let mut pipes = call.module.pipes.lock();
-    let pipe = pipes.get_mut(&name).ok_or_else(|| MiError::new(404, "Pipe Not Found"))?;
+    let pipe = pipes.get_mut(&name).ok_or_else(|| MiError::new(404, "Pipe not found"))?;
     pipe.counter = 0;
     pipe.slots.clear();
     Ok(json!("OK"))

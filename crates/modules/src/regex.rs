@@ -50,15 +50,9 @@ pub fn register(m: &mut Registrar<Regexes>) {
     m.function("pcre_match", Routes::ALL, pcre_match);
     m.function("pcre_match_group", Routes::ALL, pcre_match_group);
     m.transformation("pcre", transformation);
-    for name in ["regex_reload", "regex:reload"] {
-        m.command(name, "reads the file of groups again", reload);
-    }
-    for name in ["regex_match", "regex:match"] {
-        m.command(name, "regex_match string pcre_regex", match_command);
-    }
-    for name in ["regex_match_group", "regex:match_group"] {
-        m.command(name, "regex_match_group string group", match_group_command);
-    }
+    m.command("regex:reload regex_reload", "reads the file of groups again: regex_reload", reload);
+    m.command("regex:match regex_match", "tests a text: regex_match string pcre_regex", match_command);
+    m.command("regex:match_group regex_match_group", "tests a text against a group: regex_match_group string group", match_group_command);
 }
 
 impl Regexes {
@@ -123,7 +117,7 @@ fn pcre_match_group(call: &mut Call<Regexes>, text: Text, group: Option<Int>) ->
 
 fn reload(call: &mut Call<Regexes>, _: &MiParams) -> MiResult {
     if call.module.file.is_none() {
-        return Err(MiError::new(400, "no file of groups is set"));
+        return Err(MiError::new(403, "Group matching not enabled"));
     }
     call.module.reload().map(|()| json!("OK")).map_err(|e| MiError::new(500, e))
 }

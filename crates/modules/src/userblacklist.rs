@@ -40,8 +40,7 @@ pub fn register(m: &mut Registrar<UserBlacklist>) {
     let routes = Routes::REQUEST.and(Routes::FAILURE).and(Routes::BRANCH).and(Routes::LOCAL);
     m.function("check_user_blacklist", routes, check_user);
     m.function("check_blacklist", routes, check_list);
-    m.command_late("reload_blacklist", "Reads the global lists again", reload);
-    m.command_late("userblacklist_reload", "Reads the global lists again", reload);
+    m.command_late("userblacklist:reload reload_blacklist", "reads the global lists again: reload_blacklist", reload);
     m.init(|s: &mut UserBlacklist, loader: &mut Loader| {
         s.db = loader.db_or_default(s.url.as_deref())?;
         if s.db.is_none() { Err("db_url is not set".into()) } else { Ok(()) }

@@ -105,9 +105,13 @@ pub struct Sources {
 const EXCERPT: usize = 120;
 
 impl Sources {
-    /// Adds a text and returns its index for `Loc::file`.
+    /// Adds a text and returns its index for `Loc::file`; one that is there already keeps its.
     pub fn add(&mut self, name: String, text: impl Into<Bytes>) -> u16 {
-        self.files.push(Source { name, text: text.into() });
+        let text = text.into();
+        if let Some(at) = self.files.iter().position(|f| f.name == name && f.text == text) {
+            return at.min(u16::MAX as usize) as u16;
+        }
+        self.files.push(Source { name, text });
         (self.files.len() - 1).min(u16::MAX as usize) as u16
     }
 

@@ -136,7 +136,7 @@ pub enum Picture {
 }
 
 /// Switches of the server itself; the letters are those of OpenSIPS.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct Run {
     /// The script to run; without it, a built-in residential configuration with an SQLite file in this folder
     #[arg(short = 'f', long = "file", value_name = "FILE")]
@@ -206,7 +206,7 @@ pub struct Run {
 }
 
 /// Switches that exist so that scripts around OpenSIPS keep working; the log says so at start.
-#[derive(Args, Debug, Default)]
+#[derive(Clone, Args, Debug, Default)]
 #[command(next_help_heading = "Accepted, without effect here")]
 pub struct WithoutEffect {
     /// Shared memory, MB: memory is taken as needed

@@ -21,7 +21,7 @@ pub fn check(files: &[PathBuf], run: &Run, report: Report, strictness: Strictnes
     let mut found = Vec::new();
     let code = all(files, |file| {
         let (sources, diagnostics, sockets) = match config::load(file, run, Depth::Lint) {
-            Ok(shared) => (shared.sources, shared.warnings, Some(shared.sockets)),
+            Ok(shared) => ((*shared.sources()).clone(), shared.warnings, Some(shared.sockets)),
             Err(refused) => (refused.sources, refused.diagnostics, None),
         };
         let correct = sockets.is_some() && (strictness == Strictness::Errors || diagnostics.is_empty());

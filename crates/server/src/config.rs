@@ -30,13 +30,15 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// For people: each problem with its place, then a line that counts them.
+    /// For people: each problem with its place.
+    pub fn problems(&self) -> String {
+        let each = |d: &Diagnostic| format!("{}\n", self.sources.render(d).trim_end());
+        self.diagnostics.iter().map(each).collect()
+    }
+
+    /// The same, then a line that counts them.
     pub fn render(&self) -> String {
-        let mut out = String::new();
-        for diagnostic in &self.diagnostics {
-            out.push_str(self.sources.render(diagnostic).trim_end());
-            out.push('\n');
-        }
+        let mut out = self.problems();
         let errors = self.diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
         let (s, verb) = if errors == 1 { ("", "keeps") } else { ("s", "keep") };
         out.push_str(&format!("{errors} error{s} {verb} this script from running; nothing was started\n"));
@@ -79,7 +81,7 @@ pub fn load(file: &Path, run: &Run, depth: Depth) -> Result<host::Shared, Refuse
             shared.warnings = diagnostics;
             Ok(shared)
         }
-        Ok(shared) => Err(Refused { sources: shared.sources, diagnostics }),
+        Ok(shared) => Err(Refused { sources: (*shared.sources()).clone(), diagnostics }),
         Err((sources, more)) => {
             diagnostics.extend(more);
             Err(Refused { sources, diagnostics })

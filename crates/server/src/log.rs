@@ -2,7 +2,7 @@
 //! stderr and syslog. Lines that found the queue full are counted and reported.
 
 use host::clock;
-use host::log::Level;
+use host::log::{Consumer, Level};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::os::unix::net::UnixDatagram;
@@ -36,19 +36,11 @@ impl Format {
     }
 }
 
-/// One place that lines go to, and the lowest level that goes there.
-#[derive(Clone, Debug)]
-pub struct Target {
-    pub format: Format,
-    /// 0: whatever `log_level` lets through (`stderror_level_filter`).
-    pub filter: i8,
-}
-
 /// Core parameters about logging, read.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub stderr: Option<Target>,
-    pub syslog: Option<Target>,
+    pub stderr: Format,
+    pub syslog: Format,
     /// As in syslog.h, already shifted (LOG_DAEMON is 24).
     pub facility: u8,
     /// `syslog_name`
@@ -60,8 +52,8 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Settings {
-            stderr: Some(Target { format: Format::PlainText, filter: 0 }),
-            syslog: None,
+            stderr: Format::PlainText,
+            syslog: Format::PlainText,
             facility: 24,
             name: "fermata".to_owned(),
             prefix: String::new(),
@@ -160,21 +152,20 @@ fn write_line(
     out: &mut Vec<u8>,
     syslog: &mut Syslog,
 ) {
-    let passes = |target: &Target| target.filter == 0 || line.level as i8 <= target.filter;
-    if let Some(target) = settings.stderr.as_ref().filter(|t| passes(t)) {
+    if Consumer::Stderr.takes(line.level) {
         text.clear();
-        if target.format == Format::PlainText {
+        if settings.stderr == Format::PlainText {
             let _ = write!(text, "{} [{pid}] ", stamp(line.at));
         }
-        message(text, line, settings, target.format, pid);
+        message(text, line, settings, settings.stderr, pid);
         out.extend_from_slice(text.as_bytes());
         out.push(b'\n');
     }
-    if let Some(target) = settings.syslog.as_ref().filter(|t| passes(t)) {
+    if Consumer::Syslog.takes(line.level) {
         text.clear();
         let priority = settings.facility | severity(line.level);
         let _ = write!(text, "<{priority}>{} {}[{pid}]: ", stamp(line.at), settings.name);
-        message(text, line, settings, target.format, pid);
+        message(text, line, settings, settings.syslog, pid);
         syslog.send(text.as_bytes());
     }
 }

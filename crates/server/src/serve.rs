@@ -8,6 +8,7 @@ use crate::settings;
 use crate::streams::{self, Common, Switchboard};
 use host::Shared;
 use host::shared::Dispatch;
+use host::status::MAIN;
 use net::dns::DnsCache;
 use net::tcp::BoundTcp;
 use net::{BoundUdp, Sharing, UdpOptions, process};
@@ -41,6 +42,7 @@ pub fn serve(shared: Shared, run: &Run, started: Instant) -> Result<ExitCode, Fa
     let options = settings::udp_options(run, globals);
     let common = Common::new(&shared, options.tos).map_err(|e| Failed(format!("cannot listen on {e}")))?;
     let (sockets, clamped) = bind(&shared, workers, &options, &common)?;
+    crate::reload::offer(&shared, run);
     enter(&place)?;
     if run.daemon {
         process::daemonize().map_err(|e| Failed(format!("cannot go into the background: {e}")))?;
@@ -183,11 +185,16 @@ fn run_workers(
     let mut signals = signals.map_err(|e| Failed(format!("cannot handle signals: {e}")))?;
     let threads = start(&shared, &post, sockets, common)?;
     say_hello(&shared, run, threads.len(), started);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    shared.status.report("core", MAIN, shared.started_ms / 1000, "initializing");
+    shared.status.report("core", MAIN, now, "initialization completed, ready now");
+    shared.status.set("core", MAIN, 1, "running");
     let code = runtime.block_on(async {
         for service in &shared.hooks.services {
             tokio::spawn(service(shared.clone()));
         }
         tokio::spawn(watch_local_time());
+        tokio::spawn(crate::load::watch(shared.stats.clone(), post.boxes.len()));
         until_the_end(&shared, &post, &mut signals, Duration::from_secs(run.grace)).await
     });
     runtime.shutdown_background();
@@ -226,8 +233,9 @@ fn start(
 }
 
 fn say_hello(shared: &Shared, run: &Run, workers: usize, started: Instant) {
+    let sources = shared.sources();
     for warning in &shared.warnings {
-        host::warn!("core", "{}", shared.sources.render(warning).trim_end());
+        host::warn!("core", "{}", sources.render(warning).trim_end());
     }
     for letter in run.without_effect.given() {
         host::notice!("core", "the switch -{letter} has no effect here");
@@ -264,6 +272,7 @@ async fn until_the_end(
         told = post.main.wait(|told| told.shut_down.is_some()) => told.shut_down,
     };
     let code = told.unwrap_or(0);
+    shared.status.set("core", MAIN, -2, "shutting down");
     let workers = post.boxes.len();
     if code == 0 {
         post.boxes.iter().for_each(|mailbox| mailbox.drain());

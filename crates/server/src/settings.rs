@@ -1,9 +1,10 @@
 //! Core parameters and switches that concern the process: logging, workers, sockets' options.
 
 use crate::cli::Run;
-use crate::log::{self, Format, Target};
+use crate::log::{self, Format};
 use host::Shared;
 use host::load::Globals;
+use host::log::Consumer;
 use net::UdpOptions;
 use net::dns::{DnsOptions, Families, Naptr, SearchList};
 use sip::Transport;
@@ -42,23 +43,27 @@ pub fn debug_mode(run: &Run, globals: &Globals) -> bool {
     run.debug_mode || globals.flag(&["debug_mode"]).unwrap_or(false)
 }
 
-/// Where log lines go. What the script does not decide goes to stderr: an operator at a terminal should
+/// Where log lines go, and how they look. What the script does not decide goes to stderr: an operator at a terminal should
 /// not have to ask for it.
 pub fn logging(run: &Run, globals: &Globals) -> log::Settings {
-    let target = |format: &str, filter: &str| {
-        let format = globals.text(&[format]).and_then(|f| Format::parse(&f)).unwrap_or_default();
-        Target { format, filter: globals.int(&[filter]).unwrap_or(0).clamp(-3, 4) as i8 }
-    };
+    let format = |name: &str| globals.text(&[name]).and_then(|f| Format::parse(&f)).unwrap_or_default();
     // In 2.x there is one switch: stderr or syslog.
     let one = globals.flag(&["log_stderror"]);
     let to_stderr = globals.flag(&["stderror_enabled"]).or(one).unwrap_or(true);
     let to_syslog = globals.flag(&["syslog_enabled"]).unwrap_or(one == Some(false));
     let forced = run.stderr || debug_mode(run, globals);
+    for (consumer, wanted, filter) in [
+        (Consumer::Stderr, to_stderr || forced, "stderror_level_filter"),
+        (Consumer::Syslog, to_syslog && !forced, "syslog_level_filter"),
+    ] {
+        consumer.set_muted(!wanted);
+        consumer.set_filter(globals.int(&[filter]).unwrap_or(0).clamp(-3, 4) as i8);
+    }
     let facility = globals.text(&["syslog_facility", "log_facility"]).and_then(|f| log::facility(&f));
     let prefix = globals.text(&["log_prefix"]).filter(|p| !p.is_empty());
     log::Settings {
-        stderr: (to_stderr || forced).then(|| target("stderror_log_format", "stderror_level_filter")),
-        syslog: (to_syslog && !forced).then(|| target("syslog_log_format", "syslog_level_filter")),
+        stderr: format("stderror_log_format"),
+        syslog: format("syslog_log_format"),
         facility: facility.unwrap_or(24),
         name: globals.text(&["syslog_name", "log_name"]).unwrap_or_else(|| "fermata".to_owned()),
         prefix: prefix.map(|p| p + ":").unwrap_or_default(),

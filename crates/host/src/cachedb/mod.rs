@@ -296,7 +296,7 @@ impl Named {
 }
 
 /// Stores while a configuration loads.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Caches {
     engines: Vec<(&'static str, Arc<dyn Engine>)>,
     open: Vec<(String, Cache)>,

@@ -197,7 +197,7 @@ impl Db {
 }
 
 /// Databases while a configuration loads.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Databases {
     drivers: Vec<(&'static str, Arc<dyn Driver>)>,
     open: Vec<(String, Db)>,

@@ -295,8 +295,16 @@ pub enum Held {
     Known,
 }
 
-/// The script of `state` waits: makes the server transaction when there is none (100 for an INVITE).
+/// The script of `state` waits: makes the server transaction when there is none (100 for an INVITE). From now on
+/// the request that comes again is answered before the script.
 pub fn hold(ctx: &mut Ctx, state: &mut MsgState) -> Held {
+    if let Some(id) = state.txn {
+        // The script made it itself (`t_newtran`).
+        if let Some(data) = ctx.core.txns.txns.get_mut(id) {
+            data.absorb = true;
+        }
+        return Held::Waits;
+    }
     if let Some((id, transaction::Relation::Retransmission)) = ctx.core.txns.txns.find(&state.msg) {
         ctx.core.txns.txns.retransmission(id);
         drain(ctx);

@@ -25,6 +25,7 @@ pub fn forward(ctx: &mut Ctx, proxy: Option<&Bytes>) -> i32 {
     let Some(via) = msg.via() else { return -1 };
     let cookie = via_branch(ctx, &msg, via);
     let bytes = branch::print(ctx, &ctx.state, None, &target, &path, &cookie);
+    ctx.core.traffic.forwarded_requests.up();
     ctx.transmit(path, bytes);
     1
 }
@@ -111,6 +112,7 @@ fn first_line_end(message: &[u8]) -> usize {
 /// Sends a reply of no transaction on by its second Via (RFC 3261 §16.7 step 2, §18.1.2).
 pub fn forward_reply(ctx: &mut Ctx, state: &MsgState) {
     if !ctx.core.shared.forwards {
+        ctx.core.traffic.dropped_replies.up();
         return;
     }
     let vias = state.msg.vias();
@@ -140,5 +142,6 @@ pub fn forward_reply(ctx: &mut Ctx, state: &MsgState) {
     let status = status.as_ref().map(|(code, reason)| (*code, &reason[..]));
     let bytes = sip::print_reply(&state.msg, &state.edits, status, &names, &names);
     let path = Path { socket: state.source.socket, transport, remote, connection: 0 };
+    ctx.core.traffic.forwarded_replies.up();
     ctx.transmit(path, bytes);
 }

@@ -26,10 +26,11 @@ pub fn register(table: &mut VarTable) {
     table.simple("route.name", Routes(|ctx, id| ctx.state.task.program().route_name(id)));
     table.simple("route.type", Routes(|ctx, id| kind_name(kind(ctx, id)).into()));
     table.read("rT", |ctx| top_kind(ctx).into());
-    table
-        .read("cfg_line", |ctx| Value::Int(i64::from(ctx.shared().sources.line_col(ctx.state.task.loc()).0)));
+    table.read("cfg_line", |ctx| {
+        Value::Int(i64::from(ctx.shared().sources().line_col(ctx.state.task.loc()).0))
+    });
     table.read("cfg_file", |ctx| {
-        Value::Str(Bytes::copy_from_slice(ctx.shared().sources.name(ctx.state.task.loc()).as_bytes()))
+        Value::Str(Bytes::copy_from_slice(ctx.shared().sources().name(ctx.state.task.loc()).as_bytes()))
     });
     table.simple("log_level", Level { get: log::level, set: log::override_level });
     table.simple("xlog_level", Level { get: log::xlog_level, set: log::override_xlog_level });

@@ -294,6 +294,7 @@ fn on_message(ctx: &mut Ctx, source: Path, bytes: Bytes) {
         }
         state = std::mem::replace(&mut ctx.state, outer);
         if state.ext.find::<Refused>().is_some() {
+            ctx.core.traffic.dropped_requests.up();
             return;
         }
     }

@@ -24,7 +24,7 @@ impl Ctx {
     pub(crate) fn park(&mut self, mut state: Box<MsgState>, operation: Suspension) {
         // Reports of `launch` and the like need no transaction.
         let is_main = state.kind == RouteKind::Request && matches!(state.after, After::Request);
-        if is_main && state.txn.is_none() && state.msg.method() != Method::Ack {
+        if is_main && state.msg.method() != Method::Ack {
             match crate::tm::hold(self, &mut state) {
                 Held::Waits => {}
                 Held::Known => return,
@@ -194,7 +194,8 @@ impl Ctx {
     #[cold]
     fn complain_slow(&mut self, parked: &Parked, limit: &str, took: u64) {
         let shared = self.core.shared.clone();
-        let (file, line) = (shared.sources.name(parked.loc), shared.sources.line_col(parked.loc).0);
+        let sources = shared.sources();
+        let (file, line) = (sources.name(parked.loc), sources.line_col(parked.loc).0);
         let detail = String::from_utf8_lossy(&parked.detail).into_owned();
         let what = parked.what;
         crate::warn!("core", "{file}:{line}: {what} {detail} took {took} ms, more than {limit}");

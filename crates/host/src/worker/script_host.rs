@@ -21,7 +21,8 @@ fn trace(ctx: &mut Ctx, class: &str, what: &str) {
     let Some(how) = ctx.state.trace.take() else { return };
     let shared = ctx.core.shared.clone();
     let loc = ctx.state.task.loc();
-    let (file, line) = (shared.sources.name(loc), shared.sources.line_col(loc).0);
+    let sources = shared.sources();
+    let (file, line) = (sources.name(loc), sources.line_col(loc).0);
     let info = how.info.as_ref().map_or(String::new(), |i| format!("[{}]", String::from_utf8_lossy(i)));
     let values = how.values.text(ctx);
     let values = String::from_utf8_lossy(&values);
@@ -105,8 +106,8 @@ impl Host for Ctx {
 
     fn complain(&mut self, loc: Loc, text: &str) {
         let shared = self.core.shared.clone();
-        let (line, _) = shared.sources.line_col(loc);
-        let file = shared.sources.files.get(loc.file as usize).map_or("", |f| f.name.as_str());
+        let sources = shared.sources();
+        let ((line, _), file) = (sources.line_col(loc), sources.name(loc));
         crate::warn!("core", "{file}:{line}: {text}");
     }
 }

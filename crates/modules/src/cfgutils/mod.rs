@@ -61,15 +61,15 @@ pub fn register(m: &mut Registrar<Cfgutils>) {
     m.variable_class("ctime", |spec, loader, _| {
         Ok(Kind::Other(Box::new(Ctime(Name::new(spec, loader, "$ctime(hour)")?))))
     });
-    m.command("get_config_hash", "the hash of hash_file when the server started", |call, _| {
+    m.command("cfgutils:get_config_hash get_config_hash", "the hash of hash_file when the server started: get_config_hash", |call, _| {
         match &call.module.hash {
             Some(hash) => Ok(hash.as_str().into()),
-            None => Err(host::mi::MiError::new(404, "No hash file is set")),
+            None => Err(host::mi::MiError::new(404, "Functionality disabled")),
         }
     });
-    m.command("check_config_hash", "whether hash_file has changed since the server started", |call, _| {
+    m.command("cfgutils:check_config_hash check_config_hash", "whether hash_file has changed since the server started: check_config_hash", |call, _| {
         let (Some(file), Some(old)) = (&call.module.hash_file, &call.module.hash) else {
-            return Err(host::mi::MiError::new(404, "No hash file is set"));
+            return Err(host::mi::MiError::new(404, "Functionality disabled"));
         };
         match hash_of(file) {
             Ok(new) if new == *old => Ok("The actual config file hash is identical to the stored one.".into()),

@@ -35,8 +35,8 @@ pub fn register(m: &mut Registrar<Cfgutils>) {
         let (name, module) = (Name::new(spec, loader, "$shv(name)")?, module.clone());
         Ok(Kind::Other(Box::new(Shv { name, module })))
     });
-    m.command("shv_set", "sets a shared variable: shv_set name type value (type int or str)", shv_set);
-    m.command("shv_get", "reads shared variables: shv_get [name]", shv_get);
+    m.command("cfgutils:shv_set shv_set", "sets a shared variable (type int or str): shv_set name type value", shv_set);
+    m.command("cfgutils:shv_get shv_get", "reads shared variables: shv_get [name]", shv_get);
 }
 
 /// "name=i:1", "name=s:text"
@@ -108,21 +108,25 @@ fn shv_set(call: &mut Call<Cfgutils>, params: &MiParams) -> MiResult {
     if put(call.module, name.as_bytes(), value) { Ok(json!("OK")) } else { Err(MiError::new(500, "too many variables")) }
 }
 
-fn shown(name: &[u8], value: &Value) -> Json {
-    let name = String::from_utf8_lossy(name);
-    match value {
-        Value::Int(n) => json!({"name": name, "type": "int", "value": n}),
-        other => json!({"name": name, "type": "string", "value": String::from_utf8_lossy(&other.to_text())}),
+fn shown(name: Option<&[u8]>, value: &Value) -> Json {
+    let (kind, value) = match value {
+        Value::Int(n) => ("integer", json!(n)),
+        other => ("string", json!(String::from_utf8_lossy(&other.to_text()))),
+    };
+    let mut shown = json!({"type": kind, "value": value});
+    if let Some(name) = name {
+        shown["name"] = json!(String::from_utf8_lossy(name));
     }
+    shown
 }
 
 fn shv_get(call: &mut Call<Cfgutils>, params: &MiParams) -> MiResult {
     let values = call.module.shared.values.read();
     match params.text("name", 0) {
         Some(name) => match values.get(name.as_bytes()) {
-            Some(value) => Ok(shown(name.as_bytes(), value)),
+            Some(value) => Ok(json!({"VAR": shown(None, value)})),
             None => Err(MiError::new(404, "Not found")),
         },
-        None => Ok(json!({"VARs": values.iter().map(|(name, value)| shown(name, value)).collect::<Vec<_>>()})),
+        None => Ok(json!([values.iter().map(|(name, value)| shown(Some(name), value)).collect::<Vec<_>>()])),
     }
 }

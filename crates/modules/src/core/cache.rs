@@ -20,15 +20,9 @@ pub fn register(m: &mut Registrar<Core>) {
     m.function("cache_sub", Routes::ALL, sub);
     m.function("cache_counter_fetch", Routes::ALL, counter_fetch);
     m.function("cache_raw_query", Routes::ALL, raw_query);
-    for name in ["cache_store", "cache:store"] {
-        m.command_late(name, "stores a value: cache_store system attr value [expire]", mi_store);
-    }
-    for name in ["cache_fetch", "cache:fetch"] {
-        m.command_late(name, "reads a stored value: cache_fetch system attr", mi_fetch);
-    }
-    for name in ["cache_remove", "cache:remove"] {
-        m.command_late(name, "removes a stored value: cache_remove system attr", mi_remove);
-    }
+    m.command_late("cache:store cache_store", "stores a value: cache_store system attr value [expire]", mi_store);
+    m.command_late("cache:fetch cache_fetch", "reads a stored value: cache_fetch system attr", mi_fetch);
+    m.command_late("cache:remove cache_remove", "removes a stored value: cache_remove system attr", mi_remove);
 }
 
 /// Where a script stores: "local", "redis:group1". A name that is constant is looked up at load.
@@ -239,17 +233,17 @@ fn into_avps(ctx: &mut Ctx, rows: &RawRows, out: &OutVars) {
 }
 
 /// What a management command works on.
-fn mi_target(call: &Call<Core>, params: &MiParams) -> Result<(Cache, Bytes), MiError> {
+fn mi_target(call: &Call<Core>, what: &str, params: &MiParams) -> Result<(Cache, Bytes), MiError> {
     let (system, attr) = (params.need("system", 0)?, params.need("attr", 1)?);
     if system.is_empty() || attr.is_empty() {
         return Err(MiError::params("system and attr must not be empty"));
     }
     let cache = call.shared().caches.find(system.as_bytes()).cloned();
-    Ok((cache.ok_or_else(|| MiError::new(500, "there is no such store"))?, Bytes::from(attr)))
+    Ok((cache.ok_or_else(|| MiError::new(500, format!("Cache {what} command failed")))?, Bytes::from(attr)))
 }
 
 fn mi_store(call: &mut Call<Core>, params: &MiParams, answer: MiAnswer) {
-    let wanted = mi_target(call, params).and_then(|target| {
+    let wanted = mi_target(call, "store", params).and_then(|target| {
         let value = params.need("value", 2)?;
         let seconds = params.int("expire", 3)?.unwrap_or(0).clamp(0, i64::from(u32::MAX)) as u32;
         Ok((target, Bytes::from(value), seconds))
@@ -268,7 +262,7 @@ fn mi_store(call: &mut Call<Core>, params: &MiParams, answer: MiAnswer) {
 }
 
 fn mi_fetch(call: &mut Call<Core>, params: &MiParams, answer: MiAnswer) {
-    let (cache, key) = match mi_target(call, params) {
+    let (cache, key) = match mi_target(call, "fetch", params) {
         Ok(target) => target,
         Err(error) => return answer.give(Err(error)),
     };
@@ -283,7 +277,7 @@ fn mi_fetch(call: &mut Call<Core>, params: &MiParams, answer: MiAnswer) {
 }
 
 fn mi_remove(call: &mut Call<Core>, params: &MiParams, answer: MiAnswer) {
-    let (cache, key) = match mi_target(call, params) {
+    let (cache, key) = match mi_target(call, "remove", params) {
         Ok(target) => target,
         Err(error) => return answer.give(Err(error)),
     };

@@ -11,18 +11,10 @@ use serde_json::{Map, Value as Json, json};
 const LIFETIME_S: u64 = 3600;
 
 pub fn register(m: &mut Registrar<Core>) {
-    for name in ["event_subscribe", "evi:subscribe"] {
-        m.command(name, "sends an event to a socket: event_subscribe event socket [expire]", subscribe);
-    }
-    for name in ["events_list", "evi:list"] {
-        m.command(name, "names of all events", list);
-    }
-    for name in ["raise_event", "evi:raise"] {
-        m.command(name, "raises an event: raise_event event [params]", raise_event);
-    }
-    for name in ["subscribers_list", "evi:subscribers"] {
-        m.command(name, "who gets events: subscribers_list [event] [socket]", subscribers);
-    }
+    m.command("evi:subscribe event_subscribe", "sends an event to a socket: event_subscribe event socket [expire]", subscribe);
+    m.command("evi:list events_list", "names of all events: events_list", list);
+    m.command("evi:raise raise_event", "raises an event: raise_event event [params...]", raise_event);
+    m.command("evi:subscribers subscribers_list", "who gets events: subscribers_list [event] [socket]", subscribers);
 }
 
 fn id_of(call: &Call<'_, Core>, event: &[u8]) -> Result<usize, MiError> {
@@ -87,7 +79,7 @@ fn values_of(params: &MiParams) -> Result<EventParams, MiError> {
 
 fn raise_event(call: &mut Call<Core>, params: &MiParams) -> MiResult {
     let event = params.need("event", 0)?;
-    id_of(call, event.as_bytes())?;
+    id_of(call, event.as_bytes()).map_err(|_| MiError::new(404, "Event not registered"))?;
     let values = values_of(params)?;
     raise(call.ctx, event, values);
     Ok(json!("OK"))
@@ -107,7 +99,7 @@ fn subscribers(call: &mut Call<Core>, params: &MiParams) -> MiResult {
     let of = |name: &[u8]| events.subscribers(Some(name), now_ms);
     let entry = |id: usize, name: &str, list: &[Subscriber]| {
         let list: Vec<Json> = list.iter().map(|s| shown(s, now_ms)).collect();
-        json!({"name": name, "id": id, "subscribers": list})
+        json!({"name": name, "id": id, "Subscribers": list})
     };
     match (event, socket) {
         (None, _) => {

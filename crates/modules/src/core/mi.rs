@@ -1,22 +1,45 @@
 //! Management commands of the core: `which`, `help`, `ps`, `uptime`, `log_level`, `async_list` ...
 
 use super::Core;
-use host::log;
-use host::mi::{MiCommand, MiError, MiParams, MiResult, VERSION};
+use host::log::{self, Consumer};
+use host::mi::{MiAnswer, MiCommand, MiError, MiParams, MiResult, VERSION};
 use host::{Call, Output, Registrar, TaskId};
 use serde_json::{Value as Json, json};
 
 pub fn register(m: &mut Registrar<Core>) {
-    m.command("which", "names of all commands, or parameters of one: which [command]", which);
-    m.command("help", "what a command does: help [mi_cmd]", help);
-    m.command("ps", "workers and their sockets", ps);
-    m.command("uptime", "since when the server runs", uptime);
-    m.command("version", "version of the server: version [revision]", version);
-    m.command("pwd", "working directory", pwd);
-    m.command("arg", "command line of the server", arg);
-    m.command("kill", "ends the server", kill);
-    m.command("log_level", "reads or sets the log level: log_level [level] [pid]", log_level);
-    m.command("xlog_level", "reads or sets the level of xlog: xlog_level [level]", xlog_level);
+    m.command("core:which which", "names of all commands, or parameters of one: which [command]", which);
+    m.command("core:help help", "what a command does: help [mi_cmd]", help);
+    m.command("core:ps ps", "workers and their sockets: ps", ps);
+    m.command("core:uptime uptime", "since when the server runs: uptime", uptime);
+    m.command("core:version version", "version of the server: version [revision]", version);
+    m.command("core:pwd pwd", "working directory: pwd", pwd);
+    m.command("core:arg arg", "command line of the server: arg", arg);
+    m.command("core:kill kill", "ends the server: kill", kill);
+    m.command("core:log_level log_level", "reads or sets the log level: log_level [level] [pid]", log_level);
+    m.command("core:xlog_level xlog_level", "reads or sets the level of xlog: xlog_level [level]", xlog_level);
+    m.command(
+        "core:log_level_filter log_level_filter",
+        "reads or sets the level of one log (stderror, syslog): log_level_filter consumer [level_filter]",
+        log_level_filter,
+    );
+    m.command(
+        "core:log_mute_state log_mute_state",
+        "reads or sets whether a log (stderror, syslog) is silent: log_mute_state consumer [mute_state]",
+        log_mute_state,
+    );
+    m.command("core:profiling_proc profiling_proc", "there is no profiler here", |_, _| {
+        Err(MiError::new(405, "There is no profiler; async_stats and async_list show where time goes"))
+    });
+    m.command_late(
+        "core:reload_routes reload_routes",
+        "reads the routes of the script again; what runs or waits ends with the old ones: reload_routes",
+        reload_routes,
+    );
+    for name in ["core:pi_list pi_list", "core:pi_reload pi_reload"] {
+        m.command(name, "there is no provisioning interface", |_, _| {
+            Err(MiError::new(503, "No PI transport is available"))
+        });
+    }
     m.command_each("async_list", "what scripts are waiting for: async_list [filter]", join_lists, async_list);
     m.command_each("async_cancel", "ends one waiting operation: async_cancel id", join_found, async_cancel);
 }
@@ -27,38 +50,19 @@ fn unknown() -> MiError {
 
 fn which(call: &mut Call<Core>, params: &MiParams) -> MiResult {
     let commands = &call.shared().commands;
-    let Some(name) = params.text("command", 0) else {
-        return Ok(commands.iter().map(|c| Json::from(c.name)).collect());
-    };
+    let names = || commands.iter().flat_map(MiCommand::names);
+    let Some(name) = params.text("command", 0) else { return Ok(names().collect()) };
     if name.ends_with(':') {
-        let group: Vec<&str> = commands.iter().map(|c| c.name).filter(|n| n.starts_with(&name)).collect();
+        let group: Vec<&str> = names().filter(|n| n.starts_with(&name)).collect();
         return if group.is_empty() { Err(unknown()) } else { Ok(json!(group)) };
     }
-    Ok(json!(recipes(call.shared().command(&name).ok_or_else(unknown)?)))
-}
-
-/// The lists of parameters that a command takes, from the last part of its help text
-/// ("removes a contact: ul_rm_contact table_name aor [contact]").
-fn recipes(command: &MiCommand) -> Vec<Vec<&str>> {
-    let usage = command.help.rsplit_once(": ").map_or("", |(_, usage)| usage);
-    let mut list = Vec::new();
-    let mut all = Vec::new();
-    for word in usage.split(' ').skip(1) {
-        match word.strip_prefix('[') {
-            Some(optional) => {
-                list.push(all.clone());
-                all.push(optional.trim_end_matches(']'));
-            }
-            None => all.push(word.trim_end_matches(']')),
-        }
-    }
-    list.push(all);
-    list
+    let usage = call.shared().command(&name).ok_or_else(unknown)?.usage().unwrap_or_default();
+    Ok(json!(usage.recipes()))
 }
 
 fn help(call: &mut Call<Core>, params: &MiParams) -> MiResult {
     let Some(name) = params.text("mi_cmd", 0) else {
-        return Ok(json!("help mi_cmd - what a command does; `which` lists the commands"));
+        return Ok(json!("Usage: help mi_cmd - says what 'mi_cmd' does; `which` lists the commands"));
     };
     let command = call.shared().command(&name).ok_or_else(unknown)?;
     Ok(json!({"Help": command.help, "Exported by": command.module}))
@@ -78,6 +82,14 @@ fn ps(call: &mut Call<Core>, _: &MiParams) -> MiResult {
     let pid = std::process::id();
     let part = |(id, kind): (usize, &String)| json!({"ID": id, "PID": pid, "Type": kind});
     Ok(json!({"Processes": parts(call).iter().enumerate().map(part).collect::<Vec<_>>()}))
+}
+
+fn reload_routes(call: &mut Call<Core>, _: &MiParams, answer: MiAnswer) {
+    let shared = call.shared().clone();
+    match shared.reload.get() {
+        Some(reload) => reload(&shared, answer),
+        None => answer.give(Err(MiError::internal("there is no file to read"))),
+    }
 }
 
 fn uptime(call: &mut Call<Core>, _: &MiParams) -> MiResult {
@@ -117,7 +129,7 @@ fn log_level(call: &mut Call<Core>, params: &MiParams) -> MiResult {
     let level = level.clamp(-3, 4);
     let only = params.int("pid", 1)?;
     if only.is_some_and(|p| p != i64::from(pid)) {
-        return Err(MiError::params("Invalid params: Bad PID"));
+        return Err(MiError::params("Bad PID"));
     }
     log::set_level(level as i8);
     // One process: its level is that of all.
@@ -134,6 +146,29 @@ fn xlog_level(_: &mut Call<Core>, params: &MiParams) -> MiResult {
     }
 }
 
+fn consumer(params: &MiParams) -> Result<Consumer, MiError> {
+    let name = params.need("consumer", 0)?;
+    Consumer::parse(&name).ok_or_else(|| MiError::new(404, "Unknown log consumer"))
+}
+
+fn log_level_filter(_: &mut Call<Core>, params: &MiParams) -> MiResult {
+    let consumer = consumer(params)?;
+    let Some(level) = params.int("level_filter", 1)? else {
+        return Ok(json!({"Log level filter": consumer.filter()}));
+    };
+    consumer.set_filter(level.clamp(-3, 4) as i8);
+    Ok(json!("OK"))
+}
+
+fn log_mute_state(_: &mut Call<Core>, params: &MiParams) -> MiResult {
+    let consumer = consumer(params)?;
+    let Some(muted) = params.int("mute_state", 1)? else {
+        return Ok(json!({"mute state": i32::from(consumer.is_muted())}));
+    };
+    consumer.set_muted(muted != 0);
+    Ok(json!("OK"))
+}
+
 fn join_lists(lists: Vec<Json>) -> Json {
     let items = lists.into_iter().flat_map(|l| match l {
         Json::Array(items) => items,
@@ -146,11 +181,10 @@ fn join_lists(lists: Vec<Json>) -> Json {
 fn async_list(call: &mut Call<Core>, params: &MiParams) -> MiResult {
     let filter = params.text("filter", 0);
     let (core, now) = (&call.core, call.core.now);
-    let shared = &core.shared;
+    let sources = core.shared.sources();
     let mut list = Vec::new();
     for (index, task) in core.tasks.iter().enumerate().filter(|(_, t)| t.live) {
-        let (line, _) = shared.sources.line_col(task.loc);
-        let file = shared.sources.files.get(task.loc.file as usize).map_or("", |f| f.name.as_str());
+        let ((line, _), file) = (sources.line_col(task.loc), sources.name(task.loc));
         let call_id = String::from_utf8_lossy(&task.call_id).into_owned();
         let detail = String::from_utf8_lossy(&task.detail).into_owned();
         let hit = |f: &str| task.what.contains(f) || detail.contains(f) || call_id.contains(f);

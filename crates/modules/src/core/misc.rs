@@ -21,7 +21,6 @@ pub fn register(m: &mut Registrar<Core>) {
     }
     m.function("get_timestamp", all, get_timestamp);
     m.function("script_trace", all, script_trace);
-    m.function_of(Since::V4, "sr_check_status", all, sr_check_status);
 }
 
 /// get_timestamp(seconds, microseconds)
@@ -49,13 +48,6 @@ fn script_trace(
         _ => None,
     };
     1
-}
-
-/// sr_check_status(group, [identifier]): modules have loaded what they need before the first message,
-/// so what is there is ready; -1 for what is not there.
-fn sr_check_status(call: &mut Call<Core>, group: Text, _: Option<Text>) -> bool {
-    let group = group.str();
-    group == "core" || call.shared().module_names.iter().any(|name| *name == group)
 }
 
 /// A text whose variables are filled in later, again and again.

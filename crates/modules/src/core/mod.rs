@@ -8,10 +8,12 @@ mod events;
 mod evi;
 mod flags;
 mod log;
+mod memory;
 mod mi;
 mod misc;
 mod sending;
 mod stats;
+mod status;
 mod streams;
 mod uri;
 mod waiting;
@@ -25,6 +27,7 @@ pub struct Core;
 pub fn register(m: &mut Registrar<Core>) {
     cache::register(m);
     dns::register(m);
+    memory::register(m);
     mi::register(m);
     waiting::register(m);
     log::register(m);
@@ -35,6 +38,7 @@ pub fn register(m: &mut Registrar<Core>) {
     events::register(m);
     misc::register(m);
     stats::register(m);
+    status::register(m);
     streams::register(m);
     evi::register(m);
 }

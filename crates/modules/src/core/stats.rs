@@ -1,61 +1,32 @@
-//! Statistics over management: `get_statistics`, `list_statistics`, `reset_statistics`; and those of the
-//! process itself.
+//! Statistics over management: `get_statistics`, `list_statistics`, `reset_statistics`.
 
 use super::Core;
 use host::mi::{MiError, MiParams, MiResult};
-use host::shared::Hooks;
-use host::stats::{Source, Stats};
+use host::stats::Source;
 use host::{Call, Registrar};
 use serde_json::{Map, Value as Json, json};
-use std::sync::Arc;
 
 pub fn register(m: &mut Registrar<Core>) {
-    for name in ["get_statistics", "statistics:get"] {
-        m.command(name, "values of statistics (\"all\", \"group:\" or names): get_statistics statistics", get);
-    }
-    for name in ["list_statistics", "statistics:list"] {
-        m.command(name, "names of statistics: list_statistics [statistics]", list);
-    }
-    for name in ["reset_statistics", "statistics:reset"] {
-        m.command(name, "sets statistics to zero: reset_statistics statistics", reset);
-    }
-    for name in ["reset_all_statistics", "statistics:reset_all"] {
-        m.command(name, "sets all statistics to zero", reset_all);
-    }
-    m.ready(ready);
-}
-
-/// What the reference calls shared memory is the memory of the process here.
-fn ready(_: &Arc<Core>, _: &mut Hooks, stats: &Stats) {
-    type Read = fn(&Memory) -> i64;
-    let all: [(&str, Read); 4] = [
-        ("total_size", |m| m.total),
-        ("used_size", |m| m.used),
-        ("real_used_size", |m| m.used),
-        ("free_size", |m| (m.total - m.used).max(0)),
-    ];
-    for (name, read) in all {
-        stats.computed("shmem", name, move || read(&Memory::now()));
-    }
-}
-
-/// Bytes.
-struct Memory {
-    /// Of the machine.
-    total: i64,
-    /// Resident, of this process.
-    used: i64,
-}
-
-impl Memory {
-    fn now() -> Memory {
-        let number = |file: &str, word: usize| -> i64 {
-            let text = std::fs::read_to_string(file).unwrap_or_default();
-            text.split_whitespace().nth(word).and_then(|n| n.parse().ok()).unwrap_or(0)
-        };
-        // /proc/meminfo begins "MemTotal: N kB"; statm's second number counts pages of 4 KiB.
-        Memory { total: number("/proc/meminfo", 1) * 1024, used: number("/proc/self/statm", 1) * 4096 }
-    }
+    m.command(
+        "statistics:get get_statistics",
+        "values of statistics (\"all\", \"group:\" or names): get_statistics statistics...",
+        get,
+    );
+    m.command(
+        "statistics:list list_statistics",
+        "names of statistics: list_statistics [statistics...]",
+        list,
+    );
+    m.command(
+        "statistics:reset reset_statistics",
+        "sets statistics to zero: reset_statistics statistics...",
+        reset,
+    );
+    m.command(
+        "statistics:reset_all reset_all_statistics",
+        "sets all statistics to zero: reset_all_statistics",
+        reset_all,
+    );
 }
 
 /// The names asked for: a list, or one name per positional parameter.
@@ -85,7 +56,7 @@ fn not_found() -> MiError {
 fn get(call: &mut Call<Core>, params: &MiParams) -> MiResult {
     let names = wanted(params);
     if names.is_empty() {
-        return Err(MiError::params("missing parameter: statistics"));
+        return Err(MiError::params("Too few or too many parameters"));
     }
     let all = call.shared().stats.list(None);
     let mut out = Map::new();
@@ -96,7 +67,7 @@ fn get(call: &mut Call<Core>, params: &MiParams) -> MiResult {
             }
         }
     }
-    if out.is_empty() { Err(not_found()) } else { Ok(Json::Object(out)) }
+    Ok(Json::Object(out))
 }
 
 fn list(call: &mut Call<Core>, params: &MiParams) -> MiResult {
@@ -109,13 +80,13 @@ fn list(call: &mut Call<Core>, params: &MiParams) -> MiResult {
             out.insert(format!("{group}:{name}"), json!(if counts { "incremental" } else { "non-incremental" }));
         }
     }
-    if out.is_empty() { Err(not_found()) } else { Ok(Json::Object(out)) }
+    Ok(Json::Object(out))
 }
 
 fn reset(call: &mut Call<Core>, params: &MiParams) -> MiResult {
     let names = wanted(params);
     if names.is_empty() {
-        return Err(MiError::params("missing parameter: statistics"));
+        return Err(MiError::params("Too few or too many parameters"));
     }
     let mut found = false;
     for name in names {

@@ -77,9 +77,7 @@ pub fn register(m: &mut Registrar<Flatstore>) {
         loader.db_driver("flatstore", driver);
         Ok(())
     });
-    for name in ["flat_rotate", "db_flatstore:rotate"] {
-        m.command_each(name, "closes the files, so that new ones are begun", |_| "OK".into(), rotate);
-    }
+    m.command_each("db_flatstore:rotate flat_rotate", "closes the files, so that new ones are begun", |_| "OK".into(), rotate);
 }
 
 struct FlatDriver {

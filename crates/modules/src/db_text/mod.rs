@@ -42,12 +42,8 @@ pub fn register(m: &mut Registrar<DbText>) {
         Ok(())
     });
     m.stop(save_all);
-    for name in ["dbt_dump", "db_text:dump"] {
-        m.command(name, "writes changed tables back to their files", dump);
-    }
-    for name in ["dbt_reload", "db_text:reload"] {
-        m.command(name, "reads tables again: dbt_reload [folder [table]]", reload);
-    }
+    m.command("db_text:dump dbt_dump", "writes changed tables back to their files", dump);
+    m.command("db_text:reload dbt_reload", "reads tables again: dbt_reload [folder] [table]", reload);
 }
 
 /// A folder that is open.

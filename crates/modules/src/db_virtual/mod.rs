@@ -73,12 +73,8 @@ pub fn register(m: &mut Registrar<DbVirtual>) {
         "each database looks for its lost server by itself, at most 2 seconds apart",
     );
     m.init(DbVirtual::open);
-    for name in ["db_get", "db_virtual:get"] {
-        m.command(name, "the databases of each set and whether they can be used", list);
-    }
-    for name in ["db_set", "db_virtual:set"] {
-        m.command(name, "lets a database be used or not: set_index db_url_index may_use_db_flag", allow);
-    }
+    m.command("db_virtual:get db_get", "the databases of each set and whether they can be used", list);
+    m.command("db_virtual:set db_set", "lets a database be used or not: db_set set_index db_url_index may_use_db_flag", allow);
 }
 
 impl DbVirtual {

@@ -106,15 +106,9 @@ pub fn register(m: &mut Registrar<Dialplan>) {
     });
     m.function_of(Since::V4, "dp_translate", Routes::ALL, dp_translate);
     m.function_of(Since::V21, "dp_translate", Routes::ALL, old::dp_translate);
-    for name in ["dp_reload", "dialplan:reload"] {
-        m.command_late(name, "loads the rules again: dp_reload [partition]", reload);
-    }
-    for name in ["dp_translate", "dialplan:translate"] {
-        m.command(name, "translates a text: dp_translate dpid input [partition]", translate_command);
-    }
-    for name in ["dp_show_partition", "dialplan:show_partition"] {
-        m.command(name, "partitions and their tables: dp_show_partition [partition]", show_partition);
-    }
+    m.command_late("dialplan:reload dp_reload", "loads the rules again: dp_reload [partition]", reload);
+    m.command("dialplan:translate dp_translate", "translates a text: dp_translate dpid input [partition]", translate_command);
+    m.command("dialplan:show_partition dp_show_partition", "partitions and their tables: dp_show_partition [partition]", show_partition);
 }
 
 impl Dialplan {
@@ -182,6 +176,16 @@ fn load(
     if partition.loading.swap(true, Ordering::AcqRel) {
         return done(ctx, Ok(()));
     }
+    let before = partition.rules.read().is_some();
+    let told = |ctx: &Ctx, name: &str, text: String| {
+        ctx.shared().status.report("dialplan", name, ctx.core.wall_us / 1_000_000, text)
+    };
+    let status = |ctx: &Ctx, name: &str, level, details| ctx.shared().status.set("dialplan", name, level, details);
+    match before {
+        true => status(ctx, &partition.name, 2, "reloading data"),
+        false => status(ctx, &partition.name, -1, "loading data"),
+    }
+    told(ctx, &partition.name, "starting DB data loading".into());
     let query = Query::select(partition.table.clone()).columns(columns.to_vec());
     let target = partition.clone();
     partition.db.clone().spawn(ctx, "dialplan", query, move |ctx, rows| {
@@ -190,9 +194,17 @@ fn load(
             let (loaded, discarded) = (rules.loaded, rules.discarded);
             *target.rules.write() = Some(Arc::new(rules));
             host::info!("dialplan", "{}: {loaded} rules loaded ({discarded} discarded)", target.name);
+            told(ctx, &target.name, "DB data loading successfully completed".into());
+            told(ctx, &target.name, format!("{loaded} rules loaded ({discarded} discarded)"));
+            status(ctx, &target.name, 1, "data available");
         });
         if let Err(error) = &result {
             host::warn!("dialplan", "{}: the rules could not be loaded: {error}", target.name);
+            told(ctx, &target.name, format!("DB data loading failed, discarding: {error}"));
+            match before {
+                true => status(ctx, &target.name, 1, "data available"),
+                false => status(ctx, &target.name, -2, "no data loaded"),
+            }
         }
         target.loading.store(false, Ordering::Release);
         target.tried.send_replace(true);
@@ -296,7 +308,7 @@ fn translate_command(call: &mut Call<Dialplan>, params: &MiParams) -> MiResult {
 
 fn show_partition(call: &mut Call<Dialplan>, params: &MiParams) -> MiResult {
     let shown = |p: &Arc<Partition>| {
-        json!({"Partition": p.name, "table": p.table, "db_url": p.db.url().to_string()})
+        json!({"name": p.name, "table": p.table, "db_url": p.db.url().to_string()})
     };
     let list: Vec<Json> = chosen(call.module, params.text("partition", 0))?.iter().map(shown).collect();
     Ok(json!({"Partitions": list}))

@@ -12,7 +12,7 @@ use ahash::AHashMap;
 use bytes::Bytes;
 use host::ctx::Resolved;
 use host::load::Loader;
-use host::mi::{MiParams, MiResult};
+use host::mi::{MiError, MiParams, MiResult};
 use host::shared::Hooks;
 use host::stats::Stats;
 use host::tm::branch::{lookup_of, path_of};
@@ -122,9 +122,11 @@ pub fn register(m: &mut Registrar<Nathelper>) {
     m.ignored(&["natping_socket"], "a foreign source address needs raw sockets");
     m.ignored(&["cluster_id", "cluster_sharing_tag"], "every server pings the contacts that it knows");
     m.ignored(&["rtpproxy_sock", "rtpproxy_disable", "rtpproxy_tout", "rtpproxy_autobridge", "rtpproxy_disable_tout", "rtpproxy_retr"], "module rtpproxy has these");
-    for name in ["enable_ping", "nh_enable_ping"] {
-        m.command(name, "reads or sets whether contacts are pinged: enable_ping [status]", enable_ping);
-    }
+    m.command(
+        "nathelper:enable_ping nh_enable_ping enable_ping",
+        "reads or sets whether contacts are pinged: nh_enable_ping [status]",
+        enable_ping,
+    );
     m.timer(1000, tick);
     m.ready(ready);
 }
@@ -137,13 +139,16 @@ fn ready(module: &Arc<Nathelper>, hooks: &mut Hooks, _: &Stats) {
 }
 
 fn enable_ping(call: &mut Call<Nathelper>, params: &MiParams) -> MiResult {
+    if call.module.ping.interval == 0 {
+        return Err(MiError::new(400, "NATping disabled from script"));
+    }
     match params.int("status", 0)? {
         Some(status) => {
             call.module.pings.off.store(status <= 0, Ordering::Relaxed);
             Ok(json!("OK"))
         }
         None => {
-            let on = call.module.ping.interval > 0 && !call.module.pings.off.load(Ordering::Relaxed);
+            let on = !call.module.pings.off.load(Ordering::Relaxed);
             Ok(json!({"Status": u8::from(on)}))
         }
     }

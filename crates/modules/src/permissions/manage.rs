@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub fn register(m: &mut Registrar<Permissions>) {
-    m.command_late("address_reload", "Reads the addresses of a partition, or of all, from the database again", reload);
-    m.command("address_dump", "The single addresses in memory", |call, params| dump(call, params, Hosts::Only));
-    m.command("subnet_dump", "The networks in memory", |call, params| dump(call, params, Hosts::Not));
-    m.command("allow_uri", "Tests a pair of URIs against the files of a base name", allow_uri);
+    m.command_late("permissions:address_reload address_reload", "reads the addresses of a partition, or of all, from the database again: address_reload [partition]", reload);
+    m.command("permissions:address_dump address_dump", "the single addresses in memory: address_dump [partition]", |call, params| dump(call, params, Hosts::Only));
+    m.command("permissions:subnet_dump subnet_dump", "the networks in memory: subnet_dump [partition]", |call, params| dump(call, params, Hosts::Not));
+    m.command("permissions:allow_uri allow_uri", "tests a pair of URIs against the files of a base name: allow_uri basename uri contact", allow_uri);
 }
 
 fn wanted(call: &Call<Permissions>, params: &MiParams) -> Result<Option<usize>, MiError> {
@@ -112,10 +112,7 @@ fn mask_text(entry: &Entry) -> String {
 
 fn allow_uri(call: &mut Call<Permissions>, params: &MiParams) -> MiResult {
     let base = params.need("basename", 0)?;
-    let uri = params.text("URI", 1).or_else(|| params.text("uri", 1));
-    let uri = uri.ok_or_else(|| MiError::params("missing parameter: URI"))?;
-    let contact = params.text("Contact", 2).or_else(|| params.text("contact", 2));
-    let contact = contact.ok_or_else(|| MiError::params("missing parameter: Contact"))?;
+    let (uri, contact) = (params.need("uri", 1)?, params.need("contact", 2)?);
     let (allow, deny) = (format!("{base}{}", call.module.allow_suffix), format!("{base}{}", call.module.deny_suffix));
     let files = call.module.files.lock();
     // Files that no script uses are not read: that could block a worker.

@@ -326,7 +326,7 @@ fn ready(module: &Arc<Registration>, stats: &Stats) {
     let settings: [(&str, Read); 3] = [
         ("max_expires", |s| i64::from(s.max_expires)),
         ("max_contacts", |s| s.max_contacts as i64),
-        ("default_expires", |s| i64::from(s.default_expires)),
+        ("default_expire", |s| i64::from(s.default_expires)),
     ];
     for (name, read) in settings {
         let module = module.clone();

@@ -9,21 +9,20 @@ use serde_json::{Value as Json, json};
 use sip::{HeaderName, Message, Uri};
 
 pub fn register(m: &mut Registrar<Tm>) {
-    m.command_late("uac_dlg", UAC_DLG, uac_dlg);
-    m.command_late("t_uac_dlg", UAC_DLG, uac_dlg);
-    for name in ["uac_cancel", "t_uac_cancel"] {
-        m.command_each(name, "cancels an INVITE: callid, cseq", any_done, uac_cancel);
-    }
-    for name in ["hash", "t_hash"] {
-        m.command_each(name, "how many transactions each worker holds", Json::Array, hash);
-    }
-    for name in ["reply", "t_reply"] {
-        m.command_each(name, REPLY, any_done, reply);
-    }
+    m.command_late("tm:uac_dlg t_uac_dlg uac_dlg", UAC_DLG, uac_dlg);
+    let cancel = "cancels an INVITE: t_uac_cancel callid cseq";
+    m.command_each("tm:uac_cancel t_uac_cancel uac_cancel", cancel, any_done, uac_cancel);
+    m.command_each(
+        "tm:hash t_hash hash",
+        "how many transactions each worker holds: t_hash",
+        Json::Array,
+        hash,
+    );
+    m.command_each("tm:reply t_reply reply", REPLY, any_done, reply);
 }
 
-const UAC_DLG: &str = "sends a request: method, ruri, headers, [next_hop], [socket], [body]";
-const REPLY: &str = "answers a transaction: code, reason, trans_id, to_tag, [new_headers], [body]";
+const UAC_DLG: &str = "sends a request: t_uac_dlg method ruri headers [next_hop] [socket] [body]";
+const REPLY: &str = "answers a transaction: t_reply code reason trans_id to_tag [new_headers] [body]";
 
 /// The answer of the worker that has the transaction.
 fn any_done(mut answers: Vec<Json>) -> Json {

@@ -10,13 +10,14 @@ use serde_json::{Value as Json, json};
 use sip::Uri;
 
 pub fn register(m: &mut Registrar<Registrant>) {
-    m.command("reg_list", "The registrations and their states", list);
-    m.command_late("reg_reload", "Reads the registrations from the database again", reload);
-    m.command("reg_enable", "Enables a registration", |call, params| enable(call, params, Wanted::On));
-    m.command("reg_disable", "Disables a registration", |call, params| enable(call, params, Wanted::Off));
-    m.command("reg_force_register", "Registers at once", force);
-    m.command("reg_upsert", "Adds or changes a registration in memory", upsert);
-    m.command("reg_delete", "Removes a registration from memory", delete);
+    m.command("uac_registrant:list reg_list", "the registrations and their states: reg_list [aor] [contact] [registrar]", list);
+    m.command_late("uac_registrant:reload reg_reload", "reads the registrations from the database again: reg_reload [aor] [contact] [registrar]", reload);
+    m.command("uac_registrant:enable reg_enable", "enables a registration: reg_enable aor contact registrar", |call, params| enable(call, params, Wanted::On));
+    m.command("uac_registrant:disable reg_disable", "disables a registration: reg_disable aor contact registrar", |call, params| enable(call, params, Wanted::Off));
+    m.command("uac_registrant:force_register reg_force_register", "registers at once: reg_force_register aor contact registrar", force);
+    m.command("uac_registrant:upsert reg_upsert", "adds or changes a registration in memory: reg_upsert aor contact registrar [proxy] [third_party_registrant] \
+         [username] [password] [binding_params] [expiry] [forced_socket] [cluster_shtag] [state]", upsert);
+    m.command("uac_registrant:delete reg_delete", "removes a registration from memory: reg_delete aor contact registrar", delete);
 }
 
 /// A socket of this server by "udp:127.0.0.1:5060" or "127.0.0.1:5060".

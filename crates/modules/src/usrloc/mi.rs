@@ -14,40 +14,36 @@ use std::sync::Arc;
 type Command = fn(&mut Call<'_, Usrloc>, &MiParams) -> MiResult;
 type Late = fn(&mut Call<'_, Usrloc>, &MiParams, MiAnswer);
 
-/// (name up to 3.x, name of 4.x, help, command)
-const COMMANDS: &[(&str, &str, &str, Command)] = &[
-    ("ul_dump", "usrloc:dump", "all registrations: ul_dump [brief]", dump),
-    ("ul_cluster_sync", "usrloc:cluster_sync", "asks another server for its contacts", cluster_sync),
+/// (name of 4.x and that up to 3.x, help, command)
+const COMMANDS: &[(&str, &str, Command)] = &[
+    ("usrloc:dump ul_dump", "all registrations: ul_dump [brief]", dump),
+    ("usrloc:cluster_sync ul_cluster_sync", "asks another server for its contacts: ul_cluster_sync", cluster_sync),
 ];
 
 /// Those that may wait for a database.
-const LATE: &[(&str, &str, &str, Late)] = &[
-    ("ul_rm", "usrloc:rm", "removes an address: ul_rm table_name aor", rm),
-    ("ul_rm_contact", "usrloc:rm_contact", "removes a contact: ul_rm_contact table_name aor contact", rm_contact),
+const LATE: &[(&str, &str, Late)] = &[
+    ("usrloc:rm ul_rm", "removes an address: ul_rm table_name aor", rm),
+    ("usrloc:rm_contact ul_rm_contact", "removes a contact: ul_rm_contact table_name aor contact", rm_contact),
     (
-        "ul_add",
-        "usrloc:add",
+        "usrloc:add ul_add",
         "adds a contact: ul_add table_name aor contact expires q flags cflags methods",
         add,
     ),
     (
-        "ul_show_contact",
-        "usrloc:show_contact",
+        "usrloc:show_contact ul_show_contact",
         "contacts of an address: ul_show_contact table_name aor",
         show,
     ),
-    ("ul_flush", "usrloc:flush", "writes pending changes to the database", flush),
-    ("ul_sync", "usrloc:sync", "writes the table of the database anew: ul_sync table_name [aor]", sync),
+    ("usrloc:flush ul_flush", "writes pending changes to the database: ul_flush", flush),
+    ("usrloc:sync ul_sync", "writes the table of the database anew: ul_sync table_name [aor]", sync),
 ];
 
 pub fn register(m: &mut Registrar<Usrloc>) {
-    for (old, new, help, command) in COMMANDS {
-        m.command(old, help, *command);
-        m.command(new, help, *command);
+    for (names, help, command) in COMMANDS {
+        m.command(names, help, *command);
     }
-    for (old, new, help, command) in LATE {
-        m.command_late(old, help, *command);
-        m.command_late(new, help, *command);
+    for (names, help, command) in LATE {
+        m.command_late(names, help, *command);
     }
 }
 
