@@ -273,3 +273,42 @@ fn failure(error: &MiError, id: Json) -> Json {
     }
     serde_json::json!({"jsonrpc": "2.0", "error": shown, "id": id})
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(help: &'static str) -> MiCommand {
+        let (scope, run) = (MiScope::One, Arc::new(|_: &mut Ctx, _: &MiParams| Ok(Json::Null)));
+        MiCommand { name: "m:x", aliases: vec!["x"], module: "m", help, scope, run, late: None }
+    }
+
+    #[test]
+    fn parameters_of_commands() {
+        let check = |help: &'static str, expected: &[&[&str]]| {
+            assert_eq!(command(help).usage().map(|u| u.recipes()).unwrap_or_default(), expected, "{help}");
+        };
+        check("ends the server", &[]);
+        check("takes something: else", &[]);
+        check("does it: x", &[&[]]);
+        check("does it: x a b", &[&["a", "b"]]);
+        check("does it: m:x a [b] [c...]", &[&["a"], &["a", "b"], &["a", "b", "c"]]);
+    }
+
+    #[test]
+    fn wrong_parameters_are_refused() {
+        let check = |help: &'static str, params: Json, expected: Option<&str>| {
+            let params = MiParams::from_json(Some(params)).unwrap();
+            let found = params.check(&command(help).usage().unwrap()).err().and_then(|e| e.data);
+            assert_eq!(found.as_deref(), expected, "{help}");
+        };
+        let (number, names) = (Some("Too few or too many parameters"), Some("Named parameters do not match"));
+        check("does it: x a [b]", serde_json::json!([]), number);
+        check("does it: x a [b]", serde_json::json!(["1", "2"]), None);
+        check("does it: x a [b]", serde_json::json!(["1", "2", "3"]), number);
+        check("does it: x a...", serde_json::json!(["1", "2", "3"]), None);
+        check("does it: x a [b]", serde_json::json!({"a": 1}), None);
+        check("does it: x a [b]", serde_json::json!({"b": 1}), names);
+        check("does it: x a [b]", serde_json::json!({"a": 1, "c": 1}), names);
+    }
+}

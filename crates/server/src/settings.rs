@@ -153,8 +153,9 @@ mod tests {
             ("stderror_enabled=no\nsyslog_enabled=yes", false, true),
             ("stderror_enabled=yes\nsyslog_enabled=yes", true, true),
         ] {
-            let settings = logging(&Run::default(), &globals(text));
-            assert_eq!((settings.stderr.is_some(), settings.syslog.is_some()), (stderr, syslog), "{text}");
+            logging(&Run::default(), &globals(text));
+            let written = |consumer: Consumer| !consumer.is_muted();
+            assert_eq!((written(Consumer::Stderr), written(Consumer::Syslog)), (stderr, syslog), "{text}");
         }
     }
 

@@ -21,6 +21,12 @@ pub enum Kind {
     Bytes,
 }
 
+/// In place of a vendor: the attribute is a part of Digest-Attributes (207), the form of digests from before RFC 4590
+/// that FreeRADIUS and the dictionaries of OpenSIPS use.
+pub const IN_DIGEST: u32 = u32::MAX;
+/// Their numbers in dictionaries (Digest-Realm to Digest-User-Name); in packets they count from 1.
+const DIGEST_PARTS: std::ops::RangeInclusive<i64> = 1063..=1072;
+
 /// Vendor (0: none) and number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Code {
@@ -119,7 +125,12 @@ impl Dictionary {
         block: Option<u32>,
     ) -> Result<(), String> {
         // Parts of an attribute ("26.1") and numbers that no packet carries (server-side ones).
-        let Some(number) = integer(number).and_then(|n| u8::try_from(n).ok()) else { return Ok(()) };
+        let Some(number) = integer(number) else { return Ok(()) };
+        let (part_of, number) = match DIGEST_PARTS.contains(&number) {
+            true => (Some(IN_DIGEST), number - DIGEST_PARTS.start() + 1),
+            false => (None, number),
+        };
+        let Ok(number) = u8::try_from(number) else { return Ok(()) };
         let named = rest.iter().find_map(|word| self.vendors.get(&word.to_ascii_lowercase()).copied());
         let hidden = rest.iter().any(|word| word.contains("encrypt=1"));
         let kind = match kind.split(['[', ',']).next().unwrap_or_default() {
@@ -131,7 +142,7 @@ impl Dictionary {
             "ipv6addr" => Kind::Address6,
             _ => Kind::Bytes,
         };
-        let code = Code { vendor: named.or(block).unwrap_or(0), number };
+        let code = Code { vendor: named.or(part_of).or(block).unwrap_or(0), number };
         let at = self.attributes.len();
         self.attributes.push(Attribute { name: name.into(), code, kind });
         self.by_name.insert(name.to_ascii_lowercase(), at);

@@ -1,6 +1,6 @@
 //! RADIUS packets (RFC 2865, 2866, 3579): writing requests, reading answers, checking who wrote them.
 
-use super::dictionary::{Attribute, Code, Dictionary, Kind};
+use super::dictionary::{Attribute, Code, Dictionary, IN_DIGEST, Kind};
 use hmac::{Hmac, Mac};
 use host::aaa::{AaaAnswer, AaaKind, AaaRequest};
 use md5::{Digest, Md5};
@@ -24,6 +24,7 @@ const NAS_PORT: u8 = 5;
 const NAS_IDENTIFIER: u8 = 32;
 const NAS_IPV6_ADDRESS: u8 = 95;
 const ACCT_DELAY_TIME: u8 = 41;
+const DIGEST_ATTRIBUTES: u8 = 207;
 /// What stands in NAS-Port when the request says nothing, as in the reference.
 const SIP_PORT: i64 = 5060;
 
@@ -80,6 +81,7 @@ impl Body {
             let most = match (attribute.kind, attribute.code.vendor) {
                 (Kind::Hidden, _) => 128,
                 (_, 0) => 253,
+                (_, IN_DIGEST) => 251,
                 _ => 247,
             };
             if bytes.len() > most {
@@ -138,6 +140,11 @@ impl Body {
             };
             match code.vendor {
                 0 => attribute(&mut out, code.number, value),
+                IN_DIGEST => {
+                    let mut inner = Vec::new();
+                    attribute(&mut inner, code.number, value);
+                    attribute(&mut out, DIGEST_ATTRIBUTES, &inner);
+                }
                 vendor => {
                     let mut inner = vendor.to_be_bytes().to_vec();
                     attribute(&mut inner, code.number, value);

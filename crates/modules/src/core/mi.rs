@@ -220,23 +220,3 @@ fn async_cancel(call: &mut Call<Core>, params: &MiParams) -> MiResult {
     }
     Ok(json!(call.fail_task(TaskId { index, generation })))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use host::mi::MiScope;
-    use std::sync::Arc;
-
-    #[test]
-    fn parameters_of_commands() {
-        let check = |help: &'static str, expected: &[&[&str]]| {
-            let run = Arc::new(|_: &mut host::Ctx, _: &MiParams| Ok(Json::Null));
-            let command =
-                MiCommand { name: "x", module: "core", help, scope: MiScope::One, run, late: None };
-            assert_eq!(recipes(&command), expected, "{help}");
-        };
-        check("ends the server", &[&[]]);
-        check("does it: x a b", &[&["a", "b"]]);
-        check("does it: x a [b] [c]", &[&["a"], &["a", "b"], &["a", "b", "c"]]);
-    }
-}
