@@ -166,7 +166,7 @@ mod tests {
         let path = folder.0.join("dictionary");
         std::fs::write(&path, "# main\n$INCLUDE more\n$INCLUDE- absent\nATTRIBUTE User-Name 1 string\nATTRIBUTE User-Password 2 string\n\
             ATTRIBUTE Service-Type 6 integer\nVALUE Service-Type SIP 15 # number\nATTRIBUTE Framed-Address 8 ipaddr\n\
-            ATTRIBUTE Old-Style 3 string Acme\nATTRIBUTE Internal 1063 string\n").expect("written");
+            ATTRIBUTE Old-Style 3 string Acme\nATTRIBUTE Internal 2063 string\nATTRIBUTE Digest-Nonce 1064 string\n").expect("written");
         std::fs::write(folder.0.join("more"), "VENDOR Acme 0x10\nBEGIN-VENDOR Acme\nATTRIBUTE Acme-Level 7 integer64\nEND-VENDOR Acme\n")
             .expect("written");
         let dictionary = Dictionary::load(&path).expect("a dictionary");
@@ -181,6 +181,7 @@ mod tests {
         check("Framed-Address", 0, 8, Kind::Address);
         check("Old-Style", 16, 3, Kind::Text);
         check("Acme-Level", 16, 7, Kind::Long);
+        check("Digest-Nonce", IN_DIGEST, 2, Kind::Text);
         assert!(dictionary.attribute("Internal").is_none());
         assert_eq!(dictionary.value("Service-Type", "sip"), Some(15));
         std::fs::write(&path, "$INCLUDE dictionary\n").expect("written");

@@ -236,6 +236,11 @@ fn open_aaa(loader: &mut Loader, url: &str, service_type: &mut Option<i64>) -> R
     for attribute in report::AAA_ATTRIBUTES {
         aaa.attribute(attribute)?;
     }
+    for attribute in report::OPTIONAL_ATTRIBUTES {
+        if aaa.attribute(attribute).is_err() {
+            host::warn!("acc", "the dictionary of {url} has no {attribute}: records are without it");
+        }
+    }
     if service_type.is_none() {
         *service_type = Some(aaa.value("Service-Type", "Sip-Session")?);
     }

@@ -222,6 +222,9 @@ pub const AAA_ATTRIBUTES: [&str; 8] = [
     "Acct-Session-Id",
 ];
 
+/// Those that a dictionary need not have; without them records go out all the same.
+pub const OPTIONAL_ATTRIBUTES: [&str; 2] = ["Sip-Call-Setuptime", "Sip-Call-Created"];
+
 impl Report {
     /// The request for an AAA server; NULLs are left out.
     pub fn aaa_request(&self, ctx: &mut Ctx, module: &Acc, aaa: &Aaa) -> AaaRequest {
@@ -253,8 +256,11 @@ impl Report {
             request.add(name, value);
         }
         if let Some((created, setup)) = self.setup_time() {
-            request.add("Sip-Call-Setuptime", setup as i64);
-            request.add("Sip-Call-Created", created as i64);
+            for (name, value) in OPTIONAL_ATTRIBUTES.into_iter().zip([setup, created]) {
+                if aaa.attribute(name).is_ok() {
+                    request.add(name, value as i64);
+                }
+            }
         }
         request
     }

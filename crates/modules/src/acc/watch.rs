@@ -54,12 +54,17 @@ fn replied(ctx: &mut Ctx, module: &Acc, id: TxnId, status: u16) {
     let Some((account, mut marks)) = marked(ctx, module, id) else { return };
     let Some(data) = ctx.core.txns.txns.get(id) else { return };
     let local = data.local_status == status;
+    // A 503 goes upstream as 500: what was received is accounted.
+    let translated = !local && status == 500 && data.seen_status == 503;
     let Ok(reply) = Message::parse(data.reply_out.clone()) else { return };
     let ending = || {
         let mut ending = of_reply(&reply);
         // Tags made here name no dialog.
         if local {
             ending.to_tag = None;
+        }
+        if translated {
+            ending.code = Bytes::from_static(b"503");
         }
         ending
     };

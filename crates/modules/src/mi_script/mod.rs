@@ -63,7 +63,7 @@ fn run(
         let (rc, text) = match result {
             Ok(json) if pretty => (OK, serde_json::to_string_pretty(&json).unwrap_or_default()),
             Ok(json) => (OK, json.to_string()),
-            Err(error) => (REFUSED, error.message),
+            Err(error) => (REFUSED, error.data.unwrap_or(error.message)),
         };
         match out {
             Some(out) if !out.set(ctx, Bytes::from(text)) => ERROR,
