@@ -71,13 +71,17 @@ fn add(call: &mut Call<Path>, user: Option<Text>, received: Received) -> i32 {
 
 /// The sender of the current message as a URI: `sip:1.2.3.4:5`, with its transport unless that is UDP.
 pub fn source_uri(ctx: &Ctx) -> String {
-    let source = &ctx.state.source;
-    let host = host::shared::host_text(source.remote);
-    let transport = match source.transport {
+    uri_of(ctx.state.source.remote, ctx.state.source.transport)
+}
+
+/// "sip:10.0.0.1:5060", with a transport parameter unless it is UDP.
+pub fn uri_of(address: std::net::SocketAddr, transport: Transport) -> String {
+    let host = host::shared::host_text(address);
+    let transport = match transport {
         Transport::Udp => String::new(),
         other => format!(";transport={}", other.as_str()),
     };
-    format!("sip:{host}:{}{transport}", source.remote.port())
+    format!("sip:{host}:{}{transport}", address.port())
 }
 
 /// A URI as the value of a parameter of another one.

@@ -11,8 +11,7 @@ use std::sync::Arc;
 
 pub fn register(m: &mut Registrar<Core>) {
     m.function("tcp_close_conn", Routes::ALL, tcp_close_conn);
-    m.command("list_tcp_conns", "stream connections: list_tcp_conns [proto]", list);
-    m.command("tcp:list", "stream connections: tcp:list [proto]", list);
+    m.command("tcp:list list_tcp_conns", "stream connections: tcp:list [proto]", list);
     m.command("tcp:close", "ends a stream connection: tcp:close ipport", close);
     m.ready(|_, hooks, _| hooks.event_names.push(host::events::TCP_DISCONNECT));
 }

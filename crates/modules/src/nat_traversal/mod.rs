@@ -1,7 +1,10 @@
 //! nat_traversal: tests for clients behind NATs, and messages that keep their way open.
 //!
 //! Endpoints that `nat_keepalive` asked for are kept alive for as long as their registration or subscription
-//! was granted.
+//! was granted, or the call that they began stands.
+
+mod dialogs;
+mod state;
 
 use crate::nathelper::checks::{Private, has_private_contact, has_private_via, ip_differs_from_via};
 use crate::nathelper::contact::{Org, fix};
@@ -16,6 +19,7 @@ use host::vars::name::Name;
 use host::{Call, Ctx, Int, Registrar, Routes, Value};
 use parking_lot::Mutex;
 use sip::{HeaderName, Method};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use transaction::Path;
@@ -30,7 +34,16 @@ pub struct NatTraversal {
     from: String,
     extra_headers: String,
     endpoints: Mutex<AHashMap<Bytes, Endpoint>>,
+    dialogs: Mutex<Dialogs>,
+    state_file: PathBuf,
     seconds: AtomicU64,
+}
+
+/// Calls by Call-ID and caller's tag, and how many of them need an endpoint.
+#[derive(Default)]
+struct Dialogs {
+    calls: AHashMap<Bytes, dialogs::Call>,
+    counts: AHashMap<Bytes, u32>,
 }
 
 /// Whom to send something, and until when (Unix seconds), by why.
@@ -48,6 +61,8 @@ impl Default for NatTraversal {
             from: String::new(),
             extra_headers: String::new(),
             endpoints: Mutex::default(),
+            dialogs: Mutex::default(),
+            state_file: "keepalive_state".into(),
             seconds: AtomicU64::new(0),
         }
     }
@@ -58,7 +73,7 @@ pub fn register(m: &mut Registrar<NatTraversal>) {
     m.param_text("keepalive_method", |s, v| Ok(s.method = v.into()));
     m.param_text("keepalive_from", |s, v| Ok(s.from = v.into()));
     m.param_text("keepalive_extra_headers", |s, v| Ok(s.extra_headers = v.into()));
-    m.ignored(&["keepalive_state_file"], "endpoints are learnt anew when they register again");
+    m.param_text("keepalive_state_file", |s, v| Ok(s.state_file = v.into()));
     m.ignored(&["cluster_id", "cluster_sharing_tag"], "every server keeps its own endpoints alive");
     let any = Routes::REQUEST.and(Routes::ON_REPLY).and(Routes::FAILURE).and(Routes::BRANCH);
     m.function("client_nat_test", any, client_nat_test);
@@ -71,6 +86,18 @@ pub fn register(m: &mut Registrar<NatTraversal>) {
     });
     m.timer(1000, tick);
     m.ready(ready);
+    m.start(|call| {
+        if call.core.worker == 0 && call.module.interval > 0 {
+            let (module, now) = (call.module.clone(), call.core.wall_us / 1_000_000);
+            state::read(&module.state_file, &module, &call.shared().sockets, now);
+        }
+    });
+    m.stop(|call| {
+        if call.module.interval > 0 && !call.module.endpoints.lock().is_empty() {
+            let module = call.module.clone();
+            state::write(&module.state_file, &module, &call.shared().sockets);
+        }
+    });
 }
 
 fn ready(module: &Arc<NatTraversal>, hooks: &mut Hooks, stats: &Stats) {
@@ -83,10 +110,13 @@ fn ready(module: &Arc<NatTraversal>, hooks: &mut Hooks, stats: &Stats) {
     count("keepalive_endpoints", |_| true);
     count("registered_endpoints", |endpoint| endpoint.registered > 0);
     count("subscribed_endpoints", |endpoint| endpoint.subscribed > 0);
+    let of_calls = module.clone();
+    stats.computed("nat_traversal", "dialog_endpoints", move || of_calls.dialogs.lock().counts.len() as i64);
     let stateless = module.clone();
     hooks.stateless_reply.push(Arc::new(move |ctx, status, reply| stateless.answered(ctx, status, reply)));
     let module = module.clone();
     hooks.txn.push(Arc::new(move |ctx, id, event| {
+        module.watch_call(ctx, id, event);
         if let TxnEvent::ReplyOut { status } = event {
             let reply = ctx.core.txns.txns.get(id).map(|data| data.reply_out.clone()).unwrap_or_default();
             module.answered(ctx, status, &reply);
@@ -126,15 +156,11 @@ fn fix_contact(call: &mut Call<NatTraversal>) -> i32 {
 #[derive(Clone, Default)]
 struct Wanted(bool);
 
-/// nat_keepalive(): from a positive answer on, for REGISTER and SUBSCRIBE.
+/// nat_keepalive(): from a positive answer on for REGISTER and SUBSCRIBE, while the call stands for INVITE.
 fn nat_keepalive(call: &mut Call<NatTraversal>) -> i32 {
     match call.ctx.state.msg.method() {
-        Method::Register | Method::Subscribe => {
+        Method::Register | Method::Subscribe | Method::Invite => {
             call.ctx.state.ext.set(Wanted(true));
-            1
-        }
-        Method::Invite => {
-            host::debug!("nat_traversal", "callers are kept alive by their registration, not by their dialog");
             1
         }
         _ => {
@@ -148,22 +174,29 @@ impl NatTraversal {
     /// A request was answered, here or from downstream.
     fn answered(&self, ctx: &mut Ctx, status: u16, reply: &Bytes) {
         let asked = ctx.state.ext.find::<Wanted>().is_some_and(|wanted| wanted.0);
-        if !asked || !(200..300).contains(&status) || self.interval == 0 {
+        let method = ctx.state.msg.method();
+        let lasts = matches!(method, Method::Register | Method::Subscribe);
+        if !asked || !lasts || !(200..300).contains(&status) || self.interval == 0 {
             return;
         }
         let now = ctx.core.wall_us / 1_000_000;
         let seconds = granted(reply).or_else(|| ctx.state.msg.expires()).unwrap_or(3600);
         let until = if seconds == 0 { 0 } else { now + u64::from(seconds) };
-        let register = ctx.state.msg.method() == Method::Register;
+        let register = method == Method::Register;
         let uri = Bytes::from(source_uri(ctx));
+        self.endpoint(uri.clone(), ctx.state.source);
+        if let Some(endpoint) = self.endpoints.lock().get_mut(&uri) {
+            *(if register { &mut endpoint.registered } else { &mut endpoint.subscribed }) = until;
+        }
+    }
+
+    /// Makes an endpoint known, or tells where it is now.
+    fn endpoint(&self, uri: Bytes, path: Path) {
         let mut endpoints = self.endpoints.lock();
         if endpoints.len() >= MAX_ENDPOINTS && !endpoints.contains_key(&uri) {
             return;
         }
-        let path = ctx.state.source;
-        let endpoint = endpoints.entry(uri).or_insert(Endpoint { path, registered: 0, subscribed: 0 });
-        endpoint.path = path;
-        *(if register { &mut endpoint.registered } else { &mut endpoint.subscribed }) = until;
+        endpoints.entry(uri).or_insert(Endpoint { path, registered: 0, subscribed: 0 }).path = path;
     }
 }
 
@@ -187,18 +220,21 @@ fn tick(call: &mut Call<NatTraversal>) {
     let now = call.core.wall_us / 1_000_000;
     let turn = module.seconds.fetch_add(1, Ordering::Relaxed) % module.interval;
     let mut due = Vec::new();
+    let mut dialogs = module.dialogs.lock();
+    dialogs.expire(now);
     module.endpoints.lock().retain(|uri, endpoint| {
         for until in [&mut endpoint.registered, &mut endpoint.subscribed] {
             if *until <= now {
                 *until = 0;
             }
         }
-        let alive = endpoint.registered + endpoint.subscribed > 0;
+        let alive = endpoint.registered + endpoint.subscribed > 0 || dialogs.needs(uri);
         if alive && u64::from(endpoint.path.remote.port()) % module.interval == turn {
             due.push((uri.clone(), endpoint.path));
         }
         alive
     });
+    drop(dialogs);
     for (uri, path) in due {
         let bytes = module.request(call.ctx, &uri, path);
         call.ctx.transmit(path, bytes);
