@@ -84,9 +84,7 @@ impl NatTraversal {
                 self.end(ctx, Side::Caller);
             }
             (Method::Bye, TxnEvent::ReplyOut { status: 200.. }) => {
-                if !self.end(ctx, Side::Caller) {
-                    self.end(ctx, Side::Callee);
-                }
+                let _ = self.end(ctx, Side::Caller) || self.end(ctx, Side::Callee);
             }
             _ => {}
         }
