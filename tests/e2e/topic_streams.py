@@ -238,6 +238,47 @@ def test_openssl(place):
     check([d["ID"] for d in server.mi("tls_list")["Domains"]], ["plain", "strict", "out"])
 
 
+def test_domains_in_a_database(place):
+    certificates(place, "one.example.com", "two.example.com")
+    place.sqlite("tls.sqlite", """create table tls_mgm (id integer primary key, domain char(64), match_ip_address char(255),
+        match_sip_domain char(255), type integer, method char(16), verify_cert integer, require_cert integer, certificate blob,
+        private_key blob, crl_check_all integer, crl_dir char(255), ca_list blob, ca_dir char(255), cipher_list char(255),
+        dh_params blob, ec_curve char(255));
+create table version (table_name text, table_version integer);
+insert into version values ('tls_mgm', 3)""")
+
+    def store(name):
+        import contextlib, sqlite3
+        pem = [(place.dir / f"{name}.{kind}").read_bytes() for kind in ("pem", "key")]
+        with contextlib.closing(sqlite3.connect(place.dir / "tls.sqlite", timeout=10)) as db:
+            db.execute("delete from tls_mgm")
+            db.execute("insert into tls_mgm (domain, match_ip_address, match_sip_domain, type, method, verify_cert, require_cert, "
+                       "certificate, private_key) values ('stored', '*', '*', 2, 'TLSv1_2-', 0, 0, ?, ?)", pem)
+            db.commit()
+    store("one.example.com")
+    port = free_port()
+    server = plain(place, f"""socket=tls:127.0.0.1:{port}
+loadmodule "db_sqlite.so"
+loadmodule "tls_mgm.so"
+loadmodule "proto_tls.so"
+modparam("tls_mgm", "db_url", "sqlite://{{DIR}}/tls.sqlite")
+""")
+    until("the domain was read", lambda: [d["ID"] for d in server.mi("tls_list")["Domains"]] == ["stored"])
+
+    def shown():
+        try:
+            wire = Wire(("127.0.0.1", port), client_context(place), "any.example.com")
+        except OSError:
+            return None
+        check(StreamPhone(wire, "alice").final("OPTIONS", "sip:x@example.com").status, 200)
+        return dict(part[0] for part in wire.socket.getpeercert()["subject"])["commonName"]
+    until("it serves", lambda: shown() == "one.example.com")
+    store("two.example.com")
+    check(shown(), "one.example.com")
+    check(server.mi("tls_reload"), "OK")
+    check(shown(), "two.example.com")
+
+
 def test_every_transport_calls_every_other(place):
     server = secure(place)
     context = client_context(place)

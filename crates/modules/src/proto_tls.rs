@@ -55,7 +55,6 @@ pub fn register(m: &mut Registrar<ProtoTls>) {
         &["trace_destination", "trace_on", "trace_filter_route"],
         "tracing of connections does not exist yet",
     );
-    m.needs(&["tls_mgm"]);
     m.init(|s, loader| {
         use_port(loader, Transport::Tls, s.port);
         // In 2.1 these are seconds.

@@ -1,5 +1,6 @@
 //! TLS of connections of modules and of SIP: what is trusted, who we are.
 
+use bytes::Bytes;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
@@ -21,6 +22,36 @@ pub enum Check {
     Nothing,
 }
 
+/// Certificates and a key as PEM texts, empty where there are none.
+#[derive(Clone, Debug, Default)]
+pub struct Pem {
+    pub certificate: Bytes,
+    pub private_key: Bytes,
+    pub ca_list: Bytes,
+}
+
+impl Pem {
+    /// The certificate chain and its key; `None`: there are none.
+    fn identity(&self) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>, String> {
+        if self.certificate.is_empty() {
+            return Ok(None);
+        }
+        let key =
+            PrivateKeyDer::from_pem_slice(&self.private_key).map_err(|e| format!("private key: {e}"))?;
+        Ok(Some((self.chain(&self.certificate)?, key)))
+    }
+
+    fn chain(&self, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+        chain.map_err(|e| format!("certificate: {e}"))
+    }
+
+    /// The first certificate, DER.
+    pub fn first(&self) -> Option<Arc<[u8]>> {
+        self.chain(&self.certificate).ok().and_then(|all| all.first().map(|c| c.as_ref().into()))
+    }
+}
+
 /// A client's side of TLS, before its files are read.
 #[derive(Clone, Debug, Default)]
 pub struct ClientTls {
@@ -35,6 +66,8 @@ pub struct ClientTls {
     pub versions: Vec<&'static SupportedProtocolVersion>,
     /// Protocols offered, best first ("h2", "http/1.1").
     pub alpn: Vec<Vec<u8>>,
+    /// The same as files, but as text; it comes before them.
+    pub pem: Option<Pem>,
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -55,10 +88,12 @@ impl ClientTls {
         let builder = ClientConfig::builder_with_provider(provider());
         let builder = builder.with_protocol_versions(versions).map_err(|e| e.to_string())?;
         let builder = builder.dangerous().with_custom_certificate_verifier(self.verifier()?);
-        let mut config = match &self.identity {
+        let written = self.pem.as_ref().map(Pem::identity).transpose()?.flatten();
+        let read = || self.identity.as_ref().map(|(chain, key)| identity(chain, key)).transpose();
+        let identity = if written.is_some() { written } else { read()? };
+        let mut config = match identity {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => {
-                let (chain, key) = identity(chain, key)?;
                 builder.with_client_auth_cert(chain, key).map_err(|e| format!("certificate and key: {e}"))?
             }
         };
@@ -70,7 +105,7 @@ impl ClientTls {
         if self.check == Check::Nothing {
             return Ok(Arc::new(Lenient(Trust::Anyone)));
         }
-        let roots = roots(&self.authorities)?;
+        let roots = roots(&self.authorities, self.pem.as_ref())?;
         if roots.is_empty() {
             // A machine without any, that may never be asked for one.
             return Ok(Arc::new(Lenient(Trust::Nobody)));
@@ -107,6 +142,8 @@ pub struct ServerTls {
     pub versions: Vec<&'static SupportedProtocolVersion>,
     /// Certificate chain and key that clients are shown.
     pub identity: (PathBuf, PathBuf),
+    /// The same as files, but as text; it comes before them.
+    pub pem: Option<Pem>,
 }
 
 impl ServerTls {
@@ -118,7 +155,7 @@ impl ServerTls {
         let builder = if self.ask == Ask::Nothing {
             builder.with_no_client_auth()
         } else {
-            let roots = Arc::new(roots(&self.authorities)?);
+            let roots = Arc::new(roots(&self.authorities, self.pem.as_ref())?);
             let mut verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
             if let Some(folder) = &self.revoked {
                 verifier = verifier.with_crls(revocations(folder)?).allow_unknown_revocation_status();
@@ -129,7 +166,11 @@ impl ServerTls {
             let verifier = verifier.build().map_err(|e| format!("trusted certificates of clients: {e}"))?;
             builder.with_client_cert_verifier(verifier)
         };
-        let (chain, key) = identity(&self.identity.0, &self.identity.1)?;
+        let written = self.pem.as_ref().map(Pem::identity).transpose()?.flatten();
+        let (chain, key) = match written {
+            Some(written) => written,
+            None => identity(&self.identity.0, &self.identity.1)?,
+        };
         let mut config =
             builder.with_single_cert(chain, key).map_err(|e| format!("certificate and key: {e}"))?;
         if let Ok(ticketer) = rustls::crypto::ring::Ticketer::new() {
@@ -140,14 +181,18 @@ impl ServerTls {
 }
 
 /// Trusted certificates of files and folders; without any, those of the system.
-fn roots(paths: &[PathBuf]) -> Result<RootCertStore, String> {
+fn roots(paths: &[PathBuf], pem: Option<&Pem>) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
+    let written = pem.filter(|pem| !pem.ca_list.is_empty());
+    if let Some(pem) = written {
+        roots.add_parsable_certificates(pem.chain(&pem.ca_list)?);
+    }
     for path in paths {
         for file in files(path)? {
             roots.add_parsable_certificates(certificates(&file)?);
         }
     }
-    if paths.is_empty() {
+    if paths.is_empty() && written.is_none() {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     }
     Ok(roots)

@@ -1,7 +1,6 @@
 //! The TLS domains with their files read: which one a connection gets.
 
 use super::{Domain, TlsMgm};
-use crate::tls;
 use host::ctx::MsgState;
 use host::{Ctx, Value};
 use parking_lot::{Mutex, RwLock};
@@ -16,6 +15,8 @@ const MAX_HINTS: usize = 10_000;
 #[derive(Default)]
 pub struct Live {
     current: RwLock<Arc<Built>>,
+    /// What the database holds, and whose side each is of; `None` before it was read.
+    stored: RwLock<Option<Vec<(bool, Domain)>>>,
     /// What scripts said, by the number that a path carries, from 1.
     hints: Mutex<Vec<Hint>>,
 }
@@ -59,24 +60,28 @@ impl TlsMgm {
     /// Reads the files of all domains. The error is what a user should read; nothing changes then.
     pub fn read_files(&self) -> Result<(), String> {
         let mut built = Built::default();
-        for domain in self.servers.iter().chain(self.default_server()) {
-            let failed = |e| format!("server_domain {}: {e}", domain.name);
-            let config = domain.server().and_then(|server| server.build()).map_err(failed)?;
-            let own = domain.certificate.as_deref().and_then(tls::first_certificate);
-            built.servers.push(Server { domain: domain.clone(), config: Arc::new(config), own });
+        for domain in &self.servers {
+            built.serve(domain)?;
         }
-        for domain in self.clients.iter().chain([&self.default]) {
-            let config = domain.client().build().map_err(|e| format!("client_domain {}: {e}", domain.name))?;
-            let own = domain.certificate.as_deref().and_then(tls::first_certificate);
-            built.clients.push(Client { domain: domain.clone(), config: Arc::new(config), own });
+        for domain in &self.clients {
+            built.call(domain)?;
         }
+        for (server, domain) in &self.live.stored() {
+            let done = if *server { built.serve(domain) } else { built.call(domain) };
+            // One bad row must not take the others with it.
+            if let Err(error) = done {
+                host::error!("tls_mgm", "{error}");
+            }
+        }
+        self.default_server().map_or(Ok(()), |domain| built.serve(domain))?;
+        built.call(&self.default)?;
         *self.live.current.write() = Arc::new(built);
         Ok(())
     }
 
     /// There is something to show to clients.
     pub fn serves(&self) -> bool {
-        !self.live.current.read().servers.is_empty()
+        self.table.is_used() || !self.live.current.read().servers.is_empty()
     }
 
     /// What is set without naming a domain is one that serves where no other fits.
@@ -143,6 +148,37 @@ impl TlsMgm {
             })
         });
         at.map_or(0, |at| at as u32 + 1)
+    }
+}
+
+impl Built {
+    fn serve(&mut self, domain: &Domain) -> Result<(), String> {
+        let config = domain.server().and_then(|server| server.build());
+        let config = config.map_err(|e| format!("server_domain {}: {e}", domain.name))?;
+        self.servers.push(Server { domain: domain.clone(), config: Arc::new(config), own: domain.shown() });
+        Ok(())
+    }
+
+    fn call(&mut self, domain: &Domain) -> Result<(), String> {
+        let config = domain.client().build().map_err(|e| format!("client_domain {}: {e}", domain.name))?;
+        self.clients.push(Client { domain: domain.clone(), config: Arc::new(config), own: domain.shown() });
+        Ok(())
+    }
+}
+
+impl Live {
+    /// Keeps what the database holds.
+    pub fn keep(&self, domains: Vec<(bool, Domain)>) {
+        *self.stored.write() = Some(domains);
+    }
+
+    pub fn stored(&self) -> Vec<(bool, Domain)> {
+        self.stored.read().clone().unwrap_or_default()
+    }
+
+    /// The database was read.
+    pub fn is_read(&self) -> bool {
+        self.stored.read().is_some()
     }
 }
 

@@ -2,11 +2,12 @@
 //! for a client domain; proto_tls and proto_wss for the one that fits an address and a name.
 
 mod live;
+mod table;
 mod vars;
 
-use crate::tls::{Ask, Check, ClientTls, ServerTls};
+use crate::tls::{Ask, Check, ClientTls, Pem, ServerTls};
 use host::avp::AvpName;
-use host::mi::{MiError, MiParams, MiResult};
+use host::mi::{MiParams, MiResult};
 use host::{Call, Registrar, Routes};
 use live::Live;
 use serde_json::{Value as Json, json};
@@ -31,6 +32,8 @@ pub struct Domain {
     pub ca_list: Option<PathBuf>,
     pub ca_dir: Option<PathBuf>,
     pub crl_dir: Option<PathBuf>,
+    /// What a database holds in place of files.
+    pub pem: Option<Pem>,
 }
 
 #[derive(Default)]
@@ -44,6 +47,7 @@ pub struct TlsMgm {
     /// Milliseconds; `tls_handshake_timeout` of proto_tls, which was here once.
     pub handshake_ms: Option<u64>,
     live: Live,
+    table: table::Table,
     /// Settings of domains by name, in the order of the file.
     pending: Vec<(&'static str, String)>,
 }
@@ -105,10 +109,11 @@ pub fn register(m: &mut Registrar<TlsMgm>) {
     for name in ["tls_list", "tls_mgm:list"] {
         m.command(name, "TLS domains: tls_list", tls_list);
     }
-    for name in ["tls_reload", "tls_mgm:reload"] {
-        m.command(name, "reads the files of all TLS domains again: tls_reload", tls_reload);
-    }
-    m.init(|m, _| m.finish());
+    table::register(m);
+    m.init(|m, loader| {
+        m.table.open(loader)?;
+        m.finish()
+    });
     m.ready(|module, hooks, _| {
         let module = module.clone();
         if module.client_tls_domain_avp.is_some() || module.client_sip_domain_avp.is_some() {
@@ -157,16 +162,14 @@ fn tls_list(call: &mut Call<TlsMgm>, _: &MiParams) -> MiResult {
     let module = &call.module;
     let servers = module.servers.iter().map(|d| show("TLS_DOMAIN_SRV", d));
     let clients = module.clients.iter().map(|d| show("TLS_DOMAIN_CLI", d));
-    Ok(json!({ "Domains": servers.chain(clients).collect::<Vec<_>>() }))
+    let stored = module.live.stored();
+    let kind = |server: bool| if server { "TLS_DOMAIN_SRV" } else { "TLS_DOMAIN_CLI" };
+    let stored = stored.iter().map(|(server, d)| show(kind(*server), d));
+    Ok(json!({ "Domains": servers.chain(clients).chain(stored).collect::<Vec<_>>() }))
 }
 
 fn filters(list: &[String]) -> Json {
     if list.is_empty() { json!(["*"]) } else { json!(list) }
-}
-
-fn tls_reload(call: &mut Call<TlsMgm>, _: &MiParams) -> MiResult {
-    call.module.read_files().map_err(|e| MiError::new(500, e))?;
-    Ok(json!("OK"))
 }
 
 /// "dom", or "dom=10.0.0.1:5061" of 2.x.
@@ -233,12 +236,16 @@ impl Domain {
             revoked: self.crl_dir.clone(),
             versions: self.tls_method.as_deref().and_then(|m| versions(m).ok()).unwrap_or_default(),
             alpn: Vec::new(),
+            pem: self.pem.clone(),
         }
     }
 
     /// The server's side.
     pub fn server(&self) -> Result<ServerTls, String> {
-        let identity = self.identity().ok_or("it has no certificate and private_key")?;
+        let identity = match &self.pem {
+            Some(pem) if !pem.certificate.is_empty() => Default::default(),
+            _ => self.identity().ok_or("it has no certificate and private_key")?,
+        };
         Ok(ServerTls {
             ask: match (self.verify_cert.unwrap_or(true), self.require_cert.unwrap_or(true)) {
                 (false, _) => Ask::Nothing,
@@ -249,9 +256,17 @@ impl Domain {
             revoked: self.crl_dir.clone(),
             versions: self.tls_method.as_deref().and_then(|m| versions(m).ok()).unwrap_or_default(),
             identity,
+            pem: self.pem.clone(),
         })
     }
 
+    /// The certificate that is shown, DER.
+    fn shown(&self) -> Option<Arc<[u8]>> {
+        let written = self.pem.as_ref().and_then(Pem::first);
+        written.or_else(|| self.certificate.as_deref().and_then(crate::tls::first_certificate))
+    }
+
+    /// Files of the certificate and its key.
     pub fn identity(&self) -> Option<(PathBuf, PathBuf)> {
         self.certificate.clone().zip(self.private_key.clone())
     }

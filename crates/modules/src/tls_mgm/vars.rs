@@ -6,7 +6,7 @@ use host::{Call, Ctx, Loader, Registrar, Value};
 use script::ast::VarSpec;
 use std::sync::Arc;
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Name};
 
 /// What is read from the connection.
 const OF_CONNECTION: [(&str, fn(&Tls) -> Value); 5] = [
@@ -27,7 +27,7 @@ macro_rules! both {
 /// What is read from a certificate.
 const OF_CERTIFICATE: [([&str; 2], fn(&X509Certificate) -> Value); 20] = [
     (both!("version"), |c| i64::from(c.version().0).into()),
-    (both!("serial"), |c| c.raw_serial().iter().map(|b| format!("{b:02X}")).collect::<String>().into()),
+    (both!("serial"), |c| serial(c)),
     (both!("subject"), |c| whole(c.subject())),
     (both!("subject_cn"), |c| part(c.subject(), "2.5.4.3")),
     (both!("subject_locality"), |c| part(c.subject(), "2.5.4.7")),
@@ -54,8 +54,8 @@ const OF_PEER: [(&str, fn(&X509Certificate, i64) -> Value); 5] = [
     ("tls_peer_revoked", |_, _| 0.into()),
     ("tls_peer_expired", |c, now| i64::from(c.validity().not_after.timestamp() < now).into()),
     ("tls_peer_selfsigned", |c, _| i64::from(c.subject() == c.issuer()).into()),
-    ("tls_peer_notBefore", |c, _| c.validity().not_before.to_string().into()),
-    ("tls_peer_notAfter", |c, _| c.validity().not_after.to_string().into()),
+    ("tls_peer_notBefore", |c, _| moment(&c.validity().not_before)),
+    ("tls_peer_notAfter", |c, _| moment(&c.validity().not_after)),
 ];
 
 pub fn register<M: Default + Send + Sync + 'static>(m: &mut Registrar<M>) {
@@ -124,6 +124,20 @@ impl Variable for Peer {
 fn read(der: Option<&Arc<[u8]>>, what: impl Fn(&X509Certificate) -> Value) -> Value {
     let parsed = der.and_then(|der| X509Certificate::from_der(der).ok());
     parsed.map_or(Value::Null, |(_, certificate)| what(&certificate))
+}
+
+/// A number; in hexadecimal digits when it is too long for one.
+fn serial(certificate: &X509Certificate) -> Value {
+    let bytes = certificate.raw_serial();
+    if bytes.len() < 8 {
+        return bytes.iter().fold(0, |n, b| n << 8 | i64::from(*b)).into();
+    }
+    bytes.iter().map(|b| format!("{b:02X}")).collect::<String>().into()
+}
+
+/// "Nov 27 21:54:32 2026 GMT", as OpenSSL writes it.
+fn moment(time: &ASN1Time) -> Value {
+    time.to_string().replace(" +00:00", " GMT").into()
 }
 
 /// "/C=DE/O=Example/CN=sip.example.com", as OpenSSL writes it on one line.
