@@ -1,18 +1,6 @@
-//! Reads arbitrary bytes as a configuration; what is right must format to the same, twice.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use script::{Options, Sources, explain, format_source, lint, parse_text};
+#[path = "../checks/script.rs"]
+mod checks;
 
-fuzz_target!(|text: &str| {
-    let mut sources = Sources::default();
-    let (config, problems) = parse_text("fuzz.cfg", text, &mut sources, Options::default());
-    problems.iter().for_each(|p| drop(sources.render(p)));
-    lint(&config, &|name| name == b"exec").iter().for_each(|p| drop(sources.render(p)));
-    let graph = explain(&config, &|_| true);
-    let _ = (graph.to_text(&sources), graph.to_dot(), graph.to_svg());
-    if let Ok(once) = format_source(text, "fuzz.cfg") {
-        let twice = format_source(&once, "fuzz.cfg").expect("formatted text is right");
-        assert_eq!(once, twice);
-    }
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::check(data));

@@ -1,5 +1,6 @@
 //! Core parameters of a configuration: which there are, the sockets and the names of this server.
 
+use crate::blacklist::{Blacklist, Blacklists};
 use crate::listen::{ListenHost, ListenSpec};
 use crate::parameters::{Effect, PARAMETERS, effect};
 use crate::shared::{Listen, host_text};
@@ -8,6 +9,7 @@ use script::ast::{Config, Global, GlobalValue};
 use script::{Diagnostic, nearest};
 use sip::{SocketNames, Transport};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// A name of this server besides its sockets (`alias=`).
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +29,7 @@ pub struct Globals {
     pub aliases: Vec<Alias>,
     /// All others by name; the last one written wins.
     pub values: AHashMap<String, GlobalValue>,
+    pub blacklists: Arc<Blacklists>,
 }
 
 impl Globals {
@@ -56,14 +59,25 @@ impl Globals {
             }
             globals.values.insert(canonical, global.value.clone());
         }
+        let mut blacklists = Blacklists::default();
         for global in &config.globals {
             let Some(text) = text_of(&global.value) else { continue };
             match &global.name[..] {
                 b"socket" | b"listen" => globals.add_socket(&text, global, diagnostics),
+                b"dst_blacklist" => match Blacklist::parse(&text) {
+                    Ok(list) => {
+                        if !blacklists.push(list) {
+                            let text = "this blacklist exists already, or there are more than 64";
+                            diagnostics.push(Diagnostic::error(global.loc, text));
+                        }
+                    }
+                    Err(e) => diagnostics.push(Diagnostic::error(global.loc, format!("bad blacklist: {e}"))),
+                },
                 b"alias" => globals.add_aliases(&text, global, diagnostics),
                 _ => {}
             }
         }
+        globals.blacklists = Arc::new(blacklists);
         globals.advertise();
         globals
     }

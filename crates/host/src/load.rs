@@ -233,7 +233,7 @@ impl Loader {
     }
 
     /// A variable that may have to wait, known to what is being compiled.
-    fn awaited(&mut self, var: Var) -> Var {
+    pub(crate) fn awaited(&mut self, var: Var) -> Var {
         self.all_awaited += 1;
         let awaited = Arc::new(Awaited { id: self.all_awaited, var });
         self.awaited.push(awaited.clone());
@@ -259,13 +259,13 @@ impl Loader {
         if let Some(build) = self.vars.classes.get(&*name).cloned() {
             return build(spec, self);
         }
-        let error = Diagnostic::error(spec.loc, format!("unknown variable ${name}"));
         let mut names: Vec<&str> = self.vars.names().collect();
         names.sort_unstable();
-        Err(match nearest(&name, names) {
-            Some(near) => error.hint(format!("did you mean ${near}?")),
-            None => error,
-        })
+        Err(self.unknown().variable(&modules, &name, &names, spec.loc))
+    }
+
+    fn unknown(&self) -> crate::unknown::Unknown<'_> {
+        crate::unknown::Unknown { known: self.known, loaded: &self.loaded }
     }
 
     fn function(&mut self, site: &CallSite<'_>) -> Result<Func, Diagnostic> {
@@ -305,7 +305,9 @@ impl Loader {
             candidates.push((mine(info.since), module, *i, *info));
         }
         candidates.sort_by_key(|c| c.0);
-        let Some(first) = candidates.first() else { return Err(self.unknown_function(modules, name, site)) };
+        let Some(first) = candidates.first() else {
+            return Err(self.unknown().function(modules, name, site.loc));
+        };
         if !candidates.iter().any(|c| c.3.routes.has(site.route)) {
             return Err(Diagnostic::error(
                 site.loc,
@@ -344,56 +346,35 @@ impl Loader {
         Err(problem.expect("a candidate failed").1)
     }
 
-    fn unknown_function(
-        &self,
-        modules: &[(&'static str, Box<dyn Module>)],
-        name: &str,
-        site: &CallSite<'_>,
-    ) -> Diagnostic {
-        let error = Diagnostic::error(site.loc, format!("unknown function {name}()"));
-        for def in self.known {
-            if modules.iter().any(|(n, _)| *n == def.name) {
-                continue;
-            }
-            if (def.make)().functions().iter().any(|f| f.name == name) {
-                return error.hint(format!("module {} has it: loadmodule \"{}.so\"", def.name, def.name));
-            }
-        }
-        let names: Vec<&'static str> =
-            modules.iter().flat_map(|(_, m)| m.functions()).map(|f| f.name).collect();
-        match nearest(name, names) {
-            Some(near) => error.hint(format!("did you mean {near}()?")),
-            None => error,
-        }
-    }
-
     fn load_modules(&mut self, config: &Config) {
         let mut modules: Modules = Vec::new();
         let core = self.known.iter().find(|m| m.name == "core");
         modules.extend(core.map(|core| (core.name, (core.make)())));
         for load in &config.modules {
-            let name = String::from_utf8_lossy(&load.name).into_owned();
+            let written = String::from_utf8_lossy(&load.name).into_owned();
+            let name = crate::reference::renamed(&written).map_or_else(|| written.clone(), str::to_owned);
+            if name != written {
+                let text = format!("module {written} is called {name} today");
+                self.diagnostics.push(Diagnostic::warning(load.loc, text));
+            }
             if modules.iter().any(|(n, _)| *n == name) {
                 continue;
             }
-            match self.known.iter().find(|m| m.name == name) {
+            let def = self.known.iter().find(|m| m.name == name);
+            match def {
                 Some(def) => modules.push((def.name, (def.make)())),
                 None => {
-                    let names: Vec<&str> =
-                        self.known.iter().map(|m| m.name).filter(|n| *n != "core").collect();
-                    let hint = match nearest(&name, names.iter().copied()) {
-                        Some(near) => format!("did you mean {near}? Modules here: {}", names.join(", ")),
-                        None => format!("modules here: {}", names.join(", ")),
-                    };
-                    let text = format!("module {name} does not exist in Fermata yet");
-                    self.diagnostics.push(Diagnostic::error(load.loc, text).hint(hint));
+                    let error = crate::unknown::module(self.known, &name, load.loc);
+                    self.diagnostics.push(error);
                     self.missing.push(load.name.clone());
                 }
             }
         }
         self.loaded = modules.iter().map(|(name, _)| *name).collect();
         for param in &config.params {
-            self.set_param(&mut modules, param);
+            let mut same = config.params.iter().filter(|p| p.loc == param.loc && p.module != param.module);
+            let several = same.any(|p| self.loaded.iter().any(|name| name.as_bytes() == &p.module[..]));
+            self.set_param(&mut modules, param, several);
         }
         // Drivers first: the others ask them for their databases.
         let rank = |name: &str| match name {
@@ -410,7 +391,12 @@ impl Loader {
             let loc =
                 config.modules.iter().find(|m| m.name == name.as_bytes()).map_or(Loc::default(), |m| m.loc);
             if let Err(error) = module.init(self) {
-                self.diagnostics.push(Diagnostic::error(loc, format!("module {name}: {error}")));
+                let problem = Diagnostic::error(loc, format!("module {name}: {error}"));
+                // What the file system says may differ where the server will run.
+                self.diagnostics.push(match error.contains("(os error ") {
+                    true => problem.of_this_machine(),
+                    false => problem,
+                });
             }
             let (id, state) = module.seal();
             self.states.insert(id, state);
@@ -421,7 +407,7 @@ impl Loader {
             let loc =
                 config.modules.iter().find(|m| m.name == name.as_bytes()).map_or(Loc::default(), |m| m.loc);
             for need in module.needs() {
-                if !names.contains(need) {
+                if !names.contains(need) && !self.missing.iter().any(|m| m == need.as_bytes()) {
                     let error = Diagnostic::error(loc, format!("module {name} needs module {need}"));
                     self.diagnostics.push(error.hint(format!("loadmodule \"{need}.so\"")));
                 }
@@ -437,10 +423,16 @@ impl Loader {
         self.modules = Arc::new(modules);
     }
 
-    fn set_param(&mut self, modules: &mut Modules, param: &ast::ModParam) {
+    /// `several`: it names other modules as well, and one of them is loaded.
+    fn set_param(&mut self, modules: &mut Modules, param: &ast::ModParam, several: bool) {
         let module = String::from_utf8_lossy(&param.module).into_owned();
+        let module = crate::reference::renamed(&module).map_or_else(|| module.clone(), str::to_owned);
         let name = String::from_utf8_lossy(&param.name).into_owned();
         let Some((_, loaded)) = modules.iter_mut().find(|(n, _)| *n == module) else {
+            // `modparam("auth_db|usrloc|uri", ...)` is for those of them that are loaded.
+            if several {
+                return;
+            }
             if self.known.iter().any(|m| m.name == module) {
                 let error = Diagnostic::error(
                     param.loc,

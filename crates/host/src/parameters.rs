@@ -58,7 +58,7 @@ pub const PARAMETERS: &[(&str, Effect)] = &[
     ("dns_try_ipv6", Works),
     ("dns_try_naptr", Works),
     ("dns_use_search_list", Works),
-    ("dst_blacklist", No("static blacklists do not exist yet")),
+    ("dst_blacklist", Works),
     ("enable_asserts", Works),
     ("event_pkg_threshold", MEMORY),
     ("event_shm_threshold", MEMORY),

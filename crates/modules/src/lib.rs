@@ -2,6 +2,8 @@
 
 mod cached;
 mod cachedb;
+#[cfg(test)]
+mod coverage;
 mod pattern;
 mod pcre;
 mod sql;
@@ -64,6 +66,7 @@ modules! {
     event_route,
     event_routing,
     exec,
+    gflags,
     group,
     httpd,
     json,

@@ -26,6 +26,7 @@ pub fn register(m: &mut Registrar<MiDatagram>) {
     m.param_text("socket_name", |s, v| Ok(s.socket = v.into()));
     m.param_int("unix_socket_mode", |s, v| Ok(s.mode = v as u32));
     m.param_int("pretty_printing", |s, v| Ok(s.pretty = v != 0));
+    m.ignored(&["socket_buf_size"], "buffers grow as needed");
     m.ignored(&["children_count"], "one task serves all commands");
     m.ignored(&["unix_socket_group", "unix_socket_user"], "the socket belongs to the user of the server");
     m.ignored(&["socket_timeout"], "answers are sent without waiting");

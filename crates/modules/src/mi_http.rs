@@ -21,6 +21,7 @@ impl Default for MiHttp {
 pub fn register(m: &mut Registrar<MiHttp>) {
     m.param_text("root", |s, v| Ok(s.root = v.into()));
     m.param_text("mi_http_root", |s, v| Ok(s.root = v.into()));
+    m.ignored(&["mi_http_method"], "GET and POST are both taken");
     m.ignored(&["trace_destination", "trace_bwlist"], "management traffic is not traced");
     m.needs(&["httpd"]);
     m.init(init);

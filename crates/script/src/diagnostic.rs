@@ -31,11 +31,14 @@ pub struct Diagnostic {
     pub loc: Loc,
     pub message: String,
     pub hint: Option<String>,
+    /// True where this machine decides, not the text: a file, an interface. It keeps a server from starting,
+    /// but says nothing against the script.
+    pub here: bool,
 }
 
 impl Diagnostic {
     pub fn error(loc: Loc, message: impl Into<String>) -> Self {
-        Diagnostic { severity: Severity::Error, loc, message: message.into(), hint: None }
+        Diagnostic { severity: Severity::Error, loc, message: message.into(), hint: None, here: false }
     }
     pub fn warning(loc: Loc, message: impl Into<String>) -> Self {
         Diagnostic { severity: Severity::Warning, ..Self::error(loc, message) }
@@ -43,6 +46,11 @@ impl Diagnostic {
     /// Says what to write instead.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+    /// The problem is this machine's, not the text's.
+    pub fn of_this_machine(mut self) -> Self {
+        self.here = true;
         self
     }
     pub fn is_error(&self) -> bool {

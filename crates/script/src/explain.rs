@@ -1,7 +1,8 @@
 //! What a configuration does, as a picture: its routes, who runs whom, and where a call may wait.
 
-use crate::ast::{ArgKind, Call, Config, Route, RouteKind, RouteRef};
+use crate::ast::{Arg, ArgKind, Call, Config, Route, RouteKind, RouteRef, VarSpec};
 use crate::diagnostic::{Loc, Sources};
+use crate::format::{FormatPiece, parse_format};
 use crate::host::Waits;
 use crate::walk::{Met, Target, body};
 use ahash::AHashSet;
@@ -101,7 +102,20 @@ fn armed(call: &Call) -> Option<(RouteKind, &Bytes)> {
     }
 }
 
-/// The graph of a configuration. `can_wait` says of a function's name whether a call of it may suspend.
+/// What of a variable may wait: `$name` or `{class.name}`, as `can_wait` is asked.
+fn waiting_part(var: &VarSpec, can_wait: &dyn Fn(&[u8]) -> bool) -> Option<Bytes> {
+    let name = Bytes::from([b"$", &var.name[..]].concat());
+    if can_wait(&name) {
+        return Some(name);
+    }
+    let trans =
+        var.transformations.iter().map(|t| Bytes::from([b"{", &t.class[..], b".", &t.name, b"}"].concat()));
+    let mut trans = trans.map(|t| Bytes::from(t.to_ascii_lowercase()));
+    trans.find(|t| can_wait(t))
+}
+
+/// The graph of a configuration. `can_wait` says of a function's name, of `$variable` and of `{transformation}`
+/// whether it may suspend.
 pub fn explain(config: &Config, can_wait: &dyn Fn(&[u8]) -> bool) -> RouteGraph {
     let find = |kind: RouteKind, name: &[u8]| {
         config.routes.iter().position(|r| r.kind == kind && r.name.as_deref() == Some(name))
@@ -116,7 +130,20 @@ pub fn explain(config: &Config, can_wait: &dyn Fn(&[u8]) -> bool) -> RouteGraph 
                 edges.push(RouteEdge { from, to, kind, loc });
             }
         };
+        let variable = |var: &VarSpec, waits: &mut Vec<Waiting>| {
+            if let Some(function) = waiting_part(var, can_wait) {
+                waits.push(Waiting { function, how: Waits::Plain, loc: var.loc });
+            }
+        };
         body(&route.body, &mut |met| match met {
+            Met::Read(var) => variable(var, &mut waits),
+            Met::Arg(Arg { kind: ArgKind::Text(text), loc }) => {
+                for piece in parse_format(text, *loc).unwrap_or_default() {
+                    if let FormatPiece::Var(var) = piece {
+                        variable(&var, &mut waits);
+                    }
+                }
+            }
             Met::Call(call, how) => {
                 if how != Waits::Plain || can_wait(&call.name) {
                     waits.push(Waiting { function: call.name.clone(), how, loc: call.loc });
@@ -287,6 +314,8 @@ impl RouteGraph {
 fn wait_text(w: &Waiting) -> String {
     let name = String::from_utf8_lossy(&w.function);
     match w.how {
+        // A variable or transformation.
+        Waits::Plain if name.starts_with(['$', '{']) => format!("may wait for {name}"),
         Waits::Plain => format!("waits for {name}()"),
         Waits::Async => format!("waits for async {name}()"),
         Waits::Launch => format!("launches {name}()"),
@@ -328,6 +357,18 @@ timer_route[tick, 60] { exec("y"); }
         let (config, problems) = parse_text("a.cfg", SCRIPT, &mut sources, Options::default());
         assert!(problems.is_empty(), "{problems:?}");
         (explain(&config, &|name| matches!(name, b"sql_query" | b"t_relay" | b"exec")), sources)
+    }
+
+    #[test]
+    fn variables_that_wait() {
+        let mut sources = Sources::default();
+        let text = "route { if ($(rd{ip.resolve}) == \"x\") xlog(\"$late(a) $ru\"); }";
+        let (config, _) = parse_text("a.cfg", text, &mut sources, Options::default());
+        let graph = explain(&config, &|name| matches!(name, b"{ip.resolve}" | b"$late"));
+        assert_eq!(
+            graph.to_text(&sources),
+            "route  a.cfg:1\n├─ may wait for {ip.resolve}  :1\n└─ may wait for $late  :1\n"
+        );
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub fn lint(config: &Config, can_wait: &dyn Fn(&[u8]) -> bool) -> Vec<Diagnostic
     lint.resume_routes();
     lint.unset_variables();
     lint.waits_under_locks(can_wait);
+    lint.async_without_tm();
     if config.dialect == Dialect::V4 {
         lint.old_forms();
     }
@@ -248,6 +249,24 @@ impl Lint<'_> {
         for call in waits {
             let message = format!("`{}` may wait, and the script holds a lock", shown(&call.name));
             self.warn(call.loc, message, "every other call that wants the lock waits too: release it first");
+        }
+    }
+
+    /// OpenSIPS keeps a suspended call in its transaction.
+    fn async_without_tm(&mut self) {
+        if self.config.modules.is_empty() || self.config.modules.iter().any(|m| &m.name[..] == b"tm") {
+            return;
+        }
+        let mut first = None;
+        for route in &self.config.routes {
+            body(&route.body, &mut |m| {
+                if let Met::Stmt(Stmt { kind: StmtKind::Async { .. }, loc }) = m {
+                    first.get_or_insert(*loc);
+                }
+            });
+        }
+        if let Some(loc) = first {
+            self.warn(loc, "`async` without module tm: OpenSIPS refuses this", "loadmodule \"tm.so\"");
         }
     }
 

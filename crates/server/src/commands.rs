@@ -22,7 +22,7 @@ pub fn check(files: &[PathBuf], run: &Run, report: Report, strictness: Strictnes
     let code = all(files, |file| {
         let (sources, diagnostics, sockets) = match config::load(file, run, Depth::Lint) {
             Ok(shared) => ((*shared.sources()).clone(), shared.warnings, Some(shared.sockets)),
-            Err(refused) => (refused.sources, refused.diagnostics, None),
+            Err(refused) => elsewhere(refused),
         };
         let correct = sockets.is_some() && (strictness == Strictness::Errors || diagnostics.is_empty());
         match (report, sockets) {
@@ -45,6 +45,20 @@ pub fn check(files: &[PathBuf], run: &Run, report: Report, strictness: Strictnes
         println!("{}", serde_json::Value::Array(found));
     }
     code
+}
+
+/// A script whose only faults are this machine's (a file, an interface that is not here) is correct: it may be meant
+/// for another one.
+fn elsewhere(refused: config::Refused) -> (Sources, Vec<Diagnostic>, Option<Vec<host::Listen>>) {
+    let config::Refused { sources, mut diagnostics } = refused;
+    if diagnostics.iter().any(|d| d.is_error() && !d.here) {
+        return (sources, diagnostics, None);
+    }
+    for problem in diagnostics.iter_mut().filter(|d| d.is_error()) {
+        problem.severity = script::Severity::Warning;
+        problem.hint.get_or_insert_with(|| "the server does not start on a machine like this one".to_owned());
+    }
+    (sources, diagnostics, Some(Vec::new()))
 }
 
 /// One diagnostic for programs; lines and columns count from 1, the end is behind the last character.
@@ -111,10 +125,14 @@ pub fn explain(file: &Path, picture: Picture, run: &Run) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Names of all functions that may suspend a script.
+/// Variables and transformations that may, as `script::explain` asks for them.
+const WAITING_VARIABLES: &[&str] = &["{ip.resolve}", "{ip.resolve4}", "{ip.resolve6}", "$sql_cached_value"];
+
+/// Names of all functions that may suspend a script, and of variables and transformations.
 pub fn waiting_functions() -> HashSet<&'static [u8]> {
     let functions = modules::ALL.iter().flat_map(|module| (module.make)().functions());
-    functions.filter(|f| f.may_wait).map(|f| f.name.as_bytes()).collect()
+    let functions = functions.filter(|f| f.may_wait).map(|f| f.name.as_bytes());
+    functions.chain(WAITING_VARIABLES.iter().map(|name| name.as_bytes())).collect()
 }
 
 fn all(files: &[PathBuf], mut each: impl FnMut(&Path) -> bool) -> ExitCode {

@@ -155,7 +155,10 @@ fn listen_on(config: &mut Config, switches: &[String], diagnostics: &mut Vec<Dia
                 value: GlobalValue::Word(word.into()),
                 loc,
             })),
-            Err(e) => diagnostics.push(Diagnostic::error(loc, format!("cannot listen on {text}: {e}"))),
+            Err(e) => {
+                let problem = Diagnostic::error(loc, format!("cannot listen on {text}: {e}"));
+                diagnostics.push(if e.ends_with(NO_ADDRESS) { problem.of_this_machine() } else { problem });
+            }
         }
     }
 }
@@ -217,10 +220,12 @@ fn addresses(host: &ListenHost, interfaces: &[Interface]) -> Result<Vec<IpAddr>,
     })
 }
 
+const NO_ADDRESS: &str = "is no interface, and no host with an address";
+
 /// First address of a host name, by the system's resolver: only at start, where waiting is allowed.
 fn address_of(name: &str) -> Result<IpAddr, String> {
     let found = (name, 0).to_socket_addrs().ok().and_then(|mut list| list.next());
-    found.map(|addr| addr.ip()).ok_or_else(|| format!("{name} is no interface, and no host with an address"))
+    found.map(|addr| addr.ip()).ok_or_else(|| format!("{name} {NO_ADDRESS}"))
 }
 
 #[cfg(test)]

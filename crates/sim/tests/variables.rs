@@ -192,3 +192,33 @@ fn a_cancel_ends_it() {
     );
     assert!(desk.executor.is_idle());
 }
+
+/// Blacklists filter where requests go: `use_blacklist`, default lists, rules added and ended at run time.
+#[test]
+fn blacklists_filter_destinations() {
+    let head = "dst_blacklist = gw:{(udp, 10.0.0.3, 5060, \"\")}\n\
+                dst_blacklist = dynamic/expire,default\n";
+    let relay = |body: &str| {
+        let mut desk = desk(&format!(
+            "{head}route {{ {body} if (!t_relay()) {{ $var(c) = $rc; t_reply(480, \"Code $var(c)\"); }} }}"
+        ));
+        desk.receive(2, &request("MESSAGE"));
+        desk.advance(2100);
+        desk.summaries().into_iter().next().unwrap_or_default()
+    };
+    assert_eq!(relay(""), "10.0.0.3 MESSAGE");
+    assert_eq!(relay("use_blacklist(\"gw\");"), "10.0.0.2 SIP/2.0 473 Filtered destination (473/TM)");
+    assert_eq!(relay("use_blacklist(\"gw\"); unuse_blacklist(\"gw\");"), "10.0.0.3 MESSAGE");
+    assert_eq!(
+        relay("add_blacklist_rule(\"dynamic\", \"10.0.0.3\");"),
+        "10.0.0.2 SIP/2.0 473 Filtered destination (473/TM)"
+    );
+    assert_eq!(
+        relay("add_blacklist_rule(\"dynamic\", \"10.0.0.3\", , , , 1); sleep(2);"),
+        "10.0.0.3 MESSAGE"
+    );
+    assert_eq!(
+        relay("if (check_blacklist_rule(\"gw\", \"10.0.0.3\", 5060, \"udp\")) t_reply(603, \"No\"); exit;"),
+        "10.0.0.2 SIP/2.0 603 No"
+    );
+}

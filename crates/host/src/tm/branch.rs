@@ -1,5 +1,6 @@
 //! One branch on its way: destination, socket, Via, bytes.
 
+use crate::blacklist::{Going, InUse};
 use crate::ctx::{Branch, Ctx, MsgState, Resolved};
 use bytes::Bytes;
 use sip::names::{Hop, Query, Security};
@@ -14,6 +15,8 @@ pub enum SendError {
     BadUri,
     /// The name has no address.
     Unresolvable,
+    /// A blacklist forbids every address.
+    Filtered,
     /// No socket of that transport.
     NoSocket,
     /// There is no connection, and none may be made (`tcp_no_new_conn_bflag`).
@@ -32,6 +35,7 @@ impl SendError {
         match self {
             SendError::BadUri => -2,
             SendError::Unresolvable | SendError::NotYet => -4,
+            SendError::Filtered => -5,
             SendError::NoSocket | SendError::NoConnection => -6,
             SendError::Dropped => -1,
             SendError::Blocked => -3,
@@ -43,6 +47,7 @@ impl SendError {
         match self {
             SendError::BadUri => (475, "Bad URI (475/TM)"),
             SendError::Unresolvable | SendError::NotYet => (476, "Unresolvable destination (476/TM)"),
+            SendError::Filtered => (473, "Filtered destination (473/TM)"),
             SendError::NoConnection => (477, "Send failed (477/TM)"),
             SendError::NoSocket => (500, "Server error occurred (7/TM)"),
             SendError::Dropped => (500, "Server error occurred (1/TM)"),
@@ -102,6 +107,9 @@ pub fn paths_of(
     let wanted = query_of(&uri);
     let way = |hop: &Hop| {
         let Hop { transport, addr: remote } = *hop;
+        if blocked(ctx, state, transport, remote) {
+            return Err(SendError::Filtered);
+        }
         let socket = socket_for(ctx, state, target.socket, transport, remote).ok_or(SendError::NoSocket)?;
         let path = Path { socket, transport, remote, connection: 0 };
         if path.is_reliable() { by_stream(ctx, state, target, path) } else { Ok(path) }
@@ -139,6 +147,17 @@ fn by_stream(ctx: &Ctx, state: &MsgState, target: &Branch, path: Path) -> Result
         }
         _ => Ok(path),
     }
+}
+
+/// Whether a blacklist forbids a destination to this message.
+fn blocked(ctx: &Ctx, state: &MsgState, transport: Transport, addr: SocketAddr) -> bool {
+    let lists = &ctx.core.shared.globals.blacklists;
+    if lists.is_empty() {
+        return false;
+    }
+    let used = state.ext.find::<InUse>().copied().unwrap_or_default();
+    let going = Going { transport: Some(transport), addr, message: state.msg.buf(), now: ctx.core.now };
+    lists.block(used, &going)
 }
 
 /// Addresses that are tried for one branch.

@@ -2,7 +2,7 @@
 
 use super::{Entry, Tran, Word, some, text, truth};
 use crate::call::DEFAULT_LIMIT_MS;
-use crate::ctx::Resolved;
+use crate::ctx::{Ctx, Resolved};
 use crate::load::Loader;
 use crate::var::Answer;
 use crate::vars::word::Net;
@@ -121,22 +121,32 @@ fn resolve(family: Family) -> Tran {
     Tran::waiting(move |ctx, value| {
         let name = text(&value);
         let name = name.strip_prefix(b"[").and_then(|n| n.strip_suffix(b"]")).unwrap_or(&name);
-        let query = sip::names::Query {
-            host: String::from_utf8_lossy(name).into_owned(),
-            // With a port no SRV records are asked for.
-            port: 5060,
-            transport: None,
-            security: sip::names::Security::Sip,
-        };
-        let detail = Bytes::from(query.host.clone());
-        match ctx.core.spawner.resolve(query) {
-            Resolved::Now(Ok(hops)) => Answer::Now(address(hops, family)),
-            Resolved::Now(Err(_)) => Answer::Now(Value::Null),
-            Resolved::Later(found) => Answer::later("{ip.resolve}", detail, DEFAULT_LIMIT_MS, async move {
-                found.await.map_or(Value::Null, |hops| address(hops, family))
-            }),
-        }
+        let name = String::from_utf8_lossy(name).into_owned();
+        address_of(ctx, name, move |hops| address(hops, family))
     })
+}
+
+/// What is made of the addresses of a host; NULL when it has none.
+pub(crate) fn address_of(
+    ctx: &mut Ctx,
+    host: String,
+    pick: impl FnOnce(Vec<sip::names::Hop>) -> Value + 'static,
+) -> Answer {
+    // With a port no SRV records are asked for.
+    let (port, transport, security) = (5060, None, sip::names::Security::Sip);
+    let detail = Bytes::from(host.clone());
+    match ctx.core.spawner.resolve(sip::names::Query { host, port, transport, security }) {
+        Resolved::Now(Ok(hops)) => Answer::Now(pick(hops)),
+        Resolved::Now(Err(_)) => Answer::Now(Value::Null),
+        Resolved::Later(found) => {
+            Answer::later(
+                "name",
+                detail,
+                DEFAULT_LIMIT_MS,
+                async move { found.await.map_or(Value::Null, pick) },
+            )
+        }
+    }
 }
 
 /// The first address of the family.

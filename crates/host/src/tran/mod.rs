@@ -24,6 +24,7 @@ use bytes::Bytes;
 use script::ast::{Dialect, TranSpec};
 use script::{Diagnostic, Value};
 
+pub(crate) use ip::address_of;
 pub use param::{Number, Word};
 
 /// Longest text that a transformation makes (the buffer of the reference).
@@ -104,6 +105,12 @@ const CLASSES: &[(&str, Names)] = &[
     ("sdp", sdp::NAMES),
     ("re", re::NAMES),
 ];
+
+/// There is a transformation `class.name`.
+pub fn is_known(name: &str) -> bool {
+    let Some((class, name)) = name.split_once('.') else { return false };
+    CLASSES.iter().any(|(c, names)| *c == class && names.iter().any(|(n, _)| *n == name))
+}
 
 /// Prepares `{class.name,params}`; an unknown one is a diagnostic with the nearest name. Case does not matter.
 pub fn prepare(spec: &TranSpec, loader: &mut Loader) -> Result<Tran, Diagnostic> {

@@ -3,7 +3,7 @@
 use super::socket;
 use crate::ctx::Ctx;
 use crate::load::Loader;
-use crate::var::{At, Context, Index, Kind, NULL_TEXT, Var, Variable};
+use crate::var::{Answer, At, Context, Index, Kind, NULL_TEXT, Var, Variable, WaitingVariable};
 use bytes::Bytes;
 use script::{Diagnostic, Loc, Value};
 use sip::{HeaderName, Method, Transport};
@@ -56,7 +56,7 @@ pub fn compare(ctx: &mut Ctx, left: &Value, word: &Var) -> Option<bool> {
 }
 
 /// Prepares a bare word as an operand.
-pub fn prepare(word: &[u8], loc: Loc, _: &mut Loader) -> Result<Var, Diagnostic> {
+pub fn prepare(word: &[u8], loc: Loc, loader: &mut Loader) -> Result<Var, Diagnostic> {
     let text = String::from_utf8_lossy(word).into_owned();
     let kind: Box<dyn Variable> = if let Some((_, read)) = READS.iter().find(|(name, _)| *name == text) {
         Box::new(crate::var::ReadOnly(*read))
@@ -66,6 +66,9 @@ pub fn prepare(word: &[u8], loc: Loc, _: &mut Loader) -> Result<Var, Diagnostic>
         Box::new(Constant(constant))
     } else if let Some(net) = Net::parse(&text) {
         Box::new(Network { net, text: Bytes::copy_from_slice(word) })
+    } else if is_host(word) {
+        let kind = Kind::Waiting(Box::new(HostName(text)));
+        return Ok(loader.awaited(of_kind(kind, word)));
     } else {
         let error = Diagnostic::error(loc, format!("unknown word {text}"));
         let known = READS.iter().map(|(name, _)| *name).chain(["myself"]);
@@ -74,15 +77,35 @@ pub fn prepare(word: &[u8], loc: Loc, _: &mut Loader) -> Result<Var, Diagnostic>
             None => error.hint("a text needs quotes, a variable starts with $"),
         });
     };
-    let text = Bytes::copy_from_slice(word);
-    Ok(Var {
-        kind: Kind::Other(kind),
+    Ok(of_kind(Kind::Other(kind), word))
+}
+
+fn of_kind(kind: Kind, word: &[u8]) -> Var {
+    Var {
+        kind,
         index: Index::None,
         context: Context::Current,
         trans: [].into(),
         null_text: NULL_TEXT,
-        text,
-    })
+        text: Bytes::copy_from_slice(word),
+    }
+}
+
+/// `src_ip == gw.example.com`
+fn is_host(word: &[u8]) -> bool {
+    let fits = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-');
+    word.contains(&b'.') && word.iter().all(fits) && word.last().is_some_and(u8::is_ascii_alphanumeric)
+}
+
+/// The address of a host, as `src_ip` shows it; NULL when it has none.
+struct HostName(String);
+
+impl WaitingVariable for HostName {
+    fn ask(&self, ctx: &mut Ctx, _: At) -> Answer {
+        crate::tran::address_of(ctx, self.0.clone(), |hops| {
+            hops.first().map_or(Value::Null, |hop| ip_value(hop.addr.ip()))
+        })
+    }
 }
 
 /// `UDP`, `INET6`, `INVITE`: words that stand for themselves.

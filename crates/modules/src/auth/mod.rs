@@ -239,11 +239,11 @@ fn meant_for(ctx: &Ctx, credentials: &Credentials) -> bool {
         || (same_user || digest.user.is_none()) && ours()
 }
 
-fn www_challenge(call: &mut Call<Auth>, realm: Text, qop: Option<Text>, algorithms: Option<AlgorithmsArg>) -> i32 {
+fn www_challenge(call: &mut Call<Auth>, realm: Text, qop: Option<host::Value>, algorithms: Option<AlgorithmsArg>) -> i32 {
     challenge(call, &realm.0, qop, algorithms, Kind::Www)
 }
 
-fn proxy_challenge(call: &mut Call<Auth>, realm: Text, qop: Option<Text>, algorithms: Option<AlgorithmsArg>) -> i32 {
+fn proxy_challenge(call: &mut Call<Auth>, realm: Text, qop: Option<host::Value>, algorithms: Option<AlgorithmsArg>) -> i32 {
     challenge(call, &realm.0, qop, algorithms, Kind::Proxy)
 }
 
@@ -288,13 +288,18 @@ impl host::Arg<Auth> for AlgorithmsArg {
     }
 }
 
-fn challenge(call: &mut Call<Auth>, realm: &Bytes, qop: Option<Text>, algorithms: Option<AlgorithmsArg>, kind: Kind) -> i32 {
+/// `qop` is a text; 3.0 took 0 (none) or 1 ("auth").
+fn challenge(call: &mut Call<Auth>, realm: &Bytes, qop: Option<host::Value>, algorithms: Option<AlgorithmsArg>, kind: Kind) -> i32 {
     let module = call.module.clone();
     let ctx = &mut *call.ctx;
     let Some(realm) = module.realm(ctx, realm) else {
         return if host::reply::send(ctx, 400, b"Bad Request") > 0 { 0 } else { -1 };
     };
-    let qop = qops(qop.as_deref().map_or(&b""[..], |q| &q[..]));
+    let qop = match qop {
+        Some(host::Value::Int(1)) => vec![Qop::Auth],
+        Some(value) => qops(&value.text().unwrap_or_default()),
+        None => Vec::new(),
+    };
     let stale = ctx.state.ext.find::<WasStale>().is_some_and(|w| w.0);
     let named = algorithms.map(|a| a.0).unwrap_or_default();
     let list: Vec<Option<Algorithm>> = if named.is_empty() { vec![None] } else { named.into_iter().map(Some).collect() };

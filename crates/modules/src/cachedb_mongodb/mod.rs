@@ -17,6 +17,7 @@ pub struct CachedbMongodb {
 pub fn register(m: &mut Registrar<CachedbMongodb>) {
     m.param_text("cachedb_url", |m, url| Ok(m.urls.push(url.to_string())));
     m.param_int("exec_threshold", |m, us| Ok(m.slow_us = us.max(0) as u64));
+    m.ignored(&["op_timeout", "slave_ok", "write_concern"], "URLs say it: readPreference, w, wtimeoutMS ...");
     m.ignored(&["compat_mode_2.4", "compat_mode_3.0"], "the driver speaks to servers of 4.0 and later");
     m.init(|m, loader| {
         crate::tls::install_provider();

@@ -56,6 +56,7 @@ pub fn register(m: &mut Registrar<CachedbRedis>) {
     m.param_int("lazy_connect", |m, on| Ok(m.lazy = on != 0));
     m.param_int("shutdown_on_error", |m, on| Ok(m.must_connect = on != 0));
     m.param_int("redis_keepalive", |m, seconds| Ok(m.settings.keepalive = seconds.max(0) as u64));
+    m.ignored(&["enable_raw_query_quoting"], "quotes are always understood");
     m.ignored(
         &["ftsearch_index_name", "ftsearch_json_prefix", "ftsearch_max_results", "ftsearch_json_mset_expire"],
         "nothing here keeps JSON documents in Redis",

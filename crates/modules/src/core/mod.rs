@@ -1,6 +1,7 @@
 //! Functions of the core: always there, no loadmodule.
 
 mod arg;
+mod blacklists;
 mod branches;
 mod cache;
 mod dns;
@@ -33,6 +34,7 @@ pub fn register(m: &mut Registrar<Core>) {
     log::register(m);
     flags::register(m);
     uri::register(m);
+    blacklists::register(m);
     branches::register(m);
     sending::register(m);
     events::register(m);

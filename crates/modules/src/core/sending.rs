@@ -8,7 +8,7 @@ use host::load::Loader;
 use host::registrar::Since;
 use host::reply::ViaHandling;
 use host::tm::LocalVia;
-use host::{Call, Ctx, Format, Int, Outcome, Registrar, Routes, Text, Word};
+use host::{Call, Ctx, Format, Int, Outcome, Registrar, Routes, Text, Value, Word};
 use script::ast;
 use script::{Diagnostic, Loc};
 use std::sync::Arc;
@@ -32,8 +32,9 @@ pub fn register(m: &mut Registrar<Core>) {
     m.function_of(Since::V4, "set_advertised_address", all, |call: &mut Call<Core>, host: Text| {
         advertise_host(call.ctx, host.0)
     });
-    m.function_of(Since::V4, "set_advertised_port", all, |call: &mut Call<Core>, port: Text| {
-        advertise_port(call.ctx, &port)
+    // 3.0 wrote it as a number.
+    m.function_of(Since::V4, "set_advertised_port", all, |call: &mut Call<Core>, port: Value| {
+        port.text().map_or(-1, |port| advertise_port(call.ctx, &port))
     });
     m.function_of(Since::V21, "set_advertised_address", all, |call: &mut Call<Core>, host: Word| {
         advertise_host(call.ctx, host.0)

@@ -42,6 +42,7 @@ pub fn register(m: &mut Registrar<DbMysql>) {
         &["max_db_queries", "max_db_retries", "ping_interval"],
         "a lost read is sent again once, and lost connections are replaced in the background",
     );
+    m.ignored(&["tls_client_domain"], "URLs say it: tls_domain=...");
     m.ignored(&["ps_max_col_size"], "columns of any size are read whole");
     m.ready(|_, hooks, _| hooks.event_names.push(EVENT));
     m.init(|m, loader| {

@@ -11,9 +11,11 @@ use crate::registrar::{HasRegistration, Registration, Setting, params, prepare, 
 use crate::usrloc::{HasTables, Usrloc};
 use bytes::Bytes;
 use host::load::Loader;
+use host::registrar::ParamFn;
 use host::shared::Hooks;
 use host::stats::Stats;
 use host::{Registrar, Routes};
+use script::ast::ParamValue;
 use std::sync::Arc;
 
 /// What reaches the main registrar.
@@ -89,14 +91,18 @@ pub fn register(m: &mut Registrar<MidRegistrar>) {
         Ok(())
     });
     for name in ["contact_id_insertion", "insertion_mode"] {
-        m.param_text(name, |s, v| {
+        let set: ParamFn<MidRegistrar> = ParamFn::Any(|s, v| {
             s.id_place = match v {
-                "ct-param" => IdPlace::Param,
-                "ct-username" => IdPlace::User,
-                _ => return Err("contact_id_insertion is ct-param or ct-username".into()),
+                // 2.x: 0 is the contact, 1 a Path header.
+                ParamValue::Int(0) => IdPlace::Param,
+                ParamValue::Int(_) => return Err("insertion by a Path header does not exist here".into()),
+                ParamValue::Text(t) if &t[..] == b"ct-param" => IdPlace::Param,
+                ParamValue::Text(t) if &t[..] == b"ct-username" => IdPlace::User,
+                ParamValue::Text(_) => return Err("contact_id_insertion is ct-param or ct-username".into()),
             };
             Ok(())
         });
+        m.param(name, set);
     }
     m.param_text("contact_id_param", |s, v| {
         s.id_param = v.into();

@@ -13,12 +13,14 @@ use bytes::Bytes;
 use host::ctx::Resolved;
 use host::load::Loader;
 use host::mi::{MiError, MiParams, MiResult};
+use host::registrar::ParamFn;
 use host::shared::Hooks;
 use host::stats::Stats;
 use host::tm::branch::{lookup_of, path_of};
 use host::{Branch, Call, Ctx, Registrar};
 use parking_lot::Mutex;
 use serde_json::json;
+use script::ast::ParamValue;
 use sip::{Message, NameAddr, Transport};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -70,7 +72,7 @@ impl Settings {
                 flag.1 = loader.branch_flag(name.as_bytes(), script::Loc::default()).map_err(|d| d.message)?;
             }
         }
-        if self.sip_flag.1 != 0 && self.from.is_empty() {
+        if self.interval > 0 && self.sip_flag.1 != 0 && self.from.is_empty() {
             return Err("sipping_bflag needs sipping_from".into());
         }
         if let Some(text) = &self.force_socket.0 {
@@ -101,12 +103,20 @@ pub struct Pings {
     secret: ahash::RandomState,
 }
 
+fn flag_name(value: &ParamValue) -> String {
+    match value {
+        ParamValue::Int(n) => n.to_string(),
+        ParamValue::Text(text) => String::from_utf8_lossy(text).into_owned(),
+    }
+}
+
 pub fn register(m: &mut Registrar<Nathelper>) {
     m.param_int("natping_interval", |s, v| Ok(s.ping.interval = v.max(0) as u64));
     m.param_int("ping_nated_only", |s, v| Ok(s.ping.nated_only = v != 0));
     m.param_int("natping_tcp", |s, v| Ok(s.ping.tcp = v != 0));
-    m.param_text("sipping_bflag", |s, v| Ok(s.ping.sip_flag.0 = Some(v.into())));
-    m.param_text("remove_on_timeout_bflag", |s, v| Ok(s.ping.remove_flag.0 = Some(v.into())));
+    // Branch flags have numbers in 2.x.
+    m.param("sipping_bflag", ParamFn::Any(|s, v| Ok(s.ping.sip_flag.0 = Some(flag_name(v)))));
+    m.param("remove_on_timeout_bflag", ParamFn::Any(|s, v| Ok(s.ping.remove_flag.0 = Some(flag_name(v)))));
     m.param_text("sipping_latency_flag", |s, v| Ok(s.ping.latency_flag.0 = Some(v.into())));
     m.param_text("sipping_from", |s, v| Ok(s.ping.from = v.into()));
     m.param_text("sipping_method", |s, v| Ok(s.ping.method = v.into()));

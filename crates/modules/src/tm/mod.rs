@@ -112,6 +112,7 @@ fn params(m: &mut Registrar<Tm>) {
         });
         Ok(())
     }));
+    m.ignored(&["own_timer_proc"], "each worker has its own timers");
     m.ignored(&["delete_timer"], "a transaction is freed when it ends");
     m.ignored(&["timer_partitions"], "each worker has its own timer wheel");
     m.ignored(&["enable_stats"], "statistics cost nothing here");

@@ -77,7 +77,8 @@ pub fn register(m: &mut Registrar<Uac>) {
     m.function("uac_restore_to", routes, replace::restore_to);
     m.function("uac_auth", routes, auth::uac_auth);
     m.function("uac_inc_cseq", routes, auth::inc_cseq);
-    m.needs(&["tm", "uac_auth"]);
+    // Without uac_auth, which has the passwords, uac_auth() returns -1.
+    m.needs(&["tm"]);
     m.init(|s: &mut Uac, loader: &mut Loader| {
         if s.force_dialog && !loader.is_loaded("dialog") {
             return Err("force_dialog needs module dialog".into());

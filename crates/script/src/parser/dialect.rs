@@ -96,6 +96,16 @@ fn is(name: &[u8], list: &[&str]) -> bool {
     list.iter().any(|l| l.as_bytes() == name)
 }
 
+/// Whether the call writes its number as 3.x does (`Some(true)`) or as 2.x does: no version takes the other form.
+fn number_form(call: &Call) -> Option<bool> {
+    let first = call.args.first().filter(|_| is(&call.name, NUMBERED))?;
+    match &first.kind {
+        ArgKind::Text(text) if !text.is_empty() && text.iter().all(u8::is_ascii_digit) => Some(false),
+        ArgKind::Int(_) => Some(true),
+        _ => None,
+    }
+}
+
 /// What a call says about the dialect: above 0 it is written for 2.x, below 0 for 3.x.
 fn vote(call: &Call) -> i32 {
     if is(&call.name, OLD_CALLS) {
@@ -109,14 +119,7 @@ fn vote(call: &Call) -> i32 {
             _ => 0,
         };
     }
-    if is(&call.name, NUMBERED) {
-        return match &first.kind {
-            ArgKind::Text(text) if !text.is_empty() && text.iter().all(u8::is_ascii_digit) => 1,
-            ArgKind::Int(_) => -1,
-            _ => 0,
-        };
-    }
-    0
+    number_form(call).map_or(0, |new| if new { -1 } else { 1 })
 }
 
 impl Parser<'_> {
@@ -131,6 +134,23 @@ impl Parser<'_> {
             });
         }
         votes
+    }
+
+    /// Numbers are written as in 3.x and nowhere as in 2.x. 3.0 kept the rest of 2.x, flags without quotes too.
+    fn numbers_are_new(&self) -> bool {
+        let (mut new, mut old) = (0, 0);
+        for route in &self.config.routes {
+            walk::body(&route.body, &mut |met| {
+                if let Met::Call(call, _) = met {
+                    match number_form(call) {
+                        Some(true) => new += 1,
+                        Some(false) => old += 1,
+                        None => {}
+                    }
+                }
+            });
+        }
+        new > 0 && old == 0
     }
 
     /// What was read so far is written for 3.x or later.
@@ -148,6 +168,7 @@ impl Parser<'_> {
         let votes = self.votes();
         let detected = match (sets(OLD), sets(NEW)) {
             (true, false) => Dialect::V21,
+            (false, false) if self.numbers_are_new() => Dialect::V4,
             (false, false) if votes > 0 || (votes == 0 && sets(OLDISH)) => Dialect::V21,
             _ => Dialect::V4,
         };

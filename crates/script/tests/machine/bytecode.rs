@@ -29,3 +29,24 @@ fn snapshots() {
     }
     assert!(differing.is_empty(), "instructions changed (UPDATE=1 accepts them):\n{}", differing.join("\n"));
 }
+
+/// `fmt` changes the layout alone: the same instructions come out, in either dialect.
+#[test]
+fn the_layout_changes_no_instruction() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bytecode");
+    for entry in std::fs::read_dir(&folder).expect("folder") {
+        let path = entry.expect("entry").path();
+        if path.extension().is_none_or(|e| e != "cfg") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).expect("read");
+        let laid_out = script::format_source(&text, "test.cfg").expect("a correct script");
+        for text in [laid_out.clone(), laid_out.replace("\n", "\r\n")] {
+            let dialect = if path.to_string_lossy().contains("v21") { Dialect::V21 } else { Dialect::V4 };
+            let program =
+                |text: &str| load(text, dialect).unwrap_or_else(|p| panic!("{path:?}: {p:#?}")).disassemble();
+            let original = std::fs::read_to_string(&path).expect("read");
+            assert_eq!(program(&original), program(&text), "{path:?}");
+        }
+    }
+}

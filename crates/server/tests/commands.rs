@@ -1,0 +1,165 @@
+//! `fermata check`, `fmt` and `explain` as editors and CI meet them: exit codes, JSON, layouts, pictures.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+const GOOD: &str = "udp_workers=1\nsocket=udp:127.0.0.1:5060\nloadmodule \"proto_udp.so\"\nloadmodule \"signaling.so\"\n\
+                    loadmodule \"sl.so\"\nloadmodule \"sipmsgops.so\"\n\
+                    route { if (is_method(\"OPTIONS\")) { sl_send_reply(200, \"OK\"); exit; } }\n";
+
+/// Runs the program on a file with this text; `FILE` in the arguments is its name.
+fn run(name: &str, args: &str, text: &str) -> (Output, String) {
+    let folder = Folder(std::env::temp_dir().join(format!("fermata-commands-{}-{name}", std::process::id())));
+    std::fs::create_dir_all(&folder.0).unwrap();
+    let file = folder.0.join("test.cfg");
+    std::fs::write(&file, text).unwrap();
+    let args = args.replace("FILE", file.to_str().unwrap());
+    let output = Command::new(env!("CARGO_BIN_EXE_fermata")).args(args.split(' ')).output().unwrap();
+    (output, std::fs::read_to_string(&file).unwrap())
+}
+
+#[track_caller]
+fn check(name: &str, args: &str, text: &str, code: i32, words: &[&str]) {
+    let (output, _) = run(name, args, text);
+    let printed = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{args}\n{printed}");
+    for word in words {
+        assert!(printed.contains(word), "{args}: no `{word}` in\n{printed}");
+    }
+}
+
+/// Severity, line and message of each diagnostic.
+fn diagnostics(name: &str, text: &str) -> Vec<(String, u64, String)> {
+    let (output, _) = run(name, "check --format json FILE", text);
+    let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let text = |d: &serde_json::Value, field: &str| d[field].as_str().unwrap().to_owned();
+    let list = list.as_array().unwrap().iter();
+    list.map(|d| (text(d, "severity"), d["line"].as_u64().unwrap(), text(d, "message"))).collect()
+}
+
+#[test]
+fn exit_codes() {
+    check("good", "check FILE", GOOD, 0, &["correct", "listens on udp:127.0.0.1:5060"]);
+    let warned = GOOD.replace("exit;", "exit; xlog(\"never\");");
+    check("warned", "check FILE", &warned, 0, &["warning: this statement is never reached", "correct"]);
+    check("strict", "check --strict FILE", &warned, 1, &["has warnings"]);
+    check(
+        "bad",
+        "check FILE",
+        &GOOD.replace("exit;", "xlogg(\"x\");"),
+        1,
+        &["unknown function xlogg()", "did you mean"],
+    );
+    check("two", "check FILE /no/such/file.cfg", GOOD, 1, &["correct", "/no/such/file.cfg"]);
+}
+
+#[test]
+fn every_error_at_once_for_programs() {
+    let text = GOOD.replace("exit;", "nosuch();\n$var(x) = $nosuch;\nt_relay();\n");
+    let found = diagnostics("json", &text);
+    let errors: Vec<_> = found.iter().filter(|d| d.0 == "error").map(|d| (d.1, &d.2[..])).collect();
+    assert_eq!(
+        errors,
+        [
+            (7, "unknown function nosuch()"),
+            (8, "unknown variable $nosuch"),
+            (9, "unknown function t_relay()"),
+        ]
+    );
+}
+
+/// What is not built yet is named exactly, and what only this machine lacks is no error of the script.
+#[test]
+fn missing_modules_and_missing_interfaces() {
+    let text = GOOD.replace("loadmodule \"sl.so\"", "loadmodule \"sl.so\"\nloadmodule \"dialog.so\"");
+    let text =
+        text.replace("exit;", "create_dialog();\nxlog(\"$DLG_status\");\n").replace("127.0.0.1", "nosuchif0");
+    let found = diagnostics("missing", &text);
+    let has =
+        |severity: &str, message: &str| found.iter().any(|d| d.0 == severity && d.2.starts_with(message));
+    assert!(has("error", "module dialog does not exist in Fermata yet"), "{found:?}");
+    assert!(has("error", "create_dialog() is of module dialog, which does not exist"), "{found:?}");
+    assert!(has("error", "$DLG_status is of module dialog, which does not exist"), "{found:?}");
+    let elsewhere = GOOD.replace("127.0.0.1", "nosuchif0");
+    check(
+        "elsewhere",
+        "check FILE",
+        &elsewhere,
+        0,
+        &["warning: cannot listen on udp:nosuchif0:5060", "correct"],
+    );
+    check(
+        "renamed",
+        "check FILE",
+        &format!("loadmodule \"mysql.so\"\n{GOOD}"),
+        0,
+        &["is called db_mysql today"],
+    );
+    check("replaced", "check FILE", &format!("loadmodule \"mi_json.so\"\n{GOOD}"), 1, &["use mi_http"]);
+    check(
+        "typo",
+        "check FILE",
+        &format!("loadmodule \"dialgo.so\"\n{GOOD}"),
+        1,
+        &["no module dialgo", "did you mean dialog?"],
+    );
+}
+
+/// Parameters for several modules are for those that are loaded.
+#[test]
+fn one_modparam_for_several_modules() {
+    let several = |modules: &str| {
+        let head = "loadmodule \"tm.so\"\nloadmodule \"usrloc.so\"\nmodparam(\"usrloc\", \"working_mode_preset\", \
+                    \"single-instance-no-db\")\n";
+        format!("{head}modparam(\"{modules}\", \"use_domain\", 1)\n{GOOD}")
+    };
+    check("several", "check FILE", &several("auth_db|usrloc|uri"), 0, &["correct"]);
+    check(
+        "none",
+        "check FILE",
+        &several("auth_db|uri"),
+        1,
+        &["modparam for module auth_db, which is not loaded"],
+    );
+}
+
+#[test]
+fn layouts() {
+    check("fmt-check", "fmt --check FILE", GOOD, 1, &["is not laid out"]);
+    let (output, once) = run("fmt", "fmt FILE", GOOD);
+    assert!(output.status.success());
+    check("fmt-done", "fmt --check FILE", &once, 0, &[]);
+    let (_, twice) = run("fmt-twice", "fmt FILE", &once);
+    assert_eq!(once, twice);
+    let (output, same) = run("fmt-bad", "fmt FILE", "route { exit; \n");
+    assert_eq!((output.status.code(), &same[..]), (Some(1), "route { exit; \n"));
+}
+
+#[test]
+fn pictures() {
+    let text = GOOD.replace("exit;", "route(sub); exit;")
+        + "route[sub] { xlog(\"$(rd{ip.resolve})\"); sleep(1); }\n";
+    check(
+        "text",
+        "explain FILE",
+        &text,
+        0,
+        &["calls route[sub]", "waits for sleep()", "may wait for {ip.resolve}"],
+    );
+    check("dot", "explain --format dot FILE", &text, 0, &["digraph routes", "n0 -> n1"]);
+    let (output, _) = run("svg", "explain --format svg FILE", &text);
+    let svg = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>") && svg.contains("route[sub]"),
+        "{svg}"
+    );
+    check("explain-bad", "explain FILE", "route { exit; \n", 1, &["error"]);
+}
