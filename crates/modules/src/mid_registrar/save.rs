@@ -160,7 +160,7 @@ fn absorb(ctx: &mut Ctx, module: &Arc<MidRegistrar>, passing: Passing, asked: Ve
         order: reg.usrloc().order,
         max: flags.max_contacts.unwrap_or(reg.max_contacts),
         force: flags.force,
-        dup_cseq: reg.allow_dup_cseq,
+        dup_cseq: reg.allow_dup_cseq.unwrap_or(true),
         only_request: flags.only_request_contacts,
         now: now_s(ctx),
     };

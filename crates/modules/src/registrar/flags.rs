@@ -1,11 +1,13 @@
 //! Flags of `save()` and `lookup()`: words of 3.x/4.x, or the letters of 2.x.
 
+use super::agents::Filter;
 use crate::usrloc::table::Matching;
 use bytes::Bytes;
 use host::arg::{Arg, format_of};
 use host::load::Loader;
 use host::{Call, Format};
-use regex::bytes::{Regex, RegexBuilder};
+use regex::bytes::Regex;
+use script::ast::Dialect;
 use script::{Diagnostic, Loc, ast};
 use std::sync::Arc;
 
@@ -71,16 +73,26 @@ fn is_words(text: &str) -> bool {
     name.contains('-')
 }
 
+/// 2.x passes over letters that it does not know, and says so.
+fn unknown_letter(letter: char, dialect: Dialect) -> Result<(), String> {
+    let why = unknown(&letter.to_string());
+    if dialect != Dialect::V21 {
+        return Err(why);
+    }
+    host::warn!("registrar", "{why}");
+    Ok(())
+}
+
 fn unknown(word: &str) -> String {
     format!("unknown flag `{word}`")
 }
 
 impl SaveFlags {
-    pub fn parse(text: &str) -> Result<SaveFlags, String> {
+    pub fn parse(text: &str, dialect: Dialect) -> Result<SaveFlags, String> {
         let mut flags = SaveFlags::default();
         let text = text.trim();
         if !is_words(text) {
-            flags.letters(text)?;
+            flags.letters(text, dialect)?;
             return Ok(flags);
         }
         for word in text.split(',').map(str::trim).filter(|w| !w.is_empty()) {
@@ -106,7 +118,7 @@ impl SaveFlags {
         Ok(flags)
     }
 
-    fn letters(&mut self, text: &str) -> Result<(), String> {
+    fn letters(&mut self, text: &str, dialect: Dialect) -> Result<(), String> {
         let mut rest = text;
         while let Some(letter) = rest.chars().next() {
             rest = &rest[letter.len_utf8()..];
@@ -137,7 +149,7 @@ impl SaveFlags {
                 'e' => (self.min_expires, used) = (Some(number), digits),
                 'E' => (self.max_expires, used) = (Some(number), digits),
                 ' ' | ',' => {}
-                other => return Err(unknown(&other.to_string())),
+                other => unknown_letter(other, dialect)?,
             }
             rest = &rest[used..];
         }
@@ -146,14 +158,14 @@ impl SaveFlags {
 }
 
 impl LookupFlags {
-    pub fn parse(text: &str) -> Result<LookupFlags, String> {
+    pub fn parse(text: &str, dialect: Dialect) -> Result<LookupFlags, String> {
         let mut flags = LookupFlags::default();
         let text = text.trim();
         let mut filter = Filter::default();
         if is_words(text) || text.split(',').any(|w| matches!(w.trim(), "branch" | "global")) {
             flags.words(text, &mut filter)?;
         } else {
-            flags.letters(text, &mut filter)?;
+            flags.letters(text, &mut filter, dialect)?;
         }
         flags.agents = filter.build()?;
         Ok(flags)
@@ -170,8 +182,7 @@ impl LookupFlags {
                 "method-filtering" => flags.method_filtering = true,
                 "ua-filtering" => filter.read(value)?,
                 "case-insensitive" => filter.any_case = true,
-                // Extended expressions are the only kind here.
-                "extended-regexp" => {}
+                "extended-regexp" => filter.extended = true,
                 "global" => flags.global = true,
                 "max-ping-latency" => {
                     let latency = value.parse().map_err(|_| "max-ping-latency needs a number".to_string())?;
@@ -184,7 +195,7 @@ impl LookupFlags {
         Ok(())
     }
 
-    fn letters(&mut self, text: &str, filter: &mut Filter) -> Result<(), String> {
+    fn letters(&mut self, text: &str, filter: &mut Filter, dialect: Dialect) -> Result<(), String> {
         let mut rest = text;
         while let Some(letter) = rest.chars().next() {
             rest = &rest[letter.len_utf8()..];
@@ -194,7 +205,8 @@ impl LookupFlags {
                 'r' => self.expand_branches = true,
                 'm' => self.method_filtering = true,
                 'i' => filter.any_case = true,
-                'e' | ' ' | ',' => {}
+                'e' => filter.extended = true,
+                ' ' | ',' => {}
                 'g' => self.global = true,
                 'u' => {
                     let end = rest.rfind('/').map_or(rest.len(), |e| e + 1);
@@ -207,34 +219,10 @@ impl LookupFlags {
                     rest = &rest[digits..];
                 }
                 'Y' => self.sort_by_latency = true,
-                other => return Err(unknown(&other.to_string())),
+                other => unknown_letter(other, dialect)?,
             }
         }
         Ok(())
-    }
-}
-
-/// `ua-filtering`, while flags are read.
-#[derive(Default)]
-struct Filter {
-    pattern: Option<String>,
-    any_case: bool,
-}
-
-impl Filter {
-    /// `/regexp/` with letters behind it.
-    fn read(&mut self, value: &str) -> Result<(), String> {
-        let body = value.strip_prefix('/').and_then(|v| v.rsplit_once('/'));
-        let (pattern, letters) = body.filter(|(p, _)| !p.is_empty()).ok_or("ua-filtering needs /regexp/")?;
-        self.any_case |= letters.contains('i');
-        self.pattern = Some(pattern.to_string());
-        Ok(())
-    }
-
-    fn build(self) -> Result<Option<Regex>, String> {
-        let Some(pattern) = self.pattern else { return Ok(None) };
-        let regex = RegexBuilder::new(&pattern).case_insensitive(self.any_case).size_limit(1 << 20).build();
-        regex.map(Some).map_err(|e| format!("ua-filtering: {e}"))
     }
 }
 
@@ -248,20 +236,20 @@ pub enum Prepared<F> {
 pub trait FlagText: Sized + Send + Sync + 'static {
     const WHAT: &'static str;
     /// The error is what a user should read.
-    fn read(text: &str) -> Result<Self, String>;
+    fn read(text: &str, dialect: Dialect) -> Result<Self, String>;
 }
 
 impl FlagText for SaveFlags {
     const WHAT: &'static str = "flags of save()";
-    fn read(text: &str) -> Result<SaveFlags, String> {
-        SaveFlags::parse(text)
+    fn read(text: &str, dialect: Dialect) -> Result<SaveFlags, String> {
+        SaveFlags::parse(text, dialect)
     }
 }
 
 impl FlagText for LookupFlags {
     const WHAT: &'static str = "flags of lookup()";
-    fn read(text: &str) -> Result<LookupFlags, String> {
-        LookupFlags::parse(text)
+    fn read(text: &str, dialect: Dialect) -> Result<LookupFlags, String> {
+        LookupFlags::parse(text, dialect)
     }
 }
 
@@ -283,7 +271,7 @@ impl<M: Send + Sync + 'static, F: FlagText> Arg<M> for Flags<F> {
         let arg = arg.ok_or_else(missing)?;
         let format = format_of(arg, loader)?;
         let Some(text) = format.constant() else { return Ok(Prepared::Text(format)) };
-        let flags = F::read(&String::from_utf8_lossy(text));
+        let flags = F::read(&String::from_utf8_lossy(text), loader.dialect);
         flags.map(|f| Prepared::Constant(Arc::new(f))).map_err(|why| Diagnostic::error(arg.loc, why))
     }
 
@@ -293,7 +281,7 @@ impl<M: Send + Sync + 'static, F: FlagText> Arg<M> for Flags<F> {
             Prepared::Text(format) => format,
         };
         let text = format.text(call.ctx);
-        F::read(&String::from_utf8_lossy(&text)).map(|f| Flags(Arc::new(f))).map_err(|why| {
+        F::read(&String::from_utf8_lossy(&text), call.shared().dialect).map(|f| Flags(Arc::new(f))).map_err(|why| {
             host::error!("registrar", "{why}");
             -1
         })
@@ -332,19 +320,20 @@ mod tests {
             ("matching-mode=<rinstance>, min-expires=30", "M<rinstance>e30"),
             ("path-off", "p0"),
         ] {
-            assert_eq!(SaveFlags::parse(words), SaveFlags::parse(letters), "{words}");
+            assert_eq!(SaveFlags::parse(words, Dialect::V4), SaveFlags::parse(letters, Dialect::V4), "{words}");
         }
         for (words, letters) in
             [("method-filtering", "m"), ("branch", "r"), ("ua-filtering=/phone, x/i", "u/phone, x/i"), ("no-branches", "b")]
         {
             let seen = |text| {
-                let f = LookupFlags::parse(text).expect("correct flags");
+                let f = LookupFlags::parse(text, Dialect::V4).expect("correct flags");
                 let filter = f.agents.map(|a| a.as_str().to_string());
                 (filter, f.method_filtering, f.expand_branches, f.no_branches)
             };
             assert_eq!(seen(words), seen(letters), "{words}");
         }
-        assert!(SaveFlags::parse("memory-onyl").is_err());
-        assert!(LookupFlags::parse("x").is_err());
+        assert!(SaveFlags::parse("memory-onyl", Dialect::V4).is_err());
+        assert!(LookupFlags::parse("x", Dialect::V4).is_err());
+        assert!(LookupFlags::parse("x", Dialect::V21).is_ok());
     }
 }

@@ -1,5 +1,6 @@
 //! registrar: REGISTER requests, and finding where a user is.
 
+mod agents;
 pub mod answer;
 pub mod aor;
 pub mod flags;
@@ -21,7 +22,7 @@ use host::registrar::{ParamFn, Since};
 use host::stats::{Counter, Stats};
 use host::var::Kind;
 use host::{Ctx, Registrar as ModuleRegistrar, Routes, Var};
-use script::ast::ParamValue;
+use script::ast::{Dialect, ParamValue};
 use std::sync::Arc;
 
 /// Parameters of the module. Times in seconds.
@@ -37,7 +38,8 @@ pub struct Registration {
     pub realm_prefix: String,
     pub case_sensitive: bool,
     pub received_param: String,
-    pub allow_dup_cseq: bool,
+    /// `None`: as the dialect has it; 2.x takes such a request for a retransmission.
+    pub allow_dup_cseq: Option<bool>,
     pub max_contacts: usize,
     pub max_username_len: usize,
     pub max_domain_len: usize,
@@ -111,7 +113,7 @@ impl Default for Registration {
             realm_prefix: String::new(),
             case_sensitive: true,
             received_param: "received".into(),
-            allow_dup_cseq: true,
+            allow_dup_cseq: None,
             max_contacts: 0,
             max_username_len: 64,
             max_domain_len: 64,
@@ -224,7 +226,7 @@ pub fn params<M: HasRegistration>(m: &mut ModuleRegistrar<M>) {
         Ok(())
     });
     let yes = ParamFn::Any(|s: &mut M, v: &ParamValue| {
-        s.registration().allow_dup_cseq = truth(v);
+        s.registration().allow_dup_cseq = Some(truth(v));
         Ok(())
     });
     m.param("allow_dup_cseq", yes);
@@ -303,6 +305,7 @@ pub fn prepare(s: &mut Registration, loader: &mut Loader, module: &'static str) 
         let flag = loader.flag(name.as_bytes(), script::Loc::default());
         s.persistent_flag = flag.map_err(|d| d.message)?;
     }
+    s.allow_dup_cseq.get_or_insert(loader.dialect != Dialect::V21);
     for setting in [&mut s.received_avp, &mut s.attr_avp, &mut s.mcontact_avp] {
         setting.prepare(loader)?;
     }

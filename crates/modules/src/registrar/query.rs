@@ -101,6 +101,9 @@ pub fn is_contact_registered(
         let first = || msg.addresses(HeaderName::Contact).ok()?.into_iter().next().map(|c| c.uri);
         if call_id.is_none() { first() } else { None }
     });
+    if contact.is_none() && call_id.is_none() {
+        return Outcome::Done(-1);
+    }
     any_contact(call, "is_contact_registered", &table.0, key, move |c| {
         contact.as_ref().is_none_or(|wanted| same_uri(c.uri(), wanted))
             && call_id.as_ref().is_none_or(|id| c.text(Field::CallId) == &id[..])

@@ -247,7 +247,11 @@ fn path_of(msg: &Message, flags: &SaveFlags) -> Result<Bytes, Problem> {
     if path.is_empty() {
         return Ok(path);
     }
-    NameAddr::parse_list(&path).ok_or(Problem::Path)?;
+    let hops = NameAddr::parse_list(&path).ok_or(Problem::Path)?;
+    // RFC 3327 §5.2: Path URIs are those of loose routers.
+    if hops.first().is_some_and(|hop| sip::Uri::parse(&hop.uri).is_ok_and(|uri| !uri.params.has(b"lr"))) {
+        return Err(Problem::Path);
+    }
     if flags.path == Path::Strict && !supports(msg, b"path") {
         return Err(Problem::NoPathSupport);
     }

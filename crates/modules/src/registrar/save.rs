@@ -117,7 +117,7 @@ pub fn prepare(
         order: usrloc.order,
         max: flags.max_contacts.unwrap_or(module.max_contacts),
         force: flags.force,
-        dup_cseq: module.allow_dup_cseq,
+        dup_cseq: module.allow_dup_cseq.unwrap_or(true),
         only_request: flags.only_request_contacts,
         now,
     };
