@@ -130,15 +130,15 @@ fn binding_of(params: &MiParams, now: u32) -> Result<Binding, MiError> {
     sip::Uri::parse(&uri).map_err(|_| MiError::new(500, "Internal Error"))?;
     let int = |name, at| params.int(name, at)?.ok_or_else(|| MiError::params(format!("missing parameter: {name}")));
     let q = params.need("q", 4)?;
-    let q = q.trim().parse::<f64>().ok().filter(|q| *q <= 1.0);
+    let q = q.trim().parse::<f64>().ok().filter(|q| (0.0..=1.0).contains(q));
     let q = q.ok_or_else(|| MiError::new(400, "Bad parameter value"))?;
     let expires = int("expires", 3)?;
     Ok(Binding {
         uri,
         call_id: "dfjrewr12386fd6-343@opensips.mi".into(),
-        user_agent: "SIP Router MI Server".into(),
+        user_agent: "OpenSIPS MI Server".into(),
         expires: if expires == 0 { 0 } else { now.saturating_add(expires.clamp(1, 1 << 30) as u32) },
-        q: if q < 0.0 { -1 } else { (q * 1000.0).round() as i16 },
+        q: (q * 1000.0).round() as i16,
         cseq: 1,
         bits: int("flags", 5)? as u8,
         flags: int("cflags", 6)? as u32,
@@ -151,16 +151,12 @@ fn binding_of(params: &MiParams, now: u32) -> Result<Binding, MiError> {
 fn show(call: &mut Call<Usrloc>, params: &MiParams, answer: MiAnswer) {
     let table = or_answer!(answer, table_of(call, params));
     let aor = or_answer!(answer, aor_of(call, params));
-    let (usrloc, shown) = (call.module.clone(), aor.clone());
-    let pick = |all: &mut Vec<Contact>, _: &Bytes, contacts: &[Contact]| all.extend_from_slice(contacts);
-    usrloc.read_beside(call.ctx, "ul_show_contact", &table, aor, pick, move |ctx, contacts| {
+    let (usrloc, shown, keys) = (call.module.clone(), aor.clone(), call.module.dump_keys);
+    usrloc.read_beside(call.ctx, "ul_show_contact", &table, aor, Record::clone, move |ctx, record| {
         let now = now_s(ctx);
-        answer.give(match contacts {
-            Ok(contacts) if contacts.is_empty() => Err(MiError::new(404, "AOR not found")),
-            Ok(contacts) => {
-                let list: Vec<Json> = contacts.iter().map(|c| contact_json(ctx.shared(), c, now)).collect();
-                Ok(json!({"AOR": text(&shown), "Contacts": list}))
-            }
+        answer.give(match record {
+            Ok(record) if record.contacts.is_empty() => Err(MiError::new(404, "AOR not found")),
+            Ok(record) => Ok(record_json(ctx.shared(), &shown, &record, now, keys)),
             Err(error) => Err(failed(error)),
         });
     });
@@ -173,7 +169,12 @@ fn dump(call: &mut Call<Usrloc>, params: &MiParams) -> MiResult {
     let mut domains = Vec::new();
     for table in call.module.tables() {
         let mut aors = Vec::new();
-        table.each(|aor, record| aors.push(record_json(call, aor, record, now, brief)));
+        table.each(|aor, record| {
+            aors.push(match brief {
+                true => json!({"AOR": text(aor)}),
+                false => record_json(call.shared(), aor, record, now, call.module.dump_keys),
+            });
+        });
         domains.push(json!({"name": table.name, "hash_size": 1 << call.module.hash_size, "AORs": aors}));
     }
     Ok(json!({"Domains": domains}))
@@ -215,16 +216,15 @@ fn cluster_sync(call: &mut Call<Usrloc>, _: &MiParams) -> MiResult {
     Err(MiError::new(400, "Clustering not enabled"))
 }
 
-fn record_json(call: &Call<'_, Usrloc>, aor: &[u8], record: &Record, now: u32, brief: bool) -> Json {
+/// An address with its contacts, and its keys where they are wanted.
+fn record_json(shared: &host::Shared, aor: &[u8], record: &Record, now: u32, with_keys: bool) -> Json {
+    let contacts: Vec<Json> = record.contacts.iter().map(|c| contact_json(shared, c, now)).collect();
     let mut out = Map::new();
     out.insert("AOR".into(), text(aor));
-    if !brief {
-        let contacts: Vec<Json> = record.contacts.iter().map(|c| contact_json(call.shared(), c, now)).collect();
-        out.insert("Contacts".into(), json!(contacts));
-        let keys = record.keys_json();
-        if call.module.dump_keys && !keys.is_empty() {
-            out.insert("KV-Store".into(), text(&keys));
-        }
+    out.insert("Contacts".into(), json!(contacts));
+    let keys = record.keys_json();
+    if with_keys && !keys.is_empty() {
+        out.insert("KV-Store".into(), text(&keys));
     }
     Json::Object(out)
 }

@@ -174,21 +174,21 @@ impl Usrloc {
         }
     }
 
-    /// `read` beside any script.
-    pub fn read_beside<R: Default + 'static>(
+    /// `read_record` beside any script.
+    pub fn read_beside<R: 'static>(
         self: &Arc<Usrloc>,
         ctx: &mut Ctx,
         what: &'static str,
         table: &Arc<Table>,
         aor: Bytes,
-        pick: impl FnMut(&mut R, &Bytes, &[Contact]) + 'static,
+        pick: impl FnOnce(&Record) -> R + 'static,
         finish: impl FnOnce(&mut Ctx, Result<R, DbError>) + 'static,
     ) {
         let finish = |ctx: &mut Ctx, result| {
             finish(ctx, result);
             1
         };
-        if let Outcome::Suspend(operation) = self.read(ctx, what, table, vec![aor], pick, finish) {
+        if let Outcome::Suspend(operation) = self.read_record(ctx, what, table, aor, pick, finish) {
             beside(ctx, *operation);
         }
     }
