@@ -6,7 +6,7 @@
 
 use super::Nathelper;
 use crate::usrloc::contact::{Contact, Field};
-use crate::usrloc::table::{Change, SHARDS, Table};
+use crate::usrloc::table::{Change, Record, SHARDS, Table};
 use crate::usrloc::{Usrloc, now_s};
 use ahash::AHashMap;
 use bytes::Bytes;
@@ -137,6 +137,11 @@ pub fn register(m: &mut Registrar<Nathelper>) {
         "reads or sets whether contacts are pinged: nh_enable_ping [status]",
         enable_ping,
     );
+    m.start(|call| {
+        if let (true, Some(usrloc)) = (call.module.ping.interval > 0, call.shared().module::<Usrloc>()) {
+            usrloc.will_visit();
+        }
+    });
     m.timer(1000, tick);
     m.ready(ready);
 }
@@ -178,34 +183,28 @@ fn tick(call: &mut Call<Nathelper>) {
         return;
     }
     module.count_lost(call.ctx, &usrloc);
-    let tables = usrloc.tables();
-    let now = now_s(call.ctx);
-    let shared = call.shared().clone();
-    let wanted = |contact: &Contact| {
-        !contact.expired(now)
-            && usrloc.owns(&shared, contact)
-            && (!module.ping.nated_only || contact.flags & usrloc.nat_flag != 0)
-    };
-    for shard in module.shards() {
-        let mut due = Vec::new();
-        for (n, table) in tables.iter().enumerate() {
-            table.each_in(shard, |aor, record| {
-                let contacts = record.contacts.iter().filter(|contact| wanted(contact));
-                due.extend(contacts.map(|contact| Due {
-                    table: n,
-                    aor: Bytes::copy_from_slice(aor),
-                    contact: contact.clone(),
-                }));
+    for part in module.shards() {
+        for (n, table) in usrloc.tables().into_iter().enumerate() {
+            let (module, owner) = (module.clone(), usrloc.clone());
+            usrloc.visit(call.ctx, &table, part, move |ctx, contacts| {
+                for (aor, contact) in contacts {
+                    if module.wants(ctx, &owner, &contact) {
+                        module.ping(ctx, &Due { table: n, aor, contact });
+                    }
+                }
             });
-        }
-        // Sent outside the lock of the shard.
-        for due in due {
-            module.ping(call.ctx, &due);
         }
     }
 }
 
 impl Nathelper {
+    /// The contact is one to ping, and this server is who pings it.
+    fn wants(&self, ctx: &Ctx, usrloc: &Usrloc, contact: &Contact) -> bool {
+        !contact.expired(now_s(ctx))
+            && usrloc.owns(ctx.shared(), contact)
+            && (!self.ping.nated_only || contact.flags & usrloc.nat_flag != 0)
+    }
+
     /// The shards of this second.
     fn shards(&self) -> impl Iterator<Item = usize> {
         let each = SHARDS.div_ceil(self.ping.interval.max(1) as usize);
@@ -326,7 +325,7 @@ impl Nathelper {
     }
 
     /// Pings without an answer in time. A contact that lost too many leaves its table.
-    fn count_lost(&self, ctx: &mut Ctx, usrloc: &Usrloc) {
+    fn count_lost(&self, ctx: &mut Ctx, usrloc: &Arc<Usrloc>) {
         let now = ctx.core.wall_us;
         let late = self.ping.threshold * 1_000_000;
         let forgotten = late + self.ping.interval * 3_000_000;
@@ -352,16 +351,19 @@ impl Nathelper {
         }
     }
 
-    fn remove(&self, ctx: &mut Ctx, usrloc: &Usrloc, table: &Arc<Table>, aor: &Bytes, id: u64) {
+    fn remove(&self, ctx: &mut Ctx, usrloc: &Arc<Usrloc>, table: &Arc<Table>, aor: &Bytes, id: u64) {
         let flag = self.ping.remove_flag.1;
-        let (_, changes) = table.with(aor, |record, changes| {
-            let lost = record.contacts.extract_if(.., |c| c.id == id && c.flags & flag != 0);
-            changes.extend(lost.map(Change::Deleted));
+        let work = move |record: &mut Record, changes: &mut Vec<Change>| {
+            record.remove(|c| c.id == id && c.flags & flag != 0, changes);
+            !changes.is_empty()
+        };
+        let name = aor.clone();
+        usrloc.change_beside(ctx, "natping", table, aor.clone(), work, move |_, gone| {
+            if gone == Ok(true) {
+                let aor = String::from_utf8_lossy(&name);
+                host::info!("nathelper", "{aor} answers no pings: its contact is removed");
+            }
         });
-        if !changes.is_empty() {
-            host::info!("nathelper", "{} answers no pings: its contact is removed", String::from_utf8_lossy(aor));
-        }
-        usrloc.changed(ctx, table, aor, &changes);
     }
 }
 

@@ -22,7 +22,7 @@ use host::shared::Hooks;
 use host::stats::Stats;
 use host::{Call, Ctx, Registrar};
 use parking_lot::RwLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use table::{Change, Matching, Order, SHARDS, Table};
 
@@ -85,6 +85,8 @@ pub struct Usrloc {
     refresh: refresh::Refresh,
     next_shard: AtomicUsize,
     chosen: params::Chosen,
+    /// Somebody goes over all contacts.
+    visited: AtomicBool,
 }
 
 impl Default for Usrloc {
@@ -113,6 +115,7 @@ impl Default for Usrloc {
             refresh: refresh::Refresh::default(),
             next_shard: AtomicUsize::new(0),
             chosen: params::Chosen::default(),
+            visited: AtomicBool::new(false),
         }
     }
 }
@@ -226,6 +229,16 @@ impl Usrloc {
     /// Seconds before its end at which a registration that takes push is refreshed.
     pub fn wake_before(&self, seconds: u32) {
         self.refresh.before.store(seconds, Ordering::Relaxed);
+    }
+
+    /// Somebody will `visit` all contacts: where a store holds them, this server remembers which addresses
+    /// registered here.
+    pub fn will_visit(&self) {
+        self.visited.store(true, Ordering::Relaxed);
+    }
+
+    fn remembers(&self) -> bool {
+        self.visited.load(Ordering::Relaxed)
     }
 
     /// Calls `watcher` for every change, on the worker that made it.

@@ -111,6 +111,12 @@ impl Schema {
         self.all(table).filter(&id, Op::Gt, after as i64).order(&id).limit(count)
     }
 
+    /// The rows of one of some parts of the table.
+    pub fn part(&self, table: &str, part: usize, parts: usize) -> Query {
+        let modulo = Op::Other(format!("% {parts} =").into());
+        self.all(table).filter(self.id(), modulo, part as i64)
+    }
+
     fn all(&self, table: &str) -> Query {
         let c = &self.columns;
         let id = self.id();

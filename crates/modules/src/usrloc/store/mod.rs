@@ -5,6 +5,7 @@ mod flush;
 mod publish;
 mod rows;
 mod shared;
+mod visit;
 
 use super::contact::Contact;
 use super::table::{Change, Record, Table};

@@ -4,12 +4,13 @@
 mod pending;
 mod publish;
 mod record;
+mod seen;
 
 pub use pending::{Gone, Pending, Why};
 pub use record::{Change, Matching, Order, Record, Wanted};
 
 use super::contact::{Contact, State, bits};
-use ahash::{AHashMap, RandomState};
+use ahash::{AHashMap, AHashSet, RandomState};
 use bytes::Bytes;
 use host::stats::Counter;
 use parking_lot::Mutex;
@@ -26,6 +27,8 @@ struct Shard {
     gone: Vec<Gone>,
     /// Addresses of which other servers do not know yet whether there are contacts here.
     unpublished: Vec<Bytes>,
+    /// Addresses that registered here, where contacts are in a store.
+    seen: AHashSet<Bytes>,
     /// Addresses by contact, where somebody looks for contacts by their ids.
     by_id: Option<AHashMap<u64, Bytes>>,
 }
