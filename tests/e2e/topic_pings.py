@@ -114,3 +114,16 @@ modparam("usrloc", "location_cluster", 1)
     check(quiet(phone), True, "its tag is not active here")
     check(server.mi("clusterer_shtag_set_active", ["vip/1"]), "OK")
     check(pinged(phone), server.port)
+
+
+def test_latencies_are_events(place):
+    more = 'modparam("nathelper", "sipping_latency_flag", "LATENCY")\nmodparam("usrloc", "latency_event_min_us", 1)'
+    server = start(place, "single-instance-no-db", PINGING.replace('setbflag("REMOVE");', 'setbflag("LATENCY");') +
+                   'event_route[E_UL_LATENCY_UPDATE] { xlog("L_NOTICE", "LATENCY $param(aor) $param(latency)\\n"); }', more)
+    phone = place.phone(server)
+    check(phone.register().status, 200)
+    pinged(phone)
+    line = until("the event", lambda: re.search(r"LATENCY alice@example.com (\d+)", server.log_text()))
+    check(int(line[1]) > 0, True)
+    shown = server.mi("ul_show_contact", ["location", "alice@example.com"])["Contacts"][0]
+    check(shown["Ping-Latency"] > 0, True)

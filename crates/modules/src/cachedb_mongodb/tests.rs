@@ -224,7 +224,7 @@ fn contacts_of_several_servers() {
         assert_eq!(ran.avps("r"), ["1"], "{contact}");
     };
     let found = || {
-        let body = r#"lookup("location", "", "sip:a.b@example.com"); $avp(r) = $rc; $avp(r) = "$ru"; $avp(r) = "$(msg.branch.uri[1])";"#;
+        let body = r#"lookup("location", "", "sip:a.b@example.com"); $avp(r) = $rc; $avp(r) = $ru; if ($(msg.branch.uri[1]) != NULL) $avp(r) = $(msg.branch.uri[1]);"#;
         let mut found = run(&config, body, Dialect::V4).avps("r");
         found.reverse();
         found

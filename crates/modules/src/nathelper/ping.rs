@@ -313,13 +313,8 @@ impl Nathelper {
         if let (Some((aor, latency)), Some(usrloc)) = (taken, ctx.shared().module::<Usrloc>())
             && let Some(table) = usrloc.tables().get(key.0)
         {
-            let wanted = self.ping.latency_flag.1;
-            table.with(&aor, |record, _| {
-                let contact = record.contacts.iter_mut().find(|c| c.id == key.1 && c.flags & wanted != 0);
-                if let Some(contact) = contact {
-                    contact.latency_us = latency.min(u64::from(u32::MAX)) as u32;
-                }
-            });
+            let latency_us = latency.min(u64::from(u32::MAX)) as u32;
+            usrloc.answered(ctx, table, &aor, key.1, self.ping.latency_flag.1, latency_us);
         }
         true
     }

@@ -15,8 +15,10 @@ pub const CONTACT_DELETE: &str = "E_UL_CONTACT_DELETE";
 pub const CONTACT_UPDATE: &str = "E_UL_CONTACT_UPDATE";
 pub const CONTACT_REFRESH: &str = "E_UL_CONTACT_REFRESH";
 
-pub const NAMES: [&str; 6] =
-    [AOR_INSERT, AOR_DELETE, CONTACT_INSERT, CONTACT_DELETE, CONTACT_UPDATE, CONTACT_REFRESH];
+pub const LATENCY_UPDATE: &str = "E_UL_LATENCY_UPDATE";
+
+pub const NAMES: [&str; 7] =
+    [AOR_INSERT, AOR_DELETE, CONTACT_INSERT, CONTACT_DELETE, CONTACT_UPDATE, CONTACT_REFRESH, LATENCY_UPDATE];
 
 /// Raises the events of some changes of one address.
 pub fn changed(ctx: &mut Ctx, table: &Table, aor: &Bytes, changes: &[Change]) {
@@ -86,6 +88,14 @@ fn contact_params(ctx: &Ctx, table: &Table, aor: &Bytes, c: &Contact) -> EventPa
         ("latency", int(c.latency_us)),
         ("shtag", field(Field::Tag)),
     ])
+}
+
+/// E_UL_LATENCY_UPDATE: a contact has answered a ping.
+pub fn latency(ctx: &mut Ctx, table: &Table, aor: &Bytes, c: &Contact) {
+    if ctx.shared().events.wanted(LATENCY_UPDATE.as_bytes()) {
+        let params = contact_params(ctx, table, aor, c);
+        raise(ctx, LATENCY_UPDATE, params);
+    }
 }
 
 /// E_UL_CONTACT_REFRESH: the phone of this contact must be woken, for `reason` ("reg-refresh",

@@ -5,6 +5,7 @@ pub mod contact;
 pub mod events;
 pub mod federation;
 mod keys;
+mod latency;
 mod mi;
 mod params;
 mod refresh;
@@ -85,6 +86,7 @@ pub struct Usrloc {
     refresh: refresh::Refresh,
     next_shard: AtomicUsize,
     chosen: params::Chosen,
+    latencies: latency::Filter,
     /// Somebody goes over all contacts.
     visited: AtomicBool,
 }
@@ -115,6 +117,7 @@ impl Default for Usrloc {
             refresh: refresh::Refresh::default(),
             next_shard: AtomicUsize::new(0),
             chosen: params::Chosen::default(),
+            latencies: latency::Filter::default(),
             visited: AtomicBool::new(false),
         }
     }
