@@ -58,12 +58,8 @@ pub fn register(m: &mut Registrar<Clusterer>) {
     m.ignored(&["db_bridge_table", "no_ping_retries_col", "priority_col"], no_links);
     m.function("cluster_check_addr", Routes::ALL, check_addr);
     tags::register(m);
-    for name in ["clusterer_list", "clusterer:list"] {
-        m.command(name, "the other nodes of each cluster", list);
-    }
-    for name in ["clusterer_reload", "clusterer:reload"] {
-        m.command(name, "reads the nodes from the database again", reload);
-    }
+    m.command("clusterer:list clusterer_list", "the other nodes of each cluster: clusterer_list", list);
+    m.command("clusterer:reload clusterer_reload", "reads the nodes from the database again: clusterer_reload", reload);
     m.init(init);
     m.start(|call| {
         if call.core.worker == 0 {

@@ -71,15 +71,21 @@ pub fn register(m: &mut Registrar<Clusterer>) {
         let name = Name::new(spec, loader, "$cluster.sh_tag(vip/1)")?;
         Ok(Kind::Other(Box::new(ShTag(name, module.clone()))))
     });
-    for name in ["clusterer_list_shtags", "clusterer:list_shtags"] {
-        m.command(name, "sharing tags and whether they are active here", list);
-    }
-    for name in ["clusterer_shtag_set_active", "clusterer:shtag_set_active"] {
-        m.command(name, "makes a tag active on this node: shtag_set_active tag/cluster", set_active);
-    }
-    for name in ["clusterer_shtag_set_backup", "clusterer:shtag_set_backup"] {
-        m.command(name, "makes this node a backup for a tag (Fermata's own): shtag_set_backup tag/cluster", set_backup);
-    }
+    m.command(
+        "clusterer:list_shtags clusterer_list_shtags",
+        "sharing tags and whether they are active here: clusterer_list_shtags",
+        list,
+    );
+    m.command(
+        "clusterer:shtag_set_active clusterer_shtag_set_active",
+        "makes a tag active on this node: clusterer_shtag_set_active tag/cluster",
+        set_active,
+    );
+    m.command(
+        "clusterer:shtag_set_backup clusterer_shtag_set_backup",
+        "makes this node a backup for a tag (Fermata's own): clusterer_shtag_set_backup tag/cluster",
+        set_backup,
+    );
     m.ready(|_, hooks, _| hooks.event_names.push(CHANGED));
 }
 
