@@ -1,5 +1,5 @@
 """Clients over TCP, TLS and WebSocket, and certificates for them."""
-import os, pathlib, random, re, select, socket, ssl, sys, time
+import asyncio, pathlib, random, re, socket, ssl, sys, time
 from harness import DEADLINE, Failed, Reply, run, tool
 
 
@@ -63,32 +63,47 @@ class Wire:
 
 
 class WebWire:
-    """A WebSocket of the package `websockets`: one message in each of its messages."""
+    """A WebSocket of the package `websockets`: one message in each of its messages. Its loop runs only while something is
+    waited for."""
 
     def __init__(self, uri, context=None, name=None, ip="127.0.0.2", origin="http://example.com", subprotocols=("sip",)):
         if sites := sorted(pathlib.Path(tool("pip")).parent.parent.glob("lib/python*/site-packages")):
             sys.path.append(str(sites[0]))
-        from websockets.sync.client import connect
+        from websockets.asyncio.client import connect
         self.proto = "WSS" if context else "WS"
         sock = socket.create_connection(("127.0.0.1", int(uri.rsplit(":", 1)[1])), timeout=DEADLINE, source_address=(ip, 0))
+        sock.setblocking(False)
         self.local = f"{random.getrandbits(40):x}.invalid"
-        more = {"ssl": context, "server_hostname": name} if context else {}
-        self.web = connect(uri, sock=sock, origin=origin, subprotocols=list(subprotocols), compression=None, **more)
+        more = {"ssl": context, "server_hostname": name or "127.0.0.1"} if context else {}
+        self.loop = asyncio.new_event_loop()
+
+        async def begin():
+            return await connect(uri, sock=sock, origin=origin, subprotocols=list(subprotocols), compression=None, proxy=None,
+                                 ping_interval=None, **more)
+        self.web = self.run(begin())
+
+    def run(self, what, seconds=DEADLINE):
+        return self.loop.run_until_complete(asyncio.wait_for(what, seconds))
 
     def send(self, text):
-        self.web.send(text)
+        self.run(self.web.send(text))
 
     def message(self, seconds):
         from websockets.exceptions import ConnectionClosed
         try:
-            return self.web.recv(timeout=seconds)
+            return self.run(self.web.recv(), seconds)
         except TimeoutError:
             return None
         except ConnectionClosed:
             return ""
 
+    def ping(self):
+        async def both():
+            await (await self.web.ping())
+        self.run(both())
+
     def close(self):
-        self.web.close()
+        self.run(self.web.close())
 
 
 class StreamPhone:

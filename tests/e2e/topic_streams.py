@@ -1,6 +1,6 @@
 """TCP, TLS and WebSocket: calls between them, connections that come, go, stall and lie."""
 import pathlib, re, socket, subprocess, time
-from harness import DEADLINE, Failed, check, free_port, until
+from harness import Failed, check, free_port, until
 from streams import StreamPhone, WebWire, Wire, certificates, client_context
 
 SCENARIOS = pathlib.Path(__file__).resolve().parent.parent / "sipp"
@@ -313,7 +313,7 @@ def test_websocket_must_speak_sip(place):
             raise Failed(f"a handshake with {words} was accepted")
     until("they are counted", lambda: statistic(server, "tcp_closed_bad") == 2)
     phone = StreamPhone(WebWire(f"ws://127.0.0.1:{server.ports['WS']}"), "alice")
-    phone.wire.web.ping().wait(DEADLINE)
+    phone.wire.ping()
     check(phone.final("OPTIONS", "sip:x@example.com").header("X-Way").split()[0], "ws")
     phone.wire.close()
     until("its end is told", lambda: "GONE ws 127.0.0.2" in server.log_text())

@@ -377,7 +377,9 @@ impl Loader {
             self.set_param(&mut modules, param, several);
         }
         // Drivers first: the others ask them for their databases.
+        let of_domains = driver_of_domains(config);
         let rank = |name: &str| match name {
+            _ if of_domains.as_deref() == Some(name) => -2,
             // What drivers themselves need.
             "tls_mgm" => -1,
             // They ask the drivers, and others ask them.
@@ -480,6 +482,14 @@ fn strings_only(name: &str, args: &[ast::Arg]) -> Result<(), Diagnostic> {
         }
     }
     Ok(())
+}
+
+/// The driver of the database that tls_mgm keeps its domains in: the one that cannot ask tls_mgm.
+fn driver_of_domains(config: &Config) -> Option<String> {
+    let url = config.params.iter().find(|p| &p.module[..] == b"tls_mgm" && &p.name[..] == b"db_url")?;
+    let ast::ParamValue::Text(url) = &url.value else { return None };
+    let (scheme, _) = std::str::from_utf8(url).ok()?.split_once("://")?;
+    Some(format!("db_{scheme}"))
 }
 
 /// Puts what a module needs before it; otherwise the order of the file stays.

@@ -21,10 +21,12 @@ use crate::tcp::{self, TcpOptions};
 use ahash::AHashMap;
 use bytes::Bytes;
 use conn::{Conn, Sent};
+use futures_util::FutureExt;
 use sip::Transport;
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -108,6 +110,8 @@ pub enum Closed {
     Unreachable(io::ErrorKind),
     #[error("closed from here")]
     Here,
+    #[error("a defect in the server (see stderr)")]
+    Defect,
 }
 
 impl From<LinkError> for Closed {
@@ -287,12 +291,16 @@ impl Streams {
 
     /// Reads, writes and watches the time until the connection ends.
     async fn serve(self: Rc<Self>, conn: Rc<Conn>) {
-        let why = loop {
-            if let Err(why) = self.turn(&conn).await {
-                break why;
+        let until_end = async {
+            loop {
+                if let Err(why) = self.turn(&conn).await {
+                    break why;
+                }
             }
         };
-        self.end(&conn, why);
+        // A defect costs one connection, which is struck out like any other.
+        let why = AssertUnwindSafe(until_end).catch_unwind().await;
+        self.end(&conn, why.unwrap_or(Closed::Defect));
     }
 
     fn count(&self, conn: &Conn) {
@@ -343,7 +351,7 @@ impl Streams {
             Closed::Idle => up(&counters.closed_idle),
             Closed::Slow => up(&counters.closed_slow),
             Closed::Bad(_) => up(&counters.closed_bad),
-            Closed::Error(_) => up(&counters.closed_error),
+            Closed::Error(_) | Closed::Defect => up(&counters.closed_error),
             Closed::Unreachable(_) => {}
             Closed::Here => up(&counters.closed_here),
         }
