@@ -10,6 +10,10 @@ SHARED = CONFIG.replace('''    if (lookup("location")) {''', '''    if (is_metho
     }
     lookup("location");
     $var(rc) = $rc;
+    if ($var(rc) > 0 && is_method("MESSAGE")) {
+        t_relay();
+        exit;
+    }
     if ($var(rc) > 0) {''').replace("    $var(rc) = $rc;\n    send_reply(404", "    send_reply(404").replace('loadmodule "db_sqlite.so"', 'loadmodule "cachedb_redis.so"').replace(
     'modparam("usrloc", "db_url", "sqlite://{DIR}/db.sqlite")',
     'modparam("usrloc", "cachedb_url", "redis:loc://{REDIS}/")')
@@ -44,6 +48,29 @@ def serve_and_die(place, store):
     one.start()
     alice.server = one
     check(found(alice, "alice"), "sip:a2@10.0.0.3", "after it came back")
+
+
+def test_a_call_through_the_other_server(place):
+    store = Redis(place)
+    one, two = start(place, store), start(place, store)
+    alice, caller = place.phone(one), place.phone(two, "carol", "127.0.0.4")
+    until("the store is there", lambda: alice.register().status == 200)
+
+    def call():
+        """A MESSAGE through the second server reaches the phone, whose answer comes back."""
+        caller.cseq += 1
+        branch = f"z9hG4bKshared{caller.cseq}"
+        text = (f"MESSAGE sip:alice@example.com SIP/2.0\r\nVia: SIP/2.0/UDP {caller.address};branch={branch}\r\n"
+                f"Max-Forwards: 70\r\nFrom: <sip:carol@example.com>;tag=1\r\nTo: <sip:alice@example.com>\r\n"
+                f"Call-ID: {branch}\r\nCSeq: 1 MESSAGE\r\nContent-Length: 0\r\n\r\n")
+        caller.socket.sendto(text.encode(), ("127.0.0.1", two.port))
+        request = alice.receive("MESSAGE ")
+        alice.server = two
+        alice.answer(request, 200)
+        return caller.receive("SIP/2.0 [2-6]").status
+    check(call(), 200)
+    one.kill()
+    check(call(), 200, "after the server that it registered at died")
 
 
 def test_two_servers_and_one_dies(place):
