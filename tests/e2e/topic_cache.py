@@ -337,14 +337,22 @@ def test_tls_and_a_refused_certificate(place):
 
 def test_local_collections_survive_a_restart(place):
     params = """loadmodule "cachedb_local.so"
+        restart_persistency_cache_file = "{DIR}/kept"
         modparam("cachedb_local", "cachedb_url", "local://")
         modparam("cachedb_local", "cachedb_url", "local:keep:///kept")
-        modparam("cachedb_local", "cache_collections", "kept = 4; other/r")"""
+        modparam("cachedb_local", "cache_collections", "kept = 4; other")
+        modparam("cachedb_local", "enable_restart_persistency", 1)""".replace("{DIR}", str(place.dir))
     server = start(place, "local:keep", params)
     check(ask(place, server, "store", "a", "one")[0], 1)
     check(ask(place, server, "fetch", "a")[:2], (1, "one"))
     found = server.mi("cache_fetch_chunk", {"glob": "*", "collection": "kept"})
     check(found["keys"], [{"name": "a", "value": "one"}])
     check(server.mi("cache_fetch_chunk", {"glob": "*"})["keys"], [], "the default collection is another one")
+    server.stop()
+    server.start()
+    check(ask(place, server, "fetch", "a")[:2], (1, "one"), "after the restart")
     check(server.mi("cache_remove_chunk", {"glob": "a", "collection": "kept"}), "OK")
+    check(ask(place, server, "fetch", "a")[0], -2)
+    server.stop()
+    server.start()
     check(ask(place, server, "fetch", "a")[0], -2)

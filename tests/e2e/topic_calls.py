@@ -1,5 +1,5 @@
 """Calls between SIPp's user agents through one worker, while scripts wait."""
-import os, pathlib, re, signal, socket, time
+import pathlib, re, signal, socket, subprocess, time
 
 from harness import DEADLINE, Failed, check, free_port, until
 
@@ -75,11 +75,11 @@ def sipp_calls(place, wait, calls=60, rate=30):
     place.sqlite("routes.sqlite", "CREATE TABLE IF NOT EXISTS routes (gateway TEXT);\nINSERT INTO routes VALUES ('gw1')")
     server = place.server(HEAD + ROUTE.replace("WAIT", wait), UAS=uas)
     place.process("sipp", "-nostdin", "-sf", SCENARIOS / "uas.xml", "-i", "127.0.0.1", "-p", uas,
-                  stdout=open(os.devnull, "w"))
+                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until("the called party listens", lambda: listens(uas))
     caller = place.process("sipp", "-nostdin", "-sf", SCENARIOS / "uac.xml", "-i", "127.0.0.1", "-p", free_port(), "-s", "bob",
                            "-d", "0", "-r", rate, "-m", calls, "-timeout", "60s", "-trace_err",
-                           f"127.0.0.1:{server.port}", stdout=open(os.devnull, "w"))
+                           f"127.0.0.1:{server.port}", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if caller.wait(timeout=90) != 0:
         errors = "".join(p.read_text(errors="replace")[:2000] for p in place.dir.glob("*errors.log"))
         raise Failed(f"SIPp ended with {caller.returncode}: {errors}")

@@ -209,6 +209,17 @@ def test_certificates(place):
         ("private_key", f"[web]{web.client_key}")))
     server = start(place, domain)
     check(ask(place, server, web.at("/login", 3), "X-Domain: web\r\n"), (1, 200, "SUCCESS CN=127.0.0.1"))
+    server.stop()
+    # The same domain as a row of a table.
+    quiet(place.program, "db", "create", f"sqlite://{place.dir}/tls.db", "tls_mgm")
+    pem = lambda path: pathlib.Path(path).read_text()
+    place.sqlite("tls.db", f"insert into tls_mgm (domain, type, certificate, private_key, ca_list) values "
+                 f"('web', 1, '{pem(web.client_cert)}', '{pem(web.client_key)}', '{pem(web.ca)}')")
+    server = start(place, f'loadmodule "db_sqlite.so"\nmodparam("tls_mgm", "db_url", "sqlite://{place.dir}/tls.db")')
+    until("the row is used", lambda: ask(place, server, web.at("/login", 3), "X-Domain: web\r\n") == (1, 200, "SUCCESS CN=127.0.0.1"))
+    place.sqlite("tls.db", f"update tls_mgm set ca_list = '{pem(web.other)}'")
+    check(server.mi("tls_reload"), "OK")
+    check(ask(place, server, web.at("/login", 3), "X-Domain: web\r\n")[0], -10, "an authority that is not its")
 
 
 def test_nobody_answers(place):

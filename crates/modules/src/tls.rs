@@ -23,7 +23,7 @@ pub enum Check {
 }
 
 /// Certificates and a key as PEM texts, empty where there are none.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pem {
     pub certificate: Bytes,
     pub private_key: Bytes,

@@ -26,7 +26,7 @@ pub type LastSeen = Rc<RefCell<AHashMap<String, Instant>>>;
 /// The state of a worker.
 #[derive(Default)]
 pub struct Clients {
-    by_domain: Vec<(Option<String>, Client)>,
+    by_domain: Vec<(Option<Domain>, Client)>,
     turns: Option<Turns>,
     pub last_seen: LastSeen,
 }
@@ -54,13 +54,13 @@ pub fn tls(settings: &Settings, domain: Option<&Domain>) -> Result<rustls::Clien
     authorities.extend(domain.iter().flat_map(|d| d.ca_list.iter().chain(&d.ca_dir)).cloned());
     let identity = domain.and_then(Domain::identity);
     let alpn = alpn.iter().map(|p| p.to_vec()).collect();
-    ClientTls { check, authorities, identity, alpn, ..ClientTls::default() }.build()
+    let pem = domain.and_then(|d| d.pem.clone());
+    ClientTls { check, authorities, identity, alpn, pem, ..ClientTls::default() }.build()
 }
 
 impl Clients {
     pub fn client(&mut self, settings: &Settings, domain: Option<&Domain>, names: Names) -> Result<Client, String> {
-        let key = domain.map(|d| d.name.as_str());
-        if let Some((_, client)) = self.by_domain.iter().find(|(k, _)| k.as_deref() == key) {
+        if let Some((_, client)) = self.by_domain.iter().find(|(known, _)| known.as_ref() == domain) {
             return Ok(client.clone());
         }
         let mut builder = Client::builder()
@@ -83,7 +83,10 @@ impl Clients {
             _ => builder,
         };
         let client = builder.build().map_err(|e| e.to_string())?;
-        self.by_domain.push((key.map(str::to_string), client.clone()));
+        // One that the database has changed since takes the place of the old one.
+        let name = |domain: Option<&Domain>| domain.map(|d| d.name.clone());
+        self.by_domain.retain(|(known, _)| name(known.as_ref()) != name(domain));
+        self.by_domain.push((domain.cloned(), client.clone()));
         Ok(client)
     }
 

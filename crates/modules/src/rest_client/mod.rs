@@ -5,6 +5,7 @@ mod escape;
 mod names;
 mod transfer;
 
+use crate::tls_mgm::TlsMgm;
 use bytes::Bytes;
 use client::Clients;
 use host::call::Finish;
@@ -59,7 +60,7 @@ impl Default for Settings {
 #[derive(Default)]
 pub struct RestClient {
     settings: Settings,
-    domains: Vec<crate::tls_mgm::Domain>,
+    tls: Option<Arc<TlsMgm>>,
     /// Hosts that a worker connects to right now (`no_concurrent_connects`).
     connecting: Arc<Mutex<Vec<(String, u16)>>>,
 }
@@ -113,9 +114,7 @@ fn init(m: &mut RestClient, loader: &mut host::Loader) -> Result<(), String> {
     if !s.total.is_zero() && s.total < s.connect {
         host::warn!("rest_client", "curl_timeout is shorter than connection_timeout, and ends that too");
     }
-    if let Some(tls) = loader.module::<crate::tls_mgm::TlsMgm>() {
-        m.domains = tls.clients.clone();
-    }
+    m.tls = loader.module::<TlsMgm>();
     // Certificates that cannot be read are an error of the configuration, not of the first call.
     client::tls(&m.settings, None).map(drop)
 }
@@ -176,7 +175,7 @@ fn append_hf(call: &mut Call<RestClient>, line: Text) -> bool {
 /// rest_init_client_tls(domain): the next request of this message shows that domain's certificate.
 fn init_client_tls(call: &mut Call<RestClient>, domain: Text) -> bool {
     let name = domain.str().into_owned();
-    let known = call.module.domains.iter().any(|d| d.name == name);
+    let known = call.module.tls.as_ref().is_some_and(|tls| tls.client_now(&name).is_some());
     if known {
         call.state.ext.entry::<Prepared>().domain = Some(name);
     } else {
@@ -219,10 +218,10 @@ fn run(call: &mut Call<RestClient>, what: &'static str, request: Request, output
             return Outcome::Done(rc::INTERNAL);
         }
     };
-    let domain = prepared.domain.and_then(|name| call.module.domains.iter().find(|d| d.name == name));
+    let domain = prepared.domain.and_then(|name| call.module.tls.as_ref()?.client_now(&name));
     let worker = call.core.worker;
     let names = names::of(call.ctx);
-    let client = match call.local::<Clients>().client(&settings, domain, names) {
+    let client = match call.local::<Clients>().client(&settings, domain.as_ref(), names) {
         Ok(client) => client,
         Err(error) => {
             host::error!("rest_client", "{what}: {error}");

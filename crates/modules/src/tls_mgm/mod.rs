@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub use live::ForClient;
 
 /// One `client_domain` or `server_domain`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Domain {
     pub name: String,
     /// "10.0.0.1:5061" or "*".
@@ -302,7 +302,13 @@ impl TlsMgm {
     m.read_files()
 }
 
+    /// A client's domain by name, of the script or of the database.
+    pub fn client_now(&self, name: &str) -> Option<Domain> {
+        let of_rows = |(server, domain): &(bool, Domain)| (!server && domain.name == name).then(|| domain.clone());
+        self.client(name).cloned().or_else(|| self.live.stored().iter().find_map(of_rows))
+    }
 
+    /// The same of the script, for those who need it before the server runs.
     pub fn client(&self, name: &str) -> Option<&Domain> {
         self.clients.iter().find(|d| d.name == name)
     }
