@@ -305,3 +305,37 @@ def test_status_logs_and_wrong_parameters(place):
     check(server.mi("log_level", ["high"])["error"], invalid("Bad type for parameter 'level'"))
     check(server.mi("core:timestamp")["error"]["code"], -32601)
     check(server.mi("get_statistics", [["load:", "core:timestamp"]]).keys() >= {"load:load", "load:load1m", "core:timestamp"}, True)
+
+
+PROMETHEUS = CONFIG.replace('route {', '''
+loadmodule "statistics.so"
+loadmodule "prometheus.so"
+modparam("statistics", "stat_groups", "mine")
+modparam("statistics", "variable", "mine:gw_1_calls")
+modparam("prometheus", "statistics", "core: registered_users mine:")
+modparam("prometheus", "labels", "mine: /^gw_(.*)_(.*)$/\\\\2:gateway=\\"\\\\1\\"/")
+modparam("prometheus", "group_mode", 2)
+modparam("prometheus", "script_route", "more")
+route[more] {
+    prometheus_declare_stat("opensips_cps");
+    prometheus_push_stat(3);
+    prometheus_declare_stat("opensips_cc", "counter", "calls so far");
+    prometheus_push_stat(10, "gateway", "gw1");
+    prometheus_push_stat(11, "{gateway=\\"gw2\\",x=\\"y\\"}");
+}
+route {''', 1)
+
+
+def test_statistics_for_prometheus(place):
+    server = place.server(PROMETHEUS, DATAGRAM=place.dir / "mi.sock")
+    check(place.phone(server).register().status, 200)
+    url = f"http://127.0.0.1:{server.mi_port}/metrics"
+    text = until("metrics", lambda: subprocess.run(["curl", "-sf", url], capture_output=True, text=True).stdout)
+    lines = text.splitlines()
+    for line in ['# TYPE opensips_rcv_requests counter', 'opensips_rcv_requests{group="core"} 1',
+                 '# TYPE opensips_registered_users gauge', 'opensips_registered_users{group="usrloc"} 1',
+                 'opensips_calls{group="mine",gateway="1"} 0', '# TYPE opensips_cps gauge', 'opensips_cps 3',
+                 '# HELP opensips_cc calls so far', '# TYPE opensips_cc counter', 'opensips_cc{gateway="gw1"} 10',
+                 'opensips_cc{gateway="gw2",x="y"} 11']:
+        check(line in lines, True, f"{line} in {text}")
+    check(run("curl", "-s", "-o", "/dev/null", "-w", "%{http_code} %{content_type}", url), "200 text/plain; version=0.0.4")

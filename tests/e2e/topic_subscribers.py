@@ -315,3 +315,78 @@ route {
     check(phone.register(headers=good).status, 401, "the same answer again")
     fresh = phone.register().header("WWW-Authenticate")
     check(phone.register(headers=answer(fresh, "guess")).status, 401, "a wrong password")
+
+
+KAMAILIO = """
+debug=2
+log_stderror=yes
+fork=yes
+children=1
+disable_tcp=yes
+listen=udp:127.0.0.1:{KPORT}
+mpath="{MODULES}"
+loadmodule "tm.so"
+loadmodule "sl.so"
+loadmodule "pv.so"
+loadmodule "xlog.so"
+loadmodule "textops.so"
+loadmodule "siputils.so"
+loadmodule "usrloc.so"
+loadmodule "registrar.so"
+loadmodule "auth.so"
+modparam("auth", "nonce_expire", 2)
+modparam("registrar", "max_expires", 5)
+request_route {
+    if (!is_method("REGISTER")) {
+        sl_send_reply("405", "Only registrations");
+        exit;
+    }
+    if (!pv_www_authenticate("$td", "secret", "0")) {
+        www_challenge("$td", "1");
+        exit;
+    }
+    xlog("L_WARN", "GOT $ct expires $hdr(Expires)\\n");
+    save("location");
+}
+"""
+
+
+def test_registers_itself_at_kamailio(place):
+    """Another program's registrar: digest with qop, a shorter expiry than asked for, nonces that get old."""
+    import glob
+    if not shutil.which("kamailio"):
+        raise Failed("kamailio is not installed: tests/run installs it")
+    modules = next(iter(glob.glob("/usr/lib/*/kamailio/modules")))
+    port = free_port()
+    (place.dir / "kamailio.cfg").write_text(KAMAILIO.replace("{KPORT}", str(port)).replace("{MODULES}", modules))
+    (place.dir / "kamailio").mkdir()
+    log = place.dir / "kamailio.log"
+    place.process("kamailio", "-f", place.dir / "kamailio.cfg", "-DD", "-E", "-Y", place.dir / "kamailio", "-m", "32", "-M", "8",
+                  stdout=open(log, "w"), stderr=subprocess.STDOUT)
+    place.sqlite("client.sqlite", f"""
+create table registrant (id integer primary key, registrar varchar(255), proxy varchar(255), aor varchar(255),
+    third_party_registrant varchar(255), username varchar(64), password varchar(64), binding_URI varchar(255),
+    binding_params varchar(64), expiry int, forced_socket varchar(64), cluster_shtag varchar(64), state int default 0);
+insert into registrant (registrar, aor, username, password, binding_URI, binding_params, expiry) values
+    ('sip:127.0.0.1:{port}', 'sip:alice@example.com', 'alice', 'secret', 'sip:alice@127.0.0.1:5099', ';q=0.5', 60)""")
+    client = place.server(CLIENT)
+    listed = lambda: next(iter(client.mi("reg_list").get("Records", [])), {})
+    until("it is registered", lambda: listed().get("state") == "REGISTERED_STATE")
+    found = listed()
+    check((found["expires"], found["dst_IP"], found["ip"], found["socket"]),
+          (5, "IPv4", "127.0.0.1", f"udp:127.0.0.1:{client.port}"), "Kamailio grants 5 seconds")
+    name = f"aor=sip:alice@example.com;contact=sip:alice@127.0.0.1:5099;registrar=sip:127.0.0.1:{port}"
+    check(client.mi("sr_get_status", ["uac_registrant", name])["Readiness"], True)
+    until("again before they are over, with a fresh nonce", lambda: log.read_text().count("GOT") >= 3, 30)
+    check(listed()["state"], "REGISTERED_STATE")
+    who = {"aor": "sip:alice@example.com", "contact": "sip:alice@127.0.0.1:5099", "registrar": f"sip:127.0.0.1:{port}"}
+    check(client.mi("reg_disable", who), "OK")
+    until("it says goodbye", lambda: "expires=0" in log.read_text())
+    until("it is gone", lambda: listed()["state"] == "NOT_REGISTERED_STATE")
+    before = log.read_text().count("GOT")
+    check(client.mi("reg_enable", who), "OK")
+    until("and comes back", lambda: listed()["state"] == "REGISTERED_STATE")
+    check(client.mi("reg_force_register", who), "OK")
+    until("forced", lambda: log.read_text().count("GOT") >= before + 2)
+    check(client.mi("reg_delete", who), "OK")
+    check(client.mi("reg_list"), {"Records": []})

@@ -85,6 +85,7 @@ modules! {
     path,
     permissions,
     pike,
+    prometheus,
     proto_bin,
     proto_tcp,
     proto_tls,

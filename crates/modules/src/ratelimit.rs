@@ -173,10 +173,10 @@ impl Ratelimit {
         match pipe.algorithm {
             Algorithm::TailDrop => pipe.counter <= most,
             Algorithm::Red => pipe.one_of <= 1 || pipe.counter % pipe.one_of == 0,
+            // The limit is that of the whole window.
             Algorithm::Slots => {
-                let seconds = (self.window_ms / 1000).max(1) as i64;
                 pipe.counter = pipe.slide(now_ms, self.window_ms, self.slot_ms);
-                pipe.counter <= limit.saturating_mul(seconds)
+                pipe.counter <= limit
             }
         }
     }
@@ -303,9 +303,9 @@ mod tests {
         assert_eq!(passed(&red, Algorithm::Red, 40, 0), 10);
 
         let slots = Ratelimit { window_ms: 2000, slot_ms: 100, ..Ratelimit::default() };
-        assert_eq!(passed(&slots, Algorithm::Slots, 5, 1000), 2);
+        assert_eq!(passed(&slots, Algorithm::Slots, 5, 1000), 1);
         assert_eq!(passed(&slots, Algorithm::Slots, 5, 2950), 0);
-        assert_eq!(passed(&slots, Algorithm::Slots, 5, 9000), 2);
+        assert_eq!(passed(&slots, Algorithm::Slots, 5, 9000), 1);
     }
 
     #[test]

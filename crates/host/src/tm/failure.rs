@@ -132,6 +132,7 @@ fn answer(ctx: &mut Ctx, id: TxnId, winner: Option<u16>) {
         let reply = view.as_ref().and_then(|v| v.data.reply.as_ref()).map(|reply| reply.msg.clone());
         let local = view.as_ref().map_or("", |v| v.data.local_reason);
         Answer {
+            path: view.as_ref().and_then(|v| v.path),
             status: view.map_or(487, |v| v.status),
             reason: reply.as_ref().map_or(Bytes::from_static(local.as_bytes()), |r| r.reason()),
             reply,

@@ -204,7 +204,8 @@ fn decide(ctx: &mut Ctx, id: TxnId, branch: u16, state: Box<MsgState>, kept: Kep
             if matches!(verdict, Verdict::Provisional | Verdict::Success) {
                 let code = changed.as_ref().map_or(received, |(code, _)| *code);
                 if verdict == Verdict::Success {
-                    request::tell_sender(ctx, id, |_| Answer {
+                    request::tell_sender(ctx, id, |ctx| Answer {
+                        path: ctx.core.txns.txns.branch(id, branch).and_then(|b| b.path),
                         status: received,
                         reason: state.msg.reason(),
                         reply: Some(state.msg.clone()),

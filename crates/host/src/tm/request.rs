@@ -18,6 +18,8 @@ pub struct Answer {
     pub reason: Bytes,
     /// `None`: made here (408, 476, 477 ...).
     pub reply: Option<Rc<Message>>,
+    /// Where the request went; `None`: it never left.
+    pub path: Option<Path>,
 }
 
 /// Is told the final reply, once, on the same worker.
@@ -132,7 +134,7 @@ pub fn send_new(ctx: &mut Ctx, request: NewRequest, done: Option<Done>) -> i32 {
 fn fail(ctx: &mut Ctx, error: SendError, done: Option<Done>) -> i32 {
     let (status, reason) = error.reply();
     if let Some(done) = done {
-        done(ctx, Answer { status, reason: Bytes::from_static(reason.as_bytes()), reply: None });
+        done(ctx, Answer { status, reason: Bytes::from_static(reason.as_bytes()), reply: None, path: None });
     }
     error.code()
 }

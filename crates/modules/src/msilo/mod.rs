@@ -155,15 +155,24 @@ fn init(s: &mut Msilo, loader: &mut Loader) -> Result<(), String> {
     let mut format = |text: &str| -> Result<Format, String> {
         Format::new(&text.to_string().into(), script::Loc::default(), loader).map_err(|d| d.message)
     };
+    if let Some(line) = s.contact_text.as_deref().filter(|line| !is_header(line)) {
+        host::warn!("msilo", "contact_hdr is left out: `{line}` is no header line, \"Contact: ...\\r\\n\"");
+    }
     if let (Some(from), Some(body)) = (&s.from_text, &s.body_text) {
         s.notice = Some(Notice {
             from: format(from)?,
             body: format(body)?,
             content_type: format(s.content_type_text.as_deref().unwrap_or("Content-Type: text/plain"))?,
-            contact: s.contact_text.as_deref().map(&mut format).transpose()?,
+            contact: s.contact_text.as_deref().filter(|line| is_header(line)).map(&mut format).transpose()?,
         });
     }
     Ok(())
+}
+
+/// A name, a colon and something after it.
+fn is_header(line: &str) -> bool {
+    let name = line.split_once(':').map_or("", |(name, _)| name);
+    !name.is_empty() && name.trim_end().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
 #[cfg(test)]

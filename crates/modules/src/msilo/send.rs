@@ -104,7 +104,7 @@ fn send(ctx: &mut Ctx, module: &Arc<Msilo>, id: i64, row: &Row<'_>, why: Why) {
     }
     headers += &format!("Contact: <{}>;msilo=yes\r\n", from.replace(['\r', '\n', '>'], ""));
     let plain = content_type.split(';').next().is_some_and(|t| t.trim().eq_ignore_ascii_case("text/plain"));
-    let body = match module.add_date && plain {
+    let body = match module.add_date && plain && !stored.is_empty() {
         true => {
             let head = format!("[{} message - {}] ", why.label(), host::clock::ctime(moment).trim_end());
             [head.as_bytes(), &stored].concat().into()

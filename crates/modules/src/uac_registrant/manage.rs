@@ -1,7 +1,7 @@
 //! Management commands of uac_registrant.
 
 use super::record::{DEFAULT_EXPIRES, Record, State, Wish};
-use super::{Records, Registrant, What, load, send};
+use super::{GROUP, Records, Registrant, What, load, send};
 use bytes::Bytes;
 use host::db::Query;
 use host::mi::{MiAnswer, MiError, MiParams, MiResult};
@@ -43,14 +43,14 @@ fn wanted(call: &mut Call<Registrant>, params: &MiParams) -> Result<u64, MiError
 fn list(call: &mut Call<Registrant>, params: &MiParams) -> MiResult {
     if params.find("aor", 0).is_some() {
         let id = wanted(call, params)?;
-        let records = call.ctx.local::<Records>();
-        return Ok(json!({ "Registrant": records.by_id.get(&id).map(show) }));
+        let record = call.ctx.local::<Records>().by_id.get(&id).cloned();
+        return Ok(json!({ "Registrant": record.map(|record| show(call.ctx, &record)) }));
     }
-    let records = call.ctx.local::<Records>();
-    Ok(json!({ "Records": records.by_id.values().map(show).collect::<Vec<_>>() }))
+    let records: Vec<Record> = call.ctx.local::<Records>().by_id.values().cloned().collect();
+    Ok(json!({ "Records": records.iter().map(|record| show(call.ctx, record)).collect::<Vec<_>>() }))
 }
 
-fn show(record: &Record) -> Json {
+fn show(ctx: &Ctx, record: &Record) -> Json {
     let text = |b: &Bytes| String::from_utf8_lossy(b).into_owned();
     let wish = &record.wish;
     let time = |seconds: u64| host::clock::ctime(seconds as i64).trim_end().to_string();
@@ -71,10 +71,12 @@ fn show(record: &Record) -> Json {
     };
     add("binding_params", Some(text(&wish.params)));
     add("third_party_registrant", wish.third_party.as_ref().map(text));
-    add("socket", wish.socket.as_ref().map(|(_, text)| text.clone()));
+    let used = record.path.and_then(|path| ctx.shared().sockets.get(usize::from(path.socket))).map(|s| s.text.clone());
+    add("socket", wish.socket.as_ref().map(|(_, text)| text.clone()).or(used));
     add("proxy", wish.proxy.as_ref().map(text));
-    add("dst_IP", record.address.map(|a| if a.is_ipv4() { "IPv4" } else { "IPv6" }.to_string()));
-    add("ip", record.address.map(|a| a.to_string()));
+    let address = record.path.map(|path| path.remote.ip());
+    add("dst_IP", address.map(|a| if a.is_ipv4() { "IPv4" } else { "IPv6" }.to_string()));
+    add("ip", address.map(|a| a.to_string()));
     add("shtag", wish.sharing_tag.clone());
     item
 }
@@ -189,6 +191,8 @@ fn upsert(call: &mut Call<Registrant>, params: &MiParams) -> MiResult {
 
 fn delete(call: &mut Call<Registrant>, params: &MiParams) -> MiResult {
     let id = wanted(call, params)?;
-    call.ctx.local::<Records>().by_id.remove(&id);
+    if let Some(record) = call.ctx.local::<Records>().by_id.remove(&id) {
+        call.shared().status.forget(GROUP, &record.identifier());
+    }
     Ok(json!("OK"))
 }

@@ -114,11 +114,15 @@ pub fn register(m: &mut Registrar<Registrant>) {
     m.ready(|_, hooks, _| hooks.event_names.extend(record::ALL.iter().filter_map(|s| s.names().1)));
     m.start(|call| {
         if call.core.worker == 0 {
+            call.shared().status.group(GROUP);
             load(call, |_, _| ());
         }
     });
     m.timer(1000, tick);
 }
+
+/// The group of statuses that management shows.
+const GROUP: &str = "uac_registrant";
 
 /// The records of worker 0, by a number that answers carry.
 #[derive(Default)]
@@ -208,6 +212,10 @@ fn take(ctx: &mut Ctx, _: &Registrant, rows: &Rows) {
                 records.add(Record::new(wish));
             }
         }
+    }
+    let status = &ctx.shared().status;
+    for record in old.values() {
+        status.forget(GROUP, &record.identifier());
     }
 }
 
@@ -317,6 +325,7 @@ fn change(ctx: &mut Ctx, id: u64, state: State) {
     let Some(record) = ctx.local::<Records>().by_id.get_mut(&id) else { return };
     record.state = state;
     let wish = &record.wish;
+    let identifier = record.identifier();
     let params: EventParams = [
         ("aor", Value::Str(wish.aor.clone())),
         ("contact", Value::Str(wish.contact.clone())),
@@ -324,7 +333,12 @@ fn change(ctx: &mut Ctx, id: u64, state: State) {
     ]
     .into_iter()
     .collect();
-    if let (_, Some(event)) = state.names() {
+    let (name, event) = state.names();
+    let level = if state == State::Registered { 1 } else { -1 };
+    let now = now_s(ctx);
+    ctx.shared().status.set(GROUP, &identifier, level, name);
+    ctx.shared().status.report(GROUP, &identifier, now, format!("state changed to {name}"));
+    if let Some(event) = event {
         host::events::raise(ctx, event, params);
     }
 }
@@ -342,6 +356,9 @@ fn fail(ctx: &mut Ctx, module: &Registrant, id: u64, state: State, why: &str) {
 
 /// The final reply to a REGISTER.
 fn answered(ctx: &mut Ctx, module: &Arc<Registrant>, id: u64, cseq: u32, what: What, answer: Answer) {
+    if let (Some(path), Some(record)) = (answer.path, ctx.local::<Records>().by_id.get_mut(&id)) {
+        record.path = Some(path);
+    }
     let Some(record) = ctx.local::<Records>().by_id.get(&id) else { return };
     // An answer to what was sent before a change of mind.
     if record.cseq != cseq || !record.state.is_open() {

@@ -170,11 +170,18 @@ pub struct Record {
     pub last_sent: u64,
     /// Unix seconds: before this nothing needs to be done.
     pub due: u64,
-    /// Where the registrar was last.
-    pub address: Option<std::net::IpAddr>,
+    /// Where the registrar was last, and the socket used.
+    pub path: Option<transaction::Path>,
 }
 
 impl Record {
+    /// The identifier of its status, as the reference builds it.
+    pub fn identifier(&self) -> String {
+        let text = |b: &Bytes| String::from_utf8_lossy(b).into_owned();
+        let wish = &self.wish;
+        format!("aor={};contact={};registrar={}", text(&wish.aor), text(&wish.contact), text(&wish.registrar))
+    }
+
     pub fn new(wish: Wish) -> Record {
         let asked = wish.expires;
         Record {
@@ -187,7 +194,7 @@ impl Record {
             expires: asked,
             last_sent: 0,
             due: 0,
-            address: None,
+            path: None,
         }
     }
 }
