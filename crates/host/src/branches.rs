@@ -159,7 +159,7 @@ pub fn q_text(q: i32) -> Bytes {
 /// A q of a script: `0.7` as text, 700 as number, NULL or empty for none.
 pub fn q_of(value: &Value) -> Option<i32> {
     match value {
-        Value::Null => Some(-1),
+        Value::Null | Value::Nought | Value::Failed => Some(-1),
         Value::Int(n) | Value::Num(_, n) => i32::try_from(*n).ok().filter(|q| (-1..=1000).contains(q)),
         Value::Str(text) | Value::Both(text, _) => parse_q(text),
     }

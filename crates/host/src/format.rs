@@ -51,16 +51,13 @@ impl Format {
     pub fn text(&self, ctx: &mut Ctx) -> Bytes {
         match self {
             Format::Constant(text) => text.clone(),
-            Format::Var(var) => match var.get(ctx) {
-                Value::Null => Bytes::from_static(var.null_text.as_bytes()),
-                value => value.to_text(),
-            },
+            Format::Var(var) => var.get(ctx).to_text(),
             Format::Mixed(pieces) => {
                 let mut out = BytesMut::with_capacity(128);
                 for piece in pieces {
                     match piece {
                         Piece::Text(t) => out.extend_from_slice(t),
-                        Piece::Var(v) => push_value(&mut out, &v.get(ctx), v.null_text),
+                        Piece::Var(v) => push_value(&mut out, &v.get(ctx)),
                     }
                 }
                 out.freeze()
@@ -77,7 +74,9 @@ impl Format {
     }
 }
 
-fn push_value(out: &mut BytesMut, value: &Value, null_text: &str) {
-    let mut digits = itoa::Buffer::new();
-    out.extend_from_slice(value.text_in(&mut digits).unwrap_or(null_text.as_bytes()));
+fn push_value(out: &mut BytesMut, value: &Value) {
+    match value.text_in(&mut itoa::Buffer::new()) {
+        Some(text) => out.extend_from_slice(text),
+        None => out.extend_from_slice(&value.to_text()),
+    }
 }

@@ -7,7 +7,7 @@ use crate::registrar::{Func, FunctionInfo, Module, ModuleDef, ParamSet, Since};
 use crate::shared::{Hooks, Listen, Shared};
 use crate::stats::Stats;
 use crate::tran::Tran;
-use crate::var::{Context, Index, Kind, NULL_TEXT, ReadOnly, Var, Variable, WaitingVariable};
+use crate::var::{Context, Index, Kind, ReadOnly, Var, Variable, WaitingVariable};
 use crate::vars::Awaited;
 use ahash::AHashMap;
 use bytes::Bytes;
@@ -219,11 +219,10 @@ impl Loader {
             text.push(b')');
         }
         text.insert(0, b'$');
-        // In 2.1 a transformation that gives NULL prints nothing.
-        let blank = self.dialect == Dialect::V21 && !trans.is_empty();
-        let null_text = if blank { "" } else { NULL_TEXT };
+        // In 2.1 a transformation that has nothing to give fails.
+        let fails = self.dialect == Dialect::V21;
         let may_wait = matches!(kind, Kind::Waiting(_)) || trans.iter().any(Tran::may_wait);
-        let var = Var { kind, index, context, trans: trans.into(), null_text, text: text.into() };
+        let var = Var { kind, index, context, trans: trans.into(), fails, text: text.into() };
         Ok(if may_wait { self.awaited(var) } else { var })
     }
 

@@ -127,10 +127,7 @@ impl Replacement {
                 Piece::Text(text) => out.extend_from_slice(text),
                 Piece::Group(n) => out.extend_from_slice(group(*n)),
                 Piece::Uri => out.extend_from_slice(&ctx.state.current_uri()),
-                Piece::Var(var) => match var.get(ctx).text() {
-                    Some(text) => out.extend_from_slice(&text),
-                    None => out.extend_from_slice(var.null_text.as_bytes()),
-                },
+                Piece::Var(var) => out.extend_from_slice(&var.get(ctx).to_text()),
             }
         }
         out.into()

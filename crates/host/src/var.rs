@@ -123,17 +123,14 @@ pub enum Kind {
     Awaited(Arc<Awaited>),
 }
 
-/// How NULL prints.
-pub const NULL_TEXT: &str = "<null>";
-
 /// One variable as it stands in a script: class, index, context, transformations.
 pub struct Var {
     pub kind: Kind,
     pub index: Index,
     pub context: Context,
     pub trans: Box<[Tran]>,
-    /// What NULL prints as inside texts.
-    pub null_text: &'static str,
+    /// A transformation that gives NULL has failed (2.1).
+    pub fails: bool,
     /// As written, for messages.
     pub text: Bytes,
 }
@@ -150,6 +147,9 @@ impl Var {
         let mut value = self.get_raw(ctx, at);
         for tran in &self.trans {
             value = tran.apply(ctx, value);
+        }
+        if self.fails && value == Value::Null && !self.trans.is_empty() {
+            return Value::Failed;
         }
         value
     }
@@ -181,7 +181,7 @@ impl Var {
             index: Index::None,
             context: Context::Current,
             trans: Box::default(),
-            null_text: awaited.var.null_text,
+            fails: awaited.var.fails,
             text: awaited.var.text.clone(),
             kind: Kind::Awaited(awaited),
         }

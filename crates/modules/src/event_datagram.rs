@@ -126,7 +126,7 @@ impl EventTransport for Datagrams {
 
 fn json_of(value: &Value) -> Json {
     match value {
-        Value::Null => Json::Null,
+        Value::Null | Value::Nought | Value::Failed => Json::Null,
         Value::Int(n) | Value::Num(_, n) => json!(n),
         Value::Str(text) | Value::Both(text, _) => json!(String::from_utf8_lossy(text)),
     }

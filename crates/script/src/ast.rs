@@ -223,6 +223,8 @@ pub enum ExprKind {
     Call(Call),
     /// route(name, args...)
     Route(RouteRef, Vec<Arg>),
+    /// `$x = value` in a condition: whether the variable takes it.
+    Assign(Box<Stmt>),
     /// `[ expr ]` in conditions: the arithmetic value as a truth
     Bracket(Box<Expr>),
     Not(Box<Expr>),

@@ -84,6 +84,8 @@ impl<L: Lang> Program<L> {
             Op::PushAcc => "push_acc".to_string(),
             Op::PushTruth(to) => format!("push_truth > {to}"),
             Op::Binary(op, _, to) => format!("{} > {to}", op.sign()),
+            Op::Modify(op, _, to) => format!("{}= > {to}", op.sign()),
+            Op::PopReadable(to) => format!("pop readable > {to}"),
             Op::BinaryInt(op, n, to) => format!("{} {n} > {to}", op.sign()),
             Op::BitNot(to) => format!("~ > {to}"),
             Op::Join(n) => format!("join {n}"),

@@ -114,16 +114,20 @@ pub(crate) enum Op {
     PushLazy(VarId),
     /// acc as a number.
     PushAcc,
-    /// acc of a comparison as a number, or on to `Fail` when it could not be compared.
+    /// acc of a comparison as a number; when it could not be compared, on to `Fail` (-1 in 2.1).
     PushTruth(Pc),
     /// top two = left op right, or on to `Fail`.
     Binary(Arith, Right, Pc),
     /// top = top op number, or on to `Fail`.
     BinaryInt(Arith, i32, Pc),
+    /// top two = what `left op= right` makes, or on to `Fail`.
+    Modify(Arith, Right, Pc),
     BitNot(Pc),
     /// Joins the top n values as text.
     Join(u32),
     Pop,
+    /// Drops the top; on to `Pc` when it was the value of a failed transformation.
+    PopReadable(Pc),
 
     // Conditions.
     CmpInt(Cmp, VarId, i32),

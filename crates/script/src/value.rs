@@ -17,11 +17,19 @@ pub enum Value {
     /// A number that prints as another text ({s.int} of "12 sec"): everything but printing and
     /// comparisons with texts sees the number.
     Num(Bytes, i64),
+    /// NULL that computes as 0: the port that a URI does not name.
+    Nought,
+    /// What a transformation that failed leaves in 2.1: NULL that nothing compares with and nothing takes, and
+    /// that prints as nothing.
+    Failed,
 }
 
 impl Value {
     pub fn is_null(&self) -> bool {
-        matches!(self, Value::Null)
+        matches!(self, Value::Null | Value::Nought | Value::Failed)
+    }
+    pub fn has_failed(&self) -> bool {
+        matches!(self, Value::Failed)
     }
     /// It is a number first: `+` adds, and assigning it stores the number alone.
     pub fn is_number(&self) -> bool {
@@ -30,7 +38,8 @@ impl Value {
     /// The text as it prints inside formats ("<null>" for NULL).
     pub fn to_text(&self) -> Bytes {
         match self {
-            Value::Null => Bytes::from_static(b"<null>"),
+            Value::Null | Value::Nought => Bytes::from_static(b"<null>"),
+            Value::Failed => Bytes::new(),
             Value::Int(n) => Bytes::copy_from_slice(itoa::Buffer::new().format(*n).as_bytes()),
             Value::Str(s) | Value::Both(s, _) | Value::Num(s, _) => s.clone(),
         }
@@ -42,7 +51,7 @@ impl Value {
     /// The text without an allocation, `None` for NULL; a number is written into `digits`.
     pub fn text_in<'a>(&'a self, digits: &'a mut itoa::Buffer) -> Option<&'a [u8]> {
         match self {
-            Value::Null => None,
+            Value::Null | Value::Nought | Value::Failed => None,
             Value::Int(n) => Some(digits.format(*n).as_bytes()),
             Value::Str(s) | Value::Both(s, _) | Value::Num(s, _) => Some(s),
         }
@@ -59,6 +68,7 @@ impl Value {
         match self {
             Value::Both(text, _) => Value::Str(text),
             Value::Num(_, n) => Value::Int(n),
+            Value::Nought | Value::Failed => Value::Null,
             plain => plain,
         }
     }

@@ -223,7 +223,7 @@ impl Scanner<'_> {
 
     /// `{class.name,param,...}`; `open` is at the brace.
     fn transformation(&mut self, open: usize) -> Result<(TranSpec, usize), Diagnostic> {
-        let from = self.space(open + 1);
+        let from = open + 1;
         let mut pos = from;
         loop {
             match self.at(pos) {

@@ -104,7 +104,7 @@ fn expr<'a>(e: &'a Expr, see: &mut dyn FnMut(Met<'a>)) {
             expr(left, see);
             expr(right, see);
         }
-        ExprKind::Async(s) => stmt(s, see),
+        ExprKind::Async(s) | ExprKind::Assign(s) => stmt(s, see),
         ExprKind::Int(_) | ExprKind::Text(_) | ExprKind::Null | ExprKind::Word(_) => {}
     }
 }

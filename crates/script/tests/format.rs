@@ -50,7 +50,7 @@ fn layout() {
    include_file \"x.cfg\"
 
    xlog(\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\", \"bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb\", \"ccccccccccccccccccc\", 5);
-   { bare(); } # bare
+   bare(); # bare
    /* block
       comment */ last();
 } # end
@@ -101,9 +101,7 @@ route[x] {  # head
 
     xlog(\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\",
         \"bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb\", \"ccccccccccccccccccc\", 5);
-    {
-        bare();
-    }  # bare
+    bare();  # bare
     /* block
       comment */
     last();

@@ -83,7 +83,7 @@ impl From<&Value> for DbValue {
     /// A number stays a number; a text that is also a number goes as text.
     fn from(value: &Value) -> DbValue {
         match value {
-            Value::Null => DbValue::Null,
+            Value::Null | Value::Nought | Value::Failed => DbValue::Null,
             Value::Int(n) | Value::Num(_, n) => DbValue::Int(*n),
             Value::Str(t) | Value::Both(t, _) => DbValue::Text(t.clone()),
         }

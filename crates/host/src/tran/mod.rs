@@ -203,7 +203,10 @@ pub(crate) fn absent(dialect: Dialect) -> Value {
 
 /// `value`, or what stands for one that is not there.
 pub(crate) fn or_absent(value: Value, dialect: Dialect) -> Value {
-    if value.is_null() { absent(dialect) } else { value }
+    match value {
+        Value::Null => absent(dialect),
+        value => value,
+    }
 }
 
 /// A part of a text, NULL when it is empty.

@@ -4,7 +4,7 @@ use super::param::leading_int;
 use super::{Entry, Number, Tran, Word, text};
 use crate::load::Loader;
 use bytes::{Bytes, BytesMut};
-use script::ast::TranSpec;
+use script::ast::{Dialect, TranSpec};
 use script::{Diagnostic, Value};
 use std::ops::Range;
 
@@ -16,7 +16,10 @@ pub(super) const NAMES: super::Names = &[
 
 /// The n-th line of a type, without its end.
 fn line(spec: &TranSpec, loader: &mut Loader) -> Result<Tran, Diagnostic> {
-    let (kind, nth) = (Word::new(spec, 0, loader)?, Number::optional(spec, 1, loader)?);
+    // A variable is not read here: its `$` would be the type.
+    Word::new(spec, 0, loader)?;
+    let kind = spec.params[0].trim_ascii().first().copied();
+    let (nth, dialect) = (Number::optional(spec, 1, loader)?, loader.dialect);
     if nth.as_ref().and_then(Number::fixed).is_some_and(|n| n < 0) {
         return Err(Diagnostic::error(spec.loc, "{sdp.line}: lines are counted from 0"));
     }
@@ -25,10 +28,16 @@ fn line(spec: &TranSpec, loader: &mut Loader) -> Result<Tran, Diagnostic> {
             None => Some(0),
             Some(nth) => nth.get(ctx).and_then(|n| usize::try_from(n).ok()),
         };
-        let kind = kind.get(ctx).and_then(|kind| kind.first().copied());
-        let (Some(nth), Some(kind)) = (nth, kind) else { return Value::Null };
         let body = text(&value);
-        let found = lines(&body).filter(|(at, _)| body[*at..].starts_with(&[kind, b'='])).nth(nth);
+        let Some(nth) = nth.filter(|_| !body.is_empty()) else { return Value::Null };
+        let of_kind =
+            |(at, _): &(usize, usize)| kind.is_some_and(|kind| body[*at..].starts_with(&[kind, b'=']));
+        let found = lines(&body).filter(of_kind).nth(nth);
+        if found.is_none() && dialect == Dialect::V21 {
+            // Not a failure there: NULL, or an empty text behind the last one.
+            let any = lines(&body).any(|line| of_kind(&line));
+            return if any { Value::Str(Bytes::new()) } else { Value::Nought };
+        }
         // A line that does not end in CR is malformed.
         match found {
             Some((at, end)) if body.get(end) == Some(&b'\r') => Value::Str(body.slice(at..end)),

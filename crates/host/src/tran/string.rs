@@ -73,7 +73,7 @@ fn int(value: Value) -> Value {
             let n = leading_int(&text).0.unwrap_or(0);
             Value::Num(text, i64::from(n))
         }
-        Value::Null => Value::Null,
+        absent => absent,
     }
 }
 
@@ -136,6 +136,8 @@ fn select(spec: &TranSpec, loader: &mut Loader) -> Result<Tran, Diagnostic> {
     let separator = match spec.params.get(1).map(|p| p.first().copied()) {
         Some(Some(byte)) => byte,
         Some(None) if spec.params.len() > 2 => b',',
+        // Between the bytes 0 of the text.
+        Some(None) if loader.dialect == Dialect::V4 => 0,
         _ => {
             let error = Diagnostic::error(spec.loc, "{s.select} needs a separator");
             return Err(error.hint("{s.select,1,;} is the second field between semicolons"));
@@ -249,6 +251,9 @@ fn filled(value: Value, pad: &[u8], length: usize, end: End) -> Value {
 
 fn width(spec: &TranSpec, loader: &mut Loader) -> Result<Tran, Diagnostic> {
     let width = Number::new(spec, 0, loader)?;
+    if spec.params.len() > 1 {
+        return Err(Diagnostic::error(spec.loc, "{s.width} has one parameter"));
+    }
     if width.fixed().is_some_and(|n| n < 0) {
         return Err(Diagnostic::error(spec.loc, "{s.width}: a width cannot be negative"));
     }

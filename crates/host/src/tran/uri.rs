@@ -104,12 +104,12 @@ fn with_large_port(text: &Bytes) -> Option<Uri> {
 fn port(parsed: &Parsed) -> Value {
     let uri = &parsed.uri;
     if uri.host.is_empty() {
-        return Value::Null;
+        return Value::Nought;
     }
     let end = uri.host.as_ptr() as usize - uri.text.as_ptr() as usize + uri.host.len();
     let written = uri.text.get(end..).and_then(|rest| rest.strip_prefix(b":")).unwrap_or_default();
     match written.iter().take_while(|b| b.is_ascii_digit()).count() {
-        0 => Value::Null,
+        0 => Value::Nought,
         len => Value::Num(uri.text.slice(end + 1..end + 1 + len), i64::from(uri.port)),
     }
 }
@@ -117,7 +117,7 @@ fn port(parsed: &Parsed) -> Value {
 /// 2.1: an absent port is an empty text that counts as 0.
 fn port_21(parsed: &Parsed) -> Value {
     match port(parsed) {
-        Value::Null => Value::Num(Bytes::new(), 0),
+        Value::Nought => Value::Num(Bytes::new(), 0),
         port => port,
     }
 }

@@ -3,7 +3,7 @@
 use super::{Entry, Tran, Word, absent, digits, or_absent, some, text};
 use crate::load::Loader;
 use bytes::Bytes;
-use script::ast::TranSpec;
+use script::ast::{Dialect, TranSpec};
 use script::{Diagnostic, Value};
 use sip::Via;
 
@@ -57,7 +57,11 @@ fn first_end(text: &[u8]) -> usize {
 fn part(loader: &Loader, read: fn(Via) -> Value) -> Result<Tran, Diagnostic> {
     let dialect = loader.dialect;
     Ok(Tran::new(move |_, value| match first(&value) {
-        Some((via, _)) => or_absent(read(via), dialect),
+        // An absent port counts as 0; in 2.1 its text is empty.
+        Some((via, _)) => match read(via) {
+            Value::Nought if dialect == Dialect::V21 => Value::Num(Bytes::new(), 0),
+            value => or_absent(value, dialect),
+        },
         None => Value::Null,
     }))
 }
@@ -78,7 +82,7 @@ fn params(_: &TranSpec, loader: &mut Loader) -> Result<Tran, Diagnostic> {
 
 fn port(via: Via) -> Value {
     match via.port {
-        0 => Value::Null,
+        0 => Value::Nought,
         port => Value::Num(digits(i64::from(port)), i64::from(port)),
     }
 }

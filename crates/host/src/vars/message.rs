@@ -6,11 +6,15 @@ use crate::load::VarTable;
 use crate::tm::status_of;
 use bytes::Bytes;
 use script::Value;
+use sip::Method;
 
 type Read = fn(&mut Ctx) -> Value;
 
 const NAMES: [(&str, Read); 8] = [
-    ("rm", |ctx| super::text_or_null(ctx.state.msg.method_text())),
+    ("rm", |ctx| match super::text_or_null(ctx.state.msg.method_text()) {
+        Value::Str(text) => Value::Both(text, method_number(ctx.state.msg.method())),
+        absent => absent,
+    }),
     ("rs", |ctx| match status_of(&ctx.state).0 {
         0 => Value::Null,
         status => Value::Int(i64::from(status)),
@@ -32,6 +36,27 @@ const NAMES: [(&str, Read); 8] = [
 pub fn register(table: &mut VarTable) {
     for (name, read) in NAMES {
         table.read(name, read);
+    }
+}
+
+/// What `$rm` is as a number: one bit for each method.
+fn method_number(method: Method) -> i64 {
+    1 << match method {
+        Method::Invite => 0,
+        Method::Cancel => 1,
+        Method::Ack => 2,
+        Method::Bye => 3,
+        Method::Info => 4,
+        Method::Options => 5,
+        Method::Update => 6,
+        Method::Register => 7,
+        Method::Message => 8,
+        Method::Subscribe => 9,
+        Method::Notify => 10,
+        Method::Prack => 11,
+        Method::Refer => 12,
+        Method::Publish => 13,
+        Method::Service | Method::Other => 14,
     }
 }
 

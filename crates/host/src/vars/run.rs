@@ -130,7 +130,7 @@ impl Variable for Level {
     }
     fn set(&self, _: &mut Ctx, _: At, _: AssignOp, value: Value) -> bool {
         let level = match &value {
-            Value::Null => None,
+            Value::Null | Value::Nought | Value::Failed => None,
             Value::Int(n) | Value::Num(_, n) | Value::Both(_, n) => Some(n.clamp(&-3, &4)).map(|n| *n as i8),
             Value::Str(name) => match log::Level::parse(name) {
                 Some(level) => Some(level as i8),

@@ -48,8 +48,17 @@ fn ip_value(ip: IpAddr) -> Value {
     Value::Str(Bytes::from(ip.to_canonical().to_string()))
 }
 
-fn protocol(transport: Transport) -> Value {
-    transport.as_str().into()
+/// A transport as `$proto` and its like have it: its name, and its number.
+pub(super) fn protocol(transport: Transport) -> Value {
+    let number = match transport {
+        Transport::Udp => 1,
+        Transport::Tcp => 2,
+        Transport::Tls => 3,
+        Transport::Sctp => 4,
+        Transport::Ws => 5,
+        Transport::Wss => 6,
+    };
+    Value::Both(Bytes::from_static(transport.as_str().as_bytes()), number)
 }
 
 pub(super) fn family(ip: IpAddr) -> Value {

@@ -14,7 +14,10 @@ pub fn register(table: &mut VarTable) {
     table.read("Tsm", |ctx| Value::Int((ctx.core.wall_us % 1_000_000) as i64));
     table.read("TS", |ctx| Value::Int((ctx.shared().started_ms / 1000) as i64));
     for name in ["Tf", "TF"] {
-        table.read(name, |ctx| Value::Str(Bytes::from(clock::ctime(seconds(ctx)))));
+        table.read(name, |ctx| {
+            let now = seconds(ctx);
+            Value::Both(Bytes::from(clock::ctime(now)), now)
+        });
     }
     table.class("time", |spec, loader| {
         Ok(Kind::Other(Box::new(Formatted(Name::new(spec, loader, "$time(%Y-%m-%d)")?))))

@@ -7,7 +7,7 @@ use crate::var::{At, Variable};
 use bytes::Bytes;
 use script::Value;
 use script::ast::{AssignOp, Dialect};
-use sip::{Scheme, Uri};
+use sip::{Scheme, Transport, Uri};
 
 /// (name, URI, part) of all variables here.
 const NAMES: [(&str, Which, Part); 19] = {
@@ -90,7 +90,13 @@ impl Variable for UriVar {
             Part::Host => text_or_null(uri.host),
             Part::Port if uri.has_empty_port() => Value::Str(Bytes::new()),
             Part::Port => digits(uri.port_or_default()),
-            Part::Protocol => Value::Str(protocol(&uri)),
+            Part::Protocol => {
+                let text = protocol(&uri);
+                match Transport::parse(&text).map(super::socket::protocol) {
+                    Some(Value::Both(_, number)) => Value::Both(text, number),
+                    _ => Value::Str(text),
+                }
+            }
         }
     }
 

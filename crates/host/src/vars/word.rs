@@ -3,8 +3,9 @@
 use super::socket;
 use crate::ctx::Ctx;
 use crate::load::Loader;
-use crate::var::{Answer, At, Context, Index, Kind, NULL_TEXT, Var, Variable, WaitingVariable};
+use crate::var::{Answer, At, Context, Index, Kind, Var, Variable, WaitingVariable};
 use bytes::Bytes;
+use script::ast::Dialect;
 use script::{Diagnostic, Loc, Value};
 use sip::{HeaderName, Method, Transport};
 use std::net::IpAddr;
@@ -58,6 +59,9 @@ pub fn compare(ctx: &mut Ctx, left: &Value, word: &Var) -> Option<bool> {
 /// Prepares a bare word as an operand.
 pub fn prepare(word: &[u8], loc: Loc, loader: &mut Loader) -> Result<Var, Diagnostic> {
     let text = String::from_utf8_lossy(word).into_owned();
+    if loader.dialect == Dialect::V4 && Net::parse(&text).is_none() && !is_host(word) {
+        return Err(Diagnostic::error(loc, format!("`{text}` was a word of 2.x")).hint(successor(&text)));
+    }
     let kind: Box<dyn Variable> = if let Some((_, read)) = READS.iter().find(|(name, _)| *name == text) {
         Box::new(crate::var::ReadOnly(*read))
     } else if text == "myself" {
@@ -86,7 +90,7 @@ fn of_kind(kind: Kind, word: &[u8]) -> Var {
         index: Index::None,
         context: Context::Current,
         trans: [].into(),
-        null_text: NULL_TEXT,
+        fails: false,
         text: Bytes::copy_from_slice(word),
     }
 }
@@ -108,11 +112,31 @@ impl WaitingVariable for HostName {
     }
 }
 
+/// What 3.x and later have for a word of 2.x.
+fn successor(word: &str) -> &'static str {
+    match word {
+        "method" => "write `$rm == \"INVITE\"`, or `is_method(\"INVITE\")`",
+        "uri" => "write `$ru`, or `is_myself(\"$rd\", $rp)`",
+        "from_uri" => "write `$fu`, or `is_myself(\"$fd\")`",
+        "to_uri" => "write `$tu`, or `is_myself(\"$td\")`",
+        "myself" => "write `is_myself(\"$rd\")`",
+        "src_ip" => "write `$si`",
+        "src_port" => "write `$sp`",
+        "dst_ip" => "write `$socket_in(ip)`",
+        "dst_port" => "write `$socket_in(port)`",
+        "proto" => "write `$socket_in(proto)`",
+        "af" => "write `$socket_in(af)`",
+        "status" => "write `$rs`",
+        "msg:len" => "write `$ml`",
+        _ => "a text needs quotes, a variable starts with $",
+    }
+}
+
 /// `UDP`, `INET6`, `INVITE`: words that stand for themselves.
 fn constant(word: &str) -> Option<Bytes> {
     let known = matches!(word, "INET" | "INET6")
         || Method::all().any(|m| m.as_str() == word)
-        || word == word.to_ascii_uppercase() && Transport::parse(word.as_bytes()).is_some();
+        || Transport::parse(word.as_bytes()).is_some();
     known.then(|| Bytes::copy_from_slice(word.as_bytes()))
 }
 

@@ -192,7 +192,7 @@ impl Variable for Class {
             return false;
         }
         let json = match (value, op) {
-            (Value::Null, _) => return put(ctx, &self.path, None),
+            (Value::Null | Value::Nought | Value::Failed, _) => return put(ctx, &self.path, None),
             (Value::Int(n) | Value::Num(_, n), _) => Tree::Int(n),
             (Value::Str(text) | Value::Both(text, _), AssignOp::SetOver) => match parse::parse(&text) {
                 // "null" is no value that can be put somewhere.

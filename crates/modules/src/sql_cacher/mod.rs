@@ -14,7 +14,7 @@ use host::arg::OutVars;
 use host::cachedb::Reply;
 use host::call::Finish;
 use host::mi::{MiAnswer, MiError, MiParams};
-use host::var::{Answer, At, Kind, NULL_TEXT, WaitingVariable};
+use host::var::{Answer, At, Kind, WaitingVariable};
 use host::{Call, Ctx, Format, Loader, Outcome, Registrar, Routes, Suspension, Text, Value};
 use row::{BigInts, Kept};
 use script::ast::AssignOp;
@@ -330,7 +330,7 @@ fn dump(call: &mut Call<SqlCacher>, id: Text, columns: Text, out: OutVars) -> Ou
                     match var.kind {
                         // Rows keep their places: NULL is a text here, as sql_query has it.
                         Kind::Avp(avp) => {
-                            let value = if value.is_null() { Value::from(NULL_TEXT) } else { value };
+                            let value = if value.is_null() { Value::from("<null>") } else { value };
                             ctx.state.avps.borrow_mut().add(avp, value);
                         }
                         _ => drop(var.set(ctx, AssignOp::Set, value)),

@@ -101,7 +101,8 @@ impl Variable for Timeout {
             Which::Fr => fr,
             Which::FrInv => fr_inv,
         };
-        Value::Int(i64::from(ms / 1000))
+        let seconds = i64::from(ms / 1000);
+        Value::Both(seconds.to_string().into(), seconds)
     }
 
     /// NULL: the module's parameter again.

@@ -20,9 +20,7 @@ impl<L: Lang> Compiler<'_, L> {
             return;
         }
         match &expr.kind {
-            ExprKind::Text(text) => {
-                self.emit(Op::Acc(i32::from(!text.is_empty())));
-            }
+            ExprKind::Text(_) => self.error(expr.loc, "a text alone is no condition"),
             ExprKind::Null => {
                 self.emit(Op::Acc(0));
             }
@@ -43,6 +41,10 @@ impl<L: Lang> Compiler<'_, L> {
                 self.emit(Op::Truth);
             }
             ExprKind::Async(statement) => {
+                self.statement(statement);
+                self.emit(Op::Truth);
+            }
+            ExprKind::Assign(statement) => {
                 self.statement(statement);
                 self.emit(Op::Truth);
             }
@@ -91,8 +93,28 @@ impl<L: Lang> Compiler<'_, L> {
         );
     }
 
-    /// `[ expression ]`: true unless it is 0, empty or NULL.
+    /// `[ expression ]`: true unless it is 0, empty or NULL, or cannot be computed. A lone variable has to be
+    /// there, whatever its value.
     fn bracket(&mut self, inner: &Expr) {
+        let mut alone = inner;
+        while let ExprKind::Group(inner) = &alone.kind {
+            alone = inner;
+        }
+        match &alone.kind {
+            ExprKind::Var(spec) => {
+                let var = self.var(spec);
+                self.emit(Op::CmpNull(Cmp::Ne, var));
+                return;
+            }
+            ExprKind::Call(_) | ExprKind::Route(..) => return self.condition(alone),
+            ExprKind::Binary(op, ..) if Arith::of(*op).is_none() => {
+                self.condition(alone);
+                self.emit(Op::Truth);
+                return;
+            }
+            ExprKind::Null => return self.error(alone.loc, "NULL is no condition"),
+            _ => {}
+        }
         let (mark, height) = (self.fails.len(), self.height);
         self.value(inner);
         self.emit(Op::TestTop);
@@ -100,6 +122,7 @@ impl<L: Lang> Compiler<'_, L> {
         if self.fails.len() > mark {
             let end = self.emit(Op::Jump(0));
             self.land_fails(mark, height);
+            self.emit(Op::Acc(0));
             self.land(end);
         }
     }

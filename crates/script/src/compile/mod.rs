@@ -197,12 +197,14 @@ impl<'a, L: Lang> Compiler<'a, L> {
             | Op::PushTruth(to)
             | Op::Binary(.., to)
             | Op::BinaryInt(.., to)
+            | Op::Modify(.., to)
+            | Op::PopReadable(to)
             | Op::BitNot(to) => *to = here,
             other => unreachable!("{other:?} does not jump"),
         }
     }
 
-    fn land_all(&mut self, jumps: Vec<usize>) {
+    fn land_all(&mut self, jumps: impl IntoIterator<Item = usize>) {
         for at in jumps {
             self.land(at);
         }

@@ -1,5 +1,6 @@
 //! Routes: their names, the places that name them, and their parameters.
 
+use super::values::switch_word;
 use super::{Compiler, Tail, lossy};
 use crate::ast::{Arg, ArgKind, Config, Dialect, ExprKind, Route, RouteKind, RouteRef, VarSpec};
 use crate::diagnostic::{Diagnostic, Loc, nearest};
@@ -146,9 +147,18 @@ impl<L: Lang> Compiler<'_, L> {
     /// Pushes a parameter of a route. True: the variable itself, because 2.1 reads it when it is used.
     fn route_arg(&mut self, arg: &Arg, index: usize) -> bool {
         match &arg.kind {
-            ArgKind::Empty => self.push_null(),
+            ArgKind::Empty => self.error(arg.loc, "a parameter is missing here"),
             ArgKind::Int(n) => self.emit_push(Op::PushInt(super::int32(*n))),
-            ArgKind::Text(text) | ArgKind::Word(text) => {
+            ArgKind::Word(word) if matches!(&word[..], b"NULL" | b"null") => self.push_null(),
+            ArgKind::Word(word) => match switch_word(word) {
+                Some(truth) => self.emit_push(Op::PushInt(i32::from(truth))),
+                None => {
+                    let message = format!("`{}` is no parameter of a route", super::lossy(word));
+                    self.report(Diagnostic::error(arg.loc, message).hint("quote a text"));
+                    self.height += 1;
+                }
+            },
+            ArgKind::Text(text) => {
                 let text = self.text(text);
                 self.emit_push(Op::Push(text));
             }

@@ -12,6 +12,9 @@ use crate::ops::{Arith, AsyncId, FuncId, LaunchId, Op, ParallelId};
 use crate::program::{AsyncSite, LaunchSite, Parallel};
 use bytes::Bytes;
 
+/// The return code of a loop or switch that ended with `break`.
+const BROKEN: i32 = -5;
+
 impl<L: Lang> Compiler<'_, L> {
     pub(super) fn block(&mut self, statements: &[Stmt]) -> Tail {
         let mut tail = Tail::Acc;
@@ -136,10 +139,17 @@ impl<L: Lang> Compiler<'_, L> {
             None => {
                 self.value(value);
             }
+            Some(_) if matches!(value.kind, ExprKind::Null) => {
+                self.error(value.loc, "NULL cannot be computed with");
+                return;
+            }
             Some(arith) => {
                 let old = self.var(spec);
                 self.emit_push(Op::PushVar(old));
-                self.apply(arith, value);
+                let origin = self.value(value);
+                self.height -= 1;
+                let at = self.emit(Op::Modify(arith, origin, 0));
+                self.fails.push(at);
             }
         }
         self.emit(Op::Assign(target, op));
@@ -264,7 +274,13 @@ impl<L: Lang> Compiler<'_, L> {
         for arm in arms {
             cases.push(arm.values.iter().filter_map(|value| self.case(value)).collect());
         }
-        self.emit(Op::Pop);
+        let unreadable = match self.dialect {
+            Dialect::V21 => Some(self.emit(Op::PopReadable(0))),
+            Dialect::V4 => {
+                self.emit(Op::Pop);
+                None
+            }
+        };
         self.height -= 1;
         self.emit(Op::Acc(1));
         let none = self.emit(Op::Jump(0));
@@ -279,9 +295,7 @@ impl<L: Lang> Compiler<'_, L> {
         if let Some(default) = default {
             self.block(default);
         }
-        if let Some(end) = end {
-            self.land(end);
-        }
+        self.land_all(end.into_iter().chain(unreadable));
         self.land_breaks();
         self.mark(loc);
         self.emit(Op::Rc);
@@ -307,6 +321,10 @@ impl<L: Lang> Compiler<'_, L> {
 
     /// The parser reports those that leave nothing.
     fn break_(&mut self) {
+        // In 4.x the loop or switch that is left counts as failed.
+        if self.dialect == Dialect::V4 && !self.around.is_empty() {
+            self.emit(Op::Acc(BROKEN));
+        }
         let jump = self.emit(Op::Jump(0));
         match self.around.last_mut() {
             Some(around) => around.breaks.push(jump),

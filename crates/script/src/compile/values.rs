@@ -60,6 +60,7 @@ impl<L: Lang> Compiler<'_, L> {
             ExprKind::Binary(op, ..) => self.binary(expr, *op),
             ExprKind::Not(_) => self.no_logic(expr),
             ExprKind::Async(_) => self.error(expr.loc, "async() has no value"),
+            ExprKind::Assign(_) => self.error(expr.loc, "an assignment has no value"),
             ExprKind::Int(_) => unreachable!("a constant"),
         }
         Right::Computed
@@ -140,7 +141,7 @@ pub(super) fn constant(expr: &Expr) -> Option<i32> {
     }
 }
 
-fn switch_word(word: &[u8]) -> Option<bool> {
+pub(super) fn switch_word(word: &[u8]) -> Option<bool> {
     match word {
         b"true" | b"yes" | b"on" | b"TRUE" | b"YES" | b"ON" => Some(true),
         b"false" | b"no" | b"off" | b"FALSE" | b"NO" | b"OFF" => Some(false),

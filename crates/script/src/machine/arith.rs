@@ -2,7 +2,7 @@
 
 use crate::ops::{Arith, Right};
 use crate::value::{MAX_TEXT, Value};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 /// Why an expression has no value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,34 +18,51 @@ fn number(value: &Value) -> Option<i32> {
     value.int().map(|n| n as i32)
 }
 
-/// `left op right`. A NULL right operand is ignored; a NULL left one counts as the empty string.
+/// The number of a left operand, which must be one first.
+fn first_number(value: &Value) -> Option<i32> {
+    match value {
+        Value::Nought => Some(0),
+        value if value.is_number() => number(value),
+        _ => None,
+    }
+}
+
+/// `left op right`. The left side decides: a number computes (a NULL on its right counts as 0), anything else
+/// joins with `+` (NULL is the empty string) and goes byte by byte with `&`, `|` and `^`.
 pub(crate) fn binary(op: Arith, left: Value, right: &Value, origin: Right) -> Result<Value, Misfit> {
-    if right.is_null() {
-        return Ok(if left.is_null() { Value::Str(Bytes::new()) } else { left });
+    if left.has_failed() || right.has_failed() {
+        return Err(Misfit::Kinds);
     }
     match op {
-        Arith::Add if !left.is_number() => join(&left, right, origin),
+        Arith::Add if first_number(&left).is_none() => join(&left, right, origin),
         Arith::Concat => join(&left, right, Right::Variable),
+        Arith::And | Arith::Or | Arith::Xor if first_number(&left).is_none() => {
+            bytewise(op, &left, right, origin)
+        }
         _ => {
-            let (a, b) = match op {
-                Arith::Or => (digits(&left), digits(right)),
-                _ => (number(&left), number(right)),
-            };
-            let (Some(a), Some(b)) = (a, b) else { return Err(Misfit::Kinds) };
+            let b = if right.is_null() { Some(0) } else { number(right) };
+            let (Some(a), Some(b)) = (first_number(&left), b) else { return Err(Misfit::Kinds) };
             Ok(Value::Int(i64::from(compute(op, a, b))))
         }
     }
 }
 
+/// `target op= right`: what would not change its kind, and no NULL on either side.
+pub(crate) fn modified(op: Arith, left: Value, right: &Value, origin: Right) -> Result<Value, Misfit> {
+    let bitwise = matches!(op, Arith::And | Arith::Or | Arith::Xor);
+    if left.is_null() || right.is_null() || (bitwise && !left.is_number()) {
+        return Err(Misfit::Kinds);
+    }
+    binary(op, left, right, origin)
+}
+
 /// The same with a number written in the script, the frequent case.
 pub(crate) fn binary_int(op: Arith, left: &Value, right: i32) -> Result<Value, Misfit> {
     match (op, left) {
-        (Arith::Add, left) if !left.is_number() => Err(Misfit::Kinds),
         (Arith::Concat, left) => join(left, &Value::Int(i64::from(right)), Right::Variable),
-        (Arith::Or, left) => {
-            digits(left).map(|a| Value::Int(i64::from(compute(op, a, right)))).ok_or(Misfit::Kinds)
+        (_, left) => {
+            first_number(left).map(|a| Value::Int(i64::from(compute(op, a, right)))).ok_or(Misfit::Kinds)
         }
-        (_, left) => number(left).map(|a| Value::Int(i64::from(compute(op, a, right)))).ok_or(Misfit::Kinds),
     }
 }
 
@@ -88,17 +105,30 @@ fn join(left: &Value, right: &Value, origin: Right) -> Result<Value, Misfit> {
     Ok(Value::Str(joined.freeze()))
 }
 
-/// `|` alone takes strings of digits for numbers.
-fn digits(value: &Value) -> Option<i32> {
-    match value {
-        Value::Str(text) => std::str::from_utf8(text).ok()?.parse::<i64>().ok().map(|n| n as i32),
-        value => number(value),
+/// Texts of the same length, byte with byte; a number on the right is its digits.
+fn bytewise(op: Arith, left: &Value, right: &Value, origin: Right) -> Result<Value, Misfit> {
+    if origin == Right::Computed && matches!(right, Value::Int(_)) {
+        return Err(Misfit::Kinds);
     }
+    let (mut one, mut two) = (itoa::Buffer::new(), itoa::Buffer::new());
+    let (Some(a), Some(b)) = (left.text_in(&mut one), right.text_in(&mut two)) else {
+        return Err(Misfit::Kinds);
+    };
+    if a.len() != b.len() {
+        return Err(Misfit::Kinds);
+    }
+    let merge = |(a, b): (&u8, &u8)| match op {
+        Arith::And => a & b,
+        Arith::Or => a | b,
+        _ => a ^ b,
+    };
+    Ok(Value::Str(a.iter().zip(b).map(merge).collect()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
 
     fn value(text: &str) -> Value {
         match text {
@@ -140,19 +170,46 @@ mod tests {
         check("'6'", Add, "NULL", "'6'");
         check("NULL", Add, "'6'", "'6'");
         check("NULL", Add, "NULL", "''");
+        check("6", Mul, "NULL", "0");
+        check("6", Div, "NULL", "0");
+        check("6", Or, "NULL", "6");
+        check("NULL", Sub, "NULL", "misfit");
+        check("'6'", Sub, "NULL", "misfit");
         check("NULL", Sub, "1", "misfit");
         check("NULL", Mul, "2", "misfit");
         check("6", Add, "'x'", "misfit");
         check("'6'", Add, "3", "'63'");
         check("'abc'", Add, "'de'", "'abcde'");
         check("'6'", Sub, "3", "misfit");
-        check("'6'", Or, "3", "7");
+        check("'6'", Or, "3", "'7'");
+        check("'6x'", And, "-7", "'$0'");
+        check("'6x'", Or, "6", "misfit");
+        check("'6'", Xor, "'3'", "'\u{5}'");
+        check("''", And, "NULL", "misfit");
+        check("6", Or, "'6'", "misfit");
         check("'abc'", And, "'de'", "misfit");
         check("num 7 sec", Add, "1", "8");
         check("num 7 sec", Mul, "0", "0");
-        check("both 7", Sub, "1", "6");
+        check("both 7", Sub, "1", "misfit");
+        check("both 7", And, "1", "'1'");
         check("both 7", Add, "1", "'71'");
         check("1", Add, "both 7", "8");
+    }
+
+    #[test]
+    fn changing_in_place() {
+        let check = |left, op, right, want: &str| {
+            let got = modified(op, value(left), &value(right), Right::Variable);
+            let want = if want == "misfit" { Err(Misfit::Kinds) } else { Ok(value(want)) };
+            assert_eq!(got, want, "{left} {}= {right}", op.sign());
+        };
+        check("6", Arith::Add, "7", "13");
+        check("6", Arith::Mul, "NULL", "misfit");
+        check("NULL", Arith::Add, "'c'", "misfit");
+        check("NULL", Arith::Add, "1", "misfit");
+        check("'ab'", Arith::Add, "'c'", "'abc'");
+        check("'6'", Arith::Or, "'c'", "misfit");
+        check("6", Arith::Or, "'c'", "misfit");
     }
 
     #[test]

@@ -44,8 +44,8 @@ fn text_holds(cmp: Cmp, a: &[u8], b: &[u8]) -> i32 {
 /// Against a number written in the script: a plain string does not compare.
 pub(crate) fn with_int(cmp: Cmp, left: &Value, right: i32) -> i32 {
     match left {
-        Value::Null => with_null(cmp, false),
-        Value::Str(_) => NEITHER,
+        Value::Null | Value::Nought => with_null(cmp, false),
+        Value::Str(_) | Value::Failed => NEITHER,
         Value::Int(n) | Value::Both(_, n) | Value::Num(_, n) => holds(cmp, (*n as i32).cmp(&right)),
     }
 }
@@ -53,6 +53,7 @@ pub(crate) fn with_int(cmp: Cmp, left: &Value, right: i32) -> i32 {
 /// Against a text written in the script: everything but NULL has a text.
 pub(crate) fn with_text(cmp: Cmp, left: &Value, right: &[u8]) -> i32 {
     match left.text_in(&mut itoa::Buffer::new()) {
+        None if left.has_failed() => NEITHER,
         None => with_null(cmp, false),
         Some(text) => text_holds(cmp, text, right),
     }
@@ -60,6 +61,9 @@ pub(crate) fn with_text(cmp: Cmp, left: &Value, right: &[u8]) -> i32 {
 
 /// Two variables: as numbers when both are, as texts otherwise.
 pub(crate) fn values(cmp: Cmp, left: &Value, right: &Value) -> i32 {
+    if left.has_failed() || right.has_failed() {
+        return NEITHER;
+    }
     if left.is_null() || right.is_null() {
         return with_null(cmp, left.is_null() && right.is_null());
     }
@@ -72,13 +76,13 @@ pub(crate) fn values(cmp: Cmp, left: &Value, right: &Value) -> i32 {
 }
 
 pub(crate) fn with_null_word(cmp: Cmp, left: &Value) -> i32 {
-    with_null(cmp, left.is_null())
+    if left.has_failed() { NEITHER } else { with_null(cmp, left.is_null()) }
 }
 
 /// A value alone as a condition: not NULL, not 0, not empty.
 pub(crate) fn truth(value: &Value) -> i32 {
     i32::from(match value {
-        Value::Null => false,
+        Value::Null | Value::Nought | Value::Failed => false,
         Value::Int(n) | Value::Num(_, n) => *n != 0,
         Value::Str(text) | Value::Both(text, _) => !text.is_empty(),
     })
@@ -86,14 +90,22 @@ pub(crate) fn truth(value: &Value) -> i32 {
 
 /// NULL matches nothing.
 pub(crate) fn matches(want: Want, left: &Value, regex: &Regex) -> i32 {
+    if left.has_failed() {
+        return NEITHER;
+    }
     let found = left.text_in(&mut itoa::Buffer::new()).is_some_and(|text| regex.is_match(text));
     i32::from(found == (want == Want::Match))
 }
 
-/// A pattern built at run time; `None`: it does not compile.
+/// A pattern built at run time; `None`: it does not compile. A NULL pattern matches NULL alone.
 pub(crate) fn matches_pattern(want: Want, left: &Value, pattern: &Value) -> Option<i32> {
+    if left.has_failed() || pattern.has_failed() {
+        return Some(NEITHER);
+    }
     let mut digits = itoa::Buffer::new();
-    let Some(pattern) = pattern.text_in(&mut digits) else { return Some(NEITHER) };
+    let Some(pattern) = pattern.text_in(&mut digits) else {
+        return Some(i32::from(left.is_null() == (want == Want::Match)));
+    };
     with_cached(pattern, |regex| matches(want, left, regex))
 }
 

@@ -52,7 +52,8 @@ impl<H: Host> Run<'_, H> {
 
     fn match_variable(&mut self, want: Want, left: VarId, pattern: VarId) -> i32 {
         let (left, pattern) = (self.get(left), self.get(pattern));
-        if self.lone_empty(&left) {
+        let old = self.program.dialect == Dialect::V21;
+        if self.lone_empty(&left) || (old && (left.is_null() || pattern.is_null())) {
             return compare::NEITHER;
         }
         compare::matches_pattern(want, &left, &pattern).unwrap_or_else(|| {

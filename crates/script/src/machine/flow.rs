@@ -117,7 +117,7 @@ impl<H: Host> Run<'_, H> {
         let from = stack.len() - n as usize;
         let returned: Box<[Value]> = stack.drain(from..).collect();
         let rc = match self.pop() {
-            Value::Null => -1,
+            Value::Null | Value::Nought | Value::Failed => -1,
             Value::Str(_) => 1,
             Value::Int(n) | Value::Both(_, n) | Value::Num(_, n) => n as i32,
         };

@@ -13,7 +13,7 @@ mod compare;
 mod conditions;
 mod flow;
 
-use crate::ast::AssignOp;
+use crate::ast::{AssignOp, Dialect};
 use crate::host::{Called, Host, Lang, ParallelSite, RouteId};
 use crate::ops::{AsyncId, FuncId, LaunchId, Op, ParallelId, Pc, VarId, WaitId};
 use crate::program::Program;
@@ -105,12 +105,16 @@ impl<'a, H: Host> Run<'a, H> {
             Op::PushLazy(var) => self.push(Value::Int(i64::from(var.0))),
             Op::PushAcc => self.push(Value::Int(i64::from(self.acc))),
             Op::PushTruth(fail) => match self.acc {
-                compare::NEITHER => self.pc = fail,
+                compare::NEITHER if self.program.dialect == Dialect::V4 => self.pc = fail,
                 truth => self.push(Value::Int(i64::from(truth))),
             },
             Op::Binary(op, origin, fail) => {
                 let (right, left) = (self.pop(), self.pop());
                 self.push_result(arith::binary(op, left, &right, origin), fail);
+            }
+            Op::Modify(op, origin, fail) => {
+                let (right, left) = (self.pop(), self.pop());
+                self.push_result(arith::modified(op, left, &right, origin), fail);
             }
             Op::BinaryInt(op, right, fail) => {
                 let left = self.pop();
@@ -122,6 +126,11 @@ impl<'a, H: Host> Run<'a, H> {
             }
             Op::Join(n) => self.join(n),
             Op::Pop => drop(self.pop()),
+            Op::PopReadable(to) => {
+                if self.pop().has_failed() {
+                    self.pc = to;
+                }
+            }
 
             Op::CmpInt(cmp, var, n) => self.acc = compare::with_int(cmp, &self.get(var), n),
             Op::CmpNull(cmp, var) => self.acc = compare::with_null_word(cmp, &self.get(var)),
@@ -181,6 +190,9 @@ impl<'a, H: Host> Run<'a, H> {
     }
 
     fn assign(&mut self, target: VarId, op: AssignOp, value: Value) {
+        if value.has_failed() {
+            return self.set_rc(-1);
+        }
         self.mark();
         let target: &Var<H> = self.program.var(target);
         let rc = if self.host.set(target, op, value) { 1 } else { -1 };

@@ -3,7 +3,7 @@
 
 use super::call::wrap;
 use super::{LENGTH, Parsed, Parser, meant};
-use crate::ast::{BinOp, Expr, ExprKind};
+use crate::ast::{AssignOp, BinOp, Expr, ExprKind, Stmt, StmtKind};
 use crate::diagnostic::{Diagnostic, Loc};
 use crate::lexer::Tok;
 
@@ -151,6 +151,11 @@ impl Parser<'_> {
         if let Tok::Var(var) = &self.tok {
             let left = Expr { kind: ExprKind::Var((**var).clone()), loc: start };
             self.bump();
+            if let Some(op) = self.assignment_operator()
+                && let ExprKind::Var(target) = left.kind
+            {
+                return self.assigned(target, start, op);
+            }
             return self.compared(left);
         }
         if self.tok == Tok::Word || (self.tok == Tok::Ident && self.byte_behind() != b'(') {
@@ -196,6 +201,18 @@ impl Parser<'_> {
             }
         };
         self.fail_with(bad)
+    }
+
+    /// The rest of `$x = value` inside a test, which assigns.
+    fn assigned(&mut self, target: crate::ast::VarSpec, start: Loc, op: AssignOp) -> Parsed<Expr> {
+        let bad =
+            Diagnostic::warning(self.loc, "this assigns, and is true when the variable takes the value");
+        self.report(bad.hint("equality is tested with `==`"));
+        self.bump();
+        let value = self.value()?;
+        let loc = start.to(value.loc);
+        let assign = Stmt { kind: StmtKind::Assign { target, op, value }, loc };
+        Ok(Expr { kind: ExprKind::Assign(Box::new(assign)), loc })
     }
 
     /// The rest of a comparison whose left side is read.
@@ -282,7 +299,11 @@ impl Parser<'_> {
         let mut length = 0;
         while let Some(op) = self.operator(operators) {
             self.bump();
-            left = binary(op, left, operand(self)?);
+            let right = operand(self)?;
+            if let Some(null) = [&left, &right].into_iter().find(|side| matches!(side.kind, ExprKind::Null)) {
+                return self.fail_with(Diagnostic::error(null.loc, "NULL cannot be computed with"));
+            }
+            left = binary(op, left, right);
             length += 1;
             if length > LENGTH {
                 return self.fail("this expression is too long");

@@ -110,8 +110,6 @@ const LENGTH: usize = 500;
 enum Breakable {
     Loop,
     Case,
-    /// A bare `{}` directly in a case: there the reference refuses `break`.
-    BlockInCase,
 }
 
 pub(crate) struct Parser<'a> {

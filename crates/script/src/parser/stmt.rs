@@ -1,6 +1,7 @@
 //! Statements.
 
 use super::call::wrap;
+use super::expr::truth;
 use super::{Breakable, Failed, LENGTH, Parsed, Parser};
 use crate::ast::{Arm, AssignOp, Expr, ExprKind, Stmt, StmtKind};
 use crate::diagnostic::{Diagnostic, Loc};
@@ -121,15 +122,15 @@ impl Parser<'_> {
 
     fn bare_block(&mut self) -> Parsed<Stmt> {
         let start = self.loc;
-        let in_case = self.breakable.last() == Some(&Breakable::Case);
-        if in_case {
-            self.breakable.push(Breakable::BlockInCase);
-        }
-        let body = self.block();
-        if in_case {
-            self.breakable.pop();
-        }
-        Ok(Stmt { kind: StmtKind::Block(body?), loc: start.to(self.last) })
+        let bad = Diagnostic::error(start, "a block of its own is no statement");
+        self.report(bad.hint("leave its braces out"));
+        Ok(Stmt { kind: StmtKind::Block(self.block()?), loc: start.to(self.last) })
+    }
+
+    /// The assignment that stands here, if one does.
+    pub(super) fn assignment_operator(&self) -> Option<AssignOp> {
+        let Tok::Op(text) = self.tok else { return None };
+        ASSIGNMENTS.iter().find(|(t, _)| *t == text).map(|(_, op)| *op)
     }
 
     fn assignment(&mut self) -> Parsed<Stmt> {
@@ -156,7 +157,7 @@ impl Parser<'_> {
     /// A test in parentheses, or (as the reference has it) one without; 3.x wants them around a variable. After
     /// a bad one the block is read all the same, so that its problems are reported too.
     fn guarded(&mut self, what: &str) -> Option<Expr> {
-        if matches!(self.tok, Tok::Var(_)) && self.is_new() {
+        if !self.is("(") && self.is_new() {
             let bad = Diagnostic::error(self.loc, format!("expected `(` after `{what}`"));
             self.report(bad.hint("put the test in parentheses"));
             self.skip_to_block();
@@ -168,6 +169,12 @@ impl Parser<'_> {
                 self.skip_to_block();
                 drop(test);
                 None
+            }
+            // One pair of parentheses is around all of it.
+            Ok(test) if self.is_new() && !matches!(test.kind, ExprKind::Group(_)) => {
+                let bad = Diagnostic::error(test.loc, "the parentheses must be around the whole test");
+                self.report(bad.hint(format!("write `{what} (...)` with all of it inside")));
+                Some(test)
             }
             Ok(test) => Some(test),
             Err(Failed) => {
@@ -326,7 +333,7 @@ impl Parser<'_> {
                 }
                 default = Some(self.statements());
             } else if self.is("}") {
-                if arms.is_empty() && default.is_none() {
+                if arms.is_empty() {
                     self.report(Diagnostic::error(open.to(self.loc), "this `switch` has no `case`"));
                 }
                 self.bump();
@@ -360,7 +367,6 @@ impl Parser<'_> {
                     _ => return self.fail(format!("expected a number after `-`, found {}", self.found())),
                 }
             }
-            Tok::Ident if self.sourced("NULL") || self.sourced("null") => ExprKind::Null,
             Tok::Var(_) => {
                 let bad = Diagnostic::error(loc, "the value of a `case` must be fixed");
                 return self.fail_with(bad.hint("compare with a variable in an `if`"));
@@ -392,10 +398,6 @@ impl Parser<'_> {
         }
         match self.breakable.last() {
             Some(Breakable::Loop | Breakable::Case) => {}
-            Some(Breakable::BlockInCase) => {
-                let bad = Diagnostic::error(start, "`break` in a block inside of a `case`");
-                self.report(bad.hint("leave the braces of the block out"));
-            }
             None => {
                 let bad = Diagnostic::error(start, "`break` outside of a loop or `switch`");
                 self.report(bad.hint("a route is left with `return`, the script with `exit`"));
@@ -419,7 +421,7 @@ impl Parser<'_> {
         let mut values = Vec::new();
         if self.take("(") {
             while !self.is(")") {
-                values.push(self.return_value()?);
+                values.push(self.return_value(values.is_empty())?);
                 if !self.take(",") {
                     break;
                 }
@@ -430,14 +432,23 @@ impl Parser<'_> {
             }
             self.expect(")", "after the return value")?;
         } else if !self.is(";") {
-            values.push(self.return_value()?);
+            values.push(self.return_value(true)?);
         }
         self.finished(StmtKind::Return(values), start)
     }
 
-    fn return_value(&mut self) -> Parsed<Expr> {
+    /// The code that comes first is a number; what follows may be a text too.
+    fn return_value(&mut self, is_code: bool) -> Parsed<Expr> {
         let loc = self.loc;
+        if let (Tok::Ident, Some(number)) = (&self.tok, truth(&self.text())) {
+            self.bump();
+            return Ok(Expr { kind: ExprKind::Int(number), loc });
+        }
         let kind = match &self.tok {
+            Tok::Str(_) if is_code => return self.fail("a return code is a number"),
+            Tok::Ident if is_code => {
+                return self.fail(format!("expected a return code, found {}", self.found()));
+            }
             Tok::Str(text) => ExprKind::Text(text.clone()),
             Tok::Int(n) => ExprKind::Int(wrap(*n)),
             Tok::Var(var) => ExprKind::Var((**var).clone()),

@@ -49,12 +49,12 @@ fn accepted_statements() {
         "$json(o) := $(avp(body)); $xml(a/b[$var(i)]) = \"x\"; $var(a) = $(json(x)[*]);",
         "$var(a) = 4 + ( 7 & ( ~2 ) ) - -3; $var(x) = $rm == \"INVITE\"; $var(x) = true;",
         "$var(rc) = save(\"location\");",
-        "switch ($rU) { case \"a\": case \"b\": xlog(\"1\"); break; case -1: case NULL: default: exit; }",
+        "switch ($rU) { case \"a\": case \"b\": xlog(\"1\"); break; case -1: default: exit; }",
         "switch ($rU) { case 1: if ($rU) { break; } while (1) { break; } }",
         "for ($var(i) in $(avp(a)[*])) { if ($var(i) == 2) continue; xlog(\"$var(i)\"); }",
         "is_from_gw(, \"x\"); construct_uri(\"sips\", , \"d.com\", , , $avp(r)); f(,);",
         "setflag(5); setflag(FLAG_NAT); force_send_socket(udp:10.0.0.1:5060); force_rport; forward(uri:host, uri:port);",
-        "assert($rU != NULL, \"no user\"); { xlog(\"a\"); } log(1, \"x\\n\");",
+        "assert($rU != NULL, \"no user\"); log(1, \"x\\n\");",
         "xlog('raw \\n $x'); xlog(\"two\nlines\");",
         "xlog(\"one \"\n\"line\\n\"); xlog(\"L_INFO\", \"a\" \"b\" 'c'); append_branch; resetdsturi; add_rport;",
     ] {
@@ -88,7 +88,6 @@ fn refused_statements() {
     check("if ($var(i) + 1 == 6) exit;", "arithmetic in a test stands in brackets");
     check("if ($var(i) == (5)) exit;", "no parentheses may stand around what is compared with");
     check("if ($var(i) eq 5) exit;", "expected an operator or `)`, found `eq`");
-    check("if ($var(i) = 5) exit;", "an assignment cannot stand in a test");
     check("if (route(r) == 1) exit;", "only a variable can be compared");
     check("if (myself) exit;", "`myself` is not something that can be tested");
     check("if (retcode==1) exit;", "`retcode` is not something that can be tested");
@@ -96,10 +95,13 @@ fn refused_statements() {
     check("// c\nexit;", "`//` does not start a comment");
     check("switch ($rU) { default: exit; case 1: exit; }", "a `case` after `default`");
     check("switch ($rU) { }", "this `switch` has no `case`");
-    check(
-        "switch ($rU) { case 1: { exit; break; } default: exit; }",
-        "`break` in a block inside of a `case`",
-    );
+    check("switch ($rU) { case 1: { exit; break; } default: exit; }", "a block of its own is no statement");
+    check("switch ($rU) { default: exit; }", "this `switch` has no `case`");
+    check("switch ($rU) { case NULL: exit; }", "expected a number or a quoted text, found `NULL`");
+    check("{ exit; }", "a block of its own is no statement");
+    check("$var(x) = $var(y) + NULL;", "NULL cannot be computed with");
+    check("return(\"a\");", "a return code is a number");
+    check("return(NULL);", "expected a return code, found `NULL`");
     check("return(1 + 2);", "a return value cannot be computed in place");
     check("route(a-b);", "`-` cannot stand in the name of a route");
     check("route(if);", "a keyword cannot be the name of a route");
@@ -113,8 +115,10 @@ fn refused_statements() {
 fn newer_scripts_put_tests_in_parentheses() {
     let (_, problems) =
         parse("socket=udp:1.2.3.4\nroute { if $rU == \"x\" exit; if is_method(\"BYE\") exit; }");
-    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(problems.len(), 2, "{problems:?}");
     assert!(problems[0].starts_with("error: expected `(` after `if`"), "{problems:?}");
+    let (_, problems) = parse("socket=udp:1.2.3.4\nroute { if (1) && (0) exit; }");
+    assert!(problems[0].starts_with("error: the parentheses must be around"), "{problems:?}");
 }
 
 #[test]
@@ -128,7 +132,7 @@ fn every_problem_is_reported() {
         [
             "error: expected `=` after `foo`",
             "error: expected the quoted name of a module, found `tm`",
-            "error: an assignment cannot stand in a test",
+            "warning: this assigns, and is true when the variable takes the value",
             "error: `t_relay` is not a statement",
             "error: expected a value, found `;`",
             "error: expected `]` after the name of the route, found `{`",

@@ -276,12 +276,18 @@ impl Parser<'_> {
             route.loc = head.to(self.loc);
             let _ = self.expect("]", "after the name of the route");
         }
-        let needs_name = matches!(kind, RouteKind::Timer | RouteKind::Event);
-        if needs_name && route.name.is_none() && !named {
-            self.report(Diagnostic::error(head, "this route needs a name").hint(match kind {
-                RouteKind::Timer => "write `timer_route[name, seconds]`",
-                _ => "write `event_route[E_NAME]`",
-            }));
+        let example = match kind {
+            RouteKind::Timer => Some("write `timer_route[name, seconds]`"),
+            RouteKind::Event => Some("write `event_route[E_NAME]`"),
+            RouteKind::Failure => Some("write `failure_route[name]`; `t_on_failure(\"name\")` sets it"),
+            RouteKind::Branch => Some("write `branch_route[name]`; `t_on_branch(\"name\")` sets it"),
+            _ => None,
+        };
+        if let (Some(example), None, false) = (example, &route.name, named) {
+            self.report(Diagnostic::error(head, "this route needs a name").hint(example));
+        }
+        if kind == RouteKind::Local && named {
+            self.report(Diagnostic::error(head, "there is one local_route, without a name"));
         }
         let zero = route.name.as_deref() == Some(b"0");
         if zero && matches!(kind, RouteKind::Request | RouteKind::OnReply) {
