@@ -148,10 +148,15 @@ impl Var {
         for tran in &self.trans {
             value = tran.apply(ctx, value);
         }
-        if self.fails && value == Value::Null && !self.trans.is_empty() {
-            return Value::Failed;
+        self.checked(value)
+    }
+
+    /// What the last transformation gave; in 2.1 NULL is a failure then.
+    pub(crate) fn checked(&self, value: Value) -> Value {
+        match value {
+            Value::Null if self.fails && !self.trans.is_empty() => Value::Failed,
+            value => value,
         }
-        value
     }
 
     /// The i-th value, for `for`: Null past the end.

@@ -140,6 +140,14 @@ pub(super) fn dec2hex(value: Value) -> Value {
     Value::Str(format!("{:x}", n as u32).into())
 }
 
+/// 2.1 takes no plus.
+pub(super) fn dec2hex_21(value: Value) -> Value {
+    match &value {
+        Value::Str(text) if text.starts_with(b"+") => Value::Null,
+        _ => dec2hex(value),
+    }
+}
+
 /// 32 bits, the highest one is a sign, and the text is that of 64 bits without sign.
 pub(super) fn hex2dec(value: Value) -> Value {
     let Value::Str(text) = &value else { return value };

@@ -70,7 +70,7 @@ impl Tran {
     /// The result; NULL when it would have to be waited for.
     pub fn apply(&self, ctx: &mut Ctx, value: Value) -> Value {
         if value.is_null() {
-            return value;
+            return Value::Null;
         }
         match &self.0 {
             Run::Pure(run) => run(value),

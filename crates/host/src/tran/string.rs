@@ -45,7 +45,7 @@ pub(super) const NAMES: super::Names = &[
     ("unescape.user", Entry::Pure(codec::unescape)),
     ("escape.param", Entry::Dialects(codec::escape_param, codec::escape_param_21)),
     ("unescape.param", Entry::Pure(codec::unescape)),
-    ("dec2hex", Entry::Pure(codec::dec2hex)),
+    ("dec2hex", Entry::Dialects(codec::dec2hex, codec::dec2hex_21)),
     ("hex2dec", Entry::Pure(codec::hex2dec)),
     ("b64encode", Entry::Pure(codec::b64encode)),
     ("b64decode", Entry::Pure(codec::b64decode)),

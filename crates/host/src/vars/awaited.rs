@@ -81,6 +81,7 @@ impl Awaited {
                 }
             };
             let Some(tran) = self.var.trans.get(stage) else {
+                let value = self.var.checked(value);
                 self.keep(ctx, value, stage, Progress::Done);
                 return None;
             };

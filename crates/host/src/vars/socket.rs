@@ -87,7 +87,7 @@ type Field = fn(&Listen) -> Value;
 const FIELDS: [(&str, Field); 8] = [
     ("ip", |s| Value::Str(host_text(s.addr).into())),
     ("port", |s| Value::Int(i64::from(s.addr.port()))),
-    ("proto", |s| protocol(s.transport)),
+    ("proto", |s| s.transport.as_str().into()),
     ("advertised_ip", |s| if s.advertised { Value::Str(s.names.host.clone()) } else { Value::Null }),
     ("advertised_port", |s| if s.advertised { Value::Int(i64::from(s.names.port)) } else { Value::Null }),
     ("tag", |s| s.tag.clone().into()),

@@ -174,7 +174,11 @@ impl Parser<'_> {
         let start = self.bump().loc;
         self.expect("(", "after `route`")?;
         let target = self.route_ref()?;
-        let args = if self.take(",") { self.nested(Self::arguments)? } else { Vec::new() };
+        let more = self.take(",");
+        if more && self.is(")") {
+            return self.fail("a parameter is missing here");
+        }
+        let args = if more { self.nested(Self::arguments)? } else { Vec::new() };
         let end = self.expect(")", "after the route")?;
         Ok(Expr { kind: ExprKind::Route(target, args), loc: start.to(end) })
     }

@@ -281,6 +281,9 @@ impl Parser<'_> {
         let start = self.bump().loc;
         self.expect("(", "after `switch`")?;
         let on = self.nested(Self::value)?;
+        if !matches!(on.kind, ExprKind::Var(_)) {
+            self.report(Diagnostic::error(on.loc, "`switch` looks at a variable"));
+        }
         self.expect(")", "after the variable")?;
         let open = self.expect("{", "to start the cases")?;
         self.breakable.push(Breakable::Case);
