@@ -1,6 +1,7 @@
 //! Memory and its database: loading at start, writing what has changed.
 
 use super::Place;
+use crate::usrloc::sql::Schema;
 use crate::usrloc::table::{Pending, SHARDS, Table};
 use crate::usrloc::{Mode, Usrloc};
 use bytes::Bytes;
@@ -119,15 +120,14 @@ impl Place {
             writing.pending.push((shard, self.table.pending(shard)));
         }
         let schema = self.schema().await?;
-        let name = &self.table.name;
-        let all = || writing.pending.iter().map(|(_, pending)| pending);
-        let deletes = all().flat_map(|p| &p.gone).filter_map(|gone| schema.delete(name, gone));
-        let writes = all()
-            .flat_map(|p| &p.contacts)
-            .flat_map(|(aor, contact, keys)| schema.write(&self.shared, name, aor, contact, keys));
-        let queries: Vec<Query> = deletes.chain(writes).collect();
-        for batch in queries.chunks(BATCH) {
-            self.write(batch).await?;
+        let mut left = self.statements(&schema, &writing);
+        let mut done = 0;
+        while !left.is_empty() {
+            let rest = left.split_off(left.len().min(BATCH));
+            let count = left.len();
+            let again = || self.statements(&schema, &writing).into_iter().skip(done).take(count);
+            self.write(left, again).await?;
+            (left, done) = (rest, done + count);
         }
         for (shard, pending) in std::mem::take(&mut writing.pending) {
             self.table.written(shard, pending);
@@ -135,21 +135,36 @@ impl Place {
         Ok(())
     }
 
-    /// One transaction; when the database refuses it, each statement alone: one bad row must not keep
-    /// the others from being written.
-    async fn write(&self, batch: &[Query]) -> Result<(), DbError> {
+    /// What makes the database have what is pending; the same each time.
+    fn statements(&self, schema: &Schema, writing: &Writing<'_>) -> Vec<Query> {
+        let name = &self.table.name;
+        let all = || writing.pending.iter().map(|(_, pending)| pending);
+        let deletes = all().flat_map(|p| &p.gone).filter_map(|gone| schema.delete(name, gone));
+        let writes = all()
+            .flat_map(|p| &p.contacts)
+            .flat_map(|(aor, contact, keys)| schema.write(&self.shared, name, aor, contact, keys));
+        deletes.chain(writes).collect()
+    }
+
+    /// One transaction; when the database refuses it, each statement (from `again`) alone: one bad row must
+    /// not keep the others from being written.
+    async fn write<I: Iterator<Item = Query>>(
+        &self,
+        batch: Vec<Query>,
+        again: impl FnOnce() -> I,
+    ) -> Result<(), DbError> {
         let together = match self.usrloc.db.as_ref().is_some_and(|db| db.url().scheme == "sqlite") {
             // Nothing is far away, and statements that are the same but for their values are kept.
-            true => batch.to_vec(),
-            false => Query::merged(batch.to_vec()),
+            true => batch,
+            false => Query::merged(batch),
         };
         match self.pool()?.run_all(together).await {
             Ok(_) => return Ok(()),
             Err(DbError::Refused { .. }) => {}
             Err(error) => return Err(error),
         }
-        for query in batch {
-            match self.pool()?.run(query.clone()).await {
+        for query in again() {
+            match self.pool()?.run(query).await {
                 Ok(_) => {}
                 Err(e @ DbError::Refused { .. }) => {
                     error!("usrloc", "the database refuses a contact of table {}: {e}", self.table.name);
