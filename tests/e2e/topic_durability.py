@@ -187,3 +187,18 @@ def test_a_database_that_dies_in_write_through(place):
     check(found(phone, "bob"), "sip:b@10.0.0.1")
     db.start()
     until("what was missed is written", lambda: users(db) == {"alice", "bob"})
+
+
+def test_a_contact_that_the_database_refuses(place):
+    """It does not keep the others of its transaction from being written."""
+    db = database(place, MariaDb)
+    db.sql("alter table location add constraint c check (username <> 'bad')", "fermata")
+    server = start(place, db, "single-instance-sql-write-back")
+    phone = place.phone(server)
+    names = ["a", "bad", "c"]
+    for name in names:
+        check(phone.register(f"<sip:{name}@10.0.0.1>", user=name, call_id=name).status, 200)
+    check(server.mi("ul_flush"), "OK")
+    check(users(db), {"a", "c"})
+    check("refuses a contact" in server.log_text(), True)
+    check(found(phone, "bad"), "sip:bad@10.0.0.1", "memory has it")
