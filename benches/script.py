@@ -3,6 +3,9 @@
 
 usage: benches/script.py FERMATA [--reference OPENSIPS --modules FOLDER] [--rounds N]
 
+FERMATA is the server, or the example `script_cost` (cargo build --release -p host --example script_cost), which has the
+language without the modules and is built in a minute; calls of modules are left out then.
+
 Each figure is the CPU time of a loop with the statement in it ten times, less that of the empty loop. CPU time is read
 from the kernel for the whole process, so other work on the machine matters little.
 """
@@ -133,6 +136,19 @@ class Server:
         self.process.wait()
 
 
+def by_example(binary, rounds, folder):
+    """The same from the example: the routes, run without a server."""
+    text = script(5060, rounds, None, True)
+    lines = [line for line in text.split("\n") if not line.startswith("loadmodule") and not line.startswith("route {")]
+    setup = text[text.index("route {") + 7:text.index("route($rU)")]
+    path = os.path.join(folder, "example.cfg")
+    with open(path, "w") as f:
+        f.write("\n".join(lines + [f"route[setup] {{ {setup} }}", "route { exit; }"]) + "\n")
+    out = subprocess.run([binary, path], check=True, capture_output=True, text=True).stdout
+    times = [int(line) for line in out.split()]
+    return [(t - times[0]) / rounds / COPIES for t in times[1:]], times[0] / rounds
+
+
 def free_port():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         s.bind(("127.0.0.1", 0))
@@ -147,9 +163,14 @@ def main():
     parser.add_argument("--rounds", type=int, default=20000)
     args = parser.parse_args()
     results = []
+    if os.path.basename(args.fermata).startswith("script_cost"):
+        CASES[:] = [case for case in CASES if "is_method" not in case[0] and "setflag" not in case[0]]
     with tempfile.TemporaryDirectory() as folder:
         for binary, modules, arguments in [(args.fermata, None, []), (args.reference, args.modules, ["-F"])]:
             if binary is None:
+                continue
+            if os.path.basename(binary).startswith("script_cost"):
+                results.append(by_example(binary, args.rounds, folder))
                 continue
             port = free_port()
             server = Server(binary, script(port, args.rounds, modules, True), folder, arguments)

@@ -67,6 +67,8 @@ impl Cursor {
         loop {
             match self.at(self.pos) {
                 b' ' | b'\t' | b'\r' | b'\n' | 0x0b | 0x0c => self.pos += 1,
+                // A blank that word processors leave behind (U+00A0).
+                0xc2 if self.text.get(self.pos + 1) == Some(&0xa0) => self.pos += 2,
                 b'#' => self.pos = self.line_end(self.pos),
                 b'/' if self.at(self.pos + 1) == b'*' => self.skip_block_comment(problems),
                 b'/' if self.at(self.pos + 1) == b'/' => {

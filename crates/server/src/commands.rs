@@ -51,14 +51,12 @@ pub fn check(files: &[PathBuf], run: &Run, report: Report, strictness: Strictnes
 /// for another one.
 fn elsewhere(refused: config::Refused) -> (Sources, Vec<Diagnostic>, Option<Vec<host::Listen>>) {
     let config::Refused { sources, mut diagnostics } = refused;
-    if diagnostics.iter().any(|d| d.is_error() && !d.here) {
-        return (sources, diagnostics, None);
-    }
-    for problem in diagnostics.iter_mut().filter(|d| d.is_error()) {
+    for problem in diagnostics.iter_mut().filter(|d| d.is_error() && d.here) {
         problem.severity = script::Severity::Warning;
         problem.hint.get_or_insert_with(|| "the server does not start on a machine like this one".to_owned());
     }
-    (sources, diagnostics, Some(Vec::new()))
+    let correct = !diagnostics.iter().any(Diagnostic::is_error);
+    (sources, diagnostics, correct.then(Vec::new))
 }
 
 /// One diagnostic for programs; lines and columns count from 1, the end is behind the last character.

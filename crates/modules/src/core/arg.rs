@@ -33,6 +33,31 @@ impl<M> Arg<M> for Plain {
     }
 }
 
+/// A number as text; 3.0 took it without quotes, as 2.x does.
+#[derive(Clone, Debug)]
+pub struct Digits(pub Bytes);
+
+impl<M> Arg<M> for Digits {
+    type Prepared = Format;
+    const WHAT: &'static str = "a string";
+
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        module: &Arc<M>,
+    ) -> Result<Format, Diagnostic> {
+        match arg.map(|a| &a.kind) {
+            Some(ArgKind::Int(n)) if speaks_old(loader) => Ok(Format::Constant(n.to_string().into())),
+            _ => <Text as Arg<M>>::prepare(arg, site, loader, module),
+        }
+    }
+
+    fn eval(format: &Format, call: &mut Call<'_, M>) -> Result<Digits, i32> {
+        <Text as Arg<M>>::eval(format, call).map(|text| Digits(text.0))
+    }
+}
+
 /// A flag by name, as its bit: `"NAT"`, in 2.x `5` or `NAT` without quotes. `BRANCH`: a branch flag,
 /// which have names of their own.
 #[derive(Clone, Copy, Debug)]

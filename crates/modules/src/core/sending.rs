@@ -1,14 +1,14 @@
 //! Sending without a transaction, and how the server names itself in what it sends.
 
 use super::Core;
-use super::arg::{Plain, Socket};
+use super::arg::{Digits, Plain, Socket};
 use bytes::Bytes;
 use host::arg::Arg;
 use host::load::Loader;
 use host::registrar::Since;
 use host::reply::ViaHandling;
 use host::tm::LocalVia;
-use host::{Call, Ctx, Format, Int, Outcome, Registrar, Routes, Text, Value, Word};
+use host::{Call, Ctx, Format, Int, Outcome, Registrar, Routes, Text, Word};
 use script::ast;
 use script::{Diagnostic, Loc};
 use std::sync::Arc;
@@ -33,8 +33,8 @@ pub fn register(m: &mut Registrar<Core>) {
         advertise_host(call.ctx, host.0)
     });
     // 3.0 wrote it as a number.
-    m.function_of(Since::V4, "set_advertised_port", all, |call: &mut Call<Core>, port: Value| {
-        port.text().map_or(-1, |port| advertise_port(call.ctx, &port))
+    m.function_of(Since::V4, "set_advertised_port", all, |call: &mut Call<Core>, port: Digits| {
+        advertise_port(call.ctx, &port.0)
     });
     m.function_of(Since::V21, "set_advertised_address", all, |call: &mut Call<Core>, host: Word| {
         advertise_host(call.ctx, host.0)
