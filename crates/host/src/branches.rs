@@ -31,7 +31,9 @@ pub fn append_like_request(state: &mut MsgState, uri: Bytes, q: i32) -> bool {
 /// Adds a branch. False: there are too many, the URI is none, or this is no request.
 pub fn append_branch(state: &mut MsgState, branch: Branch) -> bool {
     let bad = branch.uri.is_empty() || branch.uri.iter().any(|b| matches!(b, b'\r' | b'\n' | 0));
-    if bad || !state.msg.is_request() || state.branches.len() >= MAX_APPENDED {
+    // Replies of a transaction too: `t_inject_branches` takes them from there.
+    let has_branches = state.msg.is_request() || state.txn.is_some();
+    if bad || !has_branches || state.branches.len() >= MAX_APPENDED {
         return false;
     }
     state.branches.push(branch);
@@ -235,6 +237,14 @@ pub fn serialize(state: &mut MsgState, previous: Previous, order: SerialOrder) -
     all.append(&mut state.branches);
     let mut groups: Vec<usize> = Vec::with_capacity(all.len());
     match order {
+        // Nothing to put in an order: they stay branches that are tried at once.
+        order if all.len() == 1 || (order == SerialOrder::ByQ && all.iter().all(|b| b.q == all[0].q)) => {
+            state.branches = all.split_off(1);
+            if previous == Previous::Clear {
+                state.avps.borrow_mut().remove_all(serial_avp());
+            }
+            return true;
+        }
         SerialOrder::ByQ => {
             all.sort_by_key(|b| Reverse(b.q));
             let mut group = 0;

@@ -214,7 +214,11 @@ pub fn send_stateless(ctx: &mut Ctx, code: u16, reason: &[u8]) -> i32 {
         return crate::tm::reply(ctx, txn, code, reason);
     }
     let state = &ctx.state;
-    if !state.msg.is_request() || state.msg.method() == Method::Ack || !(100..700).contains(&code) {
+    // Nobody answers an ACK; 2.1 ends the script there.
+    if state.msg.is_request() && state.msg.method() == Method::Ack {
+        return i32::from(ctx.core.shared.dialect == script::ast::Dialect::V4);
+    }
+    if !state.msg.is_request() || !(100..700).contains(&code) {
         return -1;
     }
     if state.msg.header(HeaderName::Via).is_none() {

@@ -53,6 +53,7 @@ impl host::Arg<Maxfwd> for Hops {
 /// What the header says.
 enum Hop {
     None,
+    Empty,
     Bad,
     Value(Header, i64),
 }
@@ -61,21 +62,24 @@ fn current(call: &Call<'_, Maxfwd>) -> Hop {
     let msg = &call.ctx.state.msg;
     let Some(header) = msg.header(HeaderName::MaxForwards) else { return Hop::None };
     let text = msg.bytes(header.value());
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+    if text.is_empty() {
+        return Hop::Empty;
+    }
+    if !text.iter().all(u8::is_ascii_digit) {
         return Hop::Bad;
     }
     let value = std::str::from_utf8(text).ok().and_then(|t| t.parse().ok()).unwrap_or(i64::MAX);
     Hop::Value(*header, value)
 }
 
-/// mf_process_maxfwd_header(max): 1 decremented, 2 added, -1 was 0, -2 unreadable.
+/// mf_process_maxfwd_header(max): 1 decremented, 2 added, -1 was 0 or empty, -2 unreadable.
 fn process(call: &mut Call<Maxfwd>, max: Hops) -> i32 {
     match current(call) {
         Hop::Bad => -2,
-        Hop::Value(_, 0) => -1,
+        Hop::Empty | Hop::Value(_, 0) => -1,
         Hop::None => {
             let line = format!("Max-Forwards: {}\r\n", max.0);
-            call.ctx.state.edits.insert(Anchor::End, line);
+            call.ctx.state.edits.insert(Anchor::Top, line);
             2
         }
         Hop::Value(header, value) => {
@@ -95,6 +99,8 @@ fn is_lower(call: &mut Call<Maxfwd>, than: Int) -> i32 {
     match current(call) {
         Hop::None => -2,
         Hop::Bad => -3,
+        // As if it said 0.
+        Hop::Empty => 1,
         Hop::Value(_, value) => {
             if value < than.0 {
                 1

@@ -42,6 +42,8 @@ struct State {
     /// Parameters of the Route that named us; the text after the first `;`.
     params: Params,
     recorded: bool,
+    /// Where the Route values begin that were taken away.
+    dropped: Vec<u32>,
     inline: Vec<u8>,
     before: Vec<u8>,
     after: Vec<u8>,
@@ -85,7 +87,8 @@ fn params_value(ctx: &mut Ctx) -> Value {
 pub fn add_param(ctx: &mut Ctx, param: &[u8]) -> i32 {
     let state = ctx.state.ext.entry::<State>();
     if state.recorded {
-        state.after.extend_from_slice(param);
+        // The newest comes first.
+        state.after.splice(..0, param.iter().copied());
         let all = all_params(state);
         ctx.state.edits.each_pieces(|pieces| set_params(pieces, &all));
     } else {
@@ -203,8 +206,11 @@ fn begin(call: &mut Call<Rr>, params: Option<&Bytes>) -> Option<(Bytes, Bytes)> 
 /// One Route value with the header it stands in.
 struct Hop {
     uri: Uri,
-    /// What to delete to take it away.
-    span: Span,
+    /// The header, and its value.
+    whole: Span,
+    value: Span,
+    /// Where it begins.
+    start: u32,
 }
 
 impl Hop {
@@ -216,8 +222,14 @@ impl Hop {
     }
 }
 
+/// The second of two Record-Routes of one message may name a transport that is not listened on here.
+fn is_pair(ctx: &Ctx, hop: &Hop) -> bool {
+    ctx.core.shared.is_myself(&hop.uri.host, hop.uri.port_or_default(), None)
+}
+
 fn is_ours(ctx: &Ctx, uri: &Uri) -> bool {
-    ctx.core.shared.is_myself(&uri.host, uri.port_or_default(), None)
+    let transport = uri.transport().or(uri.is_sips().then_some(sip::Transport::Tls));
+    ctx.core.shared.is_myself(&uri.host, uri.port_or_default(), transport)
 }
 
 /// All Route values; `None` when the first cannot be used.
@@ -225,24 +237,13 @@ fn hops(msg: &Message) -> Option<Vec<Hop>> {
     let mut hops = Vec::new();
     for header in msg.headers_of(HeaderName::Route) {
         let list = NameAddr::parse_list(&msg.text(header.value()))?;
-        let count = list.len();
-        let starts: Vec<u32> = list.iter().map(|n| header.value().start + n.whole.start).collect();
-        for (i, addr) in list.into_iter().enumerate() {
+        for addr in list {
             if !addr.bracketed {
                 return if hops.is_empty() { None } else { Some(hops) };
             }
-            // Alone: the whole header line. First of several: up to the next one. Last: with its comma.
-            let span = if count == 1 {
-                header.whole()
-            } else if i + 1 < count {
-                Span { start: starts[i], end: starts[i + 1] }
-            } else {
-                let previous = msg.bytes(Span { start: header.value().start, end: starts[i] });
-                let comma = previous.iter().rposition(|b| *b == b',').unwrap_or(previous.len());
-                Span { start: header.value().start + comma as u32, end: header.value().end }
-            };
             let uri = Uri::parse(&addr.uri).ok()?;
-            hops.push(Hop { uri, span });
+            let start = header.value().start + addr.whole.start;
+            hops.push(Hop { uri, whole: header.whole(), value: header.value(), start });
         }
     }
     Some(hops)
@@ -282,8 +283,9 @@ fn route(call: &mut Call<Rr>) -> i32 {
 /// The previous hop put our Record-Route into the R-URI (RFC 2543): the real one is the last Route.
 fn after_strict(ctx: &mut Ctx, msg: &Message, hops: &[Hop]) -> i32 {
     let mut rest = hops;
-    if rest[0].is_ours(ctx) {
-        drop_hop(ctx, msg, &rest[0]);
+    let doubled = Uri::parse(&ctx.state.current_uri()).is_ok_and(|uri| uri.params.find(b"r2").is_some());
+    if doubled && is_pair(ctx, &rest[0]) {
+        drop_hop(ctx, msg, hops, 0);
         rest = &rest[1..];
         if rest.is_empty() {
             return -1;
@@ -292,13 +294,13 @@ fn after_strict(ctx: &mut Ctx, msg: &Message, hops: &[Hop]) -> i32 {
     ctx.state.ext.entry::<State>().params = Params::Uri;
     if !rest[0].is_loose() {
         ctx.state.ruri = Some(rest[0].uri.text.clone());
-        drop_hop(ctx, msg, &rest[0]);
+        drop_hop(ctx, msg, hops, hops.len() - rest.len());
         return 1;
     }
     let last = &rest[rest.len() - 1];
     ctx.state.dst_uri = Some(rest[0].uri.text.clone());
     ctx.state.ruri = Some(last.uri.text.clone());
-    drop_hop(ctx, msg, last);
+    drop_hop(ctx, msg, hops, hops.len() - 1);
     1
 }
 
@@ -308,12 +310,12 @@ fn after_loose(call: &mut Call<Rr>, msg: &Message, hops: &[Hop]) -> i32 {
     let mut rest = hops;
     if rest[0].is_ours(ctx) {
         ctx.state.ext.entry::<State>().params = Params::Of(rest[0].uri.params.text.clone());
-        drop_hop(ctx, msg, &rest[0]);
+        drop_hop(ctx, msg, hops, 0);
         let doubled = double && rest[0].uri.params.find(b"r2").is_some();
         rest = &rest[1..];
-        if doubled && rest.first().is_some_and(|hop| hop.is_ours(ctx)) {
+        if doubled && rest.first().is_some_and(|hop| is_pair(ctx, hop)) {
             ctx.state.socket = socket_of(ctx, &rest[0].uri).or(ctx.state.socket);
-            drop_hop(ctx, msg, &rest[0]);
+            drop_hop(ctx, msg, hops, 1);
             rest = &rest[1..];
         }
         if rest.is_empty() {
@@ -332,16 +334,44 @@ fn after_loose(call: &mut Call<Rr>, msg: &Message, hops: &[Hop]) -> i32 {
         let line = [b"Route: <", &ctx.state.current_uri()[..], b">\r\n"].concat();
         ctx.state.edits.insert(Anchor::End, line);
         ctx.state.ruri = Some(next.uri.text.clone());
-        drop_hop(ctx, msg, next);
+        drop_hop(ctx, msg, hops, hops.len() - rest.len());
     }
     1
 }
 
-fn drop_hop(ctx: &mut Ctx, msg: &Message, hop: &Hop) {
-    let _ = msg;
-    if !ctx.state.edits.is_deleted(hop.span) {
-        ctx.state.edits.delete(hop.span);
+/// Takes a value out of its header; the header goes with the last of them.
+fn drop_hop(ctx: &mut Ctx, msg: &Message, hops: &[Hop], which: usize) {
+    let hop = &hops[which];
+    let here: Vec<u32> = hops.iter().filter(|h| h.whole == hop.whole).map(|h| h.start).collect();
+    if ctx.state.edits.is_deleted(hop.whole) {
+        return;
     }
+    let state = ctx.state.ext.entry::<State>();
+    if state.dropped.contains(&hop.start) {
+        return;
+    }
+    let before = spans(msg, hop, &here, &state.dropped);
+    state.dropped.push(hop.start);
+    let now = spans(msg, hop, &here, &state.dropped);
+    before.into_iter().for_each(|span| ctx.state.edits.undelete(span));
+    now.into_iter().for_each(|span| ctx.state.edits.delete(span));
+}
+
+/// What to delete so that the values at `dropped` are gone from the header of `hop`: `here` is where all its
+/// values begin.
+fn spans(msg: &Message, hop: &Hop, here: &[u32], dropped: &[u32]) -> Vec<Span> {
+    let Some(last_kept) = here.iter().rposition(|start| !dropped.contains(start)) else { return vec![hop.whole] };
+    let mut spans: Vec<Span> = (0..last_kept)
+        .filter(|i| dropped.contains(&here[*i]))
+        .map(|i| Span { start: here[i], end: here[i + 1] })
+        .collect();
+    if let Some(next) = here.get(last_kept + 1) {
+        // With the comma before it.
+        let previous = msg.bytes(Span { start: hop.value.start, end: *next });
+        let comma = previous.iter().rposition(|b| *b == b',').unwrap_or(previous.len());
+        spans.push(Span { start: hop.value.start + comma as u32, end: hop.value.end });
+    }
+    spans
 }
 
 fn socket_of(ctx: &Ctx, uri: &Uri) -> Option<u16> {

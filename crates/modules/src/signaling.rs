@@ -13,5 +13,8 @@ pub fn register(m: &mut Registrar<Signaling>) {
 
 /// send_reply(code, reason): 1 sent, -1 not.
 fn send_reply(call: &mut Call<Signaling>, code: ReplyCode, reason: Text) -> i32 {
+    if call.ctx.state.msg.method() == sip::Method::Ack && call.ctx.state.msg.is_request() {
+        return 1;
+    }
     host::reply::send(call.ctx, code.0, &reason)
 }

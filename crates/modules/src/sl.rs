@@ -39,7 +39,7 @@ fn sl_send_reply(call: &mut Call<Sl>, code: ReplyCode, reason: Text) -> i32 {
 
 fn send(module: &Sl, ctx: &mut Ctx, code: u16, reason: &Bytes) -> i32 {
     let rc = host::reply::send_stateless(ctx, code, reason);
-    if rc > 0 {
+    if rc > 0 && ctx.state.msg.method() != sip::Method::Ack {
         module.classes[usize::from(code / 100).clamp(1, 6) - 1].up();
         module.sent.up();
     }

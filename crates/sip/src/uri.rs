@@ -135,6 +135,11 @@ impl Uri {
         self.port == 0 && self.layout.hostport_end == self.layout.host_end + 1
     }
 
+    /// Port 0 is written out.
+    pub fn has_zero_port(&self) -> bool {
+        self.port == 0 && self.layout.hostport_end > self.layout.host_end + 1
+    }
+
     /// The host as an address, if it is one; brackets of IPv6 are removed.
     pub fn ip(&self) -> Option<IpAddr> {
         ip_of(&self.host)
@@ -247,6 +252,23 @@ fn parse_tel(text: &Bytes, scheme: Scheme, start: usize) -> Result<Uri, UriError
     let end = memchr::memchr(b';', &text[start..]).map_or(text.len(), |n| start + n);
     if end == start {
         return Err(UriError("no number"));
+    }
+    // What a script made of it: the number is behind the `@` then, as the reference reads it.
+    if let Some(at) = memchr::memchr(b'@', &text[start..end]) {
+        let host = start + at + 1;
+        let host_end = host_end(text, host)?;
+        let (port, hostport_end) = port_at(text, host_end)?;
+        return Ok(Uri {
+            scheme,
+            user: Some(text.slice(host..host_end)),
+            password: None,
+            host: Bytes::new(),
+            port,
+            params: params_between(text, hostport_end, text.len()),
+            headers: Bytes::new(),
+            layout: Layout { start, host, host_end, hostport_end, params_end: text.len() },
+            text: text.clone(),
+        });
     }
     Ok(Uri {
         scheme,

@@ -45,9 +45,9 @@ impl Uri {
 
     fn with_address(&self, address: &[u8], kept_from: usize) -> Bytes {
         let Layouted { before, params, after } = self.around_params();
-        let before = [&before[..self.layout.host], address, &before[kept_from..]];
+        let (kept, port) = (&before[..self.layout.host], &before[kept_from..]);
         let params = without_param(params, b"maddr");
-        join(&[before[0], before[1], before[2], &params, after])
+        join(&[kept, self.at_sign(), address, port, &params, after])
     }
 
     /// Sets or removes the port.
@@ -58,7 +58,7 @@ impl Uri {
             None => (b"", ""),
         };
         let rest = &self.text[self.layout.hostport_end..];
-        join(&[&self.text[..self.layout.host_end], colon, digits.as_bytes(), rest])
+        join(&[&self.text[..self.layout.host_end], self.at_sign(), colon, digits.as_bytes(), rest])
     }
 
     /// Sets, replaces or (`None`) removes one parameter; `Some(None)` is a flag. A replaced
@@ -75,6 +75,29 @@ impl Uri {
             }
         }
         join(&[before, &params, after])
+    }
+
+    /// Removes the first parameter of this name, in this case.
+    pub fn without_param_exact(&self, name: &[u8]) -> Bytes {
+        let Layouted { before, params, after } = self.around_params();
+        let mut out = Vec::with_capacity(params.len());
+        let mut found = false;
+        for param in params.split(|&b| b == b';').skip(1) {
+            let label = param.split(|&b| b == b'=').next().unwrap_or(param);
+            if !found && trim(label) == name {
+                found = true;
+                continue;
+            }
+            out.push(b';');
+            out.extend_from_slice(param);
+        }
+        join(&[before, &out, after])
+    }
+
+    /// A `tel:` URI that is given a host or port gets an `@` first, as in the reference.
+    fn at_sign(&self) -> &'static [u8] {
+        let bare = matches!(self.scheme, Scheme::Tel | Scheme::Tels) && self.layout.host == self.layout.host_end;
+        if bare { b"@" } else { b"" }
     }
 
     /// Removes the headers (`?..`), which have no place in a Request-URI (RFC 3261 §19.1.1).

@@ -52,6 +52,9 @@ pub(crate) enum Cancel {
 /// Reason (RFC 3326) of the CANCELs of branches that lost to a 2xx.
 pub(crate) const ELSEWHERE: Bytes =
     Bytes::from_static(b"Reason: SIP ;cause=200 ;text=\"Call completed elsewhere\"\r\n");
+/// Reason of the CANCELs of a caller who gave up, unless the CANCEL or the script says better. It goes out
+/// at once or not at all: a branch that rings later is cancelled without it (as in OpenSIPS).
+pub const ORIGINATOR: Bytes = Bytes::from_static(b"Reason: SIP;cause=487;text=\"ORIGINATOR_CANCEL\"\r\n");
 /// Reason of the CANCEL of a branch that rang for too long.
 pub(crate) const NO_ANSWER: Bytes = Bytes::from_static(b"Reason: SIP;cause=480;text=\"NO_ANSWER\"\r\n");
 
@@ -67,8 +70,12 @@ pub(crate) struct Branch<B> {
     pub(crate) state: State,
     /// Nobody waits for it when all others have failed.
     pub(crate) minor: bool,
+    /// Its last provisional reply came after its CANCEL had gone out: nobody wants to hear of it.
+    pub(crate) rang_late: bool,
     /// Last status from the network, 0: none.
     pub(crate) received: u16,
+    /// The one before.
+    pub(crate) before: u16,
     /// What it counts as among the others; 0: undecided.
     pub(crate) status: u16,
     /// Retransmission of the request (A, E), later of its CANCEL.
@@ -88,6 +95,8 @@ pub struct BranchView<'a, B> {
     pub path: Option<Path>,
     /// Last status from the network, 0: none.
     pub received: u16,
+    /// The one before it: while its reply routes run, scripts are told of this one.
+    pub before: u16,
     /// What it counts as, 0: undecided. Above `received` when it failed here.
     pub status: u16,
     /// It was sent or is to be, and has no final reply.
@@ -157,7 +166,9 @@ impl<B> Branch<B> {
             cancel: Cancel::None,
             state,
             minor: false,
+            rang_late: false,
             received: 0,
+            before: 0,
             status: 0,
             again: TimerId::NONE,
             interval: 0,
@@ -176,6 +187,7 @@ impl<B> Branch<B> {
             bytes: &self.bytes,
             path: self.path,
             received: self.received,
+            before: self.before,
             status: self.status,
             is_pending: self.is_pending(),
             is_waiting: self.state == State::Waiting,
@@ -220,12 +232,32 @@ impl<T, B> Transactions<T, B> {
             return Err(Refused::Full);
         }
         let number = txn.branches.len() as u16;
-        if txn.concluded {
-            txn.concluded = false;
+        if txn.concluded || txn.starts_set {
+            (txn.concluded, txn.starts_set) = (false, false);
             txn.first = number;
         }
         txn.branches.push(Branch::new(data, State::Opened));
         Ok(number)
+    }
+
+    /// Only branches that are opened from now on compete for the best reply (each `t_relay` begins a set of
+    /// its own), unless the transaction waits for branches to be injected.
+    pub fn begin_set(&mut self, id: TxnId) {
+        let Some(txn) = self.txn_mut(id) else { return };
+        let waits = txn.branches.iter().skip(txn.first.into()).any(|b| b.state == State::Waiting);
+        txn.starts_set = !waits;
+    }
+
+    /// Takes the number of the branch opened last back, before it was sent: its branch route dropped it.
+    /// False: it is not the last one.
+    pub fn drop_branch(&mut self, id: TxnId, branch: u16) -> bool {
+        let Some(txn) = self.txn_mut(id) else { return false };
+        let last = txn.branches.len() == usize::from(branch) + 1;
+        let opened = last && txn.branches.last().is_some_and(|b| b.state == State::Opened);
+        if opened {
+            txn.branches.pop();
+        }
+        opened
     }
 
     /// Nobody waits for this branch when all others have failed (`minor_branch_flag`).
@@ -358,10 +390,11 @@ impl<T, B> Parts<'_, T, B> {
     fn receive(&mut self, now: Instant, branch: u16, reply: &Message) -> Received {
         let status = reply.status();
         let is_invite = self.txn.is_invite;
-        let open = self.txn.is_open() || self.txn.state == crate::server::Upstream::Accepted;
         let at = usize::from(branch);
         let Some(b) = self.txn.branches.get_mut(at) else { return Received::Absorb };
-        if reply.cseq_parts().is_some_and(|(_, method)| &method[..] == b"CANCEL") {
+        let of_cancel = reply.cseq_parts().is_some_and(|(_, method)| &method[..] == b"CANCEL");
+        // A CANCEL of no INVITE known here is relayed like any request.
+        if of_cancel && !b.bytes.starts_with(b"CANCEL ") {
             if status >= 200 && matches!(b.cancel, Cancel::Sent(..)) {
                 b.cancel = Cancel::Done;
                 self.wheel.cancel(&mut b.again);
@@ -380,20 +413,18 @@ impl<T, B> Parts<'_, T, B> {
         let in_progress = matches!(b.state, State::Calling | State::Proceeding);
         match status {
             ..200 if in_progress => {
-                b.received = status;
+                (b.before, b.received) = (b.received, status);
                 self.provisional(now, branch);
                 Received::New
             }
             ..200 => {
                 // It rings after it was given up.
-                if matches!(b.cancel, Cancel::Wanted(_)) {
-                    self.send_cancel(now, branch);
-                }
+                self.send_late_cancel(now, branch);
                 Received::Absorb
             }
             200..300 if is_invite => {
-                let failed_there = b.state == State::Failed && b.received >= 300;
-                if !open || b.state == State::Deciding || failed_there {
+                // A callee who takes the call after all is heard, whatever went upstream before.
+                if b.state == State::Deciding {
                     return Received::Absorb;
                 }
                 b.settle(self.wheel, status);
@@ -412,6 +443,7 @@ impl<T, B> Parts<'_, T, B> {
         let b = &mut txn.branches[usize::from(branch)];
         let first = b.state == State::Calling;
         b.state = State::Proceeding;
+        b.rang_late = matches!(b.cancel, Cancel::Sent(..) | Cancel::Done);
         if !txn.is_invite {
             b.interval = config.t2;
             return;
@@ -425,8 +457,18 @@ impl<T, B> Parts<'_, T, B> {
                 let at = now.after(txn.fr_inv.into());
                 b.fr = self.wheel.set(at.0, Due::FinalReply(txn.id.index, branch));
             }
-            Cancel::Wanted(_) => self.send_cancel(now, branch),
+            Cancel::Wanted(_) => self.send_late_cancel(now, branch),
             _ => {}
+        }
+    }
+
+    /// Sends the CANCEL that waited for a provisional reply.
+    fn send_late_cancel(&mut self, now: Instant, branch: u16) {
+        if let Cancel::Wanted(headers) = &mut self.txn.branches[usize::from(branch)].cancel {
+            if *headers == ORIGINATOR {
+                headers.clear();
+            }
+            self.send_cancel(now, branch);
         }
     }
 
@@ -505,7 +547,7 @@ impl<B> Branch<B> {
     /// A final reply is here.
     fn settle(&mut self, wheel: &mut Wheel<Due>, status: u16) {
         self.stop(wheel);
-        self.received = status;
+        (self.before, self.received) = (self.received, status);
         self.state = State::Deciding;
         // Never cancelled and answered: its provisional replies that wait in routes still count.
         if !matches!(self.cancel, Cancel::None) {

@@ -17,6 +17,9 @@ pub fn priority(status: u16) -> u16 {
     }
 }
 
+/// Rank of the 487 of a call that its caller cancelled: behind 6xx, before 3xx.
+const ASKED_FOR: u16 = 100;
+
 impl<T, B> Transactions<T, B> {
     /// What a reply counts as, after reply routes: `status` is its own, or what they made of it (a
     /// negative one stays negative).
@@ -25,12 +28,12 @@ impl<T, B> Transactions<T, B> {
         let Some(parts) = self.parts(id) else { return Verdict::Absorb };
         let txn = parts.txn;
         let open = txn.is_open();
-        let accepted = txn.state == crate::server::Upstream::Accepted;
+        let is_invite = txn.is_invite;
         let Some(b) = txn.branches.get_mut(usize::from(branch)) else { return Verdict::Absorb };
         if status < 200 {
             // Its final reply may be here already, behind it.
             let in_time = matches!(b.state, State::Proceeding | State::Deciding);
-            let relayed = open && status > 100 && in_time && b.is_wanted();
+            let relayed = open && status > 100 && in_time && !b.rang_late;
             return if relayed { Verdict::Provisional } else { Verdict::Absorb };
         }
         if b.state != State::Deciding {
@@ -39,7 +42,7 @@ impl<T, B> Transactions<T, B> {
         b.status = status;
         if status < 300 {
             b.state = State::Succeeded;
-            return if open || accepted { Verdict::Success } else { Verdict::Absorb };
+            return if open || is_invite { Verdict::Success } else { Verdict::Absorb };
         }
         b.state = State::Failed;
         if status >= 600 && block {
@@ -108,12 +111,14 @@ impl<T, B> Transactions<T, B> {
         self.txn(id).is_some_and(|txn| txn.awaits_branches())
     }
 
-    /// The best of the failed branches of the last set, the first of equals.
+    /// The best of the failed branches of the last set, the first of equals. After a CANCEL a 487 is the
+    /// answer that was asked for: only a 6xx beats it.
     pub fn winner(&self, id: TxnId) -> Option<u16> {
         let txn = self.txn(id)?;
         let set = txn.branches.iter().enumerate().skip(txn.first.into());
         let failed = set.filter(|(_, b)| b.state == State::Failed);
-        failed.min_by_key(|(_, b)| priority(b.status)).map(|(n, _)| n as u16)
+        let rank = |status| if txn.cancelled && status == 487 { ASKED_FOR } else { priority(status) };
+        failed.min_by_key(|(_, b)| rank(b.status)).map(|(n, _)| n as u16)
     }
 }
 
@@ -129,10 +134,5 @@ impl<B> Branch<B> {
     /// It is to end, and never rang.
     fn is_given_up(&self) -> bool {
         matches!((&self.cancel, self.state), (Cancel::Wanted(_), State::Calling))
-    }
-
-    /// Nobody has asked for its end.
-    fn is_wanted(&self) -> bool {
-        matches!(self.cancel, Cancel::None)
     }
 }

@@ -47,7 +47,7 @@ mod store;
 mod timers;
 mod wheel;
 
-pub use branch::{BranchView, Cancelling, Received, Refused, Verdict};
+pub use branch::{BranchView, Cancelling, ORIGINATOR, Received, Refused, Verdict};
 pub use config::{Config, Stats};
 pub use cookie::{Cookie, ViaBranch};
 pub use forking::priority;

@@ -62,7 +62,7 @@ pub enum Acked {
 
 impl<T, B> Transactions<T, B> {
     /// Sends a reply upstream and keeps it for retransmissions. After a final reply only further 2xx to
-    /// an INVITE are taken (and not kept). A final reply cancels the branches that are still open.
+    /// an INVITE are taken (and not kept); one that a callee sent also after a negative reply. A final reply cancels the branches that are still open.
     pub fn reply(&mut self, now: Instant, id: TxnId, status: u16, bytes: Bytes, origin: Origin) -> Replied {
         let Some(parts) = self.parts(id) else { return Replied::Late };
         let txn = parts.txn;
@@ -72,7 +72,9 @@ impl<T, B> Transactions<T, B> {
             Origin::Relayed => &mut parts.stats.replies_relayed,
         };
         if !txn.is_open() {
-            if txn.state != Upstream::Accepted || !success {
+            let taken = txn.state == Upstream::Accepted || origin == Origin::Relayed;
+            // Without a key nobody is upstream.
+            if !(txn.is_invite && txn.key.is_some() && success && taken) {
                 return Replied::Late;
             }
             *counter += 1;

@@ -42,6 +42,8 @@ pub(crate) struct Txn<T, B> {
     pub(crate) status: u16,
     /// First branch of the last set: only these compete for the best reply.
     pub(crate) first: u16,
+    /// The next branch is the first of a set.
+    pub(crate) starts_set: bool,
     /// How many branches are still to be injected (`t_wait_for_new_branches`).
     pub(crate) awaited: u16,
     pub(crate) state: Upstream,
@@ -254,6 +256,7 @@ impl<T, B> Transactions<T, B> {
             end,
             status: 0,
             first: 0,
+            starts_set: false,
             awaited: 0,
             state,
             is_invite,

@@ -2,12 +2,11 @@
 
 use super::{TxnEvent, create, drain, failure, send_reply, tell};
 use crate::ctx::{Ctx, MsgState};
-use bytes::Bytes;
 use script::ast::RouteKind;
 use script::{RouteId, Task};
 use sip::Message;
 use std::rc::Rc;
-use transaction::{Origin, Path, Relation, TxnId, Verdict};
+use transaction::{ORIGINATOR, Origin, Path, Relation, TxnId, Verdict};
 
 /// A message as the start of a script's state.
 pub(super) fn plain_state(ctx: &Ctx, msg: &Rc<Message>, source: Path) -> Box<MsgState> {
@@ -58,9 +57,6 @@ fn answer(ctx: &mut Ctx, state: &mut MsgState, invite: TxnId) {
         send_reply(ctx, id, 200, bytes, Origin::Here);
     }
 }
-
-/// Why the branches of a caller who gave up are cancelled, unless the CANCEL or the script says better.
-const ORIGINATOR: Bytes = Bytes::from_static(b"Reason: SIP;cause=487;text=\"ORIGINATOR_CANCEL\"\r\n");
 
 /// Ends an INVITE: drops what its script waits for, cancels branches; with none open, 487 at once.
 pub fn stop(ctx: &mut Ctx, invite: TxnId) {

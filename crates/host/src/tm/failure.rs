@@ -103,7 +103,6 @@ fn route_done(ctx: &mut Ctx, id: TxnId, state: Box<MsgState>) {
     data.failing = false;
     if let Some(saved) = &mut data.saved {
         saved.flags = state.flags;
-        saved.reply_headers = state.reply_headers;
         saved.vars = state.vars;
         saved.ext = state.ext;
     }

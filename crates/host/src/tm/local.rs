@@ -1,12 +1,13 @@
 //! What scripts do to a transaction besides relaying: timeouts, armed routes, copies, added branches.
 
-use super::branch::{self, path_of};
+use super::branch::{self, SendError, path_of};
 use super::{BranchData, TxnData, drain, failure};
 use crate::branches::set_request_branch;
 use crate::ctx::{Branch, Ctx, MsgState};
 use crate::var::Context;
 use bytes::Bytes;
 use script::ast::RouteKind;
+use script::{RouteId, Task};
 use transaction::{Cancelling, TxnId, Verdict};
 
 /// `$T_fr_timeout` and its like, set before the transaction exists; milliseconds.
@@ -82,7 +83,7 @@ pub fn inject(ctx: &mut Ctx, cancel: bool, last: bool) -> i32 {
     if cancel {
         ctx.core.txns.txns.cancel_branches(now, id, Cancelling::All, Bytes::new());
     }
-    let sent = super::relay::open_branches(ctx, id, &super::Relay::default());
+    let sent = open_injected(ctx, id);
     let verdict = if last {
         ctx.core.txns.txns.wait_no_more(now, id)
     } else {
@@ -123,6 +124,22 @@ fn request_of(ctx: &mut Ctx, txn: TxnId) -> Option<Box<MsgState>> {
         state.txn = Some(txn);
         state
     })
+}
+
+/// In a reply route the branches that the script appended are meant, with the request as it was relayed.
+fn open_injected(ctx: &mut Ctx, id: transaction::TxnId) -> Result<(), SendError> {
+    let how = super::Relay::default();
+    if ctx.state.msg.is_request() {
+        return super::relay::open_branches(ctx, id, &how);
+    }
+    let targets = std::mem::take(&mut ctx.state.branches);
+    let saved = ctx.core.txns.txns.get(id).and_then(|data| data.saved.as_ref());
+    let Some(saved) = saved.filter(|_| !targets.is_empty()) else { return Err(SendError::Dropped) };
+    let request = saved.fork(RouteKind::Request, Task::new(ctx.core.shared.program(), RouteId(0)));
+    let reply = std::mem::replace(&mut ctx.state, request);
+    let sent = super::relay::open_targets(ctx, id, &how, targets);
+    ctx.state = reply;
+    sent
 }
 
 /// Used by modules that end waiting themselves.

@@ -161,6 +161,7 @@ fn relay_now(ctx: &mut Ctx, how: Relay) -> i32 {
     } else {
         save_request(ctx, id);
     }
+    ctx.core.txns.txns.begin_set(id);
     let Err(failed) = open_branches(ctx, id, &how) else { return 1 };
     if fresh && !how.no_477 {
         let (code, reason) = failed.reply();
@@ -173,11 +174,18 @@ fn relay_now(ctx: &mut Ctx, how: Relay) -> i32 {
 
 /// Opens and sends all branches of the current message. The error is the last branch's.
 pub(super) fn open_branches(ctx: &mut Ctx, id: TxnId, how: &Relay) -> Result<(), SendError> {
-    let extra = std::mem::take(&mut ctx.state.branches);
-    // In a failure route the R-URI branch counts only when the script appended nothing (OpenSIPS uses
-    // the appended ones then and the R-URI as the first of them).
     let mut targets = vec![request_branch(&ctx.state)];
-    targets.extend(extra);
+    targets.append(&mut ctx.state.branches);
+    open_targets(ctx, id, how, targets)
+}
+
+/// Opens and sends branches of the current request. The error is the last branch's.
+pub(super) fn open_targets(
+    ctx: &mut Ctx,
+    id: TxnId,
+    how: &Relay,
+    targets: Vec<Branch>,
+) -> Result<(), SendError> {
     let route = ctx.state.on_branch;
     let mut error = SendError::Dropped;
     let mut sent = 0;
@@ -286,6 +294,8 @@ fn branch_ready(ctx: &mut Ctx, id: TxnId, number: u16, state: Box<MsgState>, end
         ctx.core.txns.txns.set_minor(id, number);
     }
     let sending = match end {
+        // Its number is free for the next one.
+        End::Drop if ctx.core.txns.txns.drop_branch(id, number) => Ok(()),
         End::Drop => Err(SendError::Dropped),
         _ => send_branch(ctx, id, number, Some(&state), &target, &how),
     };

@@ -36,11 +36,17 @@ pub fn status_of(state: &MsgState) -> (u16, Bytes) {
 /// A reply came in: reply routes, then upstream. Replies of one transaction go one after the other,
 /// also when a route of an earlier one waits.
 pub fn on_reply(ctx: &mut Ctx, msg: Rc<Message>, source: Path) {
-    if msg.via().is_none() || msg.cseq_parts().is_none() {
+    if msg.via().is_none() {
         ctx.core.traffic.bad.up();
         return;
     }
-    let Some((id, branch)) = ctx.core.txns.txns.match_reply(&msg) else {
+    let matched = ctx.core.txns.txns.match_reply(&msg);
+    // A callee's tag starts a dialog: a reply to an INVITE that has no To is of no use upstream.
+    if matched.is_some_and(|(id, _)| ctx.core.txns.txns.is_invite(id)) && msg.to().is_none() {
+        ctx.core.traffic.bad.up();
+        return;
+    }
+    let Some((id, branch)) = matched else {
         // To a transaction that is over, or to what it did not send: nobody waits for it (RFC 6026 §7.2).
         // A 2xx that comes again goes on: it wants its ACK.
         let cookie = msg.via().and_then(|via| via.branch()).and_then(|b| transaction::Cookie::parse(&b));

@@ -99,8 +99,10 @@ impl Variable for Counted {
     fn get(&self, ctx: &mut Ctx, at: At) -> Value {
         if at == At::All {
             let first = usize::from(self.from == From::Appended);
+            // All at once 2.1 prints URIs, whatever was asked for.
+            let field = if self.from == From::Appended { Field::Uri } else { self.field };
             let values: Vec<Value> = (first..=ctx.state.branches.len())
-                .map(|branch| match read(ctx, branch, self.field) {
+                .map(|branch| match read(ctx, branch, field) {
                     Value::Null => Value::Str(Bytes::new()),
                     value => value,
                 })

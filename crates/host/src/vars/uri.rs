@@ -89,6 +89,7 @@ impl Variable for UriVar {
             Part::User => uri.user.map_or(Value::Null, text_or_null),
             Part::Host => text_or_null(uri.host),
             Part::Port if uri.has_empty_port() => Value::Str(Bytes::new()),
+            Part::Port if uri.has_zero_port() => digits(0),
             Part::Port => digits(uri.port_or_default()),
             Part::Protocol => {
                 let text = protocol(&uri);

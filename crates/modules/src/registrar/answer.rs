@@ -10,6 +10,7 @@ use std::sync::Arc;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Problem {
     Contacts,
+    Expires,
     StarExpires,
     StarContact,
     Q,
@@ -44,6 +45,7 @@ impl Problem {
     fn text(self) -> &'static str {
         match self {
             Problem::Contacts => "Contact parse error",
+            Problem::Expires => "Expires parse error",
             Problem::StarExpires => "* used in contact and expires is not zero",
             Problem::StarContact => "* used in contact and more than 1 contact",
             Problem::Q => "Invalid q param in contact",

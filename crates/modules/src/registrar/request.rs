@@ -50,11 +50,20 @@ pub fn contacts_of(msg: &Message, module: &Registration) -> Result<Contacts, Pro
     if call_id.len() > MAX_CALL_ID {
         return Err(Problem::CallIdTooLong);
     }
+    if let Some(expires) = msg.value(HeaderName::Expires)
+        && seconds(expires.trim_ascii()).is_none()
+    {
+        return Err(Problem::Expires);
+    }
     let mut all: Vec<NameAddr> = Vec::new();
     let mut stars = 0;
     for (at, header) in msg.headers_of(HeaderName::Contact).enumerate() {
         let list = NameAddr::parse_list(&msg.text(header.value())).ok_or(Problem::Contacts)?;
         let here = list.iter().filter(|c| &c.uri[..] == b"*").count();
+        let bare = |c: &NameAddr| [&b"expires"[..], b"q"].iter().any(|n| c.params.find(n) == Some(Some(Bytes::new())));
+        if list.iter().any(bare) || (here > 0 && !list[0].params.text.is_empty()) {
+            return Err(Problem::Contacts);
+        }
         if here > 0 && list.len() > 1 {
             return Err(Problem::Contacts);
         }
@@ -194,10 +203,8 @@ pub fn lifetime(
         let spread = ctx.core.rng.below(u64::from(module.deviation) * 2 + 1) as i64;
         expires = (i64::from(expires) + spread - i64::from(module.deviation)).max(1) as u32;
     }
-    if max > 0 {
-        expires = expires.min(max);
-    }
-    expires.max(min)
+    expires = expires.max(min);
+    if max > 0 { expires.min(max) } else { expires }
 }
 
 /// Digits only; `None` for anything else.

@@ -7,12 +7,13 @@ use super::push::Action;
 use super::request::{self, Asked, Contacts};
 use super::Registration;
 use crate::usrloc::contact::{Contact, Field};
-use crate::usrloc::table::{Change, Matching, Order, Record, Table};
+use crate::usrloc::table::{Change, Matching, Order, Record, Table, same_uri};
 use crate::usrloc::{TableArg, now_s};
 use bytes::Bytes;
 use host::{Call, Ctx, Outcome, Text};
 use script::ast::RouteKind;
 use sip::{HeaderName, Message, NameAddr};
+use std::cmp::Reverse;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -297,7 +298,15 @@ pub fn apply(
                 if !rules.dup_cseq
                     && same_call(&record.contacts[at], a)
                     && record.contacts[at].cseq == a.binding.cseq => {}
-            Some(at) => record.update(at, &a.binding, now, rules.order, changes),
+            Some(at) => {
+                // A URI that means the same leaves the stored one as it is written.
+                let stored = record.contacts[at].uri();
+                let mut binding = a.binding.clone();
+                if same_uri(&record.contacts[at], &binding.uri) {
+                    binding.uri = Bytes::copy_from_slice(stored);
+                }
+                record.update(at, &binding, now, rules.order, changes);
+            }
             None if a.expires > 0 => record.add(table.next_id(), &a.binding, now, rules.order, changes),
             None => {}
         }
@@ -311,7 +320,8 @@ fn make_room(record: &mut Record, changes: &mut Vec<Change>, asked: &[Asked], ex
     let kept: Vec<u64> = found.map(|at| record.contacts[at].id).collect();
     for _ in 0..excess {
         let candidates = record.contacts.iter().enumerate().filter(|(_, c)| !kept.contains(&c.id));
-        let Some((at, _)) = candidates.min_by_key(|(_, c)| (c.modified, c.id)) else { return };
+        // Of those of one second the one at the end.
+        let Some((at, _)) = candidates.min_by_key(|(at, c)| (c.modified, Reverse(*at))) else { return };
         changes.push(Change::Deleted(record.contacts.remove(at)));
     }
 }

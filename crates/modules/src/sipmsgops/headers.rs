@@ -5,6 +5,7 @@ use crate::pattern::Pattern;
 use bytes::Bytes;
 use host::registrar::Since;
 use host::{Call, OutVar, Registrar, Routes, Text};
+use script::ast::Dialect;
 use script::posix::{self, Case};
 use sip::{Anchor, Header, HeaderName, Message};
 
@@ -61,16 +62,18 @@ pub fn named<'a>(msg: &'a Message, name: &'a [u8]) -> impl Iterator<Item = &'a H
     msg.headers().iter().filter(move |header| bears(msg, header, name))
 }
 
-/// The header that another one is put next to. An unknown name is looked for in the case it is written in.
-fn anchor<'a>(msg: &'a Message, name: &'a [u8]) -> Option<&'a Header> {
-    let exact = known(name) == HeaderName::Other;
+/// The header that another one is put next to. From 3.x on an unknown name is looked for in the case it is
+/// written in.
+fn anchor<'a>(msg: &'a Message, name: &'a [u8], dialect: Dialect) -> Option<&'a Header> {
+    let exact = dialect == Dialect::V4 && known(name) == HeaderName::Other;
     named(msg, name).find(|header| !exact || msg.bytes(header.label()) == name)
 }
 
 /// append_hf(lines, [header]): after that header, else after the last one.
 fn append_hf(call: &mut Call<Sipmsgops>, lines: Text, after: Option<Text>) -> i32 {
     let msg = call.ctx.state.msg.clone();
-    let anchor = after.and_then(|name| anchor(&msg, &name).map(|h| Anchor::At(h.whole().end)));
+    let dialect = call.ctx.core.shared.dialect;
+    let anchor = after.and_then(|name| anchor(&msg, &name, dialect).map(|h| Anchor::At(h.whole().end)));
     call.ctx.state.edits.insert(anchor.unwrap_or(Anchor::End), lines.0);
     1
 }
@@ -78,7 +81,8 @@ fn append_hf(call: &mut Call<Sipmsgops>, lines: Text, after: Option<Text>) -> i3
 /// insert_hf(lines, [header]): before that header, else before the first one.
 fn insert_hf(call: &mut Call<Sipmsgops>, lines: Text, before: Option<Text>) -> i32 {
     let msg = call.ctx.state.msg.clone();
-    let anchor = before.and_then(|name| anchor(&msg, &name).map(|h| Anchor::At(h.whole().start)));
+    let dialect = call.ctx.core.shared.dialect;
+    let anchor = before.and_then(|name| anchor(&msg, &name, dialect).map(|h| Anchor::At(h.whole().start)));
     call.ctx.state.edits.insert(anchor.unwrap_or(Anchor::Top), lines.0);
     1
 }
@@ -126,8 +130,12 @@ fn remove_hf_match(call: &mut Call<Sipmsgops>, pattern: Text, kind: Text) -> i32
 fn remove(call: &mut Call<Sipmsgops>, meant: impl Fn(&Message, &Header) -> bool) -> i32 {
     let msg = call.ctx.state.msg.clone();
     let mut found = -1;
+    let top = msg.header(HeaderName::Via).map(|via| via.whole().start);
     for header in msg.headers().iter().filter(|h| meant(&msg, h)) {
-        call.ctx.state.edits.delete(header.whole());
+        // Without the first Via no reply finds its way.
+        if Some(header.whole().start) != top {
+            call.ctx.state.edits.delete(header.whole());
+        }
         found = 1;
     }
     found

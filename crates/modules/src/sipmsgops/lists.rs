@@ -54,6 +54,12 @@ impl Line {
         options
     }
 
+    /// All options are tokens (RFC 3261 §25.1), without parameters or quotes.
+    fn is_list(&self) -> bool {
+        let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(b);
+        self.options().into_iter().all(|o| self.text[o].iter().all(plain))
+    }
+
     fn with(&self, option: &[u8]) -> Bytes {
         match self.options().last() {
             Some(last) => [&self.text[..last.end], b",", option, &self.text[last.end..]].concat().into(),
@@ -123,6 +129,9 @@ fn add_option(call: &mut Call<Sipmsgops>, name: Text, option: Text) -> bool {
     let msg = state.msg.clone();
     let Some(header) = named(&msg, &name).next() else { return false };
     let line = current(state, header);
+    if !line.is_list() {
+        return false;
+    }
     let text = if line.text.is_empty() { Line::of(&msg, header).only(&option) } else { line.with(&option) };
     write(state, header, text);
     true

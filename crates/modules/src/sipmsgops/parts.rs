@@ -119,7 +119,7 @@ impl Parts {
                 (only.content.clone(), Some(lines.into()))
             }
             [only] if self.received() > 1 => {
-                (only.content.clone(), Some(without_length(&only.headers)))
+                (only.content.clone(), Some(type_last(&without_length(&only.headers))))
             }
             [only] => (self.packed(only), None),
             _ if self.received() > 1 => (self.repacked(&left), None),
@@ -221,6 +221,14 @@ fn without_length(headers: &Bytes) -> Bytes {
 
 fn own_type(msg: &Message) -> Bytes {
     msg.value(HeaderName::ContentType).unwrap_or_default()
+}
+
+/// The same lines, Content-Type behind the others, as the reference writes them.
+fn type_last(lines: &[u8]) -> Bytes {
+    let all = lines.split_inclusive(|b| *b == b'\n');
+    let (types, others): (Vec<&[u8]>, Vec<&[u8]>) =
+        all.partition(|line| line.get(..13).is_some_and(|name| name.eq_ignore_ascii_case(b"content-type:")));
+    [others.concat(), types.concat()].concat().into()
 }
 
 /// Value of the Content-Type among these lines.

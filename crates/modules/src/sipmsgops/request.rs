@@ -63,7 +63,7 @@ pub fn ruri_del_param<M>(call: &mut Call<M>, name: Text) -> i32 {
     }
     match ruri(call) {
         Some(uri) if uri.params.find(&name).is_some() => {
-            call.ctx.state.ruri = Some(uri.with_param(&name, None));
+            call.ctx.state.ruri = Some(uri.without_param_exact(&name));
             1
         }
         _ => -1,
@@ -98,6 +98,6 @@ pub fn is_uri_user_e164<M>(_: &mut Call<M>, uri: Text) -> bool {
 /// is_privacy(type): among the values of the Privacy header.
 fn is_privacy<M>(call: &mut Call<M>, kind: Text) -> bool {
     let msg = &call.ctx.state.msg;
-    let has = |value: Bytes| value.split(|b| *b == b';' || *b == b',').any(|v| v.trim_ascii().eq_ignore_ascii_case(&kind));
+    let has = |value: Bytes| value.split(|b| *b == b';').any(|v| v.trim_ascii().eq_ignore_ascii_case(&kind));
     msg.headers_of(HeaderName::Privacy).any(|h| has(msg.text(h.value())))
 }

@@ -134,11 +134,10 @@ fn flush_flags(call: &mut Call<Tm>) -> i32 {
     1
 }
 
-/// t_add_hdrs(lines): for every branch, and the ACKs and CANCELs made here.
+/// t_add_hdrs(lines): for the ACKs and CANCELs made here (the branches do without them there as well).
 fn add_hdrs(call: &mut Call<Tm>, lines: Text) -> i32 {
     let ctx = &mut *call.ctx;
     let Some(id) = ctx.state.txn else { return -1 };
-    ctx.state.edits.insert(sip::Anchor::End, lines.0.clone());
     let agent = &ctx.core.shared.signature.user_agent;
     let agent = if agent.is_empty() { Vec::new() } else { [b"User-Agent: ", &agent[..], b"\r\n"].concat() };
     ctx.core.txns.txns.set_hop_headers(id, [&agent[..], &lines.0].concat().into());

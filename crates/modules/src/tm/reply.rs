@@ -7,10 +7,27 @@ use script::ast::Dialect;
 
 pub fn register(m: &mut Registrar<Tm>) {
     let routes = Routes::REQUEST.and(Routes::FAILURE);
-    m.function("t_newtran", Routes::REQUEST, |call: &mut Call<Tm>| newtran(call.ctx));
+    m.function("t_newtran", Routes::REQUEST, |call: &mut Call<Tm>| script_newtran(call.ctx));
     m.function("t_reply", routes, t_reply);
     m.function("t_reply_with_body", routes, t_reply_with_body);
     m.function("t_reply_by_callid", Routes::ALL, by_callid);
+}
+
+/// What `t_newtran` says of a request that has its transaction already.
+const ALREADY: i32 = -10;
+
+/// t_newtran(), as scripts call it: an ACK whose way ends here ends the script too.
+fn script_newtran(ctx: &mut Ctx) -> i32 {
+    if ctx.state.txn.is_some_and(|id| !host::tm::is_implicit(ctx, id)) {
+        return ALREADY;
+    }
+    let msg = ctx.state.msg.clone();
+    if msg.method() == sip::Method::Ack
+        && matches!(ctx.core.txns.txns.find(&msg), Some((_, transaction::Relation::Ack)))
+    {
+        return 0;
+    }
+    newtran(ctx)
 }
 
 /// t_newtran(): also answers 100 to an INVITE. 1 made, 0 ends the script (a retransmission), -1 not.

@@ -12,7 +12,7 @@ pub fn register(m: &mut Registrar<Tm>) {
 /// "[display ]URI" as a header value.
 fn address(text: &str) -> String {
     match text.trim().rsplit_once(' ') {
-        Some((display, uri)) => format!("\"{}\" <{uri}>", display.trim().trim_matches('"')),
+        Some((display, uri)) => format!("{} <{uri}>", display.trim()),
         None => format!("<{}>", text.trim()),
     }
 }

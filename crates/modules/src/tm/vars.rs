@@ -18,7 +18,7 @@ pub fn register(m: &mut Registrar<Tm>) {
     m.variable("T_reply_code", |call: &mut Call<Tm>| Value::Int(i64::from(reply_code(call.ctx))));
     m.variable("T_ruri", |call: &mut Call<Tm>| match target_uri(call.ctx) {
         Some(uri) => Value::Str(uri),
-        None if call.ctx.state.msg.is_request() => Value::Str(call.ctx.state.current_uri()),
+        None if call.ctx.state.msg.is_request() && call.ctx.state.txn.is_none() => Value::Str(call.ctx.state.current_uri()),
         None => Value::Null,
     });
     m.variable("T_id", |call: &mut Call<Tm>| match call.ctx.state.txn {
@@ -189,15 +189,25 @@ const FIELDS: [(&str, fn(&Ctx, &View) -> Value); 8] = [
         let socket = b.path.and_then(|path| ctx.core.shared.sockets.get(usize::from(path.socket)));
         socket.map_or(Value::Null, |s| Value::Str(socket::describe(s)))
     }),
-    ("tm.branch.last_received", |_, b| match b.received {
-        0 => Value::Null,
-        status => Value::Int(i64::from(status)),
+    ("tm.branch.last_received", |ctx, b| {
+        // The reply at hand counts when its routes are through.
+        let here = ctx.state.kind == RouteKind::OnReply && is_current(ctx, b);
+        match if here { b.before } else { b.received } {
+            0 => Value::Null,
+            status => Value::Int(i64::from(status)),
+        }
     }),
     ("tm.branch.type", |_, b| {
         let waits = b.is_waiting || (b.path.is_none() && b.data.target.uri.is_empty());
         Value::from(if waits { "phony" } else { "sip" })
     }),
 ];
+
+fn is_current(ctx: &Ctx, view: &View) -> bool {
+    let current = ctx.state.txn.zip(ctx.state.txn_branch);
+    let current = current.and_then(|(id, branch)| ctx.core.txns.txns.branch(id, branch));
+    current.is_some_and(|current| std::ptr::eq(current.data, view.data))
+}
 
 impl Variable for Field {
     fn get(&self, ctx: &mut Ctx, at: At) -> Value {

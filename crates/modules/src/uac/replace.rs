@@ -3,7 +3,7 @@
 use super::{Done, Restore, Uac, cookie};
 use bytes::Bytes;
 use host::{Call, Ctx, Text};
-use script::ast::RouteKind;
+use script::ast::{Dialect, RouteKind};
 use sip::{Anchor, NameAddr, Span};
 
 /// From or To.
@@ -98,7 +98,9 @@ fn replace(call: &mut Call<Uac>, side: Side, display: Option<Bytes>, uri: Bytes)
     if module.restore == Restore::None {
         return 1;
     }
-    let value = cookie::encode(&address.uri, &new_uri, module.password.as_bytes());
+    // 2.1 mixes the URIs without brackets.
+    let mixed = if ctx.core.shared.dialect == Dialect::V21 { &uri } else { &new_uri };
+    let value = cookie::encode(&address.uri, mixed, module.password.as_bytes());
     let param = format!(";{}={value}", side.param(&module));
     crate::rr::add_param(ctx, param.as_bytes());
     super::replies::remember(ctx, |done| match side {
@@ -122,8 +124,10 @@ fn set_display(ctx: &mut Ctx, address: &NameAddr, display: &Bytes, uri_follows: 
         return;
     }
     let at = Anchor::At(with_brackets(address).start);
-    if address.bracketed || uri_follows {
+    if address.bracketed {
         edits.insert(at, [&display[..], b" "].concat());
+    } else if uri_follows {
+        edits.insert(at, display.clone());
     } else {
         edits.insert(at, [&display[..], b" <"].concat());
         edits.insert(Anchor::At(address.uri_span.end), &b">"[..]);
@@ -155,13 +159,14 @@ pub fn restore(ctx: &mut Ctx, module: &Uac, what: Side) -> Option<Side> {
         (Side::To, true) | (Side::From, false) => Side::To,
     };
     let address = side.address(ctx)?;
+    let bare = downstream || ctx.core.shared.dialect == Dialect::V21;
     let known: Bytes =
-        if downstream { address.uri.clone() } else { [b"<", &address.uri[..], b">"].concat().into() };
+        if bare { address.uri.clone() } else { [b"<", &address.uri[..], b">"].concat().into() };
     let Some(other) = cookie::decode(&value, &known, module.password.as_bytes()) else {
         host::info!("uac", "the {side:?} URI {} is not the one that was replaced", String::from_utf8_lossy(&address.uri));
         return None;
     };
-    let span = if downstream { with_brackets(&address) } else { address.uri_span };
+    let span = if downstream && ctx.core.shared.dialect == Dialect::V4 { with_brackets(&address) } else { address.uri_span };
     ctx.state.edits.replace(span, other);
     Some(side)
 }

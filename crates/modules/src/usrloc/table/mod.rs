@@ -7,7 +7,7 @@ mod record;
 mod seen;
 
 pub use pending::{Gone, Pending, Why};
-pub use record::{Change, Matching, Order, Record, Wanted};
+pub use record::{Change, Matching, Order, Record, Wanted, same_uri};
 
 use super::contact::{Contact, State, bits};
 use ahash::{AHashMap, AHashSet, RandomState};

@@ -151,7 +151,8 @@ impl Record {
     }
 }
 
-fn same_uri(contact: &Contact, uri: &Bytes) -> bool {
+/// The contact's URI and this one mean the same (RFC 3261 §19.1.4).
+pub fn same_uri(contact: &Contact, uri: &Bytes) -> bool {
     if contact.uri() == &uri[..] {
         return true;
     }
