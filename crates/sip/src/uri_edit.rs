@@ -96,7 +96,8 @@ impl Uri {
 
     /// A `tel:` URI that is given a host or port gets an `@` first, as in the reference.
     fn at_sign(&self) -> &'static [u8] {
-        let bare = matches!(self.scheme, Scheme::Tel | Scheme::Tels) && self.layout.host == self.layout.host_end;
+        let bare =
+            matches!(self.scheme, Scheme::Tel | Scheme::Tels) && self.layout.host == self.layout.host_end;
         if bare { b"@" } else { b"" }
     }
 
