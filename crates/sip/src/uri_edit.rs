@@ -219,6 +219,8 @@ mod tests {
         check("sip:a@b;maddr=1.1.1.1", |u| u.with_port(Some(99)), "sip:a@b:99;maddr=1.1.1.1");
         check("sip:a@b:5?x", |u| u.with_port(None), "sip:a@b?x");
         check("sip:a@b:", |u| u.with_port(Some(7)), "sip:a@b:7");
+        check("tel:+49;x", |u| u.with_host(b"h"), "tel:+49@h;x");
+        check("tel:+49;x", |u| u.with_port(Some(7)), "tel:+49@:7;x");
     }
 
     #[test]
@@ -227,6 +229,7 @@ mod tests {
         check("sip:a@b;X=1;y", |u| u.with_param(b"x", Some(Some(b"2"))), "sip:a@b;y;x=2");
         check("sip:a@b;a=1;b=2;c=3", |u| u.with_param(b"b", None), "sip:a@b;a=1;c=3");
         check("tel:1;a", |u| u.with_param(b"a", None), "tel:1");
+        check("sip:a@b;A=1;a=2;a=3", |u| u.without_param_exact(b"a"), "sip:a@b;A=1;a=3");
         check("sip:a@b;c?h=1", |u| u.without_headers(), "sip:a@b;c");
     }
 

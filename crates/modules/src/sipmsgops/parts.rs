@@ -311,7 +311,7 @@ mod tests {
     fn parts_of_a_multipart() {
         let mut parts = read("multipart/mixed;boundary=b", TWO);
         parts.list[1].removed = true;
-        check(&parts, "one", Some("Content-Type: text/a\r\nX: 1\r\n"));
+        check(&parts, "one", Some("X: 1\r\nContent-Type: text/a\r\n"));
         parts.list[1].removed = false;
         parts.list[0].removed = true;
         check(&parts, "two", Some("c: text/b\r\n"));
