@@ -1,6 +1,6 @@
 //! Agents, network and workers around one queue of what happens when.
 
-use crate::agent::{CALLER, SERVER, Timer, Wishes, text};
+use crate::agent::{CALLER, SERVER, Timer, Wishes, text, value};
 use crate::callee::Callee;
 use crate::caller::{Caller, Kind, is_invite_reply, sequence};
 use crate::executor::Executor;
@@ -12,7 +12,7 @@ use host::ctx::Rng;
 use host::worker::Clock;
 use host::{Input, Output, Worker};
 use script::{Options, Severity, Sources};
-use sip::{Message, Transport};
+use sip::{HeaderName, Message, Transport};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -49,6 +49,13 @@ struct Order {
     left: Vec<(u64, u16)>,
 }
 
+/// Final replies to an INVITE that have left the server.
+#[derive(Default)]
+struct Finals {
+    good: bool,
+    bad: bool,
+}
+
 pub struct World {
     now: u64,
     queue: BinaryHeap<Reverse<(u64, u64, Event)>>,
@@ -60,6 +67,8 @@ pub struct World {
     caller: Caller,
     callees: Vec<Callee>,
     orders: HashMap<String, Order>,
+    /// By Call-ID.
+    finals: HashMap<String, Finals>,
     report: Report,
     problems: Vec<String>,
     trace: bool,
@@ -113,6 +122,7 @@ impl World {
             caller,
             callees,
             orders: HashMap::new(),
+            finals: HashMap::new(),
             report: Report { calls, ..Report::default() },
             problems: Vec::new(),
             trace: std::env::var_os("SIM_TRACE").is_some(),
@@ -282,10 +292,31 @@ impl World {
 
     fn watch_leaving(&mut self, bytes: &Bytes) {
         let Ok(msg) = Message::parse(bytes.clone()) else { return };
-        if let (true, Some((who, n))) = (is_invite_reply(&msg), sequence(&msg)) {
+        if !is_invite_reply(&msg) {
+            return;
+        }
+        self.watch_final(&msg);
+        if let Some((who, n)) = sequence(&msg) {
             let order = self.orders.entry(who).or_default();
             if !order.left.iter().any(|(known, _)| *known == n) {
                 order.left.push((n, msg.status()));
+            }
+        }
+    }
+
+    /// A 2xx may follow a negative reply (RFC 3261 §16.7 step 5), never the other way round.
+    fn watch_final(&mut self, msg: &Message) {
+        let call = value(msg, HeaderName::CallId);
+        let finals = self.finals.entry(call).or_default();
+        match msg.status() {
+            0..200 => {}
+            200..300 => finals.good = true,
+            status => {
+                if finals.good && !finals.bad {
+                    let call = value(msg, HeaderName::CallId);
+                    self.problems.push(format!("{status} left after a 2xx to the INVITE of {call}"));
+                }
+                finals.bad = true;
             }
         }
     }
