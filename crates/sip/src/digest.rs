@@ -139,30 +139,65 @@ fn fields(text: &[u8]) -> impl Iterator<Item = Result<(&[u8], &[u8]), DigestErro
     })
 }
 
+type Named = [Option<Bytes>; 10];
+
+/// The known parameters of credentials, first of several, in the order of `Credentials`.
+fn named_fields(value: &Bytes) -> Result<Named, DigestError> {
+    const NAMES: [&[u8]; 10] = [
+        b"username",
+        b"realm",
+        b"nonce",
+        b"uri",
+        b"response",
+        b"algorithm",
+        b"qop",
+        b"nc",
+        b"cnonce",
+        b"opaque",
+    ];
+    let text = digest_text(value)?;
+    let mut found = Named::default();
+    for field in fields(&text) {
+        let (name, value) = field?;
+        if let Some(n) = NAMES.iter().position(|known| known.eq_ignore_ascii_case(name)) {
+            found[n].get_or_insert_with(|| text.slice_ref(value));
+        }
+    }
+    Ok(found)
+}
+
+/// What can be told of credentials that `Credentials::parse` refuses as malformed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outline {
+    /// `None`: not named.
+    pub realm: Option<Bytes>,
+    /// The nonce (may be empty) when all mandatory parameters are there and a user is named; then
+    /// only the form of one of them is wrong.
+    pub complete: Option<Bytes>,
+}
+
+impl Outline {
+    /// `None` when the header is not a list of `name=value`, or empty.
+    pub fn parse(value: &Bytes) -> Option<Outline> {
+        let [username, realm, nonce, uri, response, _, qop, nc, cnonce, _] = named_fields(value).ok()?;
+        if digest_text(value).is_ok_and(|text| scan::trim(&text).is_empty()) {
+            return None;
+        }
+        let counted = qop.is_none() || nc.is_some() && cnonce.is_some();
+        let complete = username.is_some_and(|u| !u.is_empty())
+            && realm.is_some()
+            && uri.is_some()
+            && response.is_some()
+            && counted;
+        Some(Outline { realm, complete: nonce.filter(|_| complete) })
+    }
+}
+
 impl Credentials {
     /// Parses a header value; username, realm, nonce, uri and response are mandatory, and with
     /// `qop` also nc and cnonce (RFC 7616 §3.4). Of a repeated parameter the first counts.
     pub fn parse(value: &Bytes) -> Result<Credentials, DigestError> {
-        const NAMES: [&[u8]; 10] = [
-            b"username",
-            b"realm",
-            b"nonce",
-            b"uri",
-            b"response",
-            b"algorithm",
-            b"qop",
-            b"nc",
-            b"cnonce",
-            b"opaque",
-        ];
-        let text = digest_text(value)?;
-        let mut found: [Option<Bytes>; 10] = Default::default();
-        for field in fields(&text) {
-            let (name, value) = field?;
-            if let Some(n) = NAMES.iter().position(|known| known.eq_ignore_ascii_case(name)) {
-                found[n].get_or_insert_with(|| text.slice_ref(value));
-            }
-        }
+        let found = named_fields(value)?;
         let [username, realm, nonce, uri, response, algorithm, qop, nc, cnonce, opaque] = found;
         let algorithm = algorithm.map(|a| Algorithm::parse(&a).ok_or(DigestError::Algorithm)).transpose()?;
         let qop = qop.map(|q| Qop::parse(&q).ok_or(DigestError::Qop)).transpose()?;
@@ -177,7 +212,7 @@ impl Credentials {
             return Err(DigestError::Malformed("response of wrong length"));
         }
         Ok(Credentials {
-            username: username.ok_or(DigestError::Malformed("no username"))?,
+            username: username.filter(|u| !u.is_empty()).ok_or(DigestError::Malformed("no username"))?,
             realm: realm.ok_or(DigestError::Malformed("no realm"))?,
             nonce: nonce.filter(|n| !n.is_empty()).ok_or(DigestError::Malformed("no nonce"))?,
             uri: uri.ok_or(DigestError::Malformed("no uri"))?,

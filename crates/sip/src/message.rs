@@ -274,7 +274,7 @@ impl Message {
 
     fn address(&self, name: HeaderName) -> Option<NameAddr> {
         let value = self.header(name)?.value();
-        Some(NameAddr::parse(&self.text(value))?.moved_by(value.start))
+        Some(NameAddr::parse_party(&self.text(value))?.moved_by(value.start))
     }
 
     pub fn from_tag(&self) -> Option<Bytes> {

@@ -34,8 +34,25 @@ impl NameAddr {
         scan::list(text, Nesting::Angles).map(|(a, b)| NameAddr::parse_part(text, a, b)).collect()
     }
 
+    /// Of a repeated tag the last, as most other servers read it: the two ends of a dialog must not
+    /// take different ones.
     pub fn tag(&self) -> Option<Bytes> {
-        self.params.value(b"tag")
+        self.params.last_value(b"tag")
+    }
+
+    /// A value of From or To: as `parse`, and besides that one word which need not be a URI
+    /// (`garbage;tag=1`); the message is still one, and its sender gets an answer.
+    pub fn parse_party(text: &Bytes) -> Option<NameAddr> {
+        let (start, end) = scan::trimmed(text);
+        NameAddr::parse_part(text, start, end).or_else(|| Self::one_word(text, start, end))
+    }
+
+    fn one_word(text: &Bytes, start: usize, end: usize) -> Option<NameAddr> {
+        let value = &text[start..end];
+        let stop = memchr::memchr(b';', value).unwrap_or(value.len());
+        let word = scan::trim(&value[..stop]);
+        let odd = |&b: &u8| b <= b' ' || b == 0x7f || b"\"<>,".contains(&b);
+        (!word.is_empty() && !word.iter().any(odd)).then(|| Self::unbracketed(text, start, end, word.len()))
     }
 
     /// The display name without quotes and escapes.
@@ -98,16 +115,22 @@ impl NameAddr {
         if uri != b"*" && (!has_scheme(uri) || uri.iter().any(|&b| is_lws(b) || b == b'"' || b == b'>')) {
             return None;
         }
+        Some(Self::unbracketed(text, start, end, uri.len()))
+    }
+
+    /// The first `length` bytes are the URI; parameters may follow.
+    fn unbracketed(text: &Bytes, start: usize, end: usize, length: usize) -> NameAddr {
+        let semicolon = memchr::memchr(b';', &text[start..end]);
         let params =
             semicolon.map_or_else(Params::default, |s| Params { text: text.slice(start + s + 1..end) });
-        Some(NameAddr {
+        NameAddr {
             display: Bytes::new(),
-            uri: text.slice(start..start + uri.len()),
+            uri: text.slice(start..start + length),
             params,
             whole: Span::new(start, end),
-            uri_span: Span::new(start, start + uri.len()),
+            uri_span: Span::new(start, start + length),
             bracketed: false,
-        })
+        }
     }
 
     pub(crate) fn moved_by(mut self, offset: u32) -> NameAddr {
@@ -169,6 +192,16 @@ mod tests {
             "\"A\"",
         ] {
             check(text, None);
+        }
+    }
+
+    #[test]
+    fn parties_may_be_one_word() {
+        let party = |text: &'static str| NameAddr::parse_party(&Bytes::from_static(text.as_bytes()));
+        let found = party(" garbage ;tag=1;tag=2").unwrap();
+        assert_eq!((&found.uri[..], &found.tag().unwrap()[..]), (&b"garbage"[..], &b"2"[..]));
+        for text in ["", ";tag=1", "garbage x", "<sip:a@b", "\"A\"", "a,b", "a\"b"] {
+            assert_eq!(party(text), None, "{text}");
         }
     }
 

@@ -21,6 +21,12 @@ impl Params {
         value.map(|v| self.text.slice_ref(unquoted(v)))
     }
 
+    /// As `value`, of several the last.
+    pub fn last_value(&self, name: &[u8]) -> Option<Bytes> {
+        let (_, value) = self.slices().filter(|(n, _)| n.eq_ignore_ascii_case(name)).last()?;
+        value.map(|v| self.text.slice_ref(unquoted(v)))
+    }
+
     pub fn has(&self, name: &[u8]) -> bool {
         self.slices().any(|(n, _)| n.eq_ignore_ascii_case(name))
     }

@@ -66,8 +66,10 @@ fn parse_start_line(buf: &[u8], start: usize, end: usize) -> Result<StartLine, P
     }
     let second = first
         + 1
-        + memchr::memchr(b' ', &line[first + 1..])
+        + memchr::memchr2(b' ', b'\t', &line[first + 1..])
             .ok_or(ParseError::StartLine("no version after the URI"))?;
+    // Liberal, as the reference: more blanks than one, and tabs, stand before the version.
+    let version = scan::skip_lws(line, second);
     let method = &line[..first];
     if !is_token_text(method) {
         return Err(ParseError::StartLine("method is not a token"));
@@ -75,14 +77,14 @@ fn parse_start_line(buf: &[u8], start: usize, end: usize) -> Result<StartLine, P
     if second == first + 1 {
         return Err(ParseError::StartLine("no URI"));
     }
-    if !is_version(&line[second + 1..]) {
+    if !is_version(&line[version..]) {
         return Err(ParseError::StartLine("no version"));
     }
     Ok(StartLine::Request {
         method: Method::parse(method),
         method_text: at(0, first),
         uri: at(first + 1, second),
-        version: at(second + 1, line.len()),
+        version: at(version, line.len()),
     })
 }
 

@@ -68,7 +68,7 @@ impl UriError {
 pub struct Uri {
     pub text: Bytes,
     pub scheme: Scheme,
-    /// `None`: no `@`. May be `Some("")`.
+    /// `None`: no `@`. Never empty.
     pub user: Option<Bytes>,
     pub password: Option<Bytes>,
     /// IPv6 keeps its brackets.
@@ -194,6 +194,9 @@ fn parse_sip(text: &Bytes, scheme: Scheme, start: usize) -> Result<Uri, UriError
             Some(n) => (Some(text.slice(start..start + n)), Some(text.slice(start + n + 1..at))),
         },
     };
+    if user.as_ref().is_some_and(|user| user.is_empty()) {
+        return Err(UriError("empty user"));
+    }
     let host = at.map_or(start, |at| at + 1);
     let host_end = host_end(text, host)?;
     let (port, hostport_end) = port_at(text, host_end)?;
@@ -338,7 +341,6 @@ mod tests {
         check("SIP:bob:pw@h:5062;a=b;lr?H=1&x=a", "bob|pw|h|5062|a=b;lr|H=1&x=a");
         check("sip:h", "-|-|h|0||");
         check("sip:h?x=1", "-|-|h|0||x=1");
-        check("sip:@h", "|-|h|0||");
         check("sip:bob@example.com:", "bob|-|example.com|0||");
         check("sip:b@[2001:db8::1]:5070;transport=udp", "b|-|[2001:db8::1]|5070|transport=udp|");
         check("sip:a;p?q/r@h:1", "a;p?q/r|-|h|1||");
@@ -354,6 +356,8 @@ mod tests {
             "",
             "sip:",
             "sip:a@",
+            "sip:@h",
+            "sip::pw@h",
             "bob@example.com",
             "http://x",
             "sip:a@h:99999",

@@ -35,7 +35,8 @@ pub enum Rport {
 }
 
 impl Via {
-    /// One value; `None` when a mandatory part is missing or a parameter is empty (`;;`).
+    /// One value; `None` when a mandatory part is missing, a parameter is empty (`;;`), or the branch
+    /// has no value: no transaction could be told by it.
     pub fn parse(text: &Bytes) -> Option<Via> {
         let (start, end) = scan::trimmed(text);
         Via::parse_part(text, start, end)
@@ -65,16 +66,17 @@ impl Via {
     }
 
     /// What a server adds to the topmost Via of a request that came from `source`
-    /// (RFC 3261 §18.2.1, RFC 3581 §4): `;received=..` when the host differs or when the Via has
-    /// `rport`, `received` or `maddr`, and `;rport=..` when asked for. Empty when there is nothing
+    /// (RFC 3261 §18.2.1, RFC 3581 §4): `;received=..` when `maddr`, or else the host, differs or
+    /// when the Via has `rport` or `received`, and `;rport=..` when asked for. Empty when there is nothing
     /// to add. Meant for `PrintTarget::via_params` and `ReplyParts::via_params`.
     pub fn source_params(&self, source: SocketAddr, rport: Rport) -> Bytes {
         let address = source.ip().to_canonical();
         let with_port = rport == Rport::Forced || self.params.has(b"rport");
-        let marked = with_port || self.params.has(b"received") || self.params.has(b"maddr");
+        let marked = with_port || self.params.has(b"received");
         let mut out = Vec::new();
         // A Vec takes every write.
-        if marked || self.ip() != Some(address) {
+        let named = self.params.value(b"maddr").map_or(self.ip(), |maddr| crate::uri::ip_of(&maddr));
+        if marked || named != Some(address) {
             let _ = write!(out, ";received={address}");
         }
         if with_port {
@@ -97,6 +99,9 @@ impl Via {
             return None;
         }
         let (params, comment) = tail(text, start, scan::skip_lws(value, sent_by_end), end)?;
+        if params.find(b"branch").is_some_and(|value| value.is_none_or(|v| v.is_empty())) {
+            return None;
+        }
         Some(Via {
             protocol: text.slice_ref(protocol),
             version: text.slice_ref(version),
@@ -209,6 +214,8 @@ mod tests {
             "SIP/2.0/UDP [::1",
             "SIP/2.0/UDP h;",
             "SIP/2.0/UDP h (open",
+            "SIP/2.0/UDP h;branch=",
+            "SIP/2.0/UDP h;x;branch",
         ] {
             assert!(parse(text).is_none(), "{text}");
         }
@@ -223,6 +230,7 @@ mod tests {
             ("SIP/2.0/UDP 10.0.0.9", Rport::AsAsked, ";received=10.0.0.2"),
             ("SIP/2.0/UDP 10.0.0.2;rport", Rport::AsAsked, ";received=10.0.0.2;rport=7000"),
             ("SIP/2.0/UDP 10.0.0.2;maddr=1.2.3.4", Rport::AsAsked, ";received=10.0.0.2"),
+            ("SIP/2.0/UDP h;maddr=10.0.0.2", Rport::AsAsked, ""),
         ] {
             assert_eq!(parse(via).unwrap().source_params(source, force), want, "{via}");
         }

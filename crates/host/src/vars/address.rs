@@ -20,7 +20,7 @@ const NAMES: [(&str, HeaderName, Part); 25] = {
         ("fd", From, Host),
         ("from.domain", From, Host),
         ("fn", From, Display),
-        ("ft", From, Param("tag")),
+        ("ft", From, Tag),
         ("tu", To, Uri),
         ("to", To, Uri),
         ("tU", To, User),
@@ -28,7 +28,7 @@ const NAMES: [(&str, HeaderName, Part); 25] = {
         ("td", To, Host),
         ("to.domain", To, Host),
         ("tn", To, Display),
-        ("tt", To, Param("tag")),
+        ("tt", To, Tag),
         ("ai", PAssertedIdentity, Uri),
         ("pu", PPreferredIdentity, Uri),
         ("pU", PPreferredIdentity, User),
@@ -54,6 +54,7 @@ enum Part {
     User,
     Host,
     Display,
+    Tag,
     Param(&'static str),
 }
 
@@ -71,6 +72,7 @@ impl Variable for Address {
             Part::User => user(&address.uri),
             Part::Host => super::uri::parse(&address.uri).map_or(Value::Null, |uri| text_or_null(uri.host)),
             Part::Display => text_or_null(address.display),
+            Part::Tag => address.tag().map_or(Value::Null, text_or_null),
             Part::Param(name) => address.params.value(name.as_bytes()).map_or(Value::Null, text_or_null),
         }
     }

@@ -7,7 +7,7 @@ use host::load::Loader;
 use host::registrar::ParamFn;
 use host::{Call, Ctx, Registrar, Routes, Text, Var};
 use nonce::{Nonces, Worth};
-use sip::digest::{Algorithm, Challenge, Credentials, DigestError, Qop, Stale, ha1};
+use sip::digest::{Algorithm, Challenge, Credentials, DigestError, Outline, Qop, Stale, ha1};
 use sip::{Header, HeaderName, Method, Uri};
 use std::sync::Arc;
 
@@ -149,7 +149,8 @@ impl Auth {
     }
 
     /// The credentials of the request for a realm. ACK and CANCEL are let through, malformed
-    /// credentials are answered with 400.
+    /// credentials are answered with 400. As in the reference, those that name another realm or none
+    /// are passed over before their form is looked at, and the nonce is looked at before the rest.
     pub fn offered(&self, ctx: &mut Ctx, kind: Kind, realm: &Bytes) -> Offered {
         let msg = ctx.state.msg.clone();
         if matches!(msg.method(), Method::Ack | Method::Cancel) {
@@ -163,13 +164,28 @@ impl Auth {
                 }
                 Ok(_) | Err(DigestError::OtherScheme | DigestError::Algorithm | DigestError::Qop) => {}
                 Err(DigestError::Malformed(_)) => {
-                    host::reply::send(ctx, 400, b"Bad Request");
-                    return Offered::Verdict(rc::REPLIED);
+                    let outline = Outline::parse(&msg.text(header.value()));
+                    if outline.as_ref().is_some_and(|o| o.realm.as_ref() != Some(realm)) {
+                        continue;
+                    }
+                    return Offered::Verdict(self.malformed(ctx, outline.and_then(|o| o.complete)));
                 }
             }
         }
         ctx.state.ext.remove::<Checked>();
         Offered::Verdict(rc::NO_CREDENTIALS)
+    }
+
+    /// Credentials for our realm that cannot be read: 400, or a new challenge when they were made for
+    /// a nonce that is none of ours any more.
+    fn malformed(&self, ctx: &mut Ctx, nonce: Option<Bytes>) -> i32 {
+        let now = (ctx.core.wall_us / 1_000_000) as u32;
+        if nonce.is_some_and(|nonce| !self.nonces().is_fresh(&nonce, now)) {
+            ctx.state.ext.set(WasStale(true));
+            return rc::STALE;
+        }
+        host::reply::send(ctx, 400, b"Bad Request");
+        rc::REPLIED
     }
 
     /// Checks the digest: `ha1` in hexadecimal, of the algorithm that the credentials name.
@@ -346,8 +362,7 @@ fn pv_authorize(call: &mut Call<Auth>, realm: Text, kind: Kind) -> i32 {
         return rc::ERROR;
     };
     let (Some(user), Some(password)) = (username.get(ctx).text(), password.get(ctx).text()) else { return rc::ERROR };
-    let (bare, _) = credentials.user_and_domain();
-    if credentials.username != user && bare != user {
+    if credentials.username != user {
         return rc::INVALID_USER;
     }
     let ha1 = Auth::ha1_of(&credentials, &realm, &password, module.calculate_ha1);

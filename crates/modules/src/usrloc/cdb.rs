@@ -61,7 +61,7 @@ async fn document(store: &Rc<dyn Store>, key: Bytes) -> Result<Vec<(Bytes, Bytes
 /// The name of a contact's field.
 pub fn field(uri: &[u8], call_id: &[u8], matching: &Matching) -> Bytes {
     match matching {
-        Matching::UriAndCallId => [uri, b" ", call_id].concat().into(),
+        Matching::UriAndCallId | Matching::TextAndCallId => [uri, b" ", call_id].concat().into(),
         _ => Bytes::copy_from_slice(uri),
     }
 }

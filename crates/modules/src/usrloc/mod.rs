@@ -135,6 +135,7 @@ pub fn register(m: &mut Registrar<Usrloc>) {
 
 fn init(s: &mut Usrloc, loader: &mut Loader) -> Result<(), String> {
     s.mode = s.chosen.mode(loader.dialect)?;
+    s.matching = std::mem::take(&mut s.matching).of(loader.dialect);
     if s.mode == Mode::Cache {
         let url = s.cache_url.clone().ok_or("this working mode keeps contacts in a store: set cachedb_url")?;
         s.cache = Some(loader.cache(&url)?);

@@ -137,3 +137,21 @@ fn parts_of_credentials() {
     assert_eq!(credentials.uri, "sip:x;a=b,c");
     assert_eq!(credentials.nonce_count(), 10);
 }
+
+#[test]
+fn outlines_of_malformed_credentials() {
+    let outline = |text: &str| Outline::parse(&bytes(text)).map(|o| (o.realm, o.complete));
+    let b = |text: &str| Some(bytes(text));
+    for text in
+        ["Digest", "Digest blah", "Basic abc", "Digest realm=\"r", "Digest username=\"a\" realm=\"r\""]
+    {
+        assert_eq!(outline(text), None, "{text}");
+    }
+    let all = "Digest username=\"a\", realm=\"r\", nonce=\"n\", uri=\"\", response=\"0\"";
+    assert_eq!(outline("Digest username=\"a\""), Some((None, None)));
+    assert_eq!(outline("Digest realm=\"r\", nonce=\"n\""), Some((b("r"), None)));
+    assert_eq!(outline(all), Some((b("r"), b("n"))));
+    assert_eq!(outline(&format!("{all}, qop=auth, nc=1")), Some((b("r"), None)));
+    assert_eq!(outline(&format!("{all}, qop=auth, nc=1, cnonce=\"\"")), Some((b("r"), b("n"))));
+    assert_eq!(outline(&all.replace("\"a\"", "\"\"")), Some((b("r"), None)));
+}

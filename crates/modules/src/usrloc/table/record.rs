@@ -1,5 +1,6 @@
 //! The contacts of one address: how they are recognised, ordered and changed.
 
+use script::ast::Dialect;
 use crate::usrloc::contact::{Binding, Contact, Field, State};
 use bytes::Bytes;
 use sip::Uri;
@@ -12,6 +13,10 @@ pub enum Matching {
     Uri,
     /// Same URI and Call-ID.
     UriAndCallId,
+    /// The URI as written, to the byte, as 2.1 tells contacts apart.
+    Text,
+    /// The URI as written and the Call-ID.
+    TextAndCallId,
     /// Same values of these URI parameters, all of them present.
     Params(Vec<Bytes>),
 }
@@ -60,6 +65,17 @@ pub struct Wanted<'a> {
     pub flow: Option<(&'a [u8], u16)>,
 }
 
+impl Matching {
+    /// What a matching mode means in this dialect.
+    pub fn of(self, dialect: Dialect) -> Matching {
+        match (self, dialect) {
+            (Matching::Uri, Dialect::V21) => Matching::Text,
+            (Matching::UriAndCallId, Dialect::V21) => Matching::TextAndCallId,
+            (mode, _) => mode,
+        }
+    }
+}
+
 impl Record {
     /// Index of the contact that is meant.
     pub fn find(&self, wanted: Wanted<'_>, matching: &Matching, now: u32) -> Option<usize> {
@@ -76,6 +92,8 @@ impl Record {
         match matching {
             Matching::Uri => position(&|c| same_uri(c, wanted.uri)),
             Matching::UriAndCallId => position(&|c| same_call(c) && same_uri(c, wanted.uri)),
+            Matching::Text => position(&|c| c.uri() == &wanted.uri[..]),
+            Matching::TextAndCallId => position(&|c| same_call(c) && c.uri() == &wanted.uri[..]),
             Matching::Params(names) => {
                 let uri = Uri::parse(wanted.uri).ok()?;
                 let values = names.iter().map(|name| uri.params.value(name));
