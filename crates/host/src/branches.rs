@@ -158,11 +158,12 @@ pub fn q_text(q: i32) -> Bytes {
     }
 }
 
-/// A q of a script: `0.7` as text, 700 as number, NULL or empty for none.
+/// A q of a script: `0.7` as text, 700 as number (cut to 0 to 1000; -1 is none), NULL for none.
 pub fn q_of(value: &Value) -> Option<i32> {
     match value {
         Value::Null | Value::Nought | Value::Failed => Some(-1),
-        Value::Int(n) | Value::Num(_, n) => i32::try_from(*n).ok().filter(|q| (-1..=1000).contains(q)),
+        Value::Int(n) | Value::Num(_, n) => Some(if *n == -1 { -1 } else { (*n).clamp(0, 1000) as i32 }),
+        Value::Str(text) | Value::Both(text, _) if text.is_empty() => None,
         Value::Str(text) | Value::Both(text, _) => parse_q(text),
     }
 }

@@ -57,6 +57,13 @@ impl VarTable {
     }
 }
 
+fn no_index(spec: &VarSpec) -> Diagnostic {
+    let inner = spec.inner.as_ref().map(|inner| format!("({})", String::from_utf8_lossy(inner)));
+    let name = format!("${}{}", String::from_utf8_lossy(&spec.name), inner.unwrap_or_default());
+    Diagnostic::error(spec.loc, format!("{name} has one value only, so it takes no index"))
+        .hint(format!("write {name}, without the brackets"))
+}
+
 /// Functions by name: index of the module, index in it, and what is known of it.
 type FunctionTable = AHashMap<&'static str, Vec<(usize, usize, FunctionInfo)>>;
 
@@ -256,6 +263,9 @@ impl Loader {
             return found;
         }
         if let Some(build) = self.vars.classes.get(&*name).cloned() {
+            if spec.index.is_some() && !crate::vars::takes_index(spec) {
+                return Err(no_index(spec));
+            }
             return build(spec, self);
         }
         let mut names: Vec<&str> = self.vars.names().collect();

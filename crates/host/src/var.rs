@@ -143,7 +143,7 @@ impl fmt::Debug for Var {
 
 impl Var {
     pub fn get(&self, ctx: &mut Ctx) -> Value {
-        let at = self.at(ctx);
+        let Some(at) = self.at(ctx) else { return self.no_place() };
         let mut value = self.get_raw(ctx, at);
         for tran in &self.trans {
             value = tran.apply(ctx, value);
@@ -169,7 +169,7 @@ impl Var {
     }
 
     pub fn set(&self, ctx: &mut Ctx, op: AssignOp, value: Value) -> bool {
-        let at = self.at(ctx);
+        let Some(at) = self.at(ctx) else { return false };
         match &self.kind {
             Kind::Local(slot) => {
                 ctx.set_local(*slot, value.plain());
@@ -203,14 +203,20 @@ impl Var {
         }
     }
 
-    pub(crate) fn at(&self, ctx: &mut Ctx) -> At {
-        match &self.index {
+    /// What is read where the index is no number; in 2.1 that is a failure.
+    fn no_place(&self) -> Value {
+        if self.fails { Value::Failed } else { Value::Null }
+    }
+
+    /// `None`: the index is a variable that holds no number.
+    pub(crate) fn at(&self, ctx: &mut Ctx) -> Option<At> {
+        Some(match &self.index {
             Index::None => At::None,
             Index::Int(n) => At::Index(*n),
             Index::All => At::All,
             Index::Append => At::Append,
-            Index::Var(var) => At::Index(var.get(ctx).int().unwrap_or(0) as i32),
-        }
+            Index::Var(var) => At::Index(var.get(ctx).int()? as i32),
+        })
     }
 
     fn get_raw(&self, ctx: &mut Ctx, at: At) -> Value {
@@ -235,7 +241,7 @@ impl Var {
 
     /// The value before its transformations, or the operation that brings it.
     pub(crate) fn ask_raw(&self, ctx: &mut Ctx) -> Answer {
-        let at = self.at(ctx);
+        let Some(at) = self.at(ctx) else { return Answer::Now(self.no_place()) };
         match &self.kind {
             Kind::Waiting(class) => {
                 crate::vars::context::with_message(ctx, self.context, |ctx| class.ask(ctx, at))

@@ -1,6 +1,6 @@
 //! Bodies: `$rb`, `$rb(application/sdp)`, `$cT`, and the parts of a multipart body.
 
-use super::{join, pick, position};
+use super::{pick, position};
 use crate::ctx::{Ctx, MsgState};
 use crate::load::VarTable;
 use crate::var::{At, Kind, Variable};
@@ -135,7 +135,8 @@ impl Variable for Body {
     }
 }
 
-/// `$cT`: that of the message; by index those of the parts.
+/// `$cT`: that of the message; by index those of the parts, of which a body that is no multipart has one. `[*]` is
+/// that of the message and all of them, NULL without a body.
 #[derive(Clone, Copy)]
 struct ContentTypes;
 
@@ -144,14 +145,18 @@ impl Variable for ContentTypes {
         let msg = &ctx.state.msg;
         let main = msg.value(HeaderName::ContentType).map_or(Value::Null, super::text_or_null);
         let types = || -> Vec<Bytes> {
-            let multipart = main.text().is_some_and(|t| boundary(&t).is_some());
-            let all = parts(msg, &msg.text(msg.body())).into_iter().map(|part| part.content_type);
-            if multipart { all.collect() } else { Vec::new() }
+            parts(msg, &msg.text(msg.body())).into_iter().map(|part| part.content_type).collect()
         };
         match at {
             At::None => main,
             At::Append => Value::Null,
-            At::All => join(std::iter::once(main.clone()).chain(types().into_iter().map(Value::Str))),
+            At::All => match types() {
+                types if types.is_empty() => Value::Null,
+                types => {
+                    let all: Vec<Bytes> = main.text().into_iter().chain(types).collect();
+                    Value::Str(all.join(&b","[..]).into())
+                }
+            },
             At::Index(n) => {
                 let types = types();
                 position(types.len(), n).map_or(Value::Null, |i| super::text_or_null(types[i].clone()))

@@ -32,7 +32,7 @@ pub fn register(table: &mut VarTable) {
     });
     table.class("branch", |spec, _| {
         let Some(inner) = spec.inner.as_deref().map(<[u8]>::trim_ascii) else {
-            return Ok(Kind::Other(Box::new(OldNewest)));
+            return Ok(Kind::Other(Box::new(Newest)));
         };
         let found = FIELDS.iter().find(|(name, _)| &name.as_bytes()[PREFIX.len()..] == inner);
         match found {
@@ -218,34 +218,19 @@ fn flags_of(ctx: &Ctx, value: &Value) -> Option<u32> {
     Some(flags)
 }
 
-/// `$msg.branch`: reading gives the URI of the branch added last, assigning adds one.
+/// `$msg.branch`, in 2.1 `$branch`: reading gives the URI of the first branch that was added, assigning adds one.
 #[derive(Clone, Copy)]
 struct Newest;
 
 impl Variable for Newest {
     fn get(&self, ctx: &mut Ctx, _: At) -> Value {
-        read(ctx, ctx.state.branches.len(), Field::Uri)
+        ctx.state.branches.first().map_or(Value::Null, |branch| Value::Str(branch.uri.clone()))
     }
     fn set(&self, ctx: &mut Ctx, _: At, _: AssignOp, value: Value) -> bool {
         match value {
             Value::Str(uri) | Value::Both(uri, _) => branches::append(&mut ctx.state, uri, -1),
             _ => false,
         }
-    }
-    fn writable(&self) -> bool {
-        true
-    }
-}
-
-/// `$branch` of 2.1: it can only be assigned.
-struct OldNewest;
-
-impl Variable for OldNewest {
-    fn get(&self, _: &mut Ctx, _: At) -> Value {
-        Value::Null
-    }
-    fn set(&self, ctx: &mut Ctx, at: At, op: AssignOp, value: Value) -> bool {
-        Newest.set(ctx, at, op, value)
     }
     fn writable(&self) -> bool {
         true

@@ -61,6 +61,18 @@ impl Variable for Whole {
     }
 }
 
+/// The field of all contacts: `, ` goes before each, once something stands there. NULL without contacts.
+fn all(contacts: &[NameAddr], read: Read) -> Value {
+    let mut out = Vec::new();
+    for contact in contacts {
+        if !out.is_empty() {
+            out.extend_from_slice(b", ");
+        }
+        out.extend_from_slice(&read(contact).text().unwrap_or_default());
+    }
+    if contacts.is_empty() { Value::Null } else { Value::Str(out.into()) }
+}
+
 struct Field(Read);
 
 impl Variable for Field {
@@ -69,6 +81,7 @@ impl Variable for Field {
         match (is_star(&list), at) {
             (true, At::All) => Value::Str(Bytes::new()),
             (true, _) => Value::Null,
+            (false, At::All) => all(&list, self.0),
             (false, at) => pick(&list, at, self.0),
         }
     }

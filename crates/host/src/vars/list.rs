@@ -3,6 +3,7 @@
 use crate::var::At;
 use bytes::{Bytes, BytesMut};
 use script::Value;
+use script::ast::VarSpec;
 
 /// Place of an index in a list: from the start, negative ones from the end.
 pub fn position(len: usize, index: i32) -> Option<usize> {
@@ -17,6 +18,36 @@ pub fn pick<T>(list: &[T], at: At, value: impl Fn(&T) -> Value) -> Value {
         At::Index(n) => position(list.len(), n).map_or(Value::Null, |i| value(&list[i])),
         At::All => join(list.iter().map(value)),
         At::Append => Value::Null,
+    }
+}
+
+/// Core variables that have several values and so take an index; modules say that of theirs.
+const INDEXED: [&str; 18] = [
+    "avp",
+    "hdr",
+    "hdr_name",
+    "ct",
+    "ct.fields",
+    "cT",
+    "rb",
+    "route",
+    "route.name",
+    "route.type",
+    "msg.branch.uri",
+    "msg.branch.duri",
+    "msg.branch.path",
+    "msg.branch.q",
+    "msg.branch.flags",
+    "msg.branch.socket",
+    "msg.branch.flag",
+    "msg.branch.attr",
+];
+
+/// An index may stand after this core variable; the reference refuses it after all others.
+pub fn takes_index(spec: &VarSpec) -> bool {
+    match &spec.name[..] {
+        b"branch" => spec.inner.is_some(),
+        name => INDEXED.iter().any(|one| one.as_bytes() == name),
     }
 }
 

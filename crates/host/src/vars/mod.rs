@@ -27,7 +27,7 @@ use script::Value;
 
 pub(crate) use awaited::Answers;
 pub use awaited::Awaited;
-pub use list::{join, pick, position};
+pub use list::{join, pick, position, takes_index};
 
 /// Registers every core variable.
 pub fn register(table: &mut VarTable) {

@@ -22,9 +22,10 @@ pub fn register(table: &mut VarTable) {
         let name = Name::optional(spec, loader)?.unwrap_or(Name::Fixed(Bytes::from_static(b"0")));
         Ok(Kind::Other(Box::new(Return(name))))
     });
-    table.simple("route", Routes(full_name));
-    table.simple("route.name", Routes(|ctx, id| ctx.state.task.program().route_name(id)));
-    table.simple("route.type", Routes(|ctx, id| kind_name(kind(ctx, id)).into()));
+    table.simple("route", Routes { read: full_name, all: true });
+    table
+        .simple("route.name", Routes { read: |ctx, id| ctx.state.task.program().route_name(id), all: false });
+    table.simple("route.type", Routes { read: |ctx, id| kind_name(kind(ctx, id)).into(), all: false });
     table.read("rT", |ctx| top_kind(ctx).into());
     table.read("cfg_line", |ctx| {
         Value::Int(i64::from(ctx.shared().sources().line_col(ctx.state.task.loc()).0))
@@ -58,12 +59,11 @@ impl Variable for Param {
 struct Return(Name);
 
 impl Variable for Return {
-    fn get(&self, ctx: &mut Ctx, at: At) -> Value {
-        let n = match at {
-            At::Index(n) => Some(i64::from(n)),
-            _ => self.0.number(ctx),
-        };
-        n.and_then(|n| usize::try_from(n).ok()).map_or(Value::Null, |n| ctx.state.task.returned(n))
+    fn get(&self, ctx: &mut Ctx, _: At) -> Value {
+        self.0
+            .number(ctx)
+            .and_then(|n| usize::try_from(n).ok())
+            .map_or(Value::Null, |n| ctx.state.task.returned(n))
     }
 }
 
@@ -103,17 +103,24 @@ fn full_name(ctx: &Ctx, id: RouteId) -> Bytes {
 
 /// The routes being run, the innermost first.
 #[derive(Clone, Copy)]
-struct Routes(fn(&Ctx, RouteId) -> Bytes);
+struct Routes {
+    read: fn(&Ctx, RouteId) -> Bytes,
+    /// `[*]` gives them all; else it is NULL.
+    all: bool,
+}
 
 impl Variable for Routes {
     fn get(&self, ctx: &mut Ctx, at: At) -> Value {
         let mut routes = ctx.state.task.routes();
         if at == At::All {
-            let names: Vec<Bytes> = routes.iter().map(|id| (self.0)(ctx, *id)).collect();
+            if !self.all {
+                return Value::Null;
+            }
+            let names: Vec<Bytes> = routes.iter().map(|id| (self.read)(ctx, *id)).collect();
             return Value::Str(names.join(&b" > "[..]).into());
         }
         routes.reverse();
-        pick(&routes, at, |id| Value::Str((self.0)(ctx, *id)))
+        pick(&routes, at, |id| Value::Str((self.read)(ctx, *id)))
     }
 }
 

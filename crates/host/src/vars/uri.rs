@@ -123,7 +123,7 @@ impl Variable for RequestQ {
         Value::Int(i64::from(ctx.state.ruri_q))
     }
     fn set(&self, ctx: &mut Ctx, _: At, _: AssignOp, value: Value) -> bool {
-        let q = if value.is_null() { Some(-1) } else { value.int().filter(|q| (-1..=1000).contains(q)) };
+        let q = value.int().map(|q| q.clamp(-1, 1000));
         q.inspect(|q| ctx.state.ruri_q = *q as i32).is_some()
     }
     fn writable(&self) -> bool {
@@ -140,9 +140,15 @@ pub fn protocol(uri: &Uri) -> Bytes {
     }
 }
 
-/// Reads a URI that a script may have made: what stands in its host is let through, line ends are not.
+/// Reads a URI that a script may have made: what stands in its host is let through, line ends are not, nor what
+/// belongs to another part of a SIP URI (an `@` after the host, a `;` in the password).
 pub fn parse(text: &Bytes) -> Option<Uri> {
-    Uri::parse(text).ok().or_else(|| parse_with_blanks(text))
+    let uri = Uri::parse(text).ok().or_else(|| parse_with_blanks(text))?;
+    let sip = matches!(uri.scheme, Scheme::Sip | Scheme::Sips);
+    let misplaced = uri.params.text.contains(&b'@')
+        || uri.headers.contains(&b'@')
+        || uri.password.as_ref().is_some_and(|password| password.contains(&b';'));
+    (!sip || !misplaced).then_some(uri)
 }
 
 fn parse_with_blanks(text: &Bytes) -> Option<Uri> {
@@ -224,7 +230,8 @@ pub fn with_port(uri: &Uri, port: &[u8]) -> Bytes {
 
 fn assign_request(ctx: &mut Ctx, part: Part, value: Value) -> bool {
     let removes = value.is_null();
-    if removes && ctx.core.shared.dialect == Dialect::V21 {
+    // In 2.1 NULL removes nothing but the port.
+    if removes && part != Part::Port && ctx.core.shared.dialect == Dialect::V21 {
         return false;
     }
     let text = value.to_text();
@@ -234,6 +241,10 @@ fn assign_request(ctx: &mut Ctx, part: Part, value: Value) -> bool {
         (Part::Port, false, _) => edit_request(ctx, |uri| with_port(uri, &text)),
         // A number is no name.
         (_, false, Value::Int(_) | Value::Num(..)) | (_, true, _) => false,
+        (Part::Whole, ..) if text.is_empty() && ctx.state.msg.is_request() => {
+            ctx.state.ruri = None;
+            true
+        }
         (Part::Whole, ..) => set_request(ctx, text),
         (Part::User, ..) => edit_request(ctx, |uri| uri.with_user(&text)),
         (Part::Host, ..) => !text.is_empty() && edit_request(ctx, |uri| uri.with_host(&text)),
@@ -246,11 +257,11 @@ fn assign_destination(state: &mut MsgState, part: Part, value: Value) -> bool {
     if part == Part::Whole {
         return value.int().is_none() && set_destination(state, text);
     }
-    // Without $du there is nothing to change, which is no error.
-    let Some(old) = state.dst_uri.clone() else { return true };
+    // Without $du there is nothing to change.
+    let Some(old) = state.dst_uri.clone() else { return false };
     let Some(uri) = parse(&old) else { return false };
     match part {
-        Part::Host if text.is_empty() => false,
+        Part::Host if text.is_empty() || matches!(value, Value::Int(_) | Value::Num(..)) => false,
         Part::Host => set_destination(state, uri.with_host(&text)),
         _ => set_destination(state, with_port(&uri, &text)),
     }
