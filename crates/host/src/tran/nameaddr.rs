@@ -41,7 +41,7 @@ fn find(text: &Bytes, index: i32, dialect: Dialect) -> Option<Found> {
         Some(list) if !list.is_empty() => list,
         _ => vec![bare(text)?],
     };
-    if dialect == Dialect::V21 && list.len() > 1 {
+    if dialect == Dialect::V21 && list.len() > 1 || list.iter().any(is_bad) {
         return None;
     }
     let last = list.len() - 1;
@@ -59,6 +59,14 @@ fn find(text: &Bytes, index: i32, dialect: Dialect) -> Option<Found> {
         () => 0,
     };
     Some(Found { address, len })
+}
+
+/// Without a URI or with a tag that has no value it is no address, as in the reference.
+fn is_bad(address: &NameAddr) -> bool {
+    let no_tag = |(name, value): (&[u8], Option<&[u8]>)| {
+        name.eq_ignore_ascii_case(b"tag") && value.is_none_or(<[u8]>::is_empty)
+    };
+    address.uri.trim_ascii().is_empty() || address.params.slices().any(no_tag)
 }
 
 /// One word that is no URI is taken for one.
@@ -137,6 +145,9 @@ mod tests {
             ("<a>", 1, None),
             ("<a>", i32::MIN, None),
             ("garbage <", 0, None),
+            ("A <>;x=1", 0, None),
+            ("<sip:a@b>;x;tag=", 0, None),
+            ("<sip:a@b>;x;tag=t", 0, Some(("", "sip:a@b", 9))),
             ("", 0, None),
         ] {
             let found = find(&Bytes::from_static(text.as_bytes()), index, Dialect::V4);

@@ -69,6 +69,11 @@ impl Number {
         }
     }
 
+    /// False: a number with something behind it.
+    pub fn is_whole(text: &[u8]) -> bool {
+        leading_int(text.trim_ascii()).1.trim_ascii().is_empty() || text.trim_ascii().starts_with(b"$")
+    }
+
     /// `None`: the variable holds no number.
     pub fn get(&self, ctx: &mut Ctx) -> Option<i32> {
         match self {

@@ -111,6 +111,12 @@ fn trimmed(value: &Value, front: bool, back: bool) -> Value {
 
 fn substr(spec: &TranSpec, loader: &mut Loader) -> Result<Tran, Diagnostic> {
     let (offset, length) = (Number::new(spec, 0, loader)?, Number::new(spec, 1, loader)?);
+    // What follows a number is refused where the dialect does so.
+    let strict = if loader.dialect == Dialect::V21 { 2 } else { 1 };
+    if let Some(bad) = spec.params.iter().take(strict).find(|text| !Number::is_whole(text)) {
+        let bad = String::from_utf8_lossy(bad);
+        return Err(Diagnostic::error(spec.loc, format!("{{s.substr}} takes whole numbers, not {bad}")));
+    }
     if loader.dialect == Dialect::V21 && length.fixed().is_some_and(|n| n < 0) {
         return Err(Diagnostic::error(spec.loc, "the length of {s.substr} cannot be negative in 2.1"));
     }

@@ -86,10 +86,12 @@ pub fn kind_name(kind: RouteKind) -> &'static str {
     }
 }
 
-/// `$rT` of 2.1: kind of the outermost route.
+/// `$rT` of 2.1: kind of the outermost route; routes without a message count as request routes there.
 fn top_kind(ctx: &mut Ctx) -> &'static str {
-    let name = kind_name(ctx.state.kind);
-    if name == "route" { "request" } else { name.strip_suffix("_route").unwrap_or(name) }
+    match ctx.state.kind {
+        RouteKind::Request | RouteKind::Startup | RouteKind::Timer => "request_route",
+        kind => kind_name(kind),
+    }
 }
 
 /// "failure_route[name]"
