@@ -31,16 +31,16 @@ route {
     switch ($hdr(X-Do)) {
     case "store":
         cache_store("{STORE}", "$var(k)", "$hdr(X-Value)");
-        break;
+        route(done);
     case "fetch":
         cache_fetch("{STORE}", "$var(k)", $avp(v));
-        break;
+        route(done);
     case "add":
         cache_add("{STORE}", "$var(k)", 1, 0, $avp(v));
-        break;
+        route(done);
     case "raw":
         cache_raw_query("{STORE}", "$hdr(X-Value)", "$avp(v)");
-        break;
+        route(done);
     case "async":
         async(cache_store("{STORE}", "$var(k)", "$hdr(X-Value)"), stored);
     case "async-raw":
@@ -50,7 +50,6 @@ route {
         launch(cache_add("{STORE}", "$var(k)", 5, 0, $avp(v)), done, "launched");
         exit;
     }
-    route(done);
 }
 route[stored] {
     $avp(rc) = $rc;

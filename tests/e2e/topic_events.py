@@ -155,21 +155,21 @@ MI = """
     $avp(n) = "glob"; $avp(n) = "collection"; $avp(v) = "k*"; $avp(v) = "default";
     $avp(p) = "k*"; $avp(p) = "default";
     switch ($hdr(X-Form)) {
-    case "words": mi("cache_fetch_chunk k*", $avp(r)); break;
-    case "positions": mi("cache_fetch_chunk", $avp(r), $avp(p)); break;
-    case "names": mi("cache_fetch_chunk", $avp(r), $avp(n), $avp(v)); break;
-    case "every worker": mi("ps", $avp(r)); break;
-    case "unknown": mi("no_such_command", $avp(r)); break;
-    case "refused": mi("cache_fetch_chunk k* none", $avp(r)); break;
+    case "words": mi("cache_fetch_chunk k*", $avp(r)); route(answer);
+    case "positions": mi("cache_fetch_chunk", $avp(r), $avp(p)); route(answer);
+    case "names": mi("cache_fetch_chunk", $avp(r), $avp(n), $avp(v)); route(answer);
+    case "every worker": mi("ps", $avp(r)); route(answer);
+    case "unknown": mi("no_such_command", $avp(r)); route(answer);
+    case "refused": mi("cache_fetch_chunk k* none", $avp(r)); route(answer);
     case "async": async(mi("ps", $avp(r)), answer);
     case "launch": t_newtran(); launch(mi("cache_fetch_chunk k*", $avp(r)), answer); exit;
-    case "nothing": mi("uptime"); break;
+    case "nothing": mi("uptime"); route(answer);
     }
-    route(answer);
 }
 route[answer] {
     append_to_reply("X-Rc: $rc\\r\\nX-Result: $avp(r)\\r\\n");
     t_reply(200, "Done");
+    exit;
 """
 
 

@@ -266,7 +266,8 @@ def test_killed_under_load_and_restarted(place):
     plays_on(place, server)
     codes = asking.codes()
     check((len(codes), set(codes) <= {1, -1, -10}), (60, True), f"every script went on: {codes}")
-    check(ask(place, server, web.at("/hello"))[0], -1)
+    # A process of nginx that is about to end may still take one connection, and reset it.
+    until("nobody listens", lambda: ask(place, server, web.at("/hello"))[0] == -1)
     web.start()
     # Connections that rested are gone; nobody notices.
     check(ask(place, server, web.at("/hello")), (1, 200, "hi"))

@@ -36,22 +36,25 @@ route {
             $var(db) = sql_query_one("$hdr(X-Query)", "$var(row)");
             $var(web) = rest_get("$var(url)", $var(page));
         }
-        break;
+        route(done);
     case "any":
         parallel any {
             $var(db) = sql_query_one("$hdr(X-Query)", "$var(row)");
             $var(web) = rest_get("$var(url)", $var(page));
         }
-        break;
+        route(done);
     case "limit":
         parallel (1) {
             $var(db) = sql_query_one("$hdr(X-Query)", "$var(row)");
             $var(web) = rest_get("$var(url)", $var(page));
         }
-        break;
+        route(done);
     }
+}
+route[done] {
     append_to_reply("X-Result: $rc $var(db) $var(row) $var(web) $var(page)\\r\\n");
     t_reply(200, "Done");
+    exit;
 }
 """
 
