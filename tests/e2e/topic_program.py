@@ -49,3 +49,42 @@ def test_a_bad_script_is_explained(place):
     for words in ("bad.cfg:3", "t_relay", "bad.cfg:4", "nowhere", "bad.cfg:5", "nosuch"):
         if words not in done.stderr:
             raise Failed(f"`{words}` is not in\n{done.stderr}")
+
+
+STARTUP = """
+log_level=3
+stderror_enabled=yes
+syslog_enabled=no
+udp_workers=2
+socket=udp:127.0.0.1:{PORT}
+socket=tcp:127.0.0.1:{PORT}
+loadmodule "proto_udp.so"
+loadmodule "proto_tcp.so"
+loadmodule "signaling.so"
+loadmodule "sl.so"
+loadmodule "sipmsgops.so"
+loadmodule "exec.so"
+loadmodule "cfgutils.so"
+modparam("cfgutils", "shvset", "ready=s:no")
+startup_route {
+    exec("until [ -e {DIR}/open ]; do sleep 0.05; done; echo yes", , $var(out));
+    $shv(ready) = $var(out);
+}
+route {
+    append_to_reply("X-Ready: $shv(ready)\\r\\n");
+    sl_send_reply(200, "Here");
+}
+"""
+
+
+def test_no_message_before_the_startup_route_has_ended(place):
+    server = place.server(STARTUP)
+    phones = [place.phone(server, f"user{n}", f"127.0.0.{n + 2}") for n in range(4)]
+    for n, phone in enumerate(phones):
+        phone.socket.settimeout(DEADLINE)
+        phone.socket.sendto(f"OPTIONS sip:b@x SIP/2.0\r\nVia: SIP/2.0/UDP {phone.address};branch=z9hG4bK{n}\r\n"
+                            f"From: <sip:a@x>;tag={n}\r\nTo: <sip:b@x>\r\nCall-ID: {n}@startup\r\nCSeq: 1 OPTIONS\r\n"
+                            "Content-Length: 0\r\n\r\n".encode(), ("127.0.0.1", server.port))
+    (place.dir / "open").touch()
+    answers = [re.search(r"X-Ready: (\w+)", phone.socket.recv(65535).decode())[1] for phone in phones]
+    check(answers, ["yes"] * 4)

@@ -283,6 +283,9 @@ pub trait Spawn {
     /// drops the future.
     fn spawn(&self, task: TaskId, future: std::pin::Pin<Box<dyn Future<Output = Finish>>>) -> Box<dyn Any>;
 
+    /// startup_route has ended, or there is none: every worker may take SIP messages.
+    fn started(&self) {}
+
     /// Where a request goes (RFC 3263 §4). IP addresses and names known from before are answered at
     /// once; anything else is a future to suspend on.
     fn resolve(&self, query: sip::names::Query) -> Resolved {

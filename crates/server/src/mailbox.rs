@@ -120,6 +120,8 @@ impl Mailbox {
 pub struct Post {
     pub boxes: Vec<Mailbox>,
     pub main: MainBox,
+    /// startup_route has ended: SIP messages may be taken.
+    pub started: tokio::sync::watch::Sender<bool>,
 }
 
 /// What workers tell the main thread.
@@ -165,7 +167,11 @@ impl MainBox {
 
 impl Post {
     pub fn new(workers: usize) -> Post {
-        Post { boxes: (0..workers).map(|_| Mailbox::default()).collect(), main: MainBox::default() }
+        Post {
+            boxes: (0..workers).map(|_| Mailbox::default()).collect(),
+            main: MainBox::default(),
+            started: Default::default(),
+        }
     }
 }
 

@@ -113,7 +113,7 @@ impl Runner {
         };
         let (patience, dns_patience) = (patience("exec_msg_threshold"), patience("exec_dns_threshold"));
         let resolver = Resolver::new(dns, cache);
-        let spawner = Spawner { runner: Rc::default(), resolver, dns_patience };
+        let spawner = Spawner { runner: Rc::default(), post: post.clone(), resolver, dns_patience };
         let lost = shared.stats.counter("net", "mailbox_dropped");
         let workers = post.boxes.len();
         let worker = Worker::new(shared, index, workers as u16, seed, Rc::new(spawner.clone()), clock(epoch));
@@ -147,7 +147,11 @@ impl Runner {
         });
         let _ = spawner.runner.set(Rc::downgrade(&runner));
         for (socket, listener) in listeners {
-            spawn_local(runner.streams.clone().listen(socket, listener));
+            let runner = runner.clone();
+            spawn_local(async move {
+                runner.until_started().await;
+                runner.streams.clone().listen(socket, listener).await;
+            });
         }
         Ok(runner)
     }
@@ -173,8 +177,14 @@ impl Runner {
         }
     }
 
+    /// What comes before startup_route has ended stays with the kernel.
+    async fn until_started(&self) {
+        let _ = self.post.started.subscribe().wait_for(|started| *started).await;
+    }
+
     async fn receive(self: Rc<Self>, index: usize) {
         let Some(socket) = &self.sockets[index] else { return };
+        self.until_started().await;
         let mut batch = Vec::new();
         loop {
             match socket.recv_batch(&self.arena, &mut batch).await {
@@ -413,6 +423,7 @@ fn clock(epoch: Instant) -> Clock {
 #[derive(Clone)]
 struct Spawner {
     runner: Rc<OnceCell<Weak<Runner>>>,
+    post: Arc<Post>,
     resolver: Resolver,
     /// `exec_dns_threshold`: a look-up that takes longer is worth a log line.
     dns_patience: Option<Duration>,
@@ -429,6 +440,10 @@ impl Spawn for Spawner {
             }
         });
         Box::new(AbortOnDrop(handle))
+    }
+
+    fn started(&self) {
+        self.post.started.send_replace(true);
     }
 
     fn resolve(&self, query: Query) -> Resolved {

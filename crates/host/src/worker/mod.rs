@@ -171,10 +171,12 @@ impl Worker {
         for (route, seconds) in program.timers() {
             ctx.core.timers.add(now.after(u64::from(seconds) * 1000), Due::route(route));
         }
+        let started = Started(ctx.core.spawner.clone());
         if let Some(route) = program.route(RouteKind::Startup, None) {
             let mut state = detached_state(ctx, route, RouteKind::Startup);
             state.vars = shared.initial_vars.as_slice().into();
             state.after = After::Then(Box::new(|ctx, state, _| {
+                let _started = started;
                 let values: Vec<script::Value> = state.vars.to_vec();
                 let _ = ctx.core.shared.first_vars.set(values);
             }));
@@ -204,6 +206,15 @@ impl Worker {
                 }
             }
         }
+    }
+}
+
+/// Says that SIP messages may come when startup_route has ended, whatever way it went.
+struct Started(Rc<dyn Spawn>);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        self.0.started();
     }
 }
 
