@@ -3,7 +3,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 /// Longest message that is collected.
-pub const MESSAGE_LIMIT: usize = 65_536;
+pub const MESSAGE_LIMIT: usize = sip::MAX_MESSAGE;
 
 /// What a stream held next.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -170,7 +170,7 @@ mod tests {
         check("A x/CONTENT-length : 1//a", "A x/CONTENT-length : 1//a");
         check("A x/Via: y//", "a message has no Content-Length, or one that is no number");
         check("A x/L: -1//", "a message has no Content-Length, or one that is no number");
-        check("A x/L: 70000//", "a message is longer than 65536 bytes");
+        check("A x/L: 70000//", "a message is longer than 65535 bytes");
         check(
             "A x/L: 99999999999999999999999//",
             "a message has no Content-Length, or one that is no number",
@@ -180,6 +180,6 @@ mod tests {
     #[test]
     fn endless_headers_are_refused() {
         let text = format!("A x\r\n{}", "X: y\r\n".repeat(20_000));
-        assert_eq!(cut(&text, 4096), "a message is longer than 65536 bytes");
+        assert_eq!(cut(&text, 4096), "a message is longer than 65535 bytes");
     }
 }
