@@ -3,43 +3,21 @@
 //! Everything here is driven by [`Worker::step`](worker::Worker::step): time, randomness and
 //! datagrams come in, outputs are drained. No sockets, no clock, no threads.
 
-pub mod aaa;
-pub mod arg;
-pub mod avp;
-pub mod blacklist;
-pub mod branches;
-pub mod cachedb;
-pub mod call;
-pub mod chunks;
-pub mod clock;
-pub mod contacts;
-pub mod ctx;
-pub mod db;
-pub mod events;
-pub mod format;
-pub mod globals;
-pub mod late;
-pub mod listen;
+pub mod context;
+pub mod language;
 pub mod load;
-pub mod log;
-pub mod mi;
-pub mod outage;
-pub mod parameters;
-pub mod reference;
-pub mod registrar;
-pub mod reload;
-pub mod reply;
-pub mod shared;
-pub mod stats;
-pub mod status;
-pub mod streams;
-pub mod subst;
+pub mod services;
 pub mod tm;
 pub mod tran;
-pub(crate) mod unknown;
-pub mod var;
 pub mod vars;
 pub mod worker;
+
+pub use context::{avp, call, chunks, clock, ctx, log, outage, shared, stats, status};
+pub use language::{arg, format, late, subst, var};
+pub(crate) use load::unknown;
+pub use load::{globals, listen, parameters, reference, registrar, reload};
+pub use services::{aaa, cachedb, db, events, mi, streams};
+pub use tm::{blacklist, branches, contacts, reply};
 
 pub use arg::{Arg, Int, OutVar, OutVars, ReplyCode, Text, Word};
 pub use call::{Call, Finish, Outcome, Suspension, Wait};

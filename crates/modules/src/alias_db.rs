@@ -150,12 +150,28 @@ mod tests {
             path.display()
         );
         for (uri, body, expected) in [
-            ("sip:100@example.com", r#"alias_db_lookup("dbaliases"); $avp(r) = $ru;"#, "sip:alice@example.com"),
+            (
+                "sip:100@example.com",
+                r#"alias_db_lookup("dbaliases"); $avp(r) = $ru;"#,
+                "sip:alice@example.com",
+            ),
             ("sip:100@sip.other.org", r#"alias_db_lookup("dbaliases"); $avp(r) = $ru;"#, "sip:bob@other.org"),
             ("sip:100@nowhere", r#"$var(x) = alias_db_lookup("dbaliases"); $avp(r) = $var(x);"#, "-1"),
-            ("sip:200@nowhere", r#"alias_db_lookup("dbaliases", "d"); $avp(r) = $ru;"#, "sip:carol@example.com"),
-            ("sip:bob@other.org", r#"alias_db_lookup("dbaliases", "r"); $avp(r) = $ru;"#, "sip:100@other.org"),
-            ("sip:x", r#"alias_db_find("dbaliases", "sip:dave@example.com", $avp(r), "r");"#, "sip:200@example.com"),
+            (
+                "sip:200@nowhere",
+                r#"alias_db_lookup("dbaliases", "d"); $avp(r) = $ru;"#,
+                "sip:carol@example.com",
+            ),
+            (
+                "sip:bob@other.org",
+                r#"alias_db_lookup("dbaliases", "r"); $avp(r) = $ru;"#,
+                "sip:100@other.org",
+            ),
+            (
+                "sip:x",
+                r#"alias_db_find("dbaliases", "sip:dave@example.com", $avp(r), "r");"#,
+                "sip:200@example.com",
+            ),
             ("sip:example.com", r#"$var(x) = alias_db_lookup("dbaliases"); $avp(r) = $var(x);"#, "-1"),
         ] {
             let ran = run_with(&config, body, Dialect::V4, |state| state.ruri = Some(uri.into()));

@@ -79,7 +79,8 @@ const ATTRIBUTES: [&str; 12] = [
 ];
 
 /// Names differ between dictionaries of RADIUS servers: the first that is there is used.
-const OTHER_NAMES: [(&str, &str); 2] = [("Digest-Username", "Digest-User-Name"), ("Digest-QOP", "Digest-Qop")];
+const OTHER_NAMES: [(&str, &str); 2] =
+    [("Digest-Username", "Digest-User-Name"), ("Digest-QOP", "Digest-Qop")];
 
 fn name_of(aaa: &Aaa, name: &'static str) -> Result<&'static str, String> {
     let other = OTHER_NAMES.iter().find(|(n, _)| *n == name).map(|(_, other)| *other);

@@ -4,7 +4,7 @@ use crate::auth::{Auth, Kind, Offered, rc};
 use bytes::Bytes;
 use host::db::{Db, DbError, Name, Query, Rows};
 use host::load::Loader;
-use host::{Call, Ctx, Outcome, OutVar, Registrar, Routes, Text, Var};
+use host::{Call, Ctx, OutVar, Outcome, Registrar, Routes, Text, Var};
 use sip::Uri;
 use sip::digest::{Algorithm, Credentials};
 use std::sync::Arc;
@@ -144,7 +144,14 @@ fn authorize(call: &mut Call<AuthDb>, realm: &Text, table: &Text, kind: Kind) ->
     })
 }
 
-fn decide(ctx: &mut Ctx, module: &AuthDb, auth: &Auth, credentials: &Credentials, realm: &Bytes, rows: Result<Rows, DbError>) -> i32 {
+fn decide(
+    ctx: &mut Ctx,
+    module: &AuthDb,
+    auth: &Auth,
+    credentials: &Credentials,
+    realm: &Bytes,
+    rows: Result<Rows, DbError>,
+) -> i32 {
     let Ok(rows) = rows else { return rc::ERROR };
     let Some(row) = rows.first() else { return rc::INVALID_USER };
     let Some(secret) = row.text(0) else { return rc::INVALID_USER };
@@ -164,14 +171,17 @@ fn decide(ctx: &mut Ctx, module: &AuthDb, auth: &Auth, credentials: &Credentials
 /// The user name and realm that the request authenticated with.
 fn authenticated(ctx: &Ctx) -> Option<Credentials> {
     let msg = &ctx.state.msg;
-    let mut headers = msg.headers_of(sip::HeaderName::Authorization).chain(msg.headers_of(sip::HeaderName::ProxyAuthorization));
+    let mut headers = msg
+        .headers_of(sip::HeaderName::Authorization)
+        .chain(msg.headers_of(sip::HeaderName::ProxyAuthorization));
     headers.find_map(|h| Credentials::parse(&msg.text(h.value())).ok())
 }
 
 /// May the authenticated user use the user part of this URI? Without an entry: only its own.
 fn may_use(call: &mut Call<AuthDb>, table: &Text, uri: Option<Bytes>) -> Outcome {
     let module = call.module.clone();
-    let (Some(uri), Some(credentials)) = (uri.and_then(|u| Uri::parse(&u).ok()), authenticated(call.ctx)) else {
+    let (Some(uri), Some(credentials)) = (uri.and_then(|u| Uri::parse(&u).ok()), authenticated(call.ctx))
+    else {
         return (-1).into();
     };
     let (user, domain) = credentials.user_and_domain();

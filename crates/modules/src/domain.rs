@@ -57,7 +57,8 @@ pub fn register(m: &mut Registrar<Domain>) {
     m.param_text("domain_col", |s, v| Ok(s.domain = v.to_string().into()));
     m.param_text("attrs_col", |s, v| Ok(s.attrs = v.to_string().into()));
     m.param_text("subdomain_col", |s, v| Ok(s.subdomain = v.to_string().into()));
-    let routes = Routes::REQUEST.and(Routes::FAILURE).and(Routes::BRANCH).and(Routes::LOCAL).and(Routes::ON_REPLY);
+    let routes =
+        Routes::REQUEST.and(Routes::FAILURE).and(Routes::BRANCH).and(Routes::LOCAL).and(Routes::ON_REPLY);
     m.function("is_domain_local", routes, |call: &mut Call<Domain>, domain: Text, attrs: Option<OutVar>| {
         is_local(call, domain.0, attrs)
     });
@@ -157,11 +158,12 @@ fn is_local(call: &mut Call<Domain>, domain: Bytes, attrs: Option<OutVar>) -> Ou
         return (-1).into();
     }
     match (module.mode, &module.db) {
-        (Mode::Memory, _) => {
-            module.domains.with(call.ctx, "is_domain_local", move |ctx, all| answer(ctx, all.find(&domain), attrs))
-        }
+        (Mode::Memory, _) => module
+            .domains
+            .with(call.ctx, "is_domain_local", move |ctx, all| answer(ctx, all.find(&domain), attrs)),
         (Mode::Ask, Some(db)) => {
-            let query = names(&domain).fold(module.query().any(), |q, name| q.filter(&module.domain, Op::Eq, name));
+            let query =
+                names(&domain).fold(module.query().any(), |q, name| q.filter(&module.domain, Op::Eq, name));
             db.suspend(call.ctx, "is_domain_local", query, move |ctx, rows| match rows {
                 Ok(rows) => answer(ctx, Domains::read(&rows).find(&domain), attrs),
                 Err(_) => -1,
@@ -186,13 +188,17 @@ fn dump(call: &mut Call<Domain>, _: &host::mi::MiParams) -> MiResult {
     }
     let text = |b: &Bytes| String::from_utf8_lossy(b).into_owned();
     let all = call.module.domains.get();
-    let mut list: Vec<(String, Json)> = all.iter().flat_map(|all| &all.0).map(|(name, entry)| {
-        let mut item = json!({ "name": text(name) });
-        if let Some(attrs) = &entry.attrs {
-            item["attributes"] = json!(text(attrs));
-        }
-        (text(name), item)
-    }).collect();
+    let mut list: Vec<(String, Json)> = all
+        .iter()
+        .flat_map(|all| &all.0)
+        .map(|(name, entry)| {
+            let mut item = json!({ "name": text(name) });
+            if let Some(attrs) = &entry.attrs {
+                item["attributes"] = json!(text(attrs));
+            }
+            (text(name), item)
+        })
+        .collect();
     list.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(json!({ "Domains": list.into_iter().map(|(_, item)| item).collect::<Vec<_>>() }))
 }
@@ -242,6 +248,9 @@ mod tests {
         let db = rusqlite::Connection::open(folder.0.join("s.db")).expect("a database");
         db.execute_batch("delete from domain where domain = 'example.com'").expect("a change");
         assert_eq!(server.manage("domain:reload", json!([])), Ok(json!("OK")));
-        assert_eq!(server.manage("domain_dump", json!([])), Ok(json!({"Domains": [{"name": "fermata.invalid"}]})));
+        assert_eq!(
+            server.manage("domain_dump", json!([])),
+            Ok(json!({"Domains": [{"name": "fermata.invalid"}]}))
+        );
     }
 }

@@ -72,7 +72,12 @@ fn suffix(given: Option<Text>, default: &str) -> String {
 }
 
 /// enum_query([suffix], [service], [number])
-fn enum_query(call: &mut Call<Enum>, tail: Option<Text>, service: Option<Text>, number: Option<Text>) -> Outcome {
+fn enum_query(
+    call: &mut Call<Enum>,
+    tail: Option<Text>,
+    service: Option<Text>,
+    number: Option<Text>,
+) -> Outcome {
     let Some(number) = number.map(|n| n.0).or_else(|| user(call.ctx)) else { return (-1).into() };
     let Some(digits) = digits(&number) else { return (-1).into() };
     let name = reversed(digits) + &suffix(tail, &call.module.domain_suffix);
@@ -89,7 +94,8 @@ fn isn_query(call: &mut Call<Enum>, tail: Option<Text>, service: Option<Text>) -
     let Some(user) = user(call.ctx) else { return (-1).into() };
     let Some(star) = memchr::memchr(b'*', &user) else { return (-1).into() };
     let (number, domain) = (&user[..star], &user[star + 1..]);
-    let all_digits = |text: &[u8]| !text.is_empty() && text.len() <= 32 && text.iter().all(u8::is_ascii_digit);
+    let all_digits =
+        |text: &[u8]| !text.is_empty() && text.len() <= 32 && text.iter().all(u8::is_ascii_digit);
     if !all_digits(number) || !all_digits(domain) {
         return (-1).into();
     }
@@ -143,8 +149,8 @@ fn i_enum_query(call: &mut Call<Enum>, tail: Option<Text>, service: Option<Text>
 /// How long the country code is (ITU-T E.164): 1 and 7 are one digit; those with a zone of their own two.
 fn country_code(digits: &[u8]) -> usize {
     const TWO: [u8; 44] = [
-        20, 27, 28, 30, 31, 32, 33, 34, 36, 39, 40, 41, 43, 44, 45, 46, 47, 48, 49, 51, 52, 53, 54, 55, 56, 57, 58,
-        60, 61, 62, 63, 64, 65, 66, 81, 82, 83, 84, 86, 89, 90, 91, 92, 93,
+        20, 27, 28, 30, 31, 32, 33, 34, 36, 39, 40, 41, 43, 44, 45, 46, 47, 48, 49, 51, 52, 53, 54, 55, 56,
+        57, 58, 60, 61, 62, 63, 64, 65, 66, 81, 82, 83, 84, 86, 89, 90, 91, 92, 93,
     ];
     const MORE: [u8; 3] = [94, 95, 98];
     match digits {
@@ -267,7 +273,8 @@ fn substituted(field: &[u8], number: &[u8]) -> Option<Vec<u8>> {
     let (delimiter, rest) = field.split_first()?;
     let mut parts = rest.split(|b| b == delimiter);
     let (pattern, replacement) = (parts.next()?, parts.next()?);
-    let case = if parts.next().is_some_and(|flags| flags.contains(&b'i')) { Case::Ignore } else { Case::Sensitive };
+    let case =
+        if parts.next().is_some_and(|flags| flags.contains(&b'i')) { Case::Ignore } else { Case::Sensitive };
     let found = posix::compile(pattern, case).ok()?;
     let found = found.captures(number)?;
     let mut out = Vec::new();

@@ -69,7 +69,8 @@ impl Datagrams {
                 let mut sockets = self.udp.lock();
                 let slot = &mut sockets[usize::from(peer.is_ipv6())];
                 if slot.is_none() {
-                    let any: SocketAddr = if peer.is_ipv6() { ([0; 8], 0).into() } else { ([0; 4], 0).into() };
+                    let any: SocketAddr =
+                        if peer.is_ipv6() { ([0; 8], 0).into() } else { ([0; 4], 0).into() };
                     let socket = UdpSocket::bind(any)?;
                     socket.set_nonblocking(true)?;
                     *slot = Some(socket);

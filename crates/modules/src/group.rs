@@ -137,7 +137,10 @@ fn db_is_user_in(call: &mut Call<Group>, who: Text, group: Text) -> Outcome {
         return (-1).into();
     };
     let Some(who) = subject(call.ctx, &who.0) else { return (-1).into() };
-    let mut query = Query::select(&module.table).column(&module.group).eq(&module.user, who.user).eq(&module.group, group.0);
+    let mut query = Query::select(&module.table)
+        .column(&module.group)
+        .eq(&module.user, who.user)
+        .eq(&module.group, group.0);
     if module.use_domain {
         query = query.eq(&module.domain, who.domain);
     }
@@ -158,7 +161,8 @@ fn db_get_user_group(call: &mut Call<Group>, who: Text, groups: OutVar) -> Outco
     let uri = [b"sip:", &who.user[..], b"@", &who.domain].concat();
     let most = if module.multiple_gid { usize::MAX } else { 1 };
     module.patterns.clone().with(call.ctx, "db_get_user_group", move |ctx, patterns| {
-        let found: Vec<i64> = patterns.iter().filter(|(r, _)| r.is_match(&uri)).map(|(_, g)| *g).take(most).collect();
+        let found: Vec<i64> =
+            patterns.iter().filter(|(r, _)| r.is_match(&uri)).map(|(_, g)| *g).take(most).collect();
         for group in &found {
             groups.set(ctx, *group);
         }

@@ -58,11 +58,17 @@ impl Httpd {
 
 pub fn register(m: &mut Registrar<Httpd>) {
     m.param_text("ip", |s, v| Ok(s.ip = if v == "*" { "0.0.0.0".into() } else { v.into() }));
-    m.param_int("port", |s, v| u16::try_from(v).map(|p| s.port = p).map_err(|_| "port must be 0 to 65535".into()));
+    m.param_int("port", |s, v| {
+        u16::try_from(v).map(|p| s.port = p).map_err(|_| "port must be 0 to 65535".into())
+    });
     m.param_int("post_buf_size", |s, v| Ok(s.post_limit = (v.max(256) as usize).max(1 << 20)));
     m.ignored(&["buf_size", "receive_buf_size"], "buffers grow as needed");
     m.ignored(&["conn_timeout"], "idle connections cost next to nothing");
-    m.command("httpd:list_root_path httpd_list_root_path", "root paths and the modules behind them", list_roots);
+    m.command(
+        "httpd:list_root_path httpd_list_root_path",
+        "root paths and the modules behind them",
+        list_roots,
+    );
     m.ready(ready);
 }
 
@@ -87,7 +93,8 @@ async fn serve(module: Arc<Httpd>, shared: Arc<Shared>) {
         let Ok((stream, _)) = listener.accept().await else { continue };
         let (module, shared) = (module.clone(), shared.clone());
         tokio::spawn(async move {
-            let service = hyper::service::service_fn(move |request| handle(module.clone(), shared.clone(), request));
+            let service =
+                hyper::service::service_fn(move |request| handle(module.clone(), shared.clone(), request));
             let io = hyper_util::rt::TokioIo::new(stream);
             if let Err(e) = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await {
                 info!("httpd", "connection ended: {e}");
@@ -96,12 +103,17 @@ async fn serve(module: Arc<Httpd>, shared: Arc<Shared>) {
     }
 }
 
-async fn handle(module: Arc<Httpd>, shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn handle(
+    module: Arc<Httpd>,
+    shared: Arc<Shared>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_string();
     let Some(page) = module.page(&path) else { return Ok(plain(StatusCode::NOT_FOUND, "Not Found")) };
     let query = request.uri().query().unwrap_or("").to_string();
     let method = request.method().to_string();
-    let content_type = request.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or("").to_string();
+    let content_type =
+        request.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or("").to_string();
     let body = match Limited::new(request.into_body(), module.post_limit).collect().await {
         Ok(body) => body.to_bytes(),
         Err(_) => return Ok(plain(StatusCode::PAYLOAD_TOO_LARGE, "too large")),

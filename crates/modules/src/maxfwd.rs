@@ -23,7 +23,11 @@ pub fn register(m: &mut Registrar<Maxfwd>) {
         _ => Err("max_limit goes from 1 to 256".into()),
     });
     m.function("mf_process_maxfwd_header", Routes::REQUEST, process);
-    m.function("is_maxfwd_lt", Routes::REQUEST.and(Routes::FAILURE).and(Routes::BRANCH).and(Routes::LOCAL), is_lower);
+    m.function(
+        "is_maxfwd_lt",
+        Routes::REQUEST.and(Routes::FAILURE).and(Routes::BRANCH).and(Routes::LOCAL),
+        is_lower,
+    );
 }
 
 /// A number of hops; a constant is checked against `max_limit` at load.
@@ -33,14 +37,22 @@ impl host::Arg<Maxfwd> for Hops {
     type Prepared = <Int as host::Arg<Maxfwd>>::Prepared;
     const WHAT: &'static str = "a number of hops";
 
-    fn prepare(arg: Option<&ast::Arg>, site: Loc, loader: &mut host::Loader, module: &Arc<Maxfwd>) -> Result<Self::Prepared, Diagnostic> {
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut host::Loader,
+        module: &Arc<Maxfwd>,
+    ) -> Result<Self::Prepared, Diagnostic> {
         let prepared = <Int as host::Arg<Maxfwd>>::prepare(arg, site, loader, module)?;
         let loc = arg.map_or(site, |a| a.loc);
         match &prepared {
-            Ok(n) if *n < 1 || *n > module.max_limit => {
-                Err(Diagnostic::error(loc, format!("the number of hops goes from 1 to {} (max_limit)", module.max_limit)))
+            Ok(n) if *n < 1 || *n > module.max_limit => Err(Diagnostic::error(
+                loc,
+                format!("the number of hops goes from 1 to {} (max_limit)", module.max_limit),
+            )),
+            Err(_) if arg.is_some_and(|a| matches!(a.kind, ArgKind::Empty)) => {
+                Err(Diagnostic::error(loc, "a number of hops is missing"))
             }
-            Err(_) if arg.is_some_and(|a| matches!(a.kind, ArgKind::Empty)) => Err(Diagnostic::error(loc, "a number of hops is missing")),
             _ => Ok(prepared),
         }
     }

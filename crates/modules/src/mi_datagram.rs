@@ -41,7 +41,11 @@ fn ready(module: &Arc<MiDatagram>, hooks: &mut Hooks, _: &Stats) {
 }
 
 async fn serve(module: Arc<MiDatagram>, shared: Arc<Shared>) {
-    let result = match module.socket.strip_prefix("unix:").or(module.socket.starts_with('/').then_some(&module.socket)) {
+    let result = match module
+        .socket
+        .strip_prefix("unix:")
+        .or(module.socket.starts_with('/').then_some(&module.socket))
+    {
         Some(path) => serve_unix(&module, path, &shared).await,
         None => serve_udp(&module, &shared).await,
     };

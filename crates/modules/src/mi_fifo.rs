@@ -169,7 +169,8 @@ async fn send_reply(module: &MiFifo, name: &str, answer: &serde_json::Value) {
         return notice!("mi_fifo", "the reply name {name} holds a slash: not answered");
     }
     let path = module.reply_dir.join(name);
-    let text = if module.pretty { serde_json::to_string_pretty(answer) } else { serde_json::to_string(answer) };
+    let text =
+        if module.pretty { serde_json::to_string_pretty(answer) } else { serde_json::to_string(answer) };
     let text = text.unwrap_or_default() + "\n";
     if let Err(e) = write_fifo(&path, text.as_bytes()).await {
         notice!("mi_fifo", "cannot write the answer to {}: {e}", path.display());

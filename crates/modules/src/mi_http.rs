@@ -2,10 +2,10 @@
 
 use crate::httpd::{Answer, Httpd, Query};
 use bytes::Bytes;
+use host::Registrar;
 use host::load::Loader;
 use host::mi;
 use host::shared::Shared;
-use host::Registrar;
 use std::sync::Arc;
 
 pub struct MiHttp {

@@ -37,7 +37,8 @@ enum Received {
 /// leaving socket, the lower one with the incoming socket and the sender.
 fn add(call: &mut Call<Path>, user: Option<Text>, received: Received) -> i32 {
     let text = |text: &[u8]| Piece::Text(Bytes::copy_from_slice(text));
-    let user = user.filter(|user| !user.is_empty()).map(|user| [&user.0[..], b"@"].concat()).unwrap_or_default();
+    let user =
+        user.filter(|user| !user.is_empty()).map(|user| [&user.0[..], b"@"].concat()).unwrap_or_default();
     let open = text(&[b"Path: <sip:", &user[..]].concat());
     let sender = match received {
         Received::Yes => format!(";received={}", escaped(&source_uri(call.ctx))),

@@ -9,10 +9,10 @@ use host::ctx::After;
 use host::events::{EventParams, raise};
 use host::load::Loader;
 use host::log::{self, Level};
-use host::status::MAIN;
 use host::mi::{MiError, MiParams, MiResult};
 use host::shared::Hooks;
 use host::stats::Stats;
+use host::status::MAIN;
 use host::worker::Refused;
 use host::{Call, Ctx, Registrar, Routes, Value};
 use parking_lot::Mutex;
@@ -161,7 +161,12 @@ impl Pike {
     fn check_by_route(&self, ctx: &mut Ctx, route: RouteId) {
         let end = Rc::new(Cell::new(None));
         let told = end.clone();
-        ctx.fork_run(route, RouteKind::Request, Vec::new(), After::Then(Box::new(move |_, _, end| told.set(Some(end)))));
+        ctx.fork_run(
+            route,
+            RouteKind::Request,
+            Vec::new(),
+            After::Then(Box::new(move |_, _, end| told.set(Some(end)))),
+        );
         if end.take() != Some(End::Drop) && self.check(ctx) < 0 {
             ctx.state.ext.set(Refused);
         }

@@ -96,7 +96,8 @@ pub fn register(m: &mut Registrar<Prometheus>) {
 
 fn init(s: &mut Prometheus, loader: &mut Loader) -> Result<(), String> {
     for text in std::mem::take(&mut s.label_texts) {
-        let (group, rule) = text.split_once(':').ok_or_else(|| format!("labels: `{text}` is not group: /a/b/"))?;
+        let (group, rule) =
+            text.split_once(':').ok_or_else(|| format!("labels: `{text}` is not group: /a/b/"))?;
         let rule = Subst::new(&Bytes::from(rule.trim().to_owned()), Loc::default(), loader);
         let rule = rule.map_err(|d| format!("labels: {}", d.message))?;
         s.labels.push(Labels { group: group.trim().into(), rule });
@@ -107,7 +108,9 @@ fn init(s: &mut Prometheus, loader: &mut Loader) -> Result<(), String> {
     }
     if let Some(httpd) = loader.module::<Httpd>() {
         let own = s.own.clone();
-        let page = move |shared: Arc<Shared>, query: Query| -> std::pin::Pin<Box<dyn Future<Output = Answer> + Send>> {
+        let page = move |shared: Arc<Shared>,
+                         query: Query|
+              -> std::pin::Pin<Box<dyn Future<Output = Answer> + Send>> {
             let module = own.get().cloned();
             Box::pin(async move { page(shared, module, query).await })
         };
@@ -117,7 +120,11 @@ fn init(s: &mut Prometheus, loader: &mut Loader) -> Result<(), String> {
 }
 
 async fn page(shared: Arc<Shared>, module: Option<Arc<Prometheus>>, query: Query) -> Answer {
-    let plain = |status, text: String| Answer { status, content_type: "text/plain; version=0.0.4", body: text.into() };
+    let plain = |status, text: String| Answer {
+        status,
+        content_type: "text/plain; version=0.0.4",
+        body: text.into(),
+    };
     if query.method != "GET" {
         return plain(405, "metrics are asked for with GET\n".into());
     }
@@ -151,7 +158,9 @@ impl Prometheus {
     fn is_wanted(&self, group: &str, name: &str) -> bool {
         self.wanted.iter().any(|w| match w.strip_suffix(':') {
             Some(wanted) => wanted == group,
-            None => w == "all" || w == name || w.split_once(':').is_some_and(|(g, n)| g == group && n == name),
+            None => {
+                w == "all" || w == name || w.split_once(':').is_some_and(|(g, n)| g == group && n == name)
+            }
         })
     }
 
@@ -223,7 +232,10 @@ struct Said {
 fn said<'a>(call: &'a mut Call<Prometheus>, function: &str) -> Option<&'a mut Said> {
     let known = call.ctx.state.ext.find::<Said>().is_some_and(|said| said.lines < MAX_LINES);
     if !known {
-        host::error!("prometheus", "{function} belongs in the route that `script_route` names, {MAX_LINES} times at most");
+        host::error!(
+            "prometheus",
+            "{function} belongs in the route that `script_route` names, {MAX_LINES} times at most"
+        );
         return None;
     }
     let said = call.ctx.state.ext.entry::<Said>();
@@ -273,14 +285,17 @@ mod tests {
 
     #[test]
     fn names_fit_the_data_model() {
-        for (name, want) in [("opensips_a:b", "opensips_a:b"), ("1-x y", "__x_y"), ("load-proc-1", "load_proc_1")] {
+        for (name, want) in
+            [("opensips_a:b", "opensips_a:b"), ("1-x y", "__x_y"), ("load-proc-1", "load_proc_1")]
+        {
             assert_eq!(metric_name(name), want);
         }
     }
 
     #[test]
     fn names_and_groups_are_wanted() {
-        let module = Prometheus { wanted: vec!["core:".into(), "tm:a".into(), "b".into()], ..Prometheus::default() };
+        let module =
+            Prometheus { wanted: vec!["core:".into(), "tm:a".into(), "b".into()], ..Prometheus::default() };
         let found: Vec<bool> = [("core", "x"), ("tm", "a"), ("tm", "c"), ("sl", "b")]
             .iter()
             .map(|(group, name)| module.is_wanted(group, name))

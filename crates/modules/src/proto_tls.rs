@@ -32,13 +32,16 @@ impl Default for ProtoTls {
 
 pub fn register(m: &mut Registrar<ProtoTls>) {
     crate::tls_mgm::params(m);
-    m.param("client_domain_avp", ParamFn::Any(|s, v| {
-        let name = match v {
-            ParamValue::Int(n) => n.to_string(),
-            ParamValue::Text(text) => String::from_utf8_lossy(text).into_owned(),
-        };
-        Ok(s.domains.client_tls_domain_avp = Some(avp(&name)))
-    }));
+    m.param(
+        "client_domain_avp",
+        ParamFn::Any(|s, v| {
+            let name = match v {
+                ParamValue::Int(n) => n.to_string(),
+                ParamValue::Text(text) => String::from_utf8_lossy(text).into_owned(),
+            };
+            Ok(s.domains.client_tls_domain_avp = Some(avp(&name)))
+        }),
+    );
     m.param_int("tls_port", |s, v| Ok(s.port = port(v)?));
     m.param_int("tls_crlf_pingpong", |s, v| Ok(s.pong = v != 0));
     m.param_int("tls_handshake_timeout", |s, v| Ok(s.handshake_ms = u64::try_from(v).ok()));
@@ -48,9 +51,15 @@ pub fn register(m: &mut Registrar<ProtoTls>) {
         &["tls_async", "tls_async_local_connect_timeout", "tls_async_handshake_timeout"],
         "connecting and writing never block",
     );
-    m.ignored(&["tls_async_max_postponed_chunks"], "tcp_async_max_postponed_chunks of proto_tcp counts for all");
+    m.ignored(
+        &["tls_async_max_postponed_chunks"],
+        "tcp_async_max_postponed_chunks of proto_tcp counts for all",
+    );
     m.ignored(&["cert_check_on_conn_reusage"], "connections are found by address");
-    m.ignored(&["tls_parallel_handling"], "messages of one connection go to the workers that own their calls");
+    m.ignored(
+        &["tls_parallel_handling"],
+        "messages of one connection go to the workers that own their calls",
+    );
     m.ignored(
         &["trace_destination", "trace_on", "trace_filter_route"],
         "tracing of connections does not exist yet",

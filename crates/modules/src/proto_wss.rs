@@ -28,7 +28,10 @@ pub fn register(m: &mut Registrar<ProtoWss>) {
     m.param_text("wss_resource", |s, v| Ok(s.resource = v.to_owned()));
     m.param("require_origin", ParamFn::Any(|s, v| Ok(s.require_origin = crate::registrar::truth(v))));
     m.ignored(&["wss_max_msg_chunks"], "the size and the time of a message are bounded instead");
-    m.ignored(&["wss_send_timeout", "wss_tls_handshake_timeout", "wss_async_handshake_timeout"], "writing never blocks");
+    m.ignored(
+        &["wss_send_timeout", "wss_tls_handshake_timeout", "wss_async_handshake_timeout"],
+        "writing never blocks",
+    );
     m.param_int("wss_handshake_timeout", |s, v| Ok(s.handshake_ms = u64::try_from(v).ok()));
     m.ignored(&["cert_check_on_conn_reusage"], "connections are found by address");
     m.ignored(

@@ -98,8 +98,15 @@ pub fn register(m: &mut Registrar<Ratelimit>) {
     m.ignored(&["hash_size"], "the table grows by itself");
     m.ignored(
         &[
-            "cachedb_url", "db_prefix", "repl_buffer_threshold", "repl_timer_interval", "repl_timer_expire",
-            "pipe_replication_cluster", "bridge_replication", "bridge_repl_timer_interval", "bridge_repl_timer_expire",
+            "cachedb_url",
+            "db_prefix",
+            "repl_buffer_threshold",
+            "repl_timer_interval",
+            "repl_timer_expire",
+            "pipe_replication_cluster",
+            "bridge_replication",
+            "bridge_repl_timer_interval",
+            "bridge_repl_timer_expire",
         ],
         "pipes count what this server sees",
     );
@@ -107,7 +114,9 @@ pub fn register(m: &mut Registrar<Ratelimit>) {
     m.function("rl_dec_count", Routes::ALL, |call: &mut Call<Ratelimit>, name: Text| {
         change(call, &name, |counter| (counter - 1).max(0))
     });
-    m.function("rl_reset_count", Routes::ALL, |call: &mut Call<Ratelimit>, name: Text| change(call, &name, |_| 0));
+    m.function("rl_reset_count", Routes::ALL, |call: &mut Call<Ratelimit>, name: Text| {
+        change(call, &name, |_| 0)
+    });
     m.function("rl_values", Routes::ALL, rl_values);
     m.variable_class("rl_count", |spec, loader, module| {
         let name = Name::new(spec, loader, "$rl_count(pipe)")?;
@@ -266,8 +275,11 @@ fn list(call: &mut Call<Ratelimit>, params: &MiParams) -> MiResult {
         return Ok(json!({"Pipe": shown(&name, pipe)}));
     }
     let matches = |key: &str, name: &Bytes| params.text(key, 9).map(|pattern| glob(pattern.as_bytes(), name));
-    let wanted = |name: &Bytes| matches("filter", name).unwrap_or(true) && !matches("filter_out", name).unwrap_or(false);
-    let list: Vec<Json> = pipes.iter().filter(|(name, _)| wanted(name)).map(|(name, pipe)| shown(name, pipe)).collect();
+    let wanted = |name: &Bytes| {
+        matches("filter", name).unwrap_or(true) && !matches("filter_out", name).unwrap_or(false)
+    };
+    let list: Vec<Json> =
+        pipes.iter().filter(|(name, _)| wanted(name)).map(|(name, pipe)| shown(name, pipe)).collect();
     Ok(json!({"Pipes": list}))
 }
 

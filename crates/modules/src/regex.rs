@@ -52,7 +52,11 @@ pub fn register(m: &mut Registrar<Regexes>) {
     m.transformation("pcre", transformation);
     m.command("regex:reload regex_reload", "reads the file of groups again: regex_reload", reload);
     m.command("regex:match regex_match", "tests a text: regex_match string pcre_regex", match_command);
-    m.command("regex:match_group regex_match_group", "tests a text against a group: regex_match_group string group", match_group_command);
+    m.command(
+        "regex:match_group regex_match_group",
+        "tests a text against a group: regex_match_group string group",
+        match_group_command,
+    );
 }
 
 impl Regexes {
@@ -85,7 +89,11 @@ impl Regexes {
     fn group(&self, lines: &[&str]) -> Result<Regex, String> {
         let pattern = lines.iter().map(|line| format!("({line})")).collect::<Vec<_>>().join("|");
         if pattern.len() > self.group_max_size {
-            return Err(format!("a group of {} bytes, group_max_size is {}", pattern.len(), self.group_max_size));
+            return Err(format!(
+                "a group of {} bytes, group_max_size is {}",
+                pattern.len(),
+                self.group_max_size
+            ));
         }
         pcre::compile(&pattern, self.options)
     }
@@ -194,7 +202,9 @@ fn substituted(ctx: &mut Ctx, expression: &Bytes, value: &Value) -> Option<Value
             return None;
         }
         out.extend_from_slice(&text.as_bytes()[from..range.start]);
-        out.extend_from_slice(&replacement.expand_with(ctx, |n| found.get(n).map_or(&b""[..], |m| m.as_str().as_bytes())));
+        out.extend_from_slice(
+            &replacement.expand_with(ctx, |n| found.get(n).map_or(&b""[..], |m| m.as_str().as_bytes())),
+        );
         from = range.end;
         if !all || out.len() > MAX_RESULT {
             break;
@@ -233,9 +243,13 @@ mod tests {
             if ($(var(x){pcre.subst,/x*/y/}) == NULL) $avp(e) = "null";
         "#;
         let ran = testing::run("loadmodule \"regex.so\"", body, Dialect::V4);
-        for (name, want) in
-            [("a", "sip:+1239@h"), ("b", "sip:123@h"), ("c", "sip:+xxx@h"), ("d", "sip:+123@h"), ("e", "null")]
-        {
+        for (name, want) in [
+            ("a", "sip:+1239@h"),
+            ("b", "sip:123@h"),
+            ("c", "sip:+xxx@h"),
+            ("d", "sip:+123@h"),
+            ("e", "null"),
+        ] {
             assert_eq!(ran.avps(name), [want], "{name}");
         }
     }

@@ -23,13 +23,18 @@ pub fn register(m: &mut Registrar<Rr>) {
     m.param_int("enable_double_rr", |s, v| Ok(s.enable_double_rr = v != 0));
     m.param_int("add_username", |s, v| Ok(s.add_username = v != 0));
     m.param_int("enable_full_lr", |s, v| Ok(s.enable_full_lr = v != 0));
-    m.ignored(&["enable_socket_mismatch_warning"], "sockets of double Record-Routes are not compared with the network");
+    m.ignored(
+        &["enable_socket_mismatch_warning"],
+        "sockets of double Record-Routes are not compared with the network",
+    );
     m.ignored(&["ignore_user"], "a Route with our address is ours whatever its user");
     let routes = Routes::REQUEST.and(Routes::BRANCH).and(Routes::FAILURE);
     m.function("loose_route", Routes::REQUEST, loose_route);
     m.function("record_route", routes, record_route);
     m.function("record_route_preset", routes, record_route_preset);
-    m.function("add_rr_param", routes.and(Routes::LOCAL), |call: &mut Call<Rr>, param: Text| add_param(call.ctx, &param));
+    m.function("add_rr_param", routes.and(Routes::LOCAL), |call: &mut Call<Rr>, param: Text| {
+        add_param(call.ctx, &param)
+    });
     let any = routes.and(Routes::ON_REPLY).and(Routes::LOCAL);
     m.function("check_route_param", any, check_route_param);
     m.function("is_direction", any, is_direction);
@@ -360,7 +365,9 @@ fn drop_hop(ctx: &mut Ctx, msg: &Message, hops: &[Hop], which: usize) {
 /// What to delete so that the values at `dropped` are gone from the header of `hop`: `here` is where all its
 /// values begin.
 fn spans(msg: &Message, hop: &Hop, here: &[u32], dropped: &[u32]) -> Vec<Span> {
-    let Some(last_kept) = here.iter().rposition(|start| !dropped.contains(start)) else { return vec![hop.whole] };
+    let Some(last_kept) = here.iter().rposition(|start| !dropped.contains(start)) else {
+        return vec![hop.whole];
+    };
     let mut spans: Vec<Span> = (0..last_kept)
         .filter(|i| dropped.contains(&here[*i]))
         .map(|i| Span { start: here[i], end: here[i + 1] })
@@ -389,7 +396,9 @@ fn socket_of(ctx: &Ctx, uri: &Uri) -> Option<u16> {
 fn check_route_param(call: &mut Call<Rr>, pattern: Text) -> i32 {
     let Some(params) = route_params(call.ctx) else { return -1 };
     let subject = [b";", &params[..]].concat();
-    let Ok(regex) = regex::bytes::RegexBuilder::new(&pattern.str()).case_insensitive(true).size_limit(1 << 20).build() else {
+    let Ok(regex) =
+        regex::bytes::RegexBuilder::new(&pattern.str()).case_insensitive(true).size_limit(1 << 20).build()
+    else {
         host::error!("rr", "check_route_param: {} is no regular expression", pattern.str());
         return -1;
     };

@@ -22,7 +22,14 @@ pub fn register(m: &mut Registrar<Sl>) {
 }
 
 fn init(s: &mut Sl, loader: &mut Loader) -> Result<(), String> {
-    for (class, name) in s.classes.iter_mut().zip(["1xx_replies", "2xx_replies", "3xx_replies", "4xx_replies", "5xx_replies", "6xx_replies"]) {
+    for (class, name) in s.classes.iter_mut().zip([
+        "1xx_replies",
+        "2xx_replies",
+        "3xx_replies",
+        "4xx_replies",
+        "5xx_replies",
+        "6xx_replies",
+    ]) {
         *class = loader.stats.counter("sl", name);
     }
     s.sent = loader.stats.counter("sl", "sent_replies");

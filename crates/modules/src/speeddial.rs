@@ -68,7 +68,9 @@ pub fn register(m: &mut Registrar<SpeedDial>) {
 impl SpeedDial {
     fn without_prefix(&self, host: Bytes) -> Bytes {
         let prefix = self.domain_prefix.as_bytes();
-        let has = !prefix.is_empty() && host.len() > prefix.len() && host[..prefix.len()].eq_ignore_ascii_case(prefix);
+        let has = !prefix.is_empty()
+            && host.len() > prefix.len()
+            && host[..prefix.len()].eq_ignore_ascii_case(prefix);
         if has { host.slice(prefix.len()..) } else { host }
     }
 }
@@ -91,7 +93,9 @@ fn lookup(call: &mut Call<SpeedDial>, table: Text, owner: Option<Text>) -> Outco
         query = query.eq(&module.short_domain, module.without_prefix(short.host.clone()));
     }
     db.suspend(call.ctx, "sd_lookup", query.limit(1), |ctx, rows| {
-        let Some(uri) = rows.ok().and_then(|rows| rows.first()?.text(0)).filter(|u| !u.is_empty()) else { return -1 };
+        let Some(uri) = rows.ok().and_then(|rows| rows.first()?.text(0)).filter(|u| !u.is_empty()) else {
+            return -1;
+        };
         let is_sip = uri.len() >= 4 && uri[..4].eq_ignore_ascii_case(b"sip:");
         let uri: Bytes = if is_sip { uri } else { [b"sip:", &uri[..]].concat().into() };
         if Uri::parse(&uri).is_err() {

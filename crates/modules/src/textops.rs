@@ -105,7 +105,9 @@ impl Arg<Textops> for Substitution {
         _: &Arc<Textops>,
     ) -> Result<Arc<Subst>, Diagnostic> {
         match arg.map(|a| (&a.kind, a.loc)) {
-            Some((ArgKind::Text(text) | ArgKind::Word(text), loc)) => Subst::new(text, loc, loader).map(Arc::new),
+            Some((ArgKind::Text(text) | ArgKind::Word(text), loc)) => {
+                Subst::new(text, loc, loader).map(Arc::new)
+            }
             Some((_, loc)) => Err(Diagnostic::error(loc, "this must be a constant substitution")),
             None => Err(Diagnostic::error(site, "a parameter is missing here: a substitution")),
         }

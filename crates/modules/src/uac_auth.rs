@@ -20,16 +20,23 @@ impl Credential {
     fn parse(text: &str) -> Result<Credential, String> {
         let mut parts = text.splitn(3, ':').map(|p| Bytes::copy_from_slice(p.trim().as_bytes()));
         match (parts.next(), parts.next(), parts.next()) {
-            (Some(user), Some(realm), Some(password)) if !user.is_empty() => Ok(Credential { user, realm, password }),
+            (Some(user), Some(realm), Some(password)) if !user.is_empty() => {
+                Ok(Credential { user, realm, password })
+            }
             _ => Err("a credential is written user:realm:password".into()),
         }
     }
 
     /// HA1 for an algorithm; `None`: only the hash of another one is known.
     fn ha1(&self, algorithm: Algorithm, realm: &[u8]) -> Option<String> {
-        let hash = self.password.strip_prefix(b"0x").filter(|h| matches!(h.len(), 32 | 64) && h.iter().all(u8::is_ascii_hexdigit));
+        let hash = self
+            .password
+            .strip_prefix(b"0x")
+            .filter(|h| matches!(h.len(), 32 | 64) && h.iter().all(u8::is_ascii_hexdigit));
         match hash {
-            Some(hash) if hash.len() == algorithm.hex_len() => Some(String::from_utf8_lossy(hash).to_ascii_lowercase()),
+            Some(hash) if hash.len() == algorithm.hex_len() => {
+                Some(String::from_utf8_lossy(hash).to_ascii_lowercase())
+            }
             Some(_) => None,
             None => Some(ha1(algorithm, &self.user, realm, &self.password)),
         }
@@ -97,7 +104,11 @@ pub struct Challenged {
 
 /// The first challenge of a 401 or 407 whose algorithm is known (and one of `algorithms`, unless that is empty) and
 /// whose realm has a credential.
-pub fn choose(reply: &Message, algorithms: &[Algorithm], mut lookup: impl FnMut(&[u8]) -> Option<Credential>) -> Option<Challenged> {
+pub fn choose(
+    reply: &Message,
+    algorithms: &[Algorithm],
+    mut lookup: impl FnMut(&[u8]) -> Option<Credential>,
+) -> Option<Challenged> {
     let (name, header) = match reply.status() {
         401 => (HeaderName::WwwAuthenticate, "Authorization"),
         407 => (HeaderName::ProxyAuthenticate, "Proxy-Authorization"),
@@ -175,7 +186,8 @@ mod tests {
             algorithm=SHA-999\r\nWWW-Authenticate: Digest realm=\"r\", nonce=\"3\", algorithm=SHA-256, qop=\"auth\"\r\n\
             WWW-Authenticate: Digest realm=\"r\", nonce=\"4\"\r\nContent-Length: 0\r\n\r\n";
         let reply = Message::parse(reply.into()).expect("a reply");
-        let lookup = |realm: &[u8]| (realm == b"r").then(|| Credential::parse("u:r:p").expect("a credential"));
+        let lookup =
+            |realm: &[u8]| (realm == b"r").then(|| Credential::parse("u:r:p").expect("a credential"));
         let chosen = |list: &[Algorithm]| choose(&reply, list, lookup).map(|c| c.challenge.nonce);
         assert_eq!(chosen(&[]).as_deref(), Some(&b"3"[..]));
         assert_eq!(chosen(&[Algorithm::Md5]).as_deref(), Some(&b"4"[..]));

@@ -29,14 +29,25 @@ pub fn register(m: &mut Registrar<UacRedirect>) {
     });
     m.param_text("accept_filter", |s, v| Ok(s.accept = compile(v)?));
     m.param_text("deny_filter", |s, v| Ok(s.deny = compile(v)?));
-    m.ignored(&["acc_function", "acc_db_table"], "2.1 accounts redirections with them; use module acc in the route");
+    m.ignored(
+        &["acc_function", "acc_db_table"],
+        "2.1 accounts redirections with them; use module acc in the route",
+    );
     m.needs(&["tm"]);
-    m.function("set_accept_filter", Routes::FAILURE, |call: &mut Call<UacRedirect>, filter: Pattern, reset: Option<Text>| {
-        add_filter(call, Kind::Accept, filter, reset)
-    });
-    m.function("set_deny_filter", Routes::FAILURE, |call: &mut Call<UacRedirect>, filter: Pattern, reset: Option<Text>| {
-        add_filter(call, Kind::Deny, filter, reset)
-    });
+    m.function(
+        "set_accept_filter",
+        Routes::FAILURE,
+        |call: &mut Call<UacRedirect>, filter: Pattern, reset: Option<Text>| {
+            add_filter(call, Kind::Accept, filter, reset)
+        },
+    );
+    m.function(
+        "set_deny_filter",
+        Routes::FAILURE,
+        |call: &mut Call<UacRedirect>, filter: Pattern, reset: Option<Text>| {
+            add_filter(call, Kind::Deny, filter, reset)
+        },
+    );
     m.function("get_redirects", Routes::FAILURE, get_redirects);
     m.function_of(Since::V21, "get_redirects", Routes::FAILURE, get_redirects_21);
 }

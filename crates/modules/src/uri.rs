@@ -115,7 +115,8 @@ fn init(s: &mut UriModule, loader: &mut Loader) -> Result<(), String> {
 /// May the authenticated user use this URI? With `use_uri_table` the table says it, else the names must be the same.
 fn check(call: &mut Call<UriModule>, uri: Option<Bytes>) -> Outcome {
     let module = call.module.clone();
-    let (Some(uri), Some(credentials)) = (uri.and_then(|u| Subject::of_uri(&u)), credentials(call.ctx)) else {
+    let (Some(uri), Some(credentials)) = (uri.and_then(|u| Subject::of_uri(&u)), credentials(call.ctx))
+    else {
         return (-1).into();
     };
     let (user, domain) = credentials.user_and_domain();

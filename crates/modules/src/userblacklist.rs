@@ -27,7 +27,13 @@ pub struct UserBlacklist {
 
 impl Default for UserBlacklist {
     fn default() -> UserBlacklist {
-        UserBlacklist { url: None, db: None, table: "userblacklist".into(), use_domain: true, lists: Mutex::default() }
+        UserBlacklist {
+            url: None,
+            db: None,
+            table: "userblacklist".into(),
+            use_domain: true,
+            lists: Mutex::default(),
+        }
     }
 }
 
@@ -40,7 +46,11 @@ pub fn register(m: &mut Registrar<UserBlacklist>) {
     let routes = Routes::REQUEST.and(Routes::FAILURE).and(Routes::BRANCH).and(Routes::LOCAL);
     m.function("check_user_blacklist", routes, check_user);
     m.function("check_blacklist", routes, check_list);
-    m.command_late("userblacklist:reload reload_blacklist", "reads the global lists again: reload_blacklist", reload);
+    m.command_late(
+        "userblacklist:reload reload_blacklist",
+        "reads the global lists again: reload_blacklist",
+        reload,
+    );
     m.init(|s: &mut UserBlacklist, loader: &mut Loader| {
         s.db = loader.db_or_default(s.url.as_deref())?;
         if s.db.is_none() { Err("db_url is not set".into()) } else { Ok(()) }
@@ -75,7 +85,10 @@ impl Prefixes {
     /// False when the longest prefix of `number` is not allowed.
     fn allow(&self, number: &Bytes) -> bool {
         let longest = self.longest.min(number.len());
-        (0..=longest).rev().find_map(|length| self.by_text.get(&number.slice(..length))).is_none_or(|allowed| *allowed)
+        (0..=longest)
+            .rev()
+            .find_map(|length| self.by_text.get(&number.slice(..length)))
+            .is_none_or(|allowed| *allowed)
     }
 }
 
@@ -88,12 +101,19 @@ fn number(ctx: &Ctx) -> Option<Bytes> {
 }
 
 /// check_user_blacklist(user, domain, [number], [table]): true unless the number is forbidden.
-fn check_user(call: &mut Call<UserBlacklist>, user: Text, domain: Text, asked: Option<Text>, table: Option<Text>) -> Outcome {
+fn check_user(
+    call: &mut Call<UserBlacklist>,
+    user: Text,
+    domain: Text,
+    asked: Option<Text>,
+    table: Option<Text>,
+) -> Outcome {
     let module = call.module.clone();
     let Some(db) = &module.db else { return (-1).into() };
     let asked = asked.map(|n| n.0).filter(|n| !n.is_empty());
     let Some(asked) = asked.or_else(|| number(call.ctx)) else { return (-1).into() };
-    let table = table.filter(|t| !t.is_empty()).map_or_else(|| module.table.clone(), |t| t.str().into_owned().into());
+    let table =
+        table.filter(|t| !t.is_empty()).map_or_else(|| module.table.clone(), |t| t.str().into_owned().into());
     let mut query = Query::select(table).columns(["prefix", "whitelist"]).eq("username", user.0);
     if module.use_domain {
         query = query.eq("domain", domain.0);
@@ -112,7 +132,12 @@ impl Arg<UserBlacklist> for List {
     const OPTIONAL: bool = true;
     const WHAT: &'static str = "the name of a table";
 
-    fn prepare(arg: Option<&ast::Arg>, site: Loc, loader: &mut Loader, module: &Arc<UserBlacklist>) -> Result<Cached<Prefixes>, Diagnostic> {
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        module: &Arc<UserBlacklist>,
+    ) -> Result<Cached<Prefixes>, Diagnostic> {
         let name = match arg {
             Some(arg) => {
                 let name = <Word as Arg<UserBlacklist>>::prepare(Some(arg), site, loader, module)?;
@@ -147,11 +172,16 @@ enum Which {
 }
 
 /// Loads the lists; `done` hears of each.
-fn load(call: &mut Call<UserBlacklist>, which: Which, done: impl Fn(&mut Ctx, Result<(), host::db::DbError>) + Clone + 'static) {
+fn load(
+    call: &mut Call<UserBlacklist>,
+    which: Which,
+    done: impl Fn(&mut Ctx, Result<(), host::db::DbError>) + Clone + 'static,
+) {
     let module = call.module.clone();
     let Some(db) = &module.db else { return };
     let lists: Vec<_> = module.lists.lock().clone();
-    let wanted: Vec<_> = lists.into_iter().filter(|(_, l)| which == Which::All || l.get().is_none()).collect();
+    let wanted: Vec<_> =
+        lists.into_iter().filter(|(_, l)| which == Which::All || l.get().is_none()).collect();
     for (name, list) in &wanted {
         let query = Query::select(name.clone()).columns(["prefix", "whitelist"]);
         list.load(call.ctx, "userblacklist", db, query, Prefixes::read, done.clone());
@@ -200,9 +230,13 @@ mod tests {
              modparam(\"userblacklist\", \"db_url\", \"sqlite://{}\")\n",
             path.display()
         );
-        for (number, global, user) in
-            [("1999", "1", "1"), ("1234567", "-1", "1"), ("12349", "1", "-1"), ("2", "-1", "1"), ("9", "-1", "1")]
-        {
+        for (number, global, user) in [
+            ("1999", "1", "1"),
+            ("1234567", "-1", "1"),
+            ("12349", "1", "-1"),
+            ("2", "-1", "1"),
+            ("9", "-1", "1"),
+        ] {
             let body = r#"$var(x) = check_user_blacklist("u", "d"); $avp(r) = $var(x); $var(x) = check_blacklist("globalblacklist");
                 $avp(r) = $var(x);"#;
             let uri = format!("sip:{number}@example.com");

@@ -20,11 +20,18 @@ pub fn register(m: &mut Registrar<Uuid>) {
 }
 
 /// uuid(variable, [version], [namespace], [name])
-fn uuid(call: &mut Call<Uuid>, out: OutVar, version: Option<Int>, space: Option<Text>, name: Option<Text>) -> i32 {
+fn uuid(
+    call: &mut Call<Uuid>,
+    out: OutVar,
+    version: Option<Int>,
+    space: Option<Text>,
+    name: Option<Text>,
+) -> i32 {
     let version = version.map_or(0, |version| version.0);
     let id = match version {
         3 | 5 => {
-            let (Some(space), Some(name)) = (space.as_ref().and_then(|space| parse(&space.str())), name) else {
+            let (Some(space), Some(name)) = (space.as_ref().and_then(|space| parse(&space.str())), name)
+            else {
                 host::error!("uuid", "versions 3 and 5 need a namespace, which is a UUID, and a name");
                 return -1;
             };

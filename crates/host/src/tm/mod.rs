@@ -6,12 +6,16 @@
 
 mod admit;
 mod answer;
+pub mod blacklist;
 pub mod branch;
+pub mod branches;
 mod cancel;
+pub mod contacts;
 mod failure;
 mod local;
 mod relay;
 mod replies;
+pub mod reply;
 mod request;
 mod stateless;
 mod stats;

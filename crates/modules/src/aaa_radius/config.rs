@@ -30,7 +30,8 @@ impl Config {
     /// The error is what a user should read.
     pub fn load(path: &Path) -> Result<Config, String> {
         let shown = path.display();
-        let read = |path: &Path| std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()));
+        let read =
+            |path: &Path| std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()));
         let mut config = Config {
             auth: Vec::new(),
             acct: Vec::new(),
@@ -43,7 +44,8 @@ impl Config {
         };
         let (mut auth, mut acct, mut secrets) = (Vec::new(), Vec::new(), Vec::new());
         for (key, value) in pairs(&read(path)?) {
-            let number = || value.parse::<u64>().map_err(|_| format!("{shown}: {key} takes a number, not `{value}`"));
+            let number =
+                || value.parse::<u64>().map_err(|_| format!("{shown}: {key} takes a number, not `{value}`"));
             match &*key {
                 "authserver" => auth.extend(value.split(',').map(|s| s.trim().to_string())),
                 "acctserver" => acct.extend(value.split(',').map(|s| s.trim().to_string())),
@@ -54,14 +56,16 @@ impl Config {
                 "radius_deadtime" => config.dead_time = Duration::from_secs(number()?),
                 "nas-identifier" => config.identifier = Some(value),
                 "bindaddr" if value != "*" => {
-                    let bind = value.parse().map_err(|_| format!("{shown}: bindaddr `{value}` is no address"))?;
+                    let bind =
+                        value.parse().map_err(|_| format!("{shown}: bindaddr `{value}` is no address"))?;
                     config.bind = Some(bind);
                 }
                 // Of use for programs that log users in.
                 _ => {}
             }
         }
-        let place = |text: &String, port| place(text, port, &secrets).map_err(|why| format!("{shown}: {why}"));
+        let place =
+            |text: &String, port| place(text, port, &secrets).map_err(|why| format!("{shown}: {why}"));
         config.auth = auth.iter().map(|text| place(text, 1812)).collect::<Result<_, _>>()?;
         config.acct = acct.iter().map(|text| place(text, 1813)).collect::<Result<_, _>>()?;
         if config.auth.is_empty() && config.acct.is_empty() {
@@ -97,10 +101,12 @@ fn place(text: &str, default_port: u16, secrets: &[(String, String)]) -> Result<
     };
     let listed = || {
         // "a/b": two names of one pair of machines.
-        let named = |(names, _): &&(String, String)| names.split('/').any(|name| name.eq_ignore_ascii_case(host));
+        let named =
+            |(names, _): &&(String, String)| names.split('/').any(|name| name.eq_ignore_ascii_case(host));
         secrets.iter().find(named).map(|(_, secret)| secret.as_str())
     };
-    let secret = secret.or_else(listed).ok_or_else(|| format!("{host} has no secret in the file `servers`"))?;
+    let secret =
+        secret.or_else(listed).ok_or_else(|| format!("{host} has no secret in the file `servers`"))?;
     Ok(Server { host: host.to_string(), port, secret: secret.as_bytes().to_vec() })
 }
 
@@ -113,7 +119,8 @@ mod tests {
     fn files_of_radiusclient() {
         let folder = Folder::new("radius-config");
         let (path, servers) = (folder.0.join("client.conf"), folder.0.join("servers"));
-        std::fs::write(&servers, "# secrets\nradius.example  shared secret\n[::1] x\na/b two\n::1 six\n").expect("written");
+        std::fs::write(&servers, "# secrets\nradius.example  shared secret\n[::1] x\na/b two\n::1 six\n")
+            .expect("written");
         let write = |text: &str| {
             let text = format!("{text}\nservers {}\n", servers.display());
             std::fs::write(&path, text).expect("written");
@@ -124,10 +131,15 @@ mod tests {
              radius_timeout 2\nradius_retries\t2\nbindaddr *\ndictionary /d\nlogin_tries 4",
         )
         .expect("a configuration");
-        let server = |host: &str, port, secret: &str| Server { host: host.into(), port, secret: secret.into() };
+        let server =
+            |host: &str, port, secret: &str| Server { host: host.into(), port, secret: secret.into() };
         assert_eq!(
             config.auth,
-            [server("radius.example", 1645, "shared secret"), server("b", 1812, "two"), server("10.0.0.1", 18, "pw")]
+            [
+                server("radius.example", 1645, "shared secret"),
+                server("b", 1812, "two"),
+                server("10.0.0.1", 18, "pw")
+            ]
         );
         assert_eq!(config.acct, [server("::1", 1813, "six")]);
         assert_eq!((config.timeout, config.tries), (Duration::from_secs(2), 2));

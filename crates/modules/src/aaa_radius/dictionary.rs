@@ -84,7 +84,9 @@ impl Dictionary {
             let bad = |why: &str| format!("{shown}, line {}: {why}", i + 1);
             match words[..] {
                 [] => {}
-                [word, file, ..] if word.eq_ignore_ascii_case("$INCLUDE") || word.eq_ignore_ascii_case("$INCLUDE-") => {
+                [word, file, ..]
+                    if word.eq_ignore_ascii_case("$INCLUDE") || word.eq_ignore_ascii_case("$INCLUDE-") =>
+                {
                     let file = Path::new(file);
                     let beside = path.parent().unwrap_or(Path::new("")).join(file);
                     match (beside.exists(), word.ends_with('-')) {
@@ -167,8 +169,11 @@ mod tests {
         std::fs::write(&path, "# main\n$INCLUDE more\n$INCLUDE- absent\nATTRIBUTE User-Name 1 string\nATTRIBUTE User-Password 2 string\n\
             ATTRIBUTE Service-Type 6 integer\nVALUE Service-Type SIP 15 # number\nATTRIBUTE Framed-Address 8 ipaddr\n\
             ATTRIBUTE Old-Style 3 string Acme\nATTRIBUTE Internal 2063 string\nATTRIBUTE Digest-Nonce 1064 string\n").expect("written");
-        std::fs::write(folder.0.join("more"), "VENDOR Acme 0x10\nBEGIN-VENDOR Acme\nATTRIBUTE Acme-Level 7 integer64\nEND-VENDOR Acme\n")
-            .expect("written");
+        std::fs::write(
+            folder.0.join("more"),
+            "VENDOR Acme 0x10\nBEGIN-VENDOR Acme\nATTRIBUTE Acme-Level 7 integer64\nEND-VENDOR Acme\n",
+        )
+        .expect("written");
         let dictionary = Dictionary::load(&path).expect("a dictionary");
         let check = |name: &str, vendor, number, kind| {
             let found = dictionary.attribute(name).expect(name);

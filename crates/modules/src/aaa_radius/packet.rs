@@ -74,7 +74,8 @@ impl Body {
             if value.is_null() {
                 continue;
             }
-            let attribute = dictionary.attribute(name).ok_or_else(|| format!("the dictionary has no {name}"))?;
+            let attribute =
+                dictionary.attribute(name).ok_or_else(|| format!("the dictionary has no {name}"))?;
             let bytes = encode(value, attribute, dictionary).ok_or_else(|| {
                 format!("`{}` is no value of {name}", String::from_utf8_lossy(&value.to_text()))
             })?;
@@ -297,7 +298,8 @@ mod tests {
     #[test]
     fn passwords_as_rfc_2865_has_them() {
         // RFC 2865 §7.1: user nemo, password arctangent, secret xyzzy5461.
-        let authenticator = hex::decode("0f403f9473978057bd83d5cb98f4227a").expect("hex").try_into().expect("16 bytes");
+        let authenticator =
+            hex::decode("0f403f9473978057bd83d5cb98f4227a").expect("hex").try_into().expect("16 bytes");
         let hidden = hide(b"arctangent", b"xyzzy5461", &authenticator);
         assert_eq!(hex::encode(hidden), "0dbe708d93d413ce3196e43f782a0aee");
         assert_eq!(hide(b"", b"x", &[0; 16]).len(), 16);
@@ -309,7 +311,8 @@ mod tests {
         // The answer of RFC 2865 §7.1.
         let request = hex::decode("010000380f403f9473978057bd83d5cb98f4227a").expect("hex");
         let answer =
-            hex::decode("0200002686fe220e7624ba2a1005f6bf9b55e0b20606000000010f06000000000e06c0a80103").expect("hex");
+            hex::decode("0200002686fe220e7624ba2a1005f6bf9b55e0b20606000000010f06000000000e06c0a80103")
+                .expect("hex");
         let dictionary = Dictionary::default();
         let good = read(&answer, &request, b"xyzzy5461", &dictionary);
         assert!(good.is_ok_and(|answer| answer.accepted));

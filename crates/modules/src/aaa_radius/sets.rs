@@ -31,7 +31,8 @@ impl Written {
             if rest.is_empty() {
                 break;
             }
-            let equals = rest.iter().position(|b| *b == b'=').ok_or_else(|| bad("an attribute has no variable"))?;
+            let equals =
+                rest.iter().position(|b| *b == b'=').ok_or_else(|| bad("an attribute has no variable"))?;
             let attribute = String::from_utf8_lossy(rest[..equals].trim_ascii()).into_owned();
             rest = rest.slice_ref(rest[equals + 1..].trim_ascii_start());
             let (_, length) = script::parse_leading_variable(&rest, Loc::default())
@@ -58,7 +59,12 @@ pub struct Set {
 }
 
 impl Set {
-    fn new(written: &Written, dictionary: &Dictionary, loc: Loc, loader: &mut Loader) -> Result<Set, Diagnostic> {
+    fn new(
+        written: &Written,
+        dictionary: &Dictionary,
+        loc: Loc,
+        loader: &mut Loader,
+    ) -> Result<Set, Diagnostic> {
         let mut pairs = Vec::with_capacity(written.pairs.len());
         for (attribute, variable) in &written.pairs {
             let Some(found) = dictionary.attribute(attribute) else {
@@ -112,13 +118,16 @@ impl Arg<Radius> for SetArg {
         loader: &mut Loader,
         module: &Arc<Radius>,
     ) -> Result<PreparedSet, Diagnostic> {
-        let arg = arg.ok_or_else(|| Diagnostic::error(site, "a parameter is missing here: the name of a set"))?;
+        let arg =
+            arg.ok_or_else(|| Diagnostic::error(site, "a parameter is missing here: the name of a set"))?;
         let Some(client) = &module.client else {
-            return Err(Diagnostic::error(site, "this function needs the servers")
-                .hint("modparam(\"aaa_radius\", \"radius_config\", \"/etc/radiusclient/radiusclient.conf\")"));
+            return Err(Diagnostic::error(site, "this function needs the servers").hint(
+                "modparam(\"aaa_radius\", \"radius_config\", \"/etc/radiusclient/radiusclient.conf\")",
+            ));
         };
         let name = host::arg::format_of(arg, loader)?;
-        let sets = module.sets.iter().map(|set| Set::new(set, client.dictionary(), arg.loc, loader).map(Arc::new));
+        let sets =
+            module.sets.iter().map(|set| Set::new(set, client.dictionary(), arg.loc, loader).map(Arc::new));
         let sets: Vec<Arc<Set>> = sets.collect::<Result<_, _>>()?;
         if let Some(name) = name.constant().map(|name| String::from_utf8_lossy(name).into_owned())
             && !sets.iter().any(|set| set.name == name)
@@ -126,7 +135,9 @@ impl Arg<Radius> for SetArg {
             let error = Diagnostic::error(arg.loc, format!("there is no set {name}"));
             return Err(match script::nearest(&name, sets.iter().map(|set| &*set.name)) {
                 Some(near) => error.hint(format!("did you mean {near}?")),
-                None => error.hint(format!("modparam(\"aaa_radius\", \"sets\", \"{name} = (User-Name = $fU)\")")),
+                None => {
+                    error.hint(format!("modparam(\"aaa_radius\", \"sets\", \"{name} = (User-Name = $fU)\")"))
+                }
             });
         }
         Ok(PreparedSet { sets, name })
@@ -151,12 +162,17 @@ mod tests {
         let parse = |text| Written::parse(text).map(|set| (set.name, set.pairs));
         let pair = |a: &str, v: &'static str| (a.to_string(), Bytes::from_static(v.as_bytes()));
         assert_eq!(
-            parse("set4  =  (  Sip-User-ID  =   $avp(10)\n\t,   Sip-From-Tag=$si,Sip-To-Tag=$(hdr(X)[1]{s.len})      )      "),
-            Ok(("set4".to_string(), vec![
-                pair("Sip-User-ID", "$avp(10)"),
-                pair("Sip-From-Tag", "$si"),
-                pair("Sip-To-Tag", "$(hdr(X)[1]{s.len})")
-            ]))
+            parse(
+                "set4  =  (  Sip-User-ID  =   $avp(10)\n\t,   Sip-From-Tag=$si,Sip-To-Tag=$(hdr(X)[1]{s.len})      )      "
+            ),
+            Ok((
+                "set4".to_string(),
+                vec![
+                    pair("Sip-User-ID", "$avp(10)"),
+                    pair("Sip-From-Tag", "$si"),
+                    pair("Sip-To-Tag", "$(hdr(X)[1]{s.len})")
+                ]
+            ))
         );
         for (text, says) in [
             ("set1", "no `=`"),

@@ -68,10 +68,13 @@ impl Radiusd {
         write("dictionary", "ATTRIBUTE SIP-AVP 225 string\n");
         write("client.dictionary", DICTIONARY);
         write("servers", "127.0.0.1 testing123\n");
-        write("client.conf", &format!(
-            "authserver 127.0.0.1:{port}\nacctserver 127.0.0.1:{acct}\nservers {home}/servers\n\
+        write(
+            "client.conf",
+            &format!(
+                "authserver 127.0.0.1:{port}\nacctserver 127.0.0.1:{acct}\nservers {home}/servers\n\
              dictionary {home}/client.dictionary\nradius_timeout 1\nradius_retries 3\n"
-        ));
+            ),
+        );
         let mut server = Radiusd { folder, port, child: None };
         server.start();
         Some(server)
@@ -143,7 +146,12 @@ fn a_real_server() {
     let acct = r#"$var(u) = "call-7"; $var(t) = 1; $var(x) = radius_send_acct("acct"); $avp(r) = $var(x);"#;
     check(&run(&server.config(), acct, Dialect::V4), "r", &["1"]);
     let detail = std::fs::read_to_string(server.folder.0.join("detail")).expect("it wrote down the request");
-    for line in ["Acct-Session-Id = \"call-7\"", "Acct-Status-Type = Start", "NAS-IP-Address = 127.0.0.1", "NAS-Port = 5060"] {
+    for line in [
+        "Acct-Session-Id = \"call-7\"",
+        "Acct-Status-Type = Start",
+        "NAS-IP-Address = 127.0.0.1",
+        "NAS-Port = 5060",
+    ] {
         assert!(detail.contains(line), "{line}: {detail}");
     }
 }
@@ -156,7 +164,8 @@ fn a_wrong_secret_or_a_silent_server_is_an_error() {
     };
     std::fs::write(server.folder.0.join("servers"), "127.0.0.1 other\n").expect("written");
     let path = server.folder.0.join("client.conf");
-    let config = std::fs::read_to_string(&path).expect("reads").replace("radius_retries 3", "radius_retries 1");
+    let config =
+        std::fs::read_to_string(&path).expect("reads").replace("radius_retries 3", "radius_retries 1");
     std::fs::write(&path, &config).expect("written");
     check(&run(&server.config(), LOGIN, Dialect::V4), "r", &["-1"]);
     // The first of two is not there: the second answers.
@@ -173,7 +182,10 @@ fn lost_packets_are_sent_again() {
     let port = server.local_addr().expect("an address").port();
     std::fs::write(folder.0.join("d"), DICTIONARY).expect("written");
     let path = folder.0.join("c");
-    let config = format!("authserver 127.0.0.1:{port}:s\nradius_timeout 1\ndictionary {}\n", folder.0.join("d").display());
+    let config = format!(
+        "authserver 127.0.0.1:{port}:s\nradius_timeout 1\ndictionary {}\n",
+        folder.0.join("d").display()
+    );
     std::fs::write(&path, config).expect("written");
     let thread = std::thread::spawn(move || {
         let (mut first, mut second) = ([0; 512], [0; 512]);
@@ -185,7 +197,8 @@ fn lost_packets_are_sent_again() {
         answer.extend_from_slice(&[9; 16]);
         server.send_to(&answer, from).expect("sends");
         use md5::{Digest, Md5};
-        let sum = Md5::new().chain_update(&answer[..4]).chain_update(&second[4..20]).chain_update(b"s").finalize();
+        let sum =
+            Md5::new().chain_update(&answer[..4]).chain_update(&second[4..20]).chain_update(b"s").finalize();
         answer.splice(4.., sum);
         server.send_to(&answer, from).expect("sends");
     });
@@ -194,14 +207,19 @@ fn lost_packets_are_sent_again() {
          modparam(\"aaa_radius\", \"sets\", \"in = (User-Name = $var(u))\")\n",
         path.display()
     );
-    let ran = run(&config, r#"$var(u) = "x"; $var(x) = radius_send_auth("in", "in"); $avp(r) = $var(x);"#, Dialect::V4);
+    let ran = run(
+        &config,
+        r#"$var(u) = "x"; $var(x) = radius_send_auth("in", "in"); $avp(r) = $var(x);"#,
+        Dialect::V4,
+    );
     check(&ran, "r", &["1"]);
     thread.join().expect("the server saw what it wanted");
 }
 
 #[test]
 fn mistakes_are_found_when_the_script_is_loaded() {
-    let none = "loadmodule \"aaa_radius.so\"\nmodparam(\"aaa_radius\", \"sets\", \"in = (User-Name = $var(u))\")\n";
+    let none =
+        "loadmodule \"aaa_radius.so\"\nmodparam(\"aaa_radius\", \"sets\", \"in = (User-Name = $var(u))\")\n";
     let error = refused(none, r#"radius_send_acct("in");"#, Dialect::V4);
     assert!(error.contains("radius_config"), "{error}");
     let folder = Folder::new("radius-mistakes");

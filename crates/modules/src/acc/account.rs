@@ -90,7 +90,8 @@ pub const MAX_LEGS: usize = 1000;
 
 impl Account {
     fn new(module: &Acc, created: u64) -> Account {
-        let legs = if module.legs.tags.is_empty() { Vec::new() } else { vec![vec![None; module.legs.tags.len()]] };
+        let legs =
+            if module.legs.tags.is_empty() { Vec::new() } else { vec![vec![None; module.legs.tags.len()]] };
         Account { created, extra: vec![None; module.extra.tags.len()], legs, ..Account::default() }
     }
 }

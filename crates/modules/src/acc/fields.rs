@@ -1,7 +1,7 @@
 //! Extra values and legs: names of tags, what each backend calls them, and the variables that hold them.
 
-use super::account::{self, Backend};
 use super::Acc;
+use super::account::{self, Backend};
 use host::load::Loader;
 use host::var::Kind;
 use host::{At, Ctx, Value, Variable};

@@ -24,7 +24,12 @@ fn words<T>(text: &[u8], parse: fn(&[u8]) -> Option<T>, known: &str) -> Result<V
 const BACKENDS: &str = "log, db, aaa and evi";
 const WHATS: &str = "cdr, missed and failed";
 
-fn prepared(arg: Option<&ast::Arg>, site: Loc, loader: &mut Loader, module: &Arc<Acc>) -> Result<(Format, Loc), Diagnostic> {
+fn prepared(
+    arg: Option<&ast::Arg>,
+    site: Loc,
+    loader: &mut Loader,
+    module: &Arc<Acc>,
+) -> Result<(Format, Loc), Diagnostic> {
     let format = <Text as Arg<Acc>>::prepare(arg, site, loader, module)?;
     Ok((format, arg.map_or(site, |a| a.loc)))
 }
@@ -38,7 +43,12 @@ impl Arg<Acc> for BackendsArg {
     type Prepared = Format;
     const WHAT: &'static str = "backends";
 
-    fn prepare(arg: Option<&ast::Arg>, site: Loc, loader: &mut Loader, module: &Arc<Acc>) -> Result<Format, Diagnostic> {
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        module: &Arc<Acc>,
+    ) -> Result<Format, Diagnostic> {
         let (format, loc) = prepared(arg, site, loader, module)?;
         if let Some(text) = format.constant() {
             let list = words(text, Backend::parse, BACKENDS).map_err(|e| Diagnostic::error(loc, e))?;
@@ -63,7 +73,12 @@ impl Arg<Acc> for WhatArg {
     type Prepared = Format;
     const WHAT: &'static str = "what to account";
 
-    fn prepare(arg: Option<&ast::Arg>, site: Loc, loader: &mut Loader, module: &Arc<Acc>) -> Result<Format, Diagnostic> {
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        module: &Arc<Acc>,
+    ) -> Result<Format, Diagnostic> {
         let (format, loc) = prepared(arg, site, loader, module)?;
         if let Some(text) = format.constant() {
             let list = words(text, What::parse, WHATS).map_err(|e| Diagnostic::error(loc, e))?;

@@ -115,7 +115,9 @@ pub fn register(m: &mut Registrar<Acc>) {
         ParamFn::Any(|s, v| {
             s.log_level = match v {
                 ParamValue::Int(n) => Level::from_number(*n),
-                ParamValue::Text(t) => Level::parse(t).ok_or("log_level is a number or L_NOTICE and its like")?,
+                ParamValue::Text(t) => {
+                    Level::parse(t).ok_or("log_level is a number or L_NOTICE and its like")?
+                }
             };
             Ok(())
         }),
@@ -177,7 +179,13 @@ fn old_params(m: &mut Registrar<Acc>) {
     m.ignored(&bye, "only records of whole calls (cdr_flag) have values of the BYE");
     m.ignored(&["acc_created_avp_name"], "the time of the request is kept without an AVP");
     m.ignored(&["report_ack"], "ACKs are requests of their own: mark them with the accounting flag");
-    let diameter = ["diameter_flag", "diameter_missed_flag", "diameter_client_host", "diameter_client_port", "diameter_extra"];
+    let diameter = [
+        "diameter_flag",
+        "diameter_missed_flag",
+        "diameter_client_host",
+        "diameter_client_port",
+        "diameter_extra",
+    ];
     m.ignored(&diameter, "no release has Diameter compiled in");
 }
 
@@ -263,7 +271,12 @@ fn variable(text: &str, loader: &mut Loader) -> Result<Var, String> {
 }
 
 /// do_accounting(backends, [what], [table])
-fn do_accounting(call: &mut Call<Acc>, backends: BackendsArg, what: Option<WhatArg>, table: Option<Text>) -> i32 {
+fn do_accounting(
+    call: &mut Call<Acc>,
+    backends: BackendsArg,
+    what: Option<WhatArg>,
+    table: Option<Text>,
+) -> i32 {
     let module = call.module.clone();
     if call.state.msg.method() == sip::Method::Cancel && !module.report_cancels {
         return 1;
@@ -359,7 +372,8 @@ fn acc_aaa_request(call: &mut Call<Acc>, comment: Text) -> Outcome {
 fn acc_evi_request(call: &mut Call<Acc>, comment: Text) -> i32 {
     let module = call.module.clone();
     let code = report::comment(&comment.0).code;
-    let missed = std::str::from_utf8(&code).ok().and_then(|c| c.parse::<u16>().ok()).is_some_and(|c| c >= 300);
+    let missed =
+        std::str::from_utf8(&code).ok().and_then(|c| c.parse::<u16>().ok()).is_some_and(|c| c >= 300);
     let kind = if missed { Kind::Missed } else { Kind::Request };
     request_report(call, &comment).to_event(call.ctx, &module, &kind);
     1

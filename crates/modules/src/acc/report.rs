@@ -98,9 +98,10 @@ impl Report {
     fn values(&self, ctx: &mut Ctx, module: &Acc, backend: Backend) -> Values {
         let mut values = Values { extra: Vec::new(), legs: Vec::new() };
         if let Some(account) = &self.account {
-            let of = |set: &[Option<Bytes>], fields: &super::fields::Fields| -> Vec<(String, Option<Bytes>)> {
-                fields.of(backend).map(|(i, n)| (n.to_string(), set.get(i).cloned().flatten())).collect()
-            };
+            let of =
+                |set: &[Option<Bytes>], fields: &super::fields::Fields| -> Vec<(String, Option<Bytes>)> {
+                    fields.of(backend).map(|(i, n)| (n.to_string(), set.get(i).cloned().flatten())).collect()
+                };
             values.extra = of(&account.extra, &module.extra);
             values.legs = account.legs.iter().map(|leg| of(leg, &module.legs)).collect();
         }
@@ -195,7 +196,9 @@ impl Report {
             names.iter().zip(self.core()).map(|(n, (_, v))| (n.to_string(), v.clone().into())).collect();
         head.push(("time".into(), Value::Int(self.time as i64)));
         let values = self.values(ctx, module, Backend::Evi);
-        let pair = |(name, value): &(String, Option<Bytes>)| (name.clone(), Value::Str(value.clone().unwrap_or_default()));
+        let pair = |(name, value): &(String, Option<Bytes>)| {
+            (name.clone(), Value::Str(value.clone().unwrap_or_default()))
+        };
         head.extend(values.extra.iter().map(pair));
         let mut tail = Vec::new();
         if let (Kind::Missed, Some((created, setup))) = (kind, self.setup_time()) {
@@ -281,8 +284,10 @@ impl Report {
 /// Methods as numbers, as servers of the reference's users know them.
 fn method_number(method: sip::Method) -> i64 {
     use sip::Method::*;
-    const ORDER: [sip::Method; 14] =
-        [Invite, Cancel, Ack, Bye, Info, Options, Update, Register, Message, Subscribe, Notify, Prack, Refer, Publish];
+    const ORDER: [sip::Method; 14] = [
+        Invite, Cancel, Ack, Bye, Info, Options, Update, Register, Message, Subscribe, Notify, Prack, Refer,
+        Publish,
+    ];
     1 << ORDER.iter().position(|m| *m == method).unwrap_or(ORDER.len())
 }
 
@@ -303,7 +308,8 @@ fn old_legs(ctx: &mut Ctx, info: &[(String, Var)]) -> Vec<Vec<(String, Option<By
 /// A comment of a script ("480 Nobody Home") as an ending.
 pub fn comment(text: &Bytes) -> Ending {
     let has_code = text.len() >= 3 && text[..3].iter().all(u8::is_ascii_digit);
-    let (code, rest) = if has_code { (text.slice(..3), text.slice(3..)) } else { (Bytes::new(), text.clone()) };
+    let (code, rest) =
+        if has_code { (text.slice(..3), text.slice(3..)) } else { (Bytes::new(), text.clone()) };
     let mut reason = rest.slice_ref(rest.trim_ascii_start());
     if reason.is_empty() {
         reason = Bytes::from_static(default_reason(&code));
@@ -353,7 +359,11 @@ mod tests {
             ("200   fine ", "200", "fine "),
         ] {
             let ending = comment(&Bytes::from(text));
-            assert_eq!((&ending.code[..], &ending.reason[..]), (code.as_bytes(), reason.as_bytes()), "{text}");
+            assert_eq!(
+                (&ending.code[..], &ending.reason[..]),
+                (code.as_bytes(), reason.as_bytes()),
+                "{text}"
+            );
         }
     }
 }

@@ -25,13 +25,15 @@ fn rows(db: &Connection, query: &str) -> Vec<String> {
     let width = statement.column_count();
     let row = |row: &rusqlite::Row| -> rusqlite::Result<String> {
         let cells: Result<Vec<String>, _> = (0..width)
-            .map(|i| row.get::<_, rusqlite::types::Value>(i).map(|v| match v {
-                rusqlite::types::Value::Null => "-".to_string(),
-                rusqlite::types::Value::Integer(n) => n.to_string(),
-                rusqlite::types::Value::Real(x) => x.to_string(),
-                rusqlite::types::Value::Text(t) => t,
-                rusqlite::types::Value::Blob(b) => String::from_utf8_lossy(&b).into_owned(),
-            }))
+            .map(|i| {
+                row.get::<_, rusqlite::types::Value>(i).map(|v| match v {
+                    rusqlite::types::Value::Null => "-".to_string(),
+                    rusqlite::types::Value::Integer(n) => n.to_string(),
+                    rusqlite::types::Value::Real(x) => x.to_string(),
+                    rusqlite::types::Value::Text(t) => t,
+                    rusqlite::types::Value::Blob(b) => String::from_utf8_lossy(&b).into_owned(),
+                })
+            })
             .collect();
         Ok(cells?.join(" "))
     };
@@ -68,11 +70,15 @@ fn call(server: &mut Server, branch: &str, statuses: &[u16]) -> Vec<String> {
             if message.text.starts_with("SIP/2.0 ") {
                 replies.push(message.text[8..11].to_string());
             }
-            if message.text.starts_with("INVITE") && let Some(status) = statuses.next() {
+            if message.text.starts_with("INVITE")
+                && let Some(status) = statuses.next()
+            {
                 let head = message.text.split("\r\n\r\n").next().unwrap_or_default();
                 let lines: Vec<&str> = head.split("\r\n").skip(1).collect();
                 let lines = lines.join("\n").replace("example.com>\nCall", "example.com>;tag=b1\nCall");
-                next.extend(server.receive("127.0.0.3:5070", &format!("SIP/2.0 {status} Because\n{lines}\n\n")));
+                next.extend(
+                    server.receive("127.0.0.3:5070", &format!("SIP/2.0 {status} Because\n{lines}\n\n")),
+                );
             }
         }
         sent = next;
@@ -122,12 +128,16 @@ fn flags_of_2_1_mark_and_variables_are_extra_values() {
     let params = r#"modparam("acc", "db_flag", "ACC") modparam("acc", "db_missed_flag", 3)
         modparam("acc", "failed_transaction_flag", "FAILED") modparam("acc", "db_extra", "who=$fU")
         modparam("acc", "multi_leg_info", "leg=$avp(leg)")"#;
-    let routes = r#"route { $msg.flag(ACC) = 1; $msg.flag(3) = 1; $avp(leg) = "one"; $avp(leg) = "two"; t_relay(); }"#;
+    let routes =
+        r#"route { $msg.flag(ACC) = 1; $msg.flag(3) = 1; $avp(leg) = "one"; $avp(leg) = "two"; t_relay(); }"#;
     let mut server = Server::new(&config(&folder, params, routes), Dialect::V21);
     assert_eq!(call(&mut server, "1", &[200]), ["100", "200"]);
     assert_eq!(rows(&db, "select callid, who, leg from acc"), ["call-1 alice two", "call-1 alice one"]);
     assert_eq!(call(&mut server, "2", &[404]), ["100", "404"]);
-    assert_eq!(rows(&db, "select callid, sip_code, leg from missed_calls"), ["call-2 404 two", "call-2 404 one"]);
+    assert_eq!(
+        rows(&db, "select callid, sip_code, leg from missed_calls"),
+        ["call-2 404 two", "call-2 404 one"]
+    );
     assert_eq!(rows(&db, "select count(*) from acc"), ["2"]);
 }
 

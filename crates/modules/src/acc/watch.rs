@@ -1,8 +1,8 @@
 //! The moments at which reports are made: a reply goes upstream, all branches have failed.
 
+use super::Acc;
 use super::account::{self, Account, Backend, Marks, What};
 use super::report::{Ending, Kind, Report};
-use super::Acc;
 use bytes::Bytes;
 use host::Ctx;
 use host::shared::Hooks;
@@ -112,7 +112,13 @@ fn made_here(status: u16) -> Ending {
 }
 
 /// Reports a missed call and unmarks it: only the first destination that fails is reported.
-fn missed(ctx: &mut Ctx, module: &Acc, account: Option<account::Shared>, marks: Marks, ending: Ending) -> Marks {
+fn missed(
+    ctx: &mut Ctx,
+    module: &Acc,
+    account: Option<account::Shared>,
+    marks: Marks,
+    ending: Ending,
+) -> Marks {
     let mut done = Marks::default();
     let report = Report::new(ctx, module, account.as_ref().map(|a| a.borrow().clone()), ending);
     for backend in Backend::ALL {

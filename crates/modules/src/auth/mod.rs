@@ -91,7 +91,9 @@ pub fn register(m: &mut Registrar<Auth>) {
     m.param("opt", ParamFn::Ignored("not a parameter of any version with a meaning"));
     m.function("www_challenge", Routes::REQUEST, www_challenge);
     m.function("proxy_challenge", Routes::REQUEST, proxy_challenge);
-    m.function("pv_www_authorize", Routes::REQUEST, |call: &mut Call<Auth>, realm: Text| pv_authorize(call, realm, Kind::Www));
+    m.function("pv_www_authorize", Routes::REQUEST, |call: &mut Call<Auth>, realm: Text| {
+        pv_authorize(call, realm, Kind::Www)
+    });
     m.function("pv_proxy_authorize", Routes::REQUEST, |call: &mut Call<Auth>, realm: Text| {
         pv_authorize(call, realm, Kind::Proxy)
     });
@@ -248,18 +250,30 @@ fn meant_for(ctx: &Ctx, credentials: &Credentials) -> bool {
     if credentials.uri == request_uri {
         return true;
     }
-    let (Ok(digest), Ok(request)) = (Uri::parse(&credentials.uri), Uri::parse(&request_uri)) else { return false };
+    let (Ok(digest), Ok(request)) = (Uri::parse(&credentials.uri), Uri::parse(&request_uri)) else {
+        return false;
+    };
     let same_user = digest.user == request.user;
     let ours = || ctx.shared().is_myself(&digest.host, digest.port_or_default(), None);
     same_user && digest.host.eq_ignore_ascii_case(&request.host)
         || (same_user || digest.user.is_none()) && ours()
 }
 
-fn www_challenge(call: &mut Call<Auth>, realm: Text, qop: Option<host::Value>, algorithms: Option<AlgorithmsArg>) -> i32 {
+fn www_challenge(
+    call: &mut Call<Auth>,
+    realm: Text,
+    qop: Option<host::Value>,
+    algorithms: Option<AlgorithmsArg>,
+) -> i32 {
     challenge(call, &realm.0, qop, algorithms, Kind::Www)
 }
 
-fn proxy_challenge(call: &mut Call<Auth>, realm: Text, qop: Option<host::Value>, algorithms: Option<AlgorithmsArg>) -> i32 {
+fn proxy_challenge(
+    call: &mut Call<Auth>,
+    realm: Text,
+    qop: Option<host::Value>,
+    algorithms: Option<AlgorithmsArg>,
+) -> i32 {
     challenge(call, &realm.0, qop, algorithms, Kind::Proxy)
 }
 
@@ -279,18 +293,30 @@ fn algorithms_in(text: &[u8]) -> Result<Vec<Algorithm>, String> {
 
 fn strength(algorithm: Algorithm) -> u8 {
     let name = algorithm.as_str();
-    if name.starts_with("SHA-512") { 3 } else if name.starts_with("SHA-256") { 2 } else { 1 }
+    if name.starts_with("SHA-512") {
+        3
+    } else if name.starts_with("SHA-256") {
+        2
+    } else {
+        1
+    }
 }
 
 impl host::Arg<Auth> for AlgorithmsArg {
     type Prepared = host::Format;
     const WHAT: &'static str = "a list of digest algorithms";
 
-    fn prepare(arg: Option<&script::ast::Arg>, site: script::Loc, loader: &mut Loader, module: &Arc<Auth>) -> Result<host::Format, script::Diagnostic> {
+    fn prepare(
+        arg: Option<&script::ast::Arg>,
+        site: script::Loc,
+        loader: &mut Loader,
+        module: &Arc<Auth>,
+    ) -> Result<host::Format, script::Diagnostic> {
         let format = <Text as host::Arg<Auth>>::prepare(arg, site, loader, module)?;
         if let Some(text) = format.constant() {
             algorithms_in(text).map_err(|e| {
-                script::Diagnostic::error(arg.map_or(site, |a| a.loc), e).hint("MD5, SHA-256, SHA-512-256, each with -sess")
+                script::Diagnostic::error(arg.map_or(site, |a| a.loc), e)
+                    .hint("MD5, SHA-256, SHA-512-256, each with -sess")
             })?;
         }
         Ok(format)
@@ -305,7 +331,13 @@ impl host::Arg<Auth> for AlgorithmsArg {
 }
 
 /// `qop` is a text; 3.0 took 0 (none) or 1 ("auth").
-fn challenge(call: &mut Call<Auth>, realm: &Bytes, qop: Option<host::Value>, algorithms: Option<AlgorithmsArg>, kind: Kind) -> i32 {
+fn challenge(
+    call: &mut Call<Auth>,
+    realm: &Bytes,
+    qop: Option<host::Value>,
+    algorithms: Option<AlgorithmsArg>,
+    kind: Kind,
+) -> i32 {
     let module = call.module.clone();
     let ctx = &mut *call.ctx;
     let Some(realm) = module.realm(ctx, realm) else {
@@ -318,7 +350,8 @@ fn challenge(call: &mut Call<Auth>, realm: &Bytes, qop: Option<host::Value>, alg
     };
     let stale = ctx.state.ext.find::<WasStale>().is_some_and(|w| w.0);
     let named = algorithms.map(|a| a.0).unwrap_or_default();
-    let list: Vec<Option<Algorithm>> = if named.is_empty() { vec![None] } else { named.into_iter().map(Some).collect() };
+    let list: Vec<Option<Algorithm>> =
+        if named.is_empty() { vec![None] } else { named.into_iter().map(Some).collect() };
     let (label, code, reason): (_, u16, &[u8]) = match kind {
         Kind::Www => ("WWW-Authenticate", 401, b"Unauthorized"),
         Kind::Proxy => ("Proxy-Authenticate", 407, b"Proxy Authentication Required"),
@@ -361,7 +394,9 @@ fn pv_authorize(call: &mut Call<Auth>, realm: Text, kind: Kind) -> i32 {
         host::error!("auth", "pv_*_authorize needs the parameters username_spec and password_spec");
         return rc::ERROR;
     };
-    let (Some(user), Some(password)) = (username.get(ctx).text(), password.get(ctx).text()) else { return rc::ERROR };
+    let (Some(user), Some(password)) = (username.get(ctx).text(), password.get(ctx).text()) else {
+        return rc::ERROR;
+    };
     if credentials.username != user {
         return rc::INVALID_USER;
     }

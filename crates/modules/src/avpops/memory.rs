@@ -158,7 +158,11 @@ impl Arg<Avpops> for Deleted {
         let (found, loc) = piece(arg, site, "an AVP, with /g, or * for all")?;
         let text = match found {
             Piece::Var(spec) => {
-                return Ok(PreparedDeleted { avp: Some(avp(spec, loc, loader)?), all: false, nothing: false });
+                return Ok(PreparedDeleted {
+                    avp: Some(avp(spec, loc, loader)?),
+                    all: false,
+                    nothing: false,
+                });
             }
             Piece::Text(text) => text,
         };
@@ -258,7 +262,9 @@ impl Arg<Avpops> for Position {
     ) -> Result<usize, Diagnostic> {
         let number = match arg.map(|arg| &arg.kind) {
             Some(ArgKind::Int(n)) => usize::try_from(*n).ok(),
-            Some(ArgKind::Text(t) | ArgKind::Word(t)) => std::str::from_utf8(t).ok().and_then(|t| t.parse().ok()),
+            Some(ArgKind::Text(t) | ArgKind::Word(t)) => {
+                std::str::from_utf8(t).ok().and_then(|t| t.parse().ok())
+            }
             _ => None,
         };
         let loc = arg.map_or(site, |arg| arg.loc);

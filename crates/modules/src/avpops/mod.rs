@@ -8,9 +8,7 @@ mod op;
 mod push;
 mod subst;
 
-use crate::userdb::{
-    self, AvpSpec, DbId, HasUserDb, Nulls, Reading, Source, TableSpec, UserDb, into_avps,
-};
+use crate::userdb::{self, AvpSpec, DbId, HasUserDb, Nulls, Reading, Source, TableSpec, UserDb, into_avps};
 use args::AvpList;
 use bytes::Bytes;
 use host::db::Query;

@@ -78,8 +78,16 @@ pub fn register(m: &mut Registrar<CachedbLocal>) {
     m.ignored(&["cluster_id", "cluster_persistency"], "there is no clustering");
     m.init(init);
     m.function("cache_remove_chunk", Routes::ALL, remove_chunk);
-    m.command("cachedb_local:remove_chunk cache_remove_chunk", "removes the keys that match: cache_remove_chunk glob [collection]", mi_remove_chunk);
-    m.command("cachedb_local:fetch_chunk cache_fetch_chunk", "lists the keys that match: cache_fetch_chunk glob [collection]", mi_fetch_chunk);
+    m.command(
+        "cachedb_local:remove_chunk cache_remove_chunk",
+        "removes the keys that match: cache_remove_chunk glob [collection]",
+        mi_remove_chunk,
+    );
+    m.command(
+        "cachedb_local:fetch_chunk cache_fetch_chunk",
+        "lists the keys that match: cache_fetch_chunk glob [collection]",
+        mi_fetch_chunk,
+    );
     m.timer(1000, clean);
     m.start(restore);
     m.stop(|call| {

@@ -69,8 +69,5 @@ fn a_restart_keeps_what_is_alive() {
     file::write(&path, &list, 5000, 1_000_000);
     let later = [("one".to_string(), Table::default())];
     file::read(&path, &later, 0, 1_000_040);
-    assert_eq!(
-        later[0].1.list(0, |_| true),
-        [(text("a"), text("\u{1}\n"), 0), (text("c"), text("y"), 60)]
-    );
+    assert_eq!(later[0].1.list(0, |_| true), [(text("a"), text("\u{1}\n"), 0), (text("c"), text("y"), 60)]);
 }

@@ -159,7 +159,10 @@ impl MongoStore {
             db.run_command(doc! {"createIndexes": name, "indexes": [index]}).await
         });
         if let Err(CacheError::Refused(why)) = made.await {
-            host::warn!("cachedb_mongodb", "no index on {EXPIRES}, so what has ended stays in the database: {why}");
+            host::warn!(
+                "cachedb_mongodb",
+                "no index on {EXPIRES}, so what has ended stays in the database: {why}"
+            );
         }
         Ok(())
     }
@@ -171,7 +174,8 @@ impl MongoStore {
 
     async fn find(self, key: Bytes) -> Result<Option<Document>, CacheError> {
         let id = text(&key);
-        self.run(|db, name| async move { db.collection::<Document>(&name).find_one(doc! {"_id": id}).await }).await
+        self.run(|db, name| async move { db.collection::<Document>(&name).find_one(doc! {"_id": id}).await })
+            .await
     }
 }
 
@@ -196,7 +200,9 @@ impl Store for MongoStore {
                 Some(Bson::String(text)) => Some(Bytes::from(text)),
                 Some(Bson::Int32(n)) => Some(Bytes::from(n.to_string())),
                 Some(Bson::Int64(n)) => Some(Bytes::from(n.to_string())),
-                Some(other) => return Err(CacheError::Refused(format!("the value is a {:?}", other.element_type()))),
+                Some(other) => {
+                    return Err(CacheError::Refused(format!("the value is a {:?}", other.element_type())));
+                }
                 None => None,
             })
         })
@@ -248,8 +254,9 @@ impl Store for MongoStore {
                 return Ok(Vec::new());
             }
             let fields = document.get_document(MAP).cloned().unwrap_or_default();
-            let pair =
-                |(name, value): (String, Bson)| Some((unmember(&name), Bytes::from(value.as_str()?.to_string())));
+            let pair = |(name, value): (String, Bson)| {
+                Some((unmember(&name), Bytes::from(value.as_str()?.to_string())))
+            };
             Ok(fields.into_iter().filter_map(pair).collect())
         })
     }
@@ -267,7 +274,8 @@ impl Store for MongoStore {
             store.index().await?;
             let end = if expires_s == 0 { NEVER } else { store.moment(u64::from(expires_s)) };
             let path = |name: &Bytes| format!("{MAP}.{}", member(name));
-            let set: Document = set.iter().map(|(name, value)| (path(name), Bson::from(text(value)))).collect();
+            let set: Document =
+                set.iter().map(|(name, value)| (path(name), Bson::from(text(value)))).collect();
             let unset: Document = unset.iter().map(|name| (path(name), Bson::from(""))).collect();
             let (id, grows) = (text(&key), !set.is_empty());
             let mut change = doc! {"$max": {EXPIRES: end}};

@@ -155,7 +155,9 @@ fn answer(command: &Document, documents: &Documents) -> Document {
             doc! {"ok": 1, "value": document.clone()}
         }
         Some("count") => doc! {"ok": 1, "n": documents.len() as i32},
-        other => doc! {"ok": 0, "errmsg": format!("no such command: {other:?}"), "code": 59, "codeName": "CommandNotFound"},
+        other => {
+            doc! {"ok": 0, "errmsg": format!("no such command: {other:?}"), "code": 59, "codeName": "CommandNotFound"}
+        }
     }
 }
 
@@ -217,10 +219,11 @@ fn contacts_of_several_servers() {
             if expires == 0 { 2 } else { 1 }
         );
         let message = Rc::new(sip::Message::parse(bytes::Bytes::from(text)).expect("a correct message"));
-        let ran = run_with(&config, r#"save("location", "no-reply"); $avp(r) = $rc;"#, Dialect::V4, |state| {
-            state.msg = message.clone();
-            state.kind = script::ast::RouteKind::Request;
-        });
+        let ran =
+            run_with(&config, r#"save("location", "no-reply"); $avp(r) = $rc;"#, Dialect::V4, |state| {
+                state.msg = message.clone();
+                state.kind = script::ast::RouteKind::Request;
+            });
         assert_eq!(ran.avps("r"), ["1"], "{contact}");
     };
     let found = || {
@@ -233,7 +236,10 @@ fn contacts_of_several_servers() {
     register("sip:two@10.0.0.2", 2000);
     let all = found();
     assert_eq!(all[0], "1", "{all:?}");
-    assert!(all.contains(&"sip:one@10.0.0.1;x=$y%".to_string()) && all.contains(&"sip:two@10.0.0.2".to_string()), "{all:?}");
+    assert!(
+        all.contains(&"sip:one@10.0.0.1;x=$y%".to_string()) && all.contains(&"sip:two@10.0.0.2".to_string()),
+        "{all:?}"
+    );
     register("sip:one@10.0.0.1;x=$y%", 0);
     assert_eq!(found()[..2], ["1", "sip:two@10.0.0.2"]);
     register("sip:two@10.0.0.2", 0);

@@ -68,7 +68,8 @@ pub fn register(m: &mut Registrar<CachedbRedis>) {
 
 fn init(m: &mut CachedbRedis, loader: &mut host::Loader) -> Result<(), String> {
     crate::tls::install_provider();
-    let domains = loader.module::<crate::tls_mgm::TlsMgm>().map(|tls| tls.clients.clone()).unwrap_or_default();
+    let domains =
+        loader.module::<crate::tls_mgm::TlsMgm>().map(|tls| tls.clients.clone()).unwrap_or_default();
     let engine = Redis {
         settings: m.settings.clone(),
         domains,
@@ -128,12 +129,17 @@ fn start(call: &mut Call<CachedbRedis>) {
     let must_connect = call.module.must_connect;
     for cache in call.module.caches.clone() {
         let name = cache.url().to_string();
-        cache.spawn(call.ctx, "redis connect", |s| s.connect(), move |ctx, done| {
-            if let (Err(error), true) = (done, must_connect) {
-                host::error!("cachedb_redis", "{name}: {error}; shutdown_on_error ends the server");
-                ctx.core.outputs.push(Output::Shutdown { code: 255 });
-            }
-        });
+        cache.spawn(
+            call.ctx,
+            "redis connect",
+            |s| s.connect(),
+            move |ctx, done| {
+                if let (Err(error), true) = (done, must_connect) {
+                    host::error!("cachedb_redis", "{name}: {error}; shutdown_on_error ends the server");
+                    ctx.core.outputs.push(Output::Shutdown { code: 255 });
+                }
+            },
+        );
     }
 }
 

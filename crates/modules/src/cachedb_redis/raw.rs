@@ -39,7 +39,9 @@ pub fn rows(answer: Value) -> Result<Option<RawRows>, CacheError> {
     Ok(Some(match answer {
         Value::Nil => return Ok(None),
         Value::Okay | Value::SimpleString(_) => Vec::new(),
-        Value::Array(list) | Value::Set(list) => list.into_iter().filter_map(scalar).map(|v| vec![v]).collect(),
+        Value::Array(list) | Value::Set(list) => {
+            list.into_iter().filter_map(scalar).map(|v| vec![v]).collect()
+        }
         Value::Map(pairs) => {
             pairs.into_iter().flat_map(|(k, v)| [k, v]).filter_map(scalar).map(|v| vec![v]).collect()
         }

@@ -1,5 +1,8 @@
 //! Operations on a server.
-#![expect(clippy::disallowed_methods, reason = "connections to servers are real I/O: they live outside the worker")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "connections to servers are real I/O: they live outside the worker"
+)]
 
 use super::connect::{Server, Target};
 use super::raw;

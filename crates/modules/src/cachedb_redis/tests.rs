@@ -132,11 +132,15 @@ fn a_cluster() {
     let servers: Vec<Redis> = (0..2)
         .map(|i| {
             let nodes = format!("nodes-{i}.conf");
-            Redis::start(&folder.0, &["--cluster-enabled", "yes", "--cluster-config-file", &nodes, "--appendonly", "no"])
+            Redis::start(
+                &folder.0,
+                &["--cluster-enabled", "yes", "--cluster-config-file", &nodes, "--appendonly", "no"],
+            )
         })
         .collect();
     let cli = |port: u16, args: &[&str]| {
-        let out = Command::new("redis-cli").args(["-p", &port.to_string()]).args(args).output().expect("redis-cli");
+        let out =
+            Command::new("redis-cli").args(["-p", &port.to_string()]).args(args).output().expect("redis-cli");
         String::from_utf8_lossy(&out.stdout).into_owned()
     };
     cli(servers[0].port, &["cluster", "addslotsrange", "0", "8191"]);
@@ -176,8 +180,14 @@ fn behind_sentinel() {
     let conf = folder.0.join("sentinel.conf");
     std::fs::write(&conf, format!("sentinel monitor main 127.0.0.1 {} 1\n", master.port)).expect("a file");
     let port = free_port();
-    let mut sentinel = Redis { child: None, port, args: vec![conf.display().to_string(), "--sentinel".to_string()] };
-    sentinel.args.extend(["--port".to_string(), port.to_string(), "--bind".to_string(), "127.0.0.1".to_string()]);
+    let mut sentinel =
+        Redis { child: None, port, args: vec![conf.display().to_string(), "--sentinel".to_string()] };
+    sentinel.args.extend([
+        "--port".to_string(),
+        port.to_string(),
+        "--bind".to_string(),
+        "127.0.0.1".to_string(),
+    ]);
     sentinel.again();
     check(&format!("redis:g://127.0.0.1:{port}/?sentinel=main"), "", BASICS, BASICS_GIVE);
 }
@@ -196,14 +206,26 @@ fn over_tls() {
     let (cert, key) = (file("cert.pem", cert.pem()), file("key.pem", key.serialize_pem()));
     let server = Redis::start(
         &folder.0,
-        &["--port", "0", "--tls-port", "PORT", "--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &cert],
+        &[
+            "--port",
+            "0",
+            "--tls-port",
+            "PORT",
+            "--tls-cert-file",
+            &cert,
+            "--tls-key-file",
+            &key,
+            "--tls-ca-cert-file",
+            &cert,
+        ],
     );
     let url = format!("redis:g://127.0.0.1:{}/?tls_domain=redis", server.port);
     let domain = format!(
         "modparam(\"cachedb_redis\", \"use_tls\", 1)\nmodparam(\"tls_mgm\", \"client_domain\", \"redis\")\nmodparam(\"tls_mgm\", \"ca_list\", \"[redis]{cert}\")\nmodparam(\"tls_mgm\", \"certificate\", \"[redis]{cert}\")\nmodparam(\"tls_mgm\", \"private_key\", \"[redis]{key}\")\n"
     );
     check(&url, &domain, BASICS, BASICS_GIVE);
-    let distrusted = domain.replacen(&format!("[redis]{cert}"), "[redis]/etc/ssl/certs/ca-certificates.crt", 1);
+    let distrusted =
+        domain.replacen(&format!("[redis]{cert}"), "[redis]/etc/ssl/certs/ca-certificates.crt", 1);
     if Path::new("/etc/ssl/certs/ca-certificates.crt").exists() {
         check(&url, &distrusted, r#"cache_fetch("redis:g", "k", $var(x)); $avp(r) = $rc;"#, &["-1"]);
     }

@@ -72,9 +72,11 @@ fn clean(call: &mut Call<CachedbSql>) {
     let wall_s = (call.core.wall_us / 1_000_000) as i64;
     let databases: Vec<Db> = m.engine.databases.lock().iter().map(|(_, db)| db.clone()).collect();
     for db in databases {
-        let query = Query::delete(m.names.table.clone())
-            .filter(m.names.expires.clone(), Op::Gt, 0)
-            .filter(m.names.expires.clone(), Op::Lt, wall_s);
+        let query = Query::delete(m.names.table.clone()).filter(m.names.expires.clone(), Op::Gt, 0).filter(
+            m.names.expires.clone(),
+            Op::Lt,
+            wall_s,
+        );
         // The driver says when its database is gone.
         db.spawn(call.ctx, "cachedb_sql clean-up", query, |_, _| ());
     }
@@ -98,7 +100,12 @@ impl Engine for Sql {
     }
 
     fn connect(&self, cache: &Cache, ctx: &mut Ctx) -> Rc<dyn Store> {
-        let found = self.databases.lock().iter().find(|(rest, _)| *rest == cache.url().rest).map(|(_, db)| db.clone());
+        let found = self
+            .databases
+            .lock()
+            .iter()
+            .find(|(rest, _)| *rest == cache.url().rest)
+            .map(|(_, db)| db.clone());
         let db = found.expect("prepared at load");
         let dialect = match db.url().scheme.as_str() {
             "postgres" => Dialect::Postgres,
@@ -131,7 +138,11 @@ impl SqlStore {
     }
 
     /// One column of a key that has not expired.
-    fn column(&self, column: &Name, key: &Bytes) -> impl Future<Output = Result<Option<DbValue>, CacheError>> + use<> {
+    fn column(
+        &self,
+        column: &Name,
+        key: &Bytes,
+    ) -> impl Future<Output = Result<Option<DbValue>, CacheError>> + use<> {
         let columns = [column.clone(), self.names.expires.clone()];
         let query =
             Query::select(self.names.table.clone()).columns(columns).eq(self.names.key.clone(), key.clone());
@@ -175,10 +186,16 @@ impl Store for SqlStore {
         let Names { table, key: k, value, counter, expires } = &self.names;
         let key_text = quote(&DbValue::Text(key.clone()), self.dialect);
         let at = self.expiry(expires_s);
-        let insert = format!("INSERT INTO {table} ({k}, {value}, {counter}, {expires}) VALUES ({key_text}, '', {by}, {at})");
+        let insert = format!(
+            "INSERT INTO {table} ({k}, {value}, {counter}, {expires}) VALUES ({key_text}, '', {by}, {at})"
+        );
         let clash = match self.dialect {
-            Dialect::MySql => format!("ON DUPLICATE KEY UPDATE {counter} = {counter} + ({by}), {expires} = {at}"),
-            _ => format!("ON CONFLICT ({k}) DO UPDATE SET {counter} = {table}.{counter} + ({by}), {expires} = {at}"),
+            Dialect::MySql => {
+                format!("ON DUPLICATE KEY UPDATE {counter} = {counter} + ({by}), {expires} = {at}")
+            }
+            _ => format!(
+                "ON CONFLICT ({k}) DO UPDATE SET {counter} = {table}.{counter} + ({by}), {expires} = {at}"
+            ),
         };
         let select = Query::select(table.clone()).column(counter.clone()).eq(k.clone(), key);
         // One transaction: nobody else's change comes between.

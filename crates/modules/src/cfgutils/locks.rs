@@ -120,12 +120,14 @@ fn acquire(call: &mut Call<Cfgutils>, what: &'static str, key: Bytes) -> Outcome
             let detail = key.clone();
             Suspension::future(what, async move {
                 let grant = wait.await.ok();
-                Box::new(move |ctx: &mut host::Ctx| match grant.and_then(|g| Some((g.locks.clone(), g.claim()?))) {
-                    Some((locks, key)) => {
-                        ctx.state.ext.entry::<Held>().0.0.borrow_mut().push((locks, key));
-                        1
+                Box::new(move |ctx: &mut host::Ctx| {
+                    match grant.and_then(|g| Some((g.locks.clone(), g.claim()?))) {
+                        Some((locks, key)) => {
+                            ctx.state.ext.entry::<Held>().0.0.borrow_mut().push((locks, key));
+                            1
+                        }
+                        None => -1,
                     }
-                    None => -1,
                 }) as Finish
             })
             .detail(detail)

@@ -61,22 +61,33 @@ pub fn register(m: &mut Registrar<Cfgutils>) {
     m.variable_class("ctime", |spec, loader, _| {
         Ok(Kind::Other(Box::new(Ctime(Name::new(spec, loader, "$ctime(hour)")?))))
     });
-    m.command("cfgutils:get_config_hash get_config_hash", "the hash of hash_file when the server started: get_config_hash", |call, _| {
-        match &call.module.hash {
+    m.command(
+        "cfgutils:get_config_hash get_config_hash",
+        "the hash of hash_file when the server started: get_config_hash",
+        |call, _| match &call.module.hash {
             Some(hash) => Ok(hash.as_str().into()),
             None => Err(host::mi::MiError::new(404, "Functionality disabled")),
-        }
-    });
-    m.command("cfgutils:check_config_hash check_config_hash", "whether hash_file has changed since the server started: check_config_hash", |call, _| {
-        let (Some(file), Some(old)) = (&call.module.hash_file, &call.module.hash) else {
-            return Err(host::mi::MiError::new(404, "Functionality disabled"));
-        };
-        match hash_of(file) {
-            Ok(new) if new == *old => Ok("The actual config file hash is identical to the stored one.".into()),
-            Ok(_) => Err(host::mi::MiError::new(400, "The actual config file hash is not identical to the stored one")),
-            Err(error) => Err(host::mi::MiError::new(500, error)),
-        }
-    });
+        },
+    );
+    m.command(
+        "cfgutils:check_config_hash check_config_hash",
+        "whether hash_file has changed since the server started: check_config_hash",
+        |call, _| {
+            let (Some(file), Some(old)) = (&call.module.hash_file, &call.module.hash) else {
+                return Err(host::mi::MiError::new(404, "Functionality disabled"));
+            };
+            match hash_of(file) {
+                Ok(new) if new == *old => {
+                    Ok("The actual config file hash is identical to the stored one.".into())
+                }
+                Ok(_) => Err(host::mi::MiError::new(
+                    400,
+                    "The actual config file hash is not identical to the stored one",
+                )),
+                Err(error) => Err(host::mi::MiError::new(500, error)),
+            }
+        },
+    );
 }
 
 fn hash_of(file: &str) -> Result<String, String> {
@@ -106,7 +117,12 @@ fn abort(call: &mut Call<Cfgutils>) -> i32 {
 fn memory_status(call: &mut Call<Cfgutils>) -> i32 {
     let stats = &call.shared().stats;
     let bytes = |name: &str| stats.value(name).unwrap_or(0);
-    host::info!("cfgutils", "memory: {} bytes used of {}", bytes("shmem:used_size"), bytes("shmem:total_size"));
+    host::info!(
+        "cfgutils",
+        "memory: {} bytes used of {}",
+        bytes("shmem:used_size"),
+        bytes("shmem:total_size")
+    );
     1
 }
 
@@ -161,7 +177,9 @@ struct Env(Name);
 impl Variable for Env {
     fn get(&self, ctx: &mut Ctx, _: At) -> Value {
         use std::os::unix::ffi::{OsStrExt, OsStringExt};
-        let Some(name) = self.0.text(ctx).filter(|n| !n.is_empty() && !n.iter().any(|b| matches!(b, b'=' | 0))) else {
+        let Some(name) =
+            self.0.text(ctx).filter(|n| !n.is_empty() && !n.iter().any(|b| matches!(b, b'=' | 0)))
+        else {
             return Value::Null;
         };
         let value = std::env::var_os(std::ffi::OsStr::from_bytes(&name));

@@ -35,7 +35,11 @@ pub fn register(m: &mut Registrar<Cfgutils>) {
         let (name, module) = (Name::new(spec, loader, "$shv(name)")?, module.clone());
         Ok(Kind::Other(Box::new(Shv { name, module })))
     });
-    m.command("cfgutils:shv_set shv_set", "sets a shared variable (type int or str): shv_set name type value", shv_set);
+    m.command(
+        "cfgutils:shv_set shv_set",
+        "sets a shared variable (type int or str): shv_set name type value",
+        shv_set,
+    );
     m.command("cfgutils:shv_get shv_get", "reads shared variables: shv_get [name]", shv_get);
 }
 
@@ -101,11 +105,17 @@ fn put(module: &Cfgutils, name: &[u8], value: Value) -> bool {
 fn shv_set(call: &mut Call<Cfgutils>, params: &MiParams) -> MiResult {
     let (name, kind, value) = (params.need("name", 0)?, params.need("type", 1)?, params.need("value", 2)?);
     let value = match kind.as_str() {
-        "int" => Value::Int(host::arg::parse_int(value.as_bytes()).ok_or_else(|| MiError::params("bad number"))?),
+        "int" => {
+            Value::Int(host::arg::parse_int(value.as_bytes()).ok_or_else(|| MiError::params("bad number"))?)
+        }
         "str" => Value::from(value),
         _ => return Err(MiError::params("the type is int or str")),
     };
-    if put(call.module, name.as_bytes(), value) { Ok(json!("OK")) } else { Err(MiError::new(500, "too many variables")) }
+    if put(call.module, name.as_bytes(), value) {
+        Ok(json!("OK"))
+    } else {
+        Err(MiError::new(500, "too many variables"))
+    }
 }
 
 fn shown(name: Option<&[u8]>, value: &Value) -> Json {

@@ -53,13 +53,20 @@ pub fn register(m: &mut Registrar<Clusterer>) {
     m.param_text("sharing_tag", |s, v| s.tags.define(v));
     nodes::register(m);
     let no_links = "nodes do not speak to one another here: they share a store";
-    m.ignored(&["ping_interval", "ping_timeout", "node_timeout", "seed_fallback_interval", "sync_timeout"], no_links);
+    m.ignored(
+        &["ping_interval", "ping_timeout", "node_timeout", "seed_fallback_interval", "sync_timeout"],
+        no_links,
+    );
     m.ignored(&["sync_packet_size", "dispatch_jobs", "enable_rerouting", "enable_stats"], no_links);
     m.ignored(&["db_bridge_table", "no_ping_retries_col", "priority_col"], no_links);
     m.function("cluster_check_addr", Routes::ALL, check_addr);
     tags::register(m);
     m.command("clusterer:list clusterer_list", "the other nodes of each cluster: clusterer_list", list);
-    m.command("clusterer:reload clusterer_reload", "reads the nodes from the database again: clusterer_reload", reload);
+    m.command(
+        "clusterer:reload clusterer_reload",
+        "reads the nodes from the database again: clusterer_reload",
+        reload,
+    );
     m.init(init);
     m.start(|call| {
         if call.core.worker == 0 {

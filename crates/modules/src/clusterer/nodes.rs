@@ -24,7 +24,8 @@ impl Node {
     pub fn parse(text: &str) -> Result<Node, String> {
         let mut node = Node::default();
         for pair in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
-            let (name, value) = pair.split_once('=').ok_or_else(|| format!("`{pair}` is no property=value"))?;
+            let (name, value) =
+                pair.split_once('=').ok_or_else(|| format!("`{pair}` is no property=value"))?;
             let value = value.trim();
             let number = || value.parse::<u32>().map_err(|_| format!("{} needs a number", name.trim()));
             match name.trim() {
@@ -106,7 +107,8 @@ pub fn register(m: &mut Registrar<Clusterer>) {
 
 impl Columns {
     pub fn query(&self) -> Query {
-        let names = [&self.id, &self.cluster, &self.node, &self.url, &self.state, &self.sip_addr, &self.description];
+        let names =
+            [&self.id, &self.cluster, &self.node, &self.url, &self.state, &self.sip_addr, &self.description];
         Query::select(self.table.clone()).columns(names)
     }
 

@@ -114,7 +114,8 @@ impl Variable for ShTag {
     }
 
     fn set(&self, ctx: &mut Ctx, _: At, _: AssignOp, value: Value) -> bool {
-        let active = value.int() == Some(1) || value.text().is_some_and(|t| t.eq_ignore_ascii_case(b"active"));
+        let active =
+            value.int() == Some(1) || value.text().is_some_and(|t| t.eq_ignore_ascii_case(b"active"));
         let Some(name) = self.0.text(ctx).filter(|_| active) else { return false };
         let Some((name, cluster)) = split(&name) else { return false };
         change(ctx, &self.1, name, cluster, true, "script variable");
@@ -131,7 +132,11 @@ fn change(ctx: &mut Ctx, module: &Clusterer, name: &[u8], cluster: u32, active: 
         return;
     }
     let state = if active { "active" } else { "backup" };
-    host::notice!("clusterer", "tag {}, cluster {cluster}, became {state} ({reason})", String::from_utf8_lossy(name));
+    host::notice!(
+        "clusterer",
+        "tag {}, cluster {cluster}, became {state} ({reason})",
+        String::from_utf8_lossy(name)
+    );
     let text = |t: &'static str| Value::from(Bytes::from_static(t.as_bytes()));
     let params = [
         ("name", Value::from(Bytes::copy_from_slice(name))),

@@ -27,7 +27,12 @@ fn addresses_of_nodes() {
            cluster_check_addr(1, "10.1.0.2", "bin"); $avp(r) = $rc;"#,
         &["1", "1", "-1", "-1", "1"],
     );
-    for (addr, host) in [("10.0.0.1:5060", "10.0.0.1"), ("sip:a.example", "a.example"), ("[2001:db8::1]:5060", "2001:db8::1"), ("2001:db8::1", "2001:db8::1")] {
+    for (addr, host) in [
+        ("10.0.0.1:5060", "10.0.0.1"),
+        ("sip:a.example", "a.example"),
+        ("[2001:db8::1]:5060", "2001:db8::1"),
+        ("2001:db8::1", "2001:db8::1"),
+    ] {
         assert_eq!(host_of(addr), host);
     }
 }

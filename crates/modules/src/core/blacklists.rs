@@ -25,10 +25,18 @@ pub fn register(m: &mut Registrar<Core>) {
         m.command(name, "lists of blocked destinations: list_blacklists [name]", mi_list);
     }
     for name in ["check_blacklists", "blacklists:check_all"] {
-        m.command(name, "lists that block an address: check_blacklists [proto] ip [port] [pattern]", mi_check_all);
+        m.command(
+            name,
+            "lists that block an address: check_blacklists [proto] ip [port] [pattern]",
+            mi_check_all,
+        );
     }
     for name in ["check_blacklist", "blacklists:check"] {
-        m.command(name, "whether a list blocks an address: check_blacklist name [proto] ip [port] [pattern]", mi_check);
+        m.command(
+            name,
+            "whether a list blocks an address: check_blacklist name [proto] ip [port] [pattern]",
+            mi_check,
+        );
     }
     for name in ["add_blacklist_rule", "blacklists:add_rule"] {
         m.command(name, "adds a rule: add_blacklist_rule name rule [expire]", mi_add);
@@ -172,7 +180,10 @@ fn mi_list(call: &mut Call<Core>, params: &MiParams) -> MiResult {
 }
 
 /// `[proto] ip [port] [pattern]` from position `at` on.
-fn place_of(params: &MiParams, at: usize) -> Result<(Option<Transport>, std::net::SocketAddr, String), MiError> {
+fn place_of(
+    params: &MiParams,
+    at: usize,
+) -> Result<(Option<Transport>, std::net::SocketAddr, String), MiError> {
     let first = params.text("proto", at).unwrap_or_default();
     let named = params.named.contains_key("ip");
     let transport = transport_of(first.as_bytes());

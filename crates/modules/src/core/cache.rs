@@ -20,9 +20,17 @@ pub fn register(m: &mut Registrar<Core>) {
     m.function("cache_sub", Routes::ALL, sub);
     m.function("cache_counter_fetch", Routes::ALL, counter_fetch);
     m.function("cache_raw_query", Routes::ALL, raw_query);
-    m.command_late("cache:store cache_store", "stores a value: cache_store system attr value [expire]", mi_store);
+    m.command_late(
+        "cache:store cache_store",
+        "stores a value: cache_store system attr value [expire]",
+        mi_store,
+    );
     m.command_late("cache:fetch cache_fetch", "reads a stored value: cache_fetch system attr", mi_fetch);
-    m.command_late("cache:remove cache_remove", "removes a stored value: cache_remove system attr", mi_remove);
+    m.command_late(
+        "cache:remove cache_remove",
+        "removes a stored value: cache_remove system attr",
+        mi_remove,
+    );
 }
 
 /// Where a script stores: "local", "redis:group1". A name that is constant is looked up at load.
@@ -124,17 +132,23 @@ fn fetch(call: &mut Call<Core>, at: Storage, key: Text, out: OutVar) -> Outcome 
         return empty("cache_fetch");
     }
     let (cache, detail) = (at.0.clone(), key.0.clone());
-    at.0.suspend(call.ctx, "cache_fetch", detail, move |s| s.fetch(key.0), move |ctx, found| match found {
-        Ok(Some(value)) => {
-            if out.set(ctx, value) {
-                1
-            } else {
-                -1
+    at.0.suspend(
+        call.ctx,
+        "cache_fetch",
+        detail,
+        move |s| s.fetch(key.0),
+        move |ctx, found| match found {
+            Ok(Some(value)) => {
+                if out.set(ctx, value) {
+                    1
+                } else {
+                    -1
+                }
             }
-        }
-        Ok(None) => -2,
-        Err(error) => failed("cache_fetch", &cache, &error),
-    })
+            Ok(None) => -2,
+            Err(error) => failed("cache_fetch", &cache, &error),
+        },
+    )
 }
 
 /// cache_remove(store, attribute): false only when the store is unknown or fails.
@@ -143,10 +157,16 @@ fn remove(call: &mut Call<Core>, at: Storage, key: Text) -> Outcome {
         return empty("cache_remove");
     }
     let (cache, detail) = (at.0.clone(), key.0.clone());
-    at.0.suspend(call.ctx, "cache_remove", detail, move |s| s.remove(key.0), move |_, done| match done {
-        Ok(()) => 1,
-        Err(error) => failed("cache_remove", &cache, &error),
-    })
+    at.0.suspend(
+        call.ctx,
+        "cache_remove",
+        detail,
+        move |s| s.remove(key.0),
+        move |_, done| match done {
+            Ok(()) => 1,
+            Err(error) => failed("cache_remove", &cache, &error),
+        },
+    )
 }
 
 /// cache_add(store, attribute, increment, seconds, [variable])
@@ -172,10 +192,16 @@ fn change(
         return empty(what);
     }
     let (cache, detail) = (at.0.clone(), key.0.clone());
-    at.0.suspend(call.ctx, what, detail, move |s| s.add(key.0, by, seconds), move |ctx, sum| match sum {
-        Ok(sum) => set_number(ctx, out.as_ref(), sum),
-        Err(error) => failed(what, &cache, &error),
-    })
+    at.0.suspend(
+        call.ctx,
+        what,
+        detail,
+        move |s| s.add(key.0, by, seconds),
+        move |ctx, sum| match sum {
+            Ok(sum) => set_number(ctx, out.as_ref(), sum),
+            Err(error) => failed(what, &cache, &error),
+        },
+    )
 }
 
 fn set_number(ctx: &mut Ctx, out: Option<&OutVar>, number: i64) -> i32 {
@@ -192,12 +218,18 @@ fn counter_fetch(call: &mut Call<Core>, at: Storage, key: Text, out: OutVar) -> 
     }
     let (cache, detail) = (at.0.clone(), key.0.clone());
     let what = "cache_counter_fetch";
-    at.0.suspend(call.ctx, what, detail, move |s| s.counter(key.0), move |ctx, found| match found {
-        Ok(Some(number)) => set_number(ctx, Some(&out), number),
-        Ok(None) => -2,
-        Err(CacheError::NotANumber) => -3,
-        Err(error) => failed(what, &cache, &error),
-    })
+    at.0.suspend(
+        call.ctx,
+        what,
+        detail,
+        move |s| s.counter(key.0),
+        move |ctx, found| match found {
+            Ok(Some(number)) => set_number(ctx, Some(&out), number),
+            Ok(None) => -2,
+            Err(CacheError::NotANumber) => -3,
+            Err(error) => failed(what, &cache, &error),
+        },
+    )
 }
 
 /// cache_raw_query(store, query, [AVPs]): 1, -2 when there is nothing, -1 on errors. Several rows
@@ -209,16 +241,22 @@ fn raw_query(call: &mut Call<Core>, at: Storage, query: Text, out: Option<OutVar
     let (cache, detail) = (at.0.clone(), query.0.clone());
     let what = "cache_raw_query";
     let columns = out.as_ref().map_or(0, |list| list.0.len());
-    at.0.suspend(call.ctx, what, detail, move |s| s.raw(query.0, columns), move |ctx, rows| match rows {
-        Ok(None) => -2,
-        Ok(Some(rows)) => {
-            if let Some(out) = &out {
-                into_avps(ctx, &rows, out);
+    at.0.suspend(
+        call.ctx,
+        what,
+        detail,
+        move |s| s.raw(query.0, columns),
+        move |ctx, rows| match rows {
+            Ok(None) => -2,
+            Ok(Some(rows)) => {
+                if let Some(out) = &out {
+                    into_avps(ctx, &rows, out);
+                }
+                1
             }
-            1
-        }
-        Err(error) => failed(what, &cache, &error),
-    })
+            Err(error) => failed(what, &cache, &error),
+        },
+    )
 }
 
 fn into_avps(ctx: &mut Ctx, rows: &RawRows, out: &OutVars) {
@@ -267,13 +305,18 @@ fn mi_fetch(call: &mut Call<Core>, params: &MiParams, answer: MiAnswer) {
         Err(error) => return answer.give(Err(error)),
     };
     let name = String::from_utf8_lossy(&key).into_owned();
-    cache.spawn(call.ctx, "cache_fetch", move |s| s.fetch(key), move |_, found| {
-        answer.give(match found {
-            Ok(Some(value)) => Ok(json!({"key": name, "value": String::from_utf8_lossy(&value)})),
-            Ok(None) => Err(MiError::new(400, "Value not found")),
-            Err(error) => Err(MiError::new(500, format!("Cache fetch command failed: {error}"))),
-        })
-    });
+    cache.spawn(
+        call.ctx,
+        "cache_fetch",
+        move |s| s.fetch(key),
+        move |_, found| {
+            answer.give(match found {
+                Ok(Some(value)) => Ok(json!({"key": name, "value": String::from_utf8_lossy(&value)})),
+                Ok(None) => Err(MiError::new(400, "Value not found")),
+                Err(error) => Err(MiError::new(500, format!("Cache fetch command failed: {error}"))),
+            })
+        },
+    );
 }
 
 fn mi_remove(call: &mut Call<Core>, params: &MiParams, answer: MiAnswer) {
@@ -281,10 +324,15 @@ fn mi_remove(call: &mut Call<Core>, params: &MiParams, answer: MiAnswer) {
         Ok(target) => target,
         Err(error) => return answer.give(Err(error)),
     };
-    cache.spawn(call.ctx, "cache_remove", move |s| s.remove(key), |_, done| {
-        answer.give(match done {
-            Ok(()) => Ok(json!("OK")),
-            Err(error) => Err(MiError::new(500, format!("Cache remove command failed: {error}"))),
-        })
-    });
+    cache.spawn(
+        call.ctx,
+        "cache_remove",
+        move |s| s.remove(key),
+        |_, done| {
+            answer.give(match done {
+                Ok(()) => Ok(json!("OK")),
+                Err(error) => Err(MiError::new(500, format!("Cache remove command failed: {error}"))),
+            })
+        },
+    );
 }

@@ -1,20 +1,28 @@
 //! Events over management: lists, subscriptions of other programs, raising.
 
 use super::Core;
+use bytes::Bytes;
 use host::events::{EventParams, Subscriber, raise};
 use host::mi::{MiError, MiParams, MiResult};
 use host::{Call, Registrar, Value};
-use bytes::Bytes;
 use serde_json::{Map, Value as Json, json};
 
 /// Seconds that a subscription lasts when none are given.
 const LIFETIME_S: u64 = 3600;
 
 pub fn register(m: &mut Registrar<Core>) {
-    m.command("evi:subscribe event_subscribe", "sends an event to a socket: event_subscribe event socket [expire]", subscribe);
+    m.command(
+        "evi:subscribe event_subscribe",
+        "sends an event to a socket: event_subscribe event socket [expire]",
+        subscribe,
+    );
     m.command("evi:list events_list", "names of all events: events_list", list);
     m.command("evi:raise raise_event", "raises an event: raise_event event [params...]", raise_event);
-    m.command("evi:subscribers subscribers_list", "who gets events: subscribers_list [event] [socket]", subscribers);
+    m.command(
+        "evi:subscribers subscribers_list",
+        "who gets events: subscribers_list [event] [socket]",
+        subscribers,
+    );
 }
 
 fn id_of(call: &Call<'_, Core>, event: &[u8]) -> Result<usize, MiError> {
@@ -88,7 +96,9 @@ fn raise_event(call: &mut Call<Core>, params: &MiParams) -> MiResult {
 fn shown(subscriber: &Subscriber, now_ms: u64) -> Json {
     match subscriber.expires_ms {
         None => json!({"socket": subscriber.socket, "expire": "never"}),
-        Some(end) => json!({"socket": subscriber.socket, "expire": end / 1000, "ttl": end.saturating_sub(now_ms) / 1000}),
+        Some(end) => {
+            json!({"socket": subscriber.socket, "expire": end / 1000, "ttl": end.saturating_sub(now_ms) / 1000})
+        }
     }
 }
 

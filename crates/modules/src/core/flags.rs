@@ -31,15 +31,24 @@ pub fn register(m: &mut Registrar<Core>) {
             *script_flags(call.ctx) & flag.0 != 0
         });
     }
-    m.function_of(Since::V4, "setbflag", all, |call: &mut Call<Core>, flag: OfBranch, branch: Option<Int>| {
-        set_branch(call.ctx, flag, branch)
-    });
-    m.function_of(Since::V4, "resetbflag", all, |call: &mut Call<Core>, flag: OfBranch, branch: Option<Int>| {
-        reset_branch(call.ctx, flag, branch)
-    });
-    m.function_of(Since::V4, "isbflagset", all, |call: &mut Call<Core>, flag: OfBranch, branch: Option<Int>| {
-        is_set(call.ctx, flag, branch)
-    });
+    m.function_of(
+        Since::V4,
+        "setbflag",
+        all,
+        |call: &mut Call<Core>, flag: OfBranch, branch: Option<Int>| set_branch(call.ctx, flag, branch),
+    );
+    m.function_of(
+        Since::V4,
+        "resetbflag",
+        all,
+        |call: &mut Call<Core>, flag: OfBranch, branch: Option<Int>| reset_branch(call.ctx, flag, branch),
+    );
+    m.function_of(
+        Since::V4,
+        "isbflagset",
+        all,
+        |call: &mut Call<Core>, flag: OfBranch, branch: Option<Int>| is_set(call.ctx, flag, branch),
+    );
     // 2.x names the branch first, when it does.
     for name in ["setbflag", "setbranchflag"] {
         m.function_of(Since::V21, name, all, |call: &mut Call<Core>, flag: OfBranch| {

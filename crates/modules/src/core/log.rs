@@ -17,7 +17,9 @@ pub fn register(m: &mut Registrar<Core>) {
         let level = call.shared().globals.int(&["xlog_print_level"]).map_or(Level::Error, Level::from_number);
         xlog(call, level, &line.0)
     });
-    m.function("xlog", all, |call: &mut Call<Core>, level: LevelArg, line: Line| xlog(call, level.0, &line.0));
+    m.function("xlog", all, |call: &mut Call<Core>, level: LevelArg, line: Line| {
+        xlog(call, level.0, &line.0)
+    });
     m.function("xdbg", all, |call: &mut Call<Core>, line: Line| xlog(call, Level::Debug, &line.0));
     m.function("log", all, |_: &mut Call<Core>, text: Fixed| core_log(Level::Debug, &text.0));
     m.function("log", all, |_: &mut Call<Core>, level: Int, text: Fixed| {

@@ -61,4 +61,3 @@ impl Memory {
         Memory { total: number("/proc/meminfo", 1) * 1024, used: number("/proc/self/statm", 1) * 4096, peak }
     }
 }
-

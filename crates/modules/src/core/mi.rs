@@ -16,7 +16,11 @@ pub fn register(m: &mut Registrar<Core>) {
     m.command("core:arg arg", "command line of the server: arg", arg);
     m.command("core:kill kill", "ends the server: kill", kill);
     m.command("core:log_level log_level", "reads or sets the log level: log_level [level] [pid]", log_level);
-    m.command("core:xlog_level xlog_level", "reads or sets the level of xlog: xlog_level [level]", xlog_level);
+    m.command(
+        "core:xlog_level xlog_level",
+        "reads or sets the level of xlog: xlog_level [level]",
+        xlog_level,
+    );
     m.command(
         "core:log_level_filter log_level_filter",
         "reads or sets the level of one log (stderror, syslog): log_level_filter consumer [level_filter]",

@@ -66,7 +66,9 @@ impl Arg<Core> for Unfilled {
     ) -> Result<Arc<Format>, Diagnostic> {
         match arg.map(|a| (&a.kind, a.loc)) {
             Some((ArgKind::Text(text), loc)) => Ok(Arc::new(Format::new(text, loc, loader)?)),
-            other => Err(Diagnostic::error(other.map_or(site, |(_, loc)| loc), "this must be a quoted string")),
+            other => {
+                Err(Diagnostic::error(other.map_or(site, |(_, loc)| loc), "this must be a quoted string"))
+            }
         }
     }
 

@@ -77,7 +77,10 @@ fn list(call: &mut Call<Core>, params: &MiParams) -> MiResult {
     for (group, name, _) in stats.list(None) {
         if names.is_empty() || names.iter().any(|wanted| is_meant(wanted, &group, &name)) {
             let counts = matches!(stats.source(&name), Some(Source::Counter(_)));
-            out.insert(format!("{group}:{name}"), json!(if counts { "incremental" } else { "non-incremental" }));
+            out.insert(
+                format!("{group}:{name}"),
+                json!(if counts { "incremental" } else { "non-incremental" }),
+            );
         }
     }
     Ok(Json::Object(out))

@@ -107,9 +107,7 @@ fn reports(call: &mut Call<Core>, params: &MiParams) -> MiResult {
 }
 
 fn identifiers(call: &mut Call<Core>, params: &MiParams) -> MiResult {
-    let shown = |g: &Group| {
-        json!({"Group": g.name, "Identifiers": g.identifiers.iter().map(|i| &i.name).collect::<Vec<_>>()})
-    };
+    let shown = |g: &Group| json!({"Group": g.name, "Identifiers": g.identifiers.iter().map(|i| &i.name).collect::<Vec<_>>()});
     let groups = call.shared().status.groups();
     match params.text("group", 0) {
         None => Ok(groups.iter().map(shown).collect()),

@@ -19,7 +19,9 @@ pub fn register(m: &mut Registrar<Core>) {
 fn list(call: &mut Call<Core>, params: &MiParams) -> MiResult {
     let wanted = match params.text("proto", 0) {
         None => None,
-        Some(name) => Some(Transport::parse(name.as_bytes()).ok_or_else(|| MiError::params("no such protocol"))?),
+        Some(name) => {
+            Some(Transport::parse(name.as_bytes()).ok_or_else(|| MiError::params("no such protocol"))?)
+        }
     };
     let all = call.shared().connections().map(|all| all.list()).unwrap_or_default();
     let now = call.ctx.core.wall_us as i64 / 1_000_000;
@@ -39,7 +41,8 @@ fn show(connection: &Connection, now: i64) -> Json {
         "Alias port": connection.aliases.first().copied().unwrap_or(connection.remote.port()),
     });
     if let Some(tls) = &connection.tls {
-        shown["TLS"] = json!({ "Version": tls.version, "Cipher": tls.cipher, "Server name": tls.server_name });
+        shown["TLS"] =
+            json!({ "Version": tls.version, "Cipher": tls.cipher, "Server name": tls.server_name });
     }
     shown
 }
@@ -51,7 +54,8 @@ fn end(all: &Arc<dyn Connections>, text: &str) -> Option<bool> {
     if let Ok(id) = text.parse() {
         return Some(all.close(id));
     }
-    let split = text.split_once(':').and_then(|(word, rest)| Some((Transport::parse(word.as_bytes())?, rest)));
+    let split =
+        text.split_once(':').and_then(|(word, rest)| Some((Transport::parse(word.as_bytes())?, rest)));
     let (transport, address) = split.map_or((None, text), |(transport, rest)| (Some(transport), rest));
     let address: SocketAddr = address.parse().ok()?;
     let fits = |c: &Connection| c.remote == address && transport.is_none_or(|t| t == c.transport);

@@ -16,7 +16,9 @@ type Edit = fn(&Uri, &[u8]) -> Bytes;
 pub fn register(m: &mut Registrar<Core>) {
     let all = Routes::ALL;
     for name in ["seturi", "rewriteuri"] {
-        m.function_of(since(name), name, all, |call: &mut Call<Core>, uri: Plain| set_request(call.ctx, uri.0));
+        m.function_of(since(name), name, all, |call: &mut Call<Core>, uri: Plain| {
+            set_request(call.ctx, uri.0)
+        });
     }
     for name in ["sethost", "rewritehost", "seth"] {
         m.function_of(since(name), name, all, |call: &mut Call<Core>, host: Plain| {
@@ -121,15 +123,9 @@ fn construct_uri(
         Some(text) if !text.is_empty() => [before.as_bytes(), text, after.as_bytes()].concat(),
         _ => Vec::new(),
     };
-    let uri = [
-        &proto[..],
-        b":",
-        &part("", &user, "@"),
-        &domain,
-        &part(":", &port, ""),
-        &part(";", &extra, ""),
-    ]
-    .concat();
+    let uri =
+        [&proto[..], b":", &part("", &user, "@"), &domain, &part(":", &port, ""), &part(";", &extra, "")]
+            .concat();
     result.0.set(call.ctx, AssignOp::Set, Value::Str(uri.into()));
     1
 }

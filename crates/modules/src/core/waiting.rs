@@ -45,7 +45,8 @@ fn of(s: &OpStats) -> Json {
     ] {
         object.insert(name.to_string(), json!(n));
     }
-    let ends = STEPS_MS.iter().map(|ms| format!("<= {ms}")).chain([format!("> {}", STEPS_MS[STEPS_MS.len() - 1])]);
+    let ends =
+        STEPS_MS.iter().map(|ms| format!("<= {ms}")).chain([format!("> {}", STEPS_MS[STEPS_MS.len() - 1])]);
     let steps = ends.zip(s.steps).filter(|(_, n)| *n > 0).map(|(end, n)| (end, json!(n)));
     object.insert("Histogram ms".to_string(), Json::Object(steps.collect()));
     Json::Object(object)
@@ -184,7 +185,9 @@ mod tests {
             .as_array()
             .expect("a list")
             .iter()
-            .map(|o| format!("{} {}", o["Operation"].as_str().unwrap_or(""), o["Call-ID"].as_str().unwrap_or("")))
+            .map(|o| {
+                format!("{} {}", o["Operation"].as_str().unwrap_or(""), o["Call-ID"].as_str().unwrap_or(""))
+            })
             .collect();
         assert_eq!(shown, ["parallel the-call", "sleep the-call", "sleep the-call"]);
         let sent = server.receive("127.0.0.2:5060", &request("CANCEL"));
@@ -196,7 +199,13 @@ mod tests {
 
     #[test]
     fn only_calls_stand_in_it() {
-        let refused = |body: &str| crate::testing::refused("socket=udp:127.0.0.1:5060\nloadmodule \"cfgutils.so\"", body, Dialect::V4);
+        let refused = |body: &str| {
+            crate::testing::refused(
+                "socket=udp:127.0.0.1:5060\nloadmodule \"cfgutils.so\"",
+                body,
+                Dialect::V4,
+            )
+        };
         assert!(refused("parallel { sleep(1); $var(a) = 5; }").contains("this cannot run beside others"));
         assert!(refused("parallel { if (sleep(1)) exit; }").contains("this cannot run beside others"));
         assert!(refused("parallel { }").contains("nothing stands in this"));

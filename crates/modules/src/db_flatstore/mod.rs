@@ -3,8 +3,8 @@
 mod writer;
 
 use bytes::Bytes;
-use host::db::{BatchFuture, Db, DbError, DbFuture, DbUrl, DbValue, Driver, Pool, Query, Rows};
 use host::db::{Action, TableQuery};
+use host::db::{BatchFuture, Db, DbError, DbFuture, DbUrl, DbValue, Driver, Pool, Query, Rows};
 use host::mi::{MiParams, MiResult};
 use host::{Call, Ctx, Format, Registrar};
 use script::Loc;
@@ -77,7 +77,12 @@ pub fn register(m: &mut Registrar<Flatstore>) {
         loader.db_driver("flatstore", driver);
         Ok(())
     });
-    m.command_each("db_flatstore:rotate flat_rotate", "closes the files, so that new ones are begun", |_| "OK".into(), rotate);
+    m.command_each(
+        "db_flatstore:rotate flat_rotate",
+        "closes the files, so that new ones are begun",
+        |_| "OK".into(),
+        rotate,
+    );
 }
 
 struct FlatDriver {
@@ -254,7 +259,8 @@ mod tests {
         assert_eq!(text, "x\\x7cy|5\n|6\n");
         let error = refused(&config.replace("flatstore:/", "flatstore:/absent/"), "", Dialect::V4);
         assert!(error.contains("does not exist"), "{error}");
-        let error = refused(&format!("{config}modparam(\"db_flatstore\", \"delimiter\", \"ab\")\n"), "", Dialect::V4);
+        let error =
+            refused(&format!("{config}modparam(\"db_flatstore\", \"delimiter\", \"ab\")\n"), "", Dialect::V4);
         assert!(error.contains("one character"), "{error}");
     }
 }

@@ -46,7 +46,8 @@ pub fn register(m: &mut Registrar<DbMysql>) {
     m.ignored(&["ps_max_col_size"], "columns of any size are read whole");
     m.ready(|_, hooks, _| hooks.event_names.push(EVENT));
     m.init(|m, loader| {
-        let driver = MySqlDriver { timeout: Duration::from_secs(m.timeout_s), slow_us: m.slow_us, tls: m.tls };
+        let driver =
+            MySqlDriver { timeout: Duration::from_secs(m.timeout_s), slow_us: m.slow_us, tls: m.tls };
         loader.db_driver("mysql", Arc::new(driver));
         Ok(())
     });

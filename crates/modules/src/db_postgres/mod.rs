@@ -103,11 +103,8 @@ fn options(url: &DbUrl, tls: &Tls) -> PgConnectOptions {
         .ssl_mode(mode)
         .statement_cache_capacity(0)
         .disable_statement_logging();
-    options = if url.host.is_empty() {
-        options.socket("/var/run/postgresql")
-    } else {
-        options.host(&url.host)
-    };
+    options =
+        if url.host.is_empty() { options.socket("/var/run/postgresql") } else { options.host(&url.host) };
     if let Some(ca) = &tls.ca {
         options = options.ssl_root_cert(ca);
     }

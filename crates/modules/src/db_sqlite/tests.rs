@@ -47,7 +47,8 @@ fn what_is_written_is_read() {
             .set("b", DbValue::Blob(bytes::Bytes::from_static(b"\0\xff")));
         let done = run(&handle, insert).await.expect("inserts");
         assert_eq!((done.affected, done.insert_id, done.is_empty()), (1, 1, true));
-        let rows = run(&handle, Query::select("t").eq("name", "O'Hara; drop table t")).await.expect("selects");
+        let rows =
+            run(&handle, Query::select("t").eq("name", "O'Hara; drop table t")).await.expect("selects");
         let row = rows.first().expect("a row");
         let expected = [
             DbValue::Int(1),
@@ -62,7 +63,8 @@ fn what_is_written_is_read() {
         assert_eq!((none.is_empty(), none.columns().len()), (true, 5));
         let upsert = Query::upsert("t").eq("name", "O'Hara; drop table t").set("x", 7);
         assert_eq!(run(&handle, upsert).await.expect("upserts").affected, 1);
-        let matched = run(&handle, Query::raw("select x from t where name regexp '^O.H'")).await.expect("matches");
+        let matched =
+            run(&handle, Query::raw("select x from t where name regexp '^O.H'")).await.expect("matches");
         assert_eq!(matched.first().expect("a row").real(0), Some(7.0));
     });
 }
@@ -73,7 +75,10 @@ fn errors_name_what_is_wrong() {
     let handle = temp.open(Settings::default());
     wait(async {
         let error = run(&handle, Query::select("absent")).await.expect_err("no table");
-        assert!(matches!(&error, DbError::Refused { message, .. } if message.contains("no such table")), "{error}");
+        assert!(
+            matches!(&error, DbError::Refused { message, .. } if message.contains("no such table")),
+            "{error}"
+        );
         let nowhere = Handle::start("/nowhere/at/all.db", Arc::new(Settings::default()), &Stats::default());
         let error = run(&nowhere, Query::raw("select 1")).await.expect_err("no file");
         assert!(matches!(error, DbError::Down(_)), "{error}");
@@ -124,7 +129,8 @@ fn a_dropped_query_stops_and_the_next_one_runs() {
 #[test]
 fn pragmas_are_set() {
     let temp = Temp::new("pragma");
-    let settings = Settings { pragmas: vec!["cache_size=-123".into(), "nonsense".into()], ..Settings::default() };
+    let settings =
+        Settings { pragmas: vec!["cache_size=-123".into(), "nonsense".into()], ..Settings::default() };
     let handle = temp.open(settings);
     let rows = wait(run(&handle, Query::raw("pragma cache_size"))).expect("reads");
     assert_eq!(rows.first().expect("a row").int(0), Some(-123));

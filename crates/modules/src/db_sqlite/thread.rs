@@ -111,7 +111,8 @@ impl Handle {
             failed: stats.counter("db", "db_failed_queries"),
             slow: stats.counter("db", "db_slow_queries"),
         };
-        let started = std::thread::Builder::new().name("sqlite".to_string()).spawn(move || thread.run(&queue));
+        let started =
+            std::thread::Builder::new().name("sqlite".to_string()).spawn(move || thread.run(&queue));
         if let Err(error) = started {
             host::error!("db_sqlite", "no thread for {path}: {error}");
         }
@@ -354,7 +355,8 @@ fn step(
     statement: &mut rusqlite::Statement<'_>,
     values: &[DbValue],
 ) -> Result<Rows, DbError> {
-    let columns: Vec<Name> = statement.column_names().into_iter().map(|c| Name::from(c.to_string())).collect();
+    let columns: Vec<Name> =
+        statement.column_names().into_iter().map(|c| Name::from(c.to_string())).collect();
     let times: Vec<bool> = statement.columns().iter().map(|c| is_time(c.decl_type())).collect();
     let bound = values.iter().map(Bound);
     let mut cells = Vec::new();

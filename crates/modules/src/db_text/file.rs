@@ -75,7 +75,12 @@ pub fn parse(text: &str) -> Result<Table, String> {
     for (i, line) in lines.filter(|(_, line)| !line.is_empty()) {
         let fields = split(line);
         if fields.len() != columns.len() {
-            return Err(format!("line {}: {} fields, the table has {} columns", i + 1, fields.len(), columns.len()));
+            return Err(format!(
+                "line {}: {} fields, the table has {} columns",
+                i + 1,
+                fields.len(),
+                columns.len()
+            ));
         }
         let cells = fields.into_iter().zip(&columns).map(|(field, column)| {
             cell(field, column).map_err(|why| format!("line {}: {}: {why}", i + 1, column.name))

@@ -110,7 +110,8 @@ fn reload(call: &mut Call<DbText>, params: &MiParams) -> MiResult {
     let (folder, table) = (params.text("db_name", 0), params.text("table_name", 1));
     let Some(driver) = &call.module.driver else { return Ok("OK".into()) };
     let open = driver.open.lock();
-    let chosen: Vec<_> = open.iter().filter(|one| folder.as_deref().is_none_or(|f| f == one.folder)).collect();
+    let chosen: Vec<_> =
+        open.iter().filter(|one| folder.as_deref().is_none_or(|f| f == one.folder)).collect();
     if chosen.is_empty() && folder.is_some() {
         return Err(MiError::params("this folder is not in use"));
     }
@@ -125,7 +126,8 @@ mod tests {
     use host::db::Query;
     use script::ast::Dialect;
 
-    const USERS: &str = "id(int,auto) name(str) flag(double) desc(str,null)\n1:nick:0.34:a\\tgood\\: friend\n2:cole:-3.75:\n";
+    const USERS: &str =
+        "id(int,auto) name(str) flag(double) desc(str,null)\n1:nick:0.34:a\\tgood\\: friend\n2:cole:-3.75:\n";
 
     #[test]
     fn tables_in_files() {
@@ -141,7 +143,9 @@ mod tests {
             sql_query("select id, name from users where name like 'a%'", "$avp(id);$avp(name)");
             $var(x) = sql_select('["x"]', "absent"); $avp(r) = $var(x);"#;
         let ran = run(&config, body, Dialect::V4);
-        for (name, expected) in [("d", "a\tgood: friend"), ("n", "cole"), ("id", "3"), ("name", "a:b"), ("r", "-1")] {
+        for (name, expected) in
+            [("d", "a\tgood: friend"), ("n", "cole"), ("id", "3"), ("name", "a:b"), ("r", "-1")]
+        {
             assert_eq!(ran.avps(name), [expected], "{name}");
         }
         let error = refused(&config.replace("text:///", "text:///absent/"), "", Dialect::V4);

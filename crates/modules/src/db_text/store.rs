@@ -59,9 +59,8 @@ impl Tables {
     fn refresh(&self, connection: &Connection) -> Result<(), String> {
         for (name, path) in self.files()? {
             let stamp = stamp(&path);
-            let fresh = |known: &Known| {
-                !known.stale && (self.reading == Reading::Once || known.stamp == stamp)
-            };
+            let fresh =
+                |known: &Known| !known.stale && (self.reading == Reading::Once || known.stamp == stamp);
             if self.known.lock().get(&name).is_some_and(fresh) {
                 continue;
             }
@@ -97,7 +96,9 @@ fn fill(connection: &Connection, name: &str, table: &Table) -> rusqlite::Result<
         format!("\"{}\" {}{key}{bound}", column.name, column.kind.sql())
     });
     let columns = columns.collect::<Vec<_>>().join(", ");
-    connection.execute_batch(&format!("begin; drop table if exists \"{name}\"; create table \"{name}\" ({columns})"))?;
+    connection.execute_batch(&format!(
+        "begin; drop table if exists \"{name}\"; create table \"{name}\" ({columns})"
+    ))?;
     for row in &table.rows {
         let values: Vec<String> = row.iter().map(|value| quote(value, Dialect::Sqlite)).collect();
         if let Err(error) =

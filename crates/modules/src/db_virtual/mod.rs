@@ -74,7 +74,11 @@ pub fn register(m: &mut Registrar<DbVirtual>) {
     );
     m.init(DbVirtual::open);
     m.command("db_virtual:get db_get", "the databases of each set and whether they can be used", list);
-    m.command("db_virtual:set db_set", "lets a database be used or not: db_set set_index db_url_index may_use_db_flag", allow);
+    m.command(
+        "db_virtual:set db_set",
+        "lets a database be used or not: db_set set_index db_url_index may_use_db_flag",
+        allow,
+    );
 }
 
 impl DbVirtual {
@@ -265,7 +269,8 @@ fn list(call: &mut Call<DbVirtual>, _: &MiParams) -> MiResult {
 
 fn allow(call: &mut Call<DbVirtual>, params: &MiParams) -> MiResult {
     let number = |name, at| {
-        let value = params.int(name, at)?.ok_or_else(|| MiError::params(format!("missing parameter: {name}")))?;
+        let value =
+            params.int(name, at)?.ok_or_else(|| MiError::params(format!("missing parameter: {name}")))?;
         usize::try_from(value).map_err(|_| MiError::params(format!("{name} must be 0 or more")))
     };
     let (set, url, may) =

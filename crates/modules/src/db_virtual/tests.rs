@@ -63,7 +63,8 @@ fn all_down_is_an_error() {
     block(&folder, "a.db");
     block(&folder, "b.db");
     for mode in ["FAILOVER", "PARALLEL", "ROUND"] {
-        let ran = ran(&folder, mode, r#"$var(x) = sql_query("insert into t values (1)"); $avp(r) = $var(x);"#);
+        let ran =
+            ran(&folder, mode, r#"$var(x) = sql_query("insert into t values (1)"); $avp(r) = $var(x);"#);
         assert_eq!(ran.avps("r"), ["-1"], "{mode}");
     }
 }

@@ -107,8 +107,16 @@ pub fn register(m: &mut Registrar<Dialplan>) {
     m.function_of(Since::V4, "dp_translate", Routes::ALL, dp_translate);
     m.function_of(Since::V21, "dp_translate", Routes::ALL, old::dp_translate);
     m.command_late("dialplan:reload dp_reload", "loads the rules again: dp_reload [partition]", reload);
-    m.command("dialplan:translate dp_translate", "translates a text: dp_translate dpid input [partition]", translate_command);
-    m.command("dialplan:show_partition dp_show_partition", "partitions and their tables: dp_show_partition [partition]", show_partition);
+    m.command(
+        "dialplan:translate dp_translate",
+        "translates a text: dp_translate dpid input [partition]",
+        translate_command,
+    );
+    m.command(
+        "dialplan:show_partition dp_show_partition",
+        "partitions and their tables: dp_show_partition [partition]",
+        show_partition,
+    );
 }
 
 impl Dialplan {
@@ -152,7 +160,9 @@ impl Dialplan {
             }));
         }
         match &self.default {
-            Some(name) if self.find(name).is_none() => Err(format!("the default partition {name} does not exist")),
+            Some(name) if self.find(name).is_none() => {
+                Err(format!("the default partition {name} does not exist"))
+            }
             _ => Ok(()),
         }
     }
@@ -180,7 +190,8 @@ fn load(
     let told = |ctx: &Ctx, name: &str, text: String| {
         ctx.shared().status.report("dialplan", name, ctx.core.wall_us / 1_000_000, text)
     };
-    let status = |ctx: &Ctx, name: &str, level, details| ctx.shared().status.set("dialplan", name, level, details);
+    let status =
+        |ctx: &Ctx, name: &str, level, details| ctx.shared().status.set("dialplan", name, level, details);
     match before {
         true => status(ctx, &partition.name, 2, "reloading data"),
         false => status(ctx, &partition.name, -1, "loading data"),
@@ -307,9 +318,8 @@ fn translate_command(call: &mut Call<Dialplan>, params: &MiParams) -> MiResult {
 }
 
 fn show_partition(call: &mut Call<Dialplan>, params: &MiParams) -> MiResult {
-    let shown = |p: &Arc<Partition>| {
-        json!({"name": p.name, "table": p.table, "db_url": p.db.url().to_string()})
-    };
+    let shown =
+        |p: &Arc<Partition>| json!({"name": p.name, "table": p.table, "db_url": p.db.url().to_string()});
     let list: Vec<Json> = chosen(call.module, params.text("partition", 0))?.iter().map(shown).collect();
     Ok(json!({"Partitions": list}))
 }

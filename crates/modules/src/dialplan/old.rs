@@ -36,7 +36,9 @@ impl Arg<Dialplan> for Places {
         let rest = text.slice(len..);
         let rest = rest.slice_ref(rest.trim_ascii());
         let to = match rest.strip_prefix(b"/") {
-            Some(to) => Some(Arc::new(loader.target_var(&script::parse_variable(&rest.slice_ref(to), loc)?)?)),
+            Some(to) => {
+                Some(Arc::new(loader.target_var(&script::parse_variable(&rest.slice_ref(to), loc)?)?))
+            }
             None if rest.is_empty() => None,
             None => return Err(bad(loc)),
         };

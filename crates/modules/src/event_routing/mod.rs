@@ -94,7 +94,8 @@ fn wait_for_event(call: &mut Call<EventRouting>, event: Text, filter: AnyVar, se
         };
         let id = shared.events.listen(event.0, Arc::new(listener));
         let subscribed = Box::new(Subscribed { shared, id });
-        if let Some(slot) = ctx.core.tasks.get_mut(task.index as usize).filter(|t| t.generation == task.generation)
+        if let Some(slot) =
+            ctx.core.tasks.get_mut(task.index as usize).filter(|t| t.generation == task.generation)
         {
             slot.guard = Some(subscribed);
         }

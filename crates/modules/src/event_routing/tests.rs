@@ -67,7 +67,12 @@ fn a_route_runs_each_time() {
     let mut server = server();
     let seen = |server: &mut Server| {
         let found = server.manage("cache_fetch_chunk", json!({"glob": "*"})).expect("keys");
-        found["keys"].as_array().expect("a list").iter().map(|k| k["value"].as_str().unwrap_or("").to_string()).collect::<Vec<_>>()
+        found["keys"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|k| k["value"].as_str().unwrap_or("").to_string())
+            .collect::<Vec<_>>()
     };
     send(&mut server, "SUBSCRIBE", "");
     send(&mut server, "OPTIONS", "X-Aor: a@x\nX-N: 1\n");

@@ -49,7 +49,13 @@ fn command(call: &mut Call<Exec>, text: &[u8]) -> process::Command {
     if call.module.set_vars {
         env::of_message(call.ctx, &mut env);
     }
-    process::Command { text: Bytes::copy_from_slice(text), args: None, stdin: Bytes::new(), env, want: Want::default() }
+    process::Command {
+        text: Bytes::copy_from_slice(text),
+        args: None,
+        stdin: Bytes::new(),
+        env,
+        want: Want::default(),
+    }
 }
 
 /// exec(command, [stdin], [stdout], [stderr], [environment]): 1 when all output was read, whatever
@@ -108,7 +114,9 @@ fn start(
         && let Kind::Avp(name) = var.kind
     {
         let avps = call.state.avps.borrow();
-        command.env.extend(avps.values(name).enumerate().map(|(i, v)| (format!("OSIPS_EXEC_{i}"), v.to_text())));
+        command
+            .env
+            .extend(avps.values(name).enumerate().map(|(i, v)| (format!("OSIPS_EXEC_{i}"), v.to_text())));
     }
     command.want = Want { stdout: stdout.is_some(), stderr: stderr.is_some(), exit: false };
     if stdout.is_none() && stderr.is_none() {

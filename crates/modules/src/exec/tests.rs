@@ -1,5 +1,5 @@
-use crate::testing::{Folder, Ran, run, run_with};
 use super::process::{self, Command, Undertaker, Want};
+use crate::testing::{Folder, Ran, run, run_with};
 use bytes::Bytes;
 use script::ast::Dialect;
 use std::rc::Rc;
@@ -19,7 +19,10 @@ fn check(body: &str, expected: &[&str]) {
 #[test]
 fn output_stacks_up() {
     check(r#"exec("echo one; echo; echo two", , $avp(r));"#, &["two", "one"]);
-    check(r#"exec("printf 'a b'; echo x >&2", , $var(o), $var(e)); $avp(r) = $var(o) + "/" + $var(e);"#, &["a b/x"]);
+    check(
+        r#"exec("printf 'a b'; echo x >&2", , $var(o), $var(e)); $avp(r) = $var(o) + "/" + $var(e);"#,
+        &["a b/x"],
+    );
     check(r#"exec("cat; exit 3", "input", $var(o)); $avp(r) = $var(o);"#, &["input"]);
     check(r#"$var(x) = exec("exit 3", , $var(o)); $avp(r) = $var(x);"#, &["1"]);
     check(r#"$var(x) = exec("no-such-command-here", , $var(o)); $avp(r) = $var(x);"#, &["1"]);
@@ -59,7 +62,8 @@ fn without_output_nobody_waits() {
 fn a_dropped_command_takes_its_children_along() {
     let folder = Folder::new("exec-kill");
     let file = folder.0.join("pids");
-    let text = format!("trap '' TERM; sleep 1000 & echo $! $$ > {0}.new; mv {0}.new {0}; wait", file.display());
+    let text =
+        format!("trap '' TERM; sleep 1000 & echo $! $$ > {0}.new; mv {0}.new {0}; wait", file.display());
     let command = Command {
         text: text.into(),
         args: None,
@@ -100,17 +104,25 @@ fn the_old_functions() {
     let config = format!("{CONFIG}modparam(\"exec\", \"setvars\", 1)\n");
     let old = |body: &str| {
         run_with(&config, body, Dialect::V21, |state| {
-            state.msg = Rc::new(sip::Message::parse(Bytes::from_static(message.as_bytes())).expect("a message"));
+            state.msg =
+                Rc::new(sip::Message::parse(Bytes::from_static(message.as_bytes())).expect("a message"));
         })
     };
     let body = r#"exec_avp("echo 1; echo 2; echo 3", "$avp(r) $avp(s)"); if (!exec_avp("exit 1")) $avp(t) = "failed";
         if (exec_msg("grep -q ^INVITE")) $avp(t) = "found";"#;
     let ran = old(body);
-    assert_eq!([ran.avps("r"), ran.avps("s"), ran.avps("3"), ran.avps("t")].concat(), ["1", "2", "3", "found", "failed"]);
-    let ran = old(r#"exec_avp("echo $$SIP_HF_FROM; echo $$SIP_HF_X_A; echo $$SIP_USER; echo $$SIP_TID; echo $$SIP_SRCIP");"#);
+    assert_eq!(
+        [ran.avps("r"), ran.avps("s"), ran.avps("3"), ran.avps("t")].concat(),
+        ["1", "2", "3", "found", "failed"]
+    );
+    let ran = old(
+        r#"exec_avp("echo $$SIP_HF_FROM; echo $$SIP_HF_X_A; echo $$SIP_USER; echo $$SIP_TID; echo $$SIP_SRCIP");"#,
+    );
     let values: Vec<_> = ["1", "2", "3", "4", "5"].iter().flat_map(|n| ran.avps(n)).collect();
     assert_eq!(values, ["<sip:a@b>;tag=1", "1,2", "bob", "z9hG4bKx", "127.0.0.2"]);
-    let ran = old(r#"exec_dset("printf '%s\n' sip:one@a sip:two@b"); exec_getenv("PATH", "$avp(p)"); exec_getenv("NO_SUCH_X");"#);
+    let ran = old(
+        r#"exec_dset("printf '%s\n' sip:one@a sip:two@b"); exec_getenv("PATH", "$avp(p)"); exec_getenv("NO_SUCH_X");"#,
+    );
     assert_eq!(ran.state.ruri.as_deref(), Some(&b"sip:one@a"[..]));
     let others: Vec<_> = ran.state.branches.iter().map(|b| b.uri.clone()).collect();
     assert_eq!(others, ["sip:two@b", "sip:bob@example.com"]);

@@ -302,8 +302,10 @@ mod tests {
 
     #[test]
     fn places_that_do_not_exist_stay_so() {
-        check(r#"$json(o) := "{\"l\":[1]}"; $json(o/l[5]) = 1; $json(o/a/b) = 1; $json(o/l/x) = 1; $json(o[]) = 1;"#,
-            r#"{ "l": [ 1 ] }"#);
+        check(
+            r#"$json(o) := "{\"l\":[1]}"; $json(o/l[5]) = 1; $json(o/a/b) = 1; $json(o/l/x) = 1; $json(o[]) = 1;"#,
+            r#"{ "l": [ 1 ] }"#,
+        );
         check(r#"$json(o) := "{}"; $json(o/x) := "not json";"#, "{ }");
         check(r#"$json(o) := "[1,2]"; $json(o[-1]) = NULL; $json(o[-5]) = NULL;"#, "[ 1 ]");
     }

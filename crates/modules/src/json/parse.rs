@@ -40,8 +40,7 @@ impl Reader<'_> {
     }
 
     fn word(&mut self) -> Option<Json> {
-        let words =
-            [(&b"null"[..], Json::Null), (b"true", Json::Bool(true)), (b"false", Json::Bool(false))];
+        let words = [(&b"null"[..], Json::Null), (b"true", Json::Bool(true)), (b"false", Json::Bool(false))];
         // As json-c, in any case.
         let is = |word: &[u8]| self.rest.get(..word.len()).is_some_and(|r| r.eq_ignore_ascii_case(word));
         let (word, value) = words.into_iter().find(|(word, _)| is(word))?;
@@ -133,7 +132,10 @@ mod tests {
             let have = parse(text.as_bytes()).map(|json| json.print(Style::Spaced));
             assert_eq!(have.as_deref(), want.map(str::as_bytes), "{text}");
         };
-        check("{\"a\":1,\"b\":[1,{\"c\":true}],\"d\":null,\"g\":{}}", Some("{ \"a\": 1, \"b\": [ 1, { \"c\": true } ], \"d\": null, \"g\": { } }"));
+        check(
+            "{\"a\":1,\"b\":[1,{\"c\":true}],\"d\":null,\"g\":{}}",
+            Some("{ \"a\": 1, \"b\": [ 1, { \"c\": true } ], \"d\": null, \"g\": { } }"),
+        );
         check(" [ ] ", Some("[ ]"));
         check("1.50", Some("1.50"));
         check("\"\\u00e9/\"", Some("\"é\\/\""));

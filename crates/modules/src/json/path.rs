@@ -1,9 +1,9 @@
 //! `name/key[index]/$var(key)[]`: a place inside a variable.
 
 use bytes::Bytes;
+use host::Var;
 use host::ctx::Ctx;
 use host::load::Loader;
-use host::Var;
 use script::ast::VarSpec;
 use script::{Diagnostic, Loc};
 
@@ -41,9 +41,7 @@ pub enum At {
 
 impl Path {
     pub fn new(spec: &VarSpec, loader: &mut Loader) -> Result<Path, Diagnostic> {
-        let bad = |text: &str| {
-            Diagnostic::error(spec.loc, text).hint("write it as $json(name/key[index])")
-        };
+        let bad = |text: &str| Diagnostic::error(spec.loc, text).hint("write it as $json(name/key[index])");
         let text = spec.inner.clone().unwrap_or_default();
         let end = text.iter().position(|b| matches!(b, b'/' | b'[')).unwrap_or(text.len());
         let (mut name, mut rest) = (text.slice(..end), text.slice(end..));
@@ -62,7 +60,8 @@ impl Path {
         while let Some(first) = rest.first().copied() {
             rest = rest.slice(1..);
             if first == b'[' {
-                steps.push(index(&mut rest, spec.loc, loader)?.ok_or_else(|| bad("this index is no number"))?);
+                steps
+                    .push(index(&mut rest, spec.loc, loader)?.ok_or_else(|| bad("this index is no number"))?);
             } else {
                 steps.push(key(&mut rest, spec.loc, loader)?);
             }

@@ -149,7 +149,10 @@ mod tests {
                     ldap_server_url = ldap://c\nldap_client_search_timeout = 10\n";
         let all = parse(text).expect("a file");
         assert_eq!(all.len(), 2);
-        assert_eq!((&*all[0].name, &all[0].servers[..]), ("sip", &["ldap://a:389".into(), "ldap://b".into()][..]));
+        assert_eq!(
+            (&*all[0].name, &all[0].servers[..]),
+            ("sip", &["ldap://a:389".into(), "ldap://b".into()][..])
+        );
         assert_eq!((&*all[0].bind_dn, &*all[0].password), ("cn=x,dc=y", "pw"));
         assert_eq!(all[0].connect_timeout, Duration::from_millis(500));
         assert_eq!(all[1].search_timeout, Duration::from_millis(2000));

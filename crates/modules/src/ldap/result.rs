@@ -162,7 +162,9 @@ impl Arg<Ldap> for OldTarget {
     ) -> std::result::Result<Self::Prepared, Diagnostic> {
         let loc = arg.map_or(site, |arg| arg.loc);
         let bad = || Diagnostic::error(loc, "this must be attribute/$avp(name), with /int");
-        let Some(ArgKind::Text(text) | ArgKind::Word(text)) = arg.map(|arg| &arg.kind) else { return Err(bad()) };
+        let Some(ArgKind::Text(text) | ArgKind::Word(text)) = arg.map(|arg| &arg.kind) else {
+            return Err(bad());
+        };
         let slash = |text: &[u8]| text.iter().position(|b| *b == b'/');
         let at = slash(text).ok_or_else(bad)?;
         let (attribute, rest) = (text.slice(..at), text.slice(at + 1..));
@@ -233,7 +235,9 @@ impl Arg<Ldap> for OldCheck {
     ) -> std::result::Result<Self::Prepared, Diagnostic> {
         let loc = arg.map_or(site, |arg| arg.loc);
         let bad = || Diagnostic::error(loc, "this must be attribute/text");
-        let Some(ArgKind::Text(text) | ArgKind::Word(text)) = arg.map(|arg| &arg.kind) else { return Err(bad()) };
+        let Some(ArgKind::Text(text) | ArgKind::Word(text)) = arg.map(|arg| &arg.kind) else {
+            return Err(bad());
+        };
         let at = text.iter().position(|b| *b == b'/').ok_or_else(bad)?;
         Ok((text.slice(..at), Format::new(&text.slice(at + 1..), loc, loader)?))
     }

@@ -7,9 +7,9 @@
 use super::config::{Settings, Tls};
 use super::tls;
 use super::url::Search;
-use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, SearchEntry};
 use host::outage::Outage;
 use host::worker::ops::{note_queued, note_refused};
+use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, SearchEntry};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
@@ -52,7 +52,13 @@ pub struct Session {
 
 impl Session {
     pub fn new(settings: Settings, outage: Outage) -> Session {
-        Session { settings, outage, connection: Mutex::new(None), down: Cell::new(None), silent: Cell::new(false) }
+        Session {
+            settings,
+            outage,
+            connection: Mutex::new(None),
+            down: Cell::new(None),
+            silent: Cell::new(false),
+        }
     }
 
     /// All entries. A search that lost its connection is sent again once.
@@ -164,7 +170,8 @@ impl Session {
             let _ = connection.drive().await;
         });
         let bind = ldap.simple_bind(&settings.bind_dn, &settings.password);
-        let bound = timeout(settings.bind_timeout, bind).await.map_err(|_| "no answer to the bind".to_string())?;
+        let bound =
+            timeout(settings.bind_timeout, bind).await.map_err(|_| "no answer to the bind".to_string())?;
         bound.and_then(|result| result.success()).map_err(|e| plain(&e))?;
         Ok(ldap)
     }
@@ -210,7 +217,8 @@ impl Drop for Abandon {
 }
 
 async fn collect(mut ldap: Ldap, search: &Search) -> Result<Vec<SearchEntry>, Ended> {
-    let attributes = if search.attributes.is_empty() { vec!["*".to_string()] } else { search.attributes.clone() };
+    let attributes =
+        if search.attributes.is_empty() { vec!["*".to_string()] } else { search.attributes.clone() };
     let mut stream = ldap.streaming_search(&search.base, search.scope, &search.filter, attributes).await?;
     let guard = Abandon(RefCell::new(Some(stream.ldap_handle().clone())));
     let (mut entries, mut bytes) = (Vec::new(), 0);

@@ -40,7 +40,10 @@ struct Slapd {
 }
 
 fn program(name: &str) -> Option<PathBuf> {
-    ["/usr/sbin", "/usr/bin", "/usr/local/bin", "/usr/libexec"].iter().map(|d| PathBuf::from(d).join(name)).find(|p| p.exists())
+    ["/usr/sbin", "/usr/bin", "/usr/local/bin", "/usr/libexec"]
+        .iter()
+        .map(|d| PathBuf::from(d).join(name))
+        .find(|p| p.exists())
 }
 
 impl Slapd {
@@ -144,10 +147,7 @@ fn searches_and_results() {
     assert_eq!(uids, ["alice", "bob"]);
     let mut codes = ran.avps("r");
     codes.reverse();
-    assert_eq!(
-        codes,
-        ["1", "2", "1", "1", "-1", "1", "-1", "-1", "2", "-1", "-1", "-2", "-1", "-2", "-2"]
-    );
+    assert_eq!(codes, ["1", "2", "1", "1", "-1", "1", "-1", "-1", "2", "-1", "-1", "-2", "-1", "-2", "-2"]);
 }
 
 #[test]
@@ -174,7 +174,8 @@ fn a_server_that_is_away_or_refuses() {
         println!("skipped: slapd is not installed");
         return;
     };
-    let search = r#"$var(x) = ldap_search("ldap://dir/dc=example,dc=com??sub?(uid=alice)"); $avp(r) = $var(x);"#;
+    let search =
+        r#"$var(x) = ldap_search("ldap://dir/dc=example,dc=com??sub?(uid=alice)"); $avp(r) = $var(x);"#;
     let wrong = server.config("ldap_bind_dn = \"cn=admin,dc=example,dc=com\"\nldap_bind_password = wrong");
     check(&run(&wrong, search, Dialect::V4), "r", &["-2"]);
     let config = server.config("");
@@ -192,7 +193,8 @@ fn a_silent_server_costs_its_timeouts() {
     let port = listener.local_addr().expect("an address").port();
     let text = format!("[dir]\nldap_server_url = ldap://127.0.0.1:{port}\nldap_client_bind_timeout = 50\n");
     std::fs::write(&path, text).expect("the file is written");
-    let config = format!("loadmodule \"ldap.so\"\nmodparam(\"ldap\", \"config_file\", \"{}\")\n", path.display());
+    let config =
+        format!("loadmodule \"ldap.so\"\nmodparam(\"ldap\", \"config_file\", \"{}\")\n", path.display());
     let ran = run(&config, r#"$var(x) = ldap_search("ldap://dir/"); $avp(r) = $var(x);"#, Dialect::V4);
     check(&ran, "r", &["-2"]);
 }
@@ -202,7 +204,8 @@ fn mistakes_are_found_when_the_script_is_loaded() {
     let folder = Folder::new("ldap-mistakes");
     let path = folder.0.join("ldap.cfg");
     std::fs::write(&path, "[dir]\nldap_server_url = ldap://127.0.0.1\n").expect("the file is written");
-    let config = format!("loadmodule \"ldap.so\"\nmodparam(\"ldap\", \"config_file\", \"{}\")\n", path.display());
+    let config =
+        format!("loadmodule \"ldap.so\"\nmodparam(\"ldap\", \"config_file\", \"{}\")\n", path.display());
     for (body, says) in [
         (r#"ldap_result("a", $var(x));"#, "must be an AVP"),
         (r#"ldap_result("a", $avp(x), "float");"#, "str or int"),
@@ -211,6 +214,10 @@ fn mistakes_are_found_when_the_script_is_loaded() {
         let error = refused(&config, body, Dialect::V4);
         assert!(error.contains(says), "{body}: {error}");
     }
-    let error = refused("loadmodule \"ldap.so\"\nmodparam(\"ldap\", \"config_file\", \"/absent\")\n", "", Dialect::V4);
+    let error = refused(
+        "loadmodule \"ldap.so\"\nmodparam(\"ldap\", \"config_file\", \"/absent\")\n",
+        "",
+        Dialect::V4,
+    );
     assert!(error.contains("/absent"), "{error}");
 }

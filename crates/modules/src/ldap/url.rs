@@ -20,7 +20,9 @@ impl Search {
         let rest = url.trim().strip_prefix("ldap://").ok_or_else(|| bad("it does not start with ldap://"))?;
         let (session, rest) = rest.split_once('/').unwrap_or((rest, ""));
         let mut parts = rest.split('?');
-        let mut next = || decode(parts.next().unwrap_or_default()).ok_or_else(|| bad("a % is not followed by two digits"));
+        let mut next = || {
+            decode(parts.next().unwrap_or_default()).ok_or_else(|| bad("a % is not followed by two digits"))
+        };
         let (base, attributes, scope, filter) = (next()?, next()?, next()?, next()?);
         let scope = match &*scope.to_ascii_lowercase() {
             "" | "base" => Scope::Base,
@@ -89,7 +91,10 @@ mod tests {
         };
         let found = found.expect(url);
         assert_eq!((&*found.session, &*found.base, &*found.filter), (session, base, filter), "{url}");
-        assert_eq!((&found.attributes[..], found.scope), (&*attributes.iter().map(|a| a.to_string()).collect::<Vec<_>>(), scope));
+        assert_eq!(
+            (&found.attributes[..], found.scope),
+            (&*attributes.iter().map(|a| a.to_string()).collect::<Vec<_>>(), scope)
+        );
     }
 
     #[test]

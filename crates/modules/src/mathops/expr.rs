@@ -103,7 +103,8 @@ impl Parser<'_> {
                 (len > 0).then_some(value)
             }
             b'a'..=b'z' => {
-                let len = self.rest.iter().take_while(|b| b.is_ascii_lowercase() || b.is_ascii_digit()).count();
+                let len =
+                    self.rest.iter().take_while(|b| b.is_ascii_lowercase() || b.is_ascii_digit()).count();
                 let function = function(&self.rest[..len])?;
                 self.rest = &self.rest[len..];
                 self.signed().map(function)

@@ -44,9 +44,10 @@ fn run(
     };
     let params = match (names, values) {
         (None, _) => MiParams { positional: words.map(Json::from).collect(), ..MiParams::default() },
-        (Some(list), None) => {
-            MiParams { positional: texts(call, &list).into_iter().map(value).collect(), ..MiParams::default() }
-        }
+        (Some(list), None) => MiParams {
+            positional: texts(call, &list).into_iter().map(value).collect(),
+            ..MiParams::default()
+        },
         (Some(names), Some(values)) => {
             let (names, values) = (texts(call, &names), texts(call, &values));
             if names.len() != values.len() {
@@ -115,7 +116,8 @@ mod tests {
     /// What the script leaves in `$avp(r)`, in order.
     #[track_caller]
     fn check(body: &str, expected: &[&str]) {
-        let config = "socket=udp:127.0.0.1:5060\nloadmodule \"mi_script.so\"\nloadmodule \"cachedb_local.so\"\n";
+        let config =
+            "socket=udp:127.0.0.1:5060\nloadmodule \"mi_script.so\"\nloadmodule \"cachedb_local.so\"\n";
         let mut found = run(config, body, Dialect::V4).avps("r");
         found.reverse();
         assert_eq!(found, expected, "{body}");
@@ -124,16 +126,20 @@ mod tests {
     #[test]
     fn commands() {
         let fill = r#"cache_store("local", "a_1", "x");"#;
-        check(&format!(r#"{fill} mi("cache_fetch_chunk a_*", $avp(r)); $avp(r) = $rc;"#), &[
-            r#"{"keys":[{"name":"a_1","value":"x"}]}"#,
-            "1",
-        ]);
         check(
-            &format!(r#"{fill} $avp(p) = "a_*"; $avp(p) = "default"; mi("cache_remove_chunk", $avp(r), $avp(p)); $avp(r) = $rc; cache_fetch("local", "a_1", $var(x)); $avp(r) = $rc;"#),
+            &format!(r#"{fill} mi("cache_fetch_chunk a_*", $avp(r)); $avp(r) = $rc;"#),
+            &[r#"{"keys":[{"name":"a_1","value":"x"}]}"#, "1"],
+        );
+        check(
+            &format!(
+                r#"{fill} $avp(p) = "a_*"; $avp(p) = "default"; mi("cache_remove_chunk", $avp(r), $avp(p)); $avp(r) = $rc; cache_fetch("local", "a_1", $var(x)); $avp(r) = $rc;"#
+            ),
             &["\"OK\"", "1", "-2"],
         );
         check(
-            &format!(r#"{fill} $avp(p) = "glob"; $avp(v) = "a_*"; $avp(p) = "collection"; $avp(v) = "none"; mi("cache_fetch_chunk", $avp(r), $avp(p), $avp(v)); $avp(r) = $rc;"#),
+            &format!(
+                r#"{fill} $avp(p) = "glob"; $avp(v) = "a_*"; $avp(p) = "collection"; $avp(v) = "none"; mi("cache_fetch_chunk", $avp(r), $avp(p), $avp(v)); $avp(r) = $rc;"#
+            ),
             &["there is no such collection", "-2"],
         );
         check(r#"$avp(p) = "a"; mi("uptime", $avp(r), $avp(p), $avp(none)); $avp(r) = $rc;"#, &["-1"]);

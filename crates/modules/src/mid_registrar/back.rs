@@ -17,7 +17,8 @@ use std::sync::Arc;
 /// A reply of any transaction, before its routes.
 pub fn reply(ctx: &mut Ctx, module: &Arc<MidRegistrar>) {
     let reply = ctx.state.msg.clone();
-    if !(200..300).contains(&reply.status()) || reply.cseq_parts().is_none_or(|(_, m)| &m[..] != b"REGISTER") {
+    if !(200..300).contains(&reply.status()) || reply.cseq_parts().is_none_or(|(_, m)| &m[..] != b"REGISTER")
+    {
         return;
     }
     let Some(request) = host::tm::other_message(ctx, Context::Request) else { return };
@@ -53,8 +54,7 @@ fn keep(ctx: &mut Ctx, module: &Arc<MidRegistrar>, request: &MsgState, reply: &M
         }
         for Granted { binding, id, expires } in granted {
             let flow = (binding.reg_id != 0).then_some((&binding.instance[..], binding.reg_id));
-            let wanted =
-                crate::usrloc::table::Wanted { uri: &binding.uri, call_id: &binding.call_id, flow };
+            let wanted = crate::usrloc::table::Wanted { uri: &binding.uri, call_id: &binding.call_id, flow };
             match record.find(wanted, &matching, now) {
                 Some(at) if expires == 0 => {
                     // The main registrar knows: nobody has to tell it.

@@ -130,9 +130,11 @@ mod tests {
 
     #[test]
     fn addresses_as_users() {
-        for (key, at, user) in
-            [("alice@example.com", "%40", "alice%40example.com"), ("a@b", "___", "a___b"), ("alice", "%40", "alice")]
-        {
+        for (key, at, user) in [
+            ("alice@example.com", "%40", "alice%40example.com"),
+            ("a@b", "___", "a___b"),
+            ("alice", "%40", "alice"),
+        ] {
             assert_eq!(escaped(key.as_bytes(), at), user);
             assert_eq!(unescaped(user.as_bytes(), at), key);
         }

@@ -227,7 +227,14 @@ mod tests {
     use crate::usrloc::table::Order;
 
     fn binding(uri: &'static str, out: u32) -> Binding {
-        Binding { uri: uri.into(), call_id: "c".into(), cseq: 1, expires: 200, expires_out: out, ..Binding::default() }
+        Binding {
+            uri: uri.into(),
+            call_id: "c".into(),
+            cseq: 1,
+            expires: 200,
+            expires_out: out,
+            ..Binding::default()
+        }
     }
 
     #[test]

@@ -64,7 +64,11 @@ pub fn dump(call: &mut Call<Msilo>, owner: Option<Text>, most: Option<Int>) -> O
     }
     let most = most.and_then(|n| u64::try_from(n.0).ok()).filter(|n| *n > 0).unwrap_or(MAX_AT_ONCE);
     let c = &module.columns;
-    let query = query(&module).eq(&c.user, owner.user).eq(&c.host, owner.domain).eq(&c.send, 0).limit(most.min(MAX_AT_ONCE));
+    let query = query(&module)
+        .eq(&c.user, owner.user)
+        .eq(&c.host, owner.domain)
+        .eq(&c.send, 0)
+        .limit(most.min(MAX_AT_ONCE));
     let kept = module.clone();
     db.suspend(call.ctx, "m_dump", query, move |ctx, rows| {
         match rows {
@@ -117,7 +121,11 @@ fn send(ctx: &mut Ctx, module: &Arc<Msilo>, id: i64, row: &Row<'_>, why: Why) {
     request.body = body;
     request.next_hop = module.proxy.clone().map(Bytes::from);
     let module = module.clone();
-    host::tm::send_new(ctx, request, Some(Box::new(move |ctx, answer| answered(ctx, &module, id, why, &answer))));
+    host::tm::send_new(
+        ctx,
+        request,
+        Some(Box::new(move |ctx, answer| answered(ctx, &module, id, why, &answer))),
+    );
 }
 
 /// Delivered messages are deleted, the others wait for the next time.

@@ -39,7 +39,10 @@ pub fn store(call: &mut Call<Msilo>, owner: Option<Text>) -> Outcome {
         .set(&c.expires, now + i64::from(asked.min(module.expire_time)))
         .set(&c.came, now)
         .set(&c.send, send_at);
-    let count = Query::select(&module.table).column(&c.came).eq(&c.user, owner.user.clone()).eq(&c.host, owner.domain);
+    let count = Query::select(&module.table)
+        .column(&c.came)
+        .eq(&c.user, owner.user.clone())
+        .eq(&c.host, owner.domain);
     let pool = db.on(call.ctx);
     let kept = module.clone();
     Suspension::future("m_store", async move {
@@ -77,9 +80,11 @@ fn send_at(ctx: &mut Ctx, module: &Msilo) -> i64 {
 }
 
 fn moment(text: &[u8]) -> Option<i64> {
-    let text = std::str::from_utf8(text).ok().filter(|t| t.len() == 14 && t.bytes().all(|b| b.is_ascii_digit()))?;
+    let text =
+        std::str::from_utf8(text).ok().filter(|t| t.len() == 14 && t.bytes().all(|b| b.is_ascii_digit()))?;
     let (date, time) = text.split_at(8);
-    let in_range = |part: &str, least: u32, most: u32| part.parse().is_ok_and(|n: u32| (least..=most).contains(&n));
+    let in_range =
+        |part: &str, least: u32, most: u32| part.parse().is_ok_and(|n: u32| (least..=most).contains(&n));
     if !in_range(&date[4..6], 1, 12) || !in_range(&date[6..], 1, 31) || !in_range(&time[..2], 0, 23) {
         return None;
     }
@@ -103,7 +108,8 @@ fn tell_sender(ctx: &mut Ctx, module: &Arc<Msilo>, notice: &Notice) {
     let msg = ctx.state.msg.clone();
     let Some(sender) = msg.from() else { return };
     let contact = msg.addresses(HeaderName::Contact).ok().and_then(|list| list.into_iter().next());
-    let contact = contact.filter(|c| module.use_contact && c.uri.len() > 5 && c.uri[..4].eq_ignore_ascii_case(b"sip:"));
+    let contact =
+        contact.filter(|c| module.use_contact && c.uri.len() > 5 && c.uri[..4].eq_ignore_ascii_case(b"sip:"));
     let uri = contact.map_or_else(|| sender.uri.clone(), |c| c.uri);
     let mut headers = notice.contact.as_ref().map(|c| line(&c.text(ctx))).unwrap_or_default();
     headers.extend(line(&notice.content_type.text(ctx)));

@@ -43,8 +43,12 @@ fn count(db: &Connection) -> i64 {
 
 fn reply(request: &Sent, status: &str) -> String {
     let head = request.text.split("\r\n\r\n").next().unwrap_or_default();
-    let lines = head.lines().skip(1).filter(|l| ["Via", "From", "To", "Call-ID", "CSeq"].iter().any(|k| l.starts_with(&format!("{k}:"))));
-    let lines: Vec<String> = lines.map(|l| if l.starts_with("To:") { format!("{l};tag=t") } else { l.to_string() }).collect();
+    let lines = head
+        .lines()
+        .skip(1)
+        .filter(|l| ["Via", "From", "To", "Call-ID", "CSeq"].iter().any(|k| l.starts_with(&format!("{k}:"))));
+    let lines: Vec<String> =
+        lines.map(|l| if l.starts_with("To:") { format!("{l};tag=t") } else { l.to_string() }).collect();
     format!("SIP/2.0 {status}\n{}\nContent-Length: 0\n\n", lines.join("\n"))
 }
 

@@ -57,7 +57,8 @@ impl Dialogs {
 
     /// Forgets calls that were never hung up here.
     pub fn expire(&mut self, now: u64) {
-        let over: Vec<Bytes> = self.calls.iter().filter(|(_, c)| c.until <= now).map(|(k, _)| k.clone()).collect();
+        let over: Vec<Bytes> =
+            self.calls.iter().filter(|(_, c)| c.until <= now).map(|(k, _)| k.clone()).collect();
         for key in over {
             self.remove(&key);
         }
@@ -93,7 +94,8 @@ impl NatTraversal {
     /// Somebody heard of the call: from now on it may last.
     fn begin(&self, ctx: &mut Ctx) {
         let wanted = ctx.state.ext.find::<Wanted>().is_some_and(|wanted| wanted.0);
-        let Some(key) = call_key(ctx, Side::Caller).filter(|_| wanted && ctx.state.msg.to_tag().is_none()) else {
+        let Some(key) = call_key(ctx, Side::Caller).filter(|_| wanted && ctx.state.msg.to_tag().is_none())
+        else {
             return;
         };
         let (uri, now) = (Bytes::from(source_uri(ctx)), ctx.core.wall_us / 1_000_000);

@@ -38,7 +38,9 @@ pub fn read(file: &Path, module: &NatTraversal, sockets: &[Listen], now: u64) {
     };
     let mut endpoints = module.endpoints.lock();
     for line in text.lines() {
-        if let Some((uri, endpoint)) = parse(line, sockets).filter(|(_, e)| e.registered.max(e.subscribed) > now) {
+        if let Some((uri, endpoint)) =
+            parse(line, sockets).filter(|(_, e)| e.registered.max(e.subscribed) > now)
+        {
             endpoints.insert(uri, endpoint);
         }
     }
@@ -51,6 +53,7 @@ fn parse(line: &str, sockets: &[Listen]) -> Option<(Bytes, Endpoint)> {
     let at = sockets.iter().position(|s| format!("{}:{}", s.transport.as_str(), s.addr) == socket)?;
     let remote = std::net::SocketAddr::new(parsed.ip()?, parsed.port_or_default());
     let path = Way { socket: at as u16, transport: sockets[at].transport, remote, connection: 0 };
-    let endpoint = Endpoint { path, registered: registered.parse().ok()?, subscribed: subscribed.parse().ok()? };
+    let endpoint =
+        Endpoint { path, registered: registered.parse().ok()?, subscribed: subscribed.parse().ok()? };
     Some((Bytes::copy_from_slice(uri.as_bytes()), endpoint))
 }

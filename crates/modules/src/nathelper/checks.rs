@@ -70,7 +70,12 @@ impl Arg<Nathelper> for Tests {
     type Prepared = u32;
     const WHAT: &'static str = "names of tests";
 
-    fn prepare(arg: Option<&ast::Arg>, site: Loc, _: &mut Loader, _: &Arc<Nathelper>) -> Result<u32, Diagnostic> {
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        _: &mut Loader,
+        _: &Arc<Nathelper>,
+    ) -> Result<u32, Diagnostic> {
         flags(arg, site, TESTS)
     }
 
@@ -109,9 +114,11 @@ impl Private {
 
 /// nat_uac_test(tests): true when one of them holds.
 fn nat_uac_test(call: &mut Call<Nathelper>, tests: Tests) -> bool {
-    let private = Private { carrier_grade: tests.0 & CARRIER_GRADE != 0, ..Private::new(call.shared().dialect) };
+    let private =
+        Private { carrier_grade: tests.0 & CARRIER_GRADE != 0, ..Private::new(call.shared().dialect) };
     let state = &call.ctx.state;
-    let holds = |test: u32, check: fn(&MsgState, Private) -> bool| tests.0 & test != 0 && check(state, private);
+    let holds =
+        |test: u32, check: fn(&MsgState, Private) -> bool| tests.0 & test != 0 && check(state, private);
     holds(PORT_OF_VIA, port_differs_from_via)
         || holds(IP_OF_VIA, ip_differs_from_via)
         || holds(PRIVATE_CONTACT, has_private_contact)

@@ -16,7 +16,11 @@ use std::sync::Arc;
 pub fn register(m: &mut Registrar<Nathelper>) {
     let replying = Routes::REQUEST.and(Routes::ON_REPLY).and(Routes::BRANCH).and(Routes::FAILURE);
     m.function("fix_nated_contact", replying, fix_nated_contact);
-    m.function("restore_nated_ruri", Routes::REQUEST.and(Routes::BRANCH).and(Routes::FAILURE), restore_nated_ruri);
+    m.function(
+        "restore_nated_ruri",
+        Routes::REQUEST.and(Routes::BRANCH).and(Routes::FAILURE),
+        restore_nated_ruri,
+    );
     m.function("add_rcv_param", Routes::REQUEST, add_rcv_param);
     m.function("fix_nated_register", Routes::REQUEST, fix_nated_register);
 }
@@ -30,7 +34,12 @@ impl Arg<Nathelper> for Flags {
     type Prepared = u32;
     const WHAT: &'static str = "flags";
 
-    fn prepare(arg: Option<&ast::Arg>, site: Loc, _: &mut Loader, _: &Arc<Nathelper>) -> Result<u32, Diagnostic> {
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        _: &mut Loader,
+        _: &Arc<Nathelper>,
+    ) -> Result<u32, Diagnostic> {
         flags(arg, site, WORDS)
     }
 
@@ -118,7 +127,8 @@ fn without_maddr(params: &[u8]) -> Vec<u8> {
         name.eq_ignore_ascii_case(b"maddr")
     };
     let end = memchr::memchr(b'?', params).unwrap_or(params.len());
-    let kept = params[..end].split(|b| *b == b';').enumerate().filter(|(n, param)| *n == 0 || !is_maddr(param));
+    let kept =
+        params[..end].split(|b| *b == b';').enumerate().filter(|(n, param)| *n == 0 || !is_maddr(param));
     let kept: Vec<&[u8]> = kept.map(|(_, param)| param).collect();
     [&kept.join(&b';')[..], &params[end..]].concat()
 }

@@ -19,8 +19,8 @@ use host::stats::Stats;
 use host::tm::branch::{lookup_of, path_of};
 use host::{Branch, Call, Ctx, Registrar};
 use parking_lot::Mutex;
-use serde_json::json;
 use script::ast::ParamValue;
+use serde_json::json;
 use sip::{Message, NameAddr, Transport};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -69,14 +69,17 @@ impl Settings {
         }
         for flag in [&mut self.sip_flag, &mut self.remove_flag, &mut self.latency_flag] {
             if let Some(name) = &flag.0 {
-                flag.1 = loader.branch_flag(name.as_bytes(), script::Loc::default()).map_err(|d| d.message)?;
+                flag.1 =
+                    loader.branch_flag(name.as_bytes(), script::Loc::default()).map_err(|d| d.message)?;
             }
         }
         if self.interval > 0 && self.sip_flag.1 != 0 && self.from.is_empty() {
             return Err("sipping_bflag needs sipping_from".into());
         }
         if let Some(text) = &self.force_socket.0 {
-            let same = |socket: &host::Listen| socket.text.ends_with(text.as_str()) || socket.addr.to_string() == *text;
+            let same = |socket: &host::Listen| {
+                socket.text.ends_with(text.as_str()) || socket.addr.to_string() == *text
+            };
             self.force_socket.1 = loader.globals.sockets.iter().position(same).map(|i| i as u16);
             if self.force_socket.1.is_none() {
                 return Err(format!("force_socket {text} is no socket of this server"));
@@ -131,7 +134,17 @@ pub fn register(m: &mut Registrar<Nathelper>) {
     m.ignored(&["natping_partitions", "natping_processes"], "pings are spread over the interval as it is");
     m.ignored(&["natping_socket"], "a foreign source address needs raw sockets");
     m.ignored(&["cluster_id", "cluster_sharing_tag"], "every server pings the contacts that it knows");
-    m.ignored(&["rtpproxy_sock", "rtpproxy_disable", "rtpproxy_tout", "rtpproxy_autobridge", "rtpproxy_disable_tout", "rtpproxy_retr"], "module rtpproxy has these");
+    m.ignored(
+        &[
+            "rtpproxy_sock",
+            "rtpproxy_disable",
+            "rtpproxy_tout",
+            "rtpproxy_autobridge",
+            "rtpproxy_disable_tout",
+            "rtpproxy_retr",
+        ],
+        "module rtpproxy has these",
+    );
     m.command(
         "nathelper:enable_ping nh_enable_ping enable_ping",
         "reads or sets whether contacts are pinged: nh_enable_ping [status]",
@@ -222,7 +235,8 @@ impl Nathelper {
         let dst_uri = route.map(|route| route.uri).or(received);
         let known = (contact.socket as usize) < ctx.shared().sockets.len();
         let socket = if known { Some(contact.socket) } else { self.ping.force_socket.1 };
-        let target = Branch { uri: Bytes::copy_from_slice(contact.uri()), dst_uri, socket, ..Branch::default() };
+        let target =
+            Branch { uri: Bytes::copy_from_slice(contact.uri()), dst_uri, socket, ..Branch::default() };
         let path = match path_of(ctx, &ctx.state, &target, None) {
             Ok(path) => path,
             Err(_) => return look_up(ctx, &target),

@@ -35,7 +35,12 @@ impl Arg<Nathelper> for Flags {
     type Prepared = u32;
     const WHAT: &'static str = "flags";
 
-    fn prepare(arg: Option<&ast::Arg>, site: Loc, _: &mut Loader, _: &Arc<Nathelper>) -> Result<u32, Diagnostic> {
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        _: &mut Loader,
+        _: &Arc<Nathelper>,
+    ) -> Result<u32, Diagnostic> {
         flags(arg, site, WORDS)
     }
 
@@ -56,7 +61,12 @@ struct Plan<'a> {
 }
 
 /// fix_nated_sdp(flags, [address], [lines]): with the source of the message when no address is given.
-fn fix_nated_sdp(call: &mut Call<Nathelper>, flags: Flags, address: Option<Text>, lines: Option<Text>) -> i32 {
+fn fix_nated_sdp(
+    call: &mut Call<Nathelper>,
+    flags: Flags,
+    address: Option<Text>,
+    lines: Option<Text>,
+) -> i32 {
     let module = call.module.clone();
     let address = match address.filter(|address| !address.is_empty()) {
         None => call.ctx.state.source.remote.ip(),

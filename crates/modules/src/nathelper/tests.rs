@@ -31,7 +31,11 @@ fn contacts_get_the_source() {
         ("<sip:a@10.0.0.1>", fix, "<sip:a@127.0.0.2:5060>"),
         ("sip:a@10.0.0.1:9;q=1", fix, "sip:a@127.0.0.2:5060;q=1"),
         ("sip:a@10.0.0.1", "fix_nated_contact(\";n\");", "<sip:a@127.0.0.2:5060;n>"),
-        ("<sip:a@[::1]:5;x>, \"B\" <sip:b@h>;q=1", fix, "<sip:a@127.0.0.2:5060;x>, \"B\" <sip:b@127.0.0.2:5060>;q=1"),
+        (
+            "<sip:a@[::1]:5;x>, \"B\" <sip:b@h>;q=1",
+            fix,
+            "<sip:a@127.0.0.2:5060;x>, \"B\" <sip:b@127.0.0.2:5060>;q=1",
+        ),
         ("<sip:a@10.0.0.1;maddr=1.1.1.1;b?h=1>", fix, "<sip:a@127.0.0.2:5060;b?h=1>"),
         ("*", fix, "*"),
         ("<sip:a@10.0.0.1>", "fix_nated_contact(); fix_nated_contact();", "<sip:a@127.0.0.2:5060>"),
@@ -43,7 +47,9 @@ fn contacts_get_the_source() {
 
 #[test]
 fn uris_are_restored() {
-    let uri = |uri: &str| line(&format!("INVITE {uri} SIP/2.0\nTo: <sip:b@x>\n\n"), "restore_nated_ruri();", "INVITE");
+    let uri = |uri: &str| {
+        line(&format!("INVITE {uri} SIP/2.0\nTo: <sip:b@x>\n\n"), "restore_nated_ruri();", "INVITE")
+    };
     for (given, want) in [
         ("sip:a@us;org=MTAuMC4wLjU6NTA2MA==", "sip:a@10.0.0.5:5060"),
         ("sip:a@us;org=MTAuMC4wLjU6NTA2MA;x=1", "sip:a@10.0.0.5:5060;x=1"),

@@ -266,7 +266,15 @@ mod tests {
     fn rows(list: &[(&'static str, i64, i64, i64, &'static str)]) -> Rows {
         let columns = ["ip", "grp", "mask", "port", "proto", "pattern", "info"].map(Into::into).to_vec();
         let cells = list.iter().flat_map(|(ip, group, mask, port, proto)| {
-            [(*ip).into(), (*group).into(), (*mask).into(), (*port).into(), (*proto).into(), DbValue::Null, DbValue::from(*ip)]
+            [
+                (*ip).into(),
+                (*group).into(),
+                (*mask).into(),
+                (*port).into(),
+                (*proto).into(),
+                DbValue::Null,
+                DbValue::from(*ip),
+            ]
         });
         Rows::new(columns, cells.collect())
     }

@@ -31,15 +31,18 @@ impl Side {
 
 /// Regular expressions with commas between them, in quotes or not.
 fn list(text: &str) -> Result<Vec<Regex>, String> {
-    outside_quotes(text, ',').into_iter().map(|part| {
-        let part = part.trim();
-        let part = part.strip_prefix('"').unwrap_or(part);
-        let part = part.strip_suffix('"').unwrap_or(part);
-        if part.is_empty() {
-            return Err("an expression is empty".to_string());
-        }
-        posix::compile(part.as_bytes(), Case::Ignore).map_err(|e| format!("\"{part}\": {e}"))
-    }).collect()
+    outside_quotes(text, ',')
+        .into_iter()
+        .map(|part| {
+            let part = part.trim();
+            let part = part.strip_prefix('"').unwrap_or(part);
+            let part = part.strip_suffix('"').unwrap_or(part);
+            if part.is_empty() {
+                return Err("an expression is empty".to_string());
+            }
+            posix::compile(part.as_bytes(), Case::Ignore).map_err(|e| format!("\"{part}\": {e}"))
+        })
+        .collect()
 }
 
 /// Splits at a character that stands outside quotes.

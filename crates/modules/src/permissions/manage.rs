@@ -10,10 +10,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub fn register(m: &mut Registrar<Permissions>) {
-    m.command_late("permissions:address_reload address_reload", "reads the addresses of a partition, or of all, from the database again: address_reload [partition]", reload);
-    m.command("permissions:address_dump address_dump", "the single addresses in memory: address_dump [partition]", |call, params| dump(call, params, Hosts::Only));
-    m.command("permissions:subnet_dump subnet_dump", "the networks in memory: subnet_dump [partition]", |call, params| dump(call, params, Hosts::Not));
-    m.command("permissions:allow_uri allow_uri", "tests a pair of URIs against the files of a base name: allow_uri basename uri contact", allow_uri);
+    m.command_late(
+        "permissions:address_reload address_reload",
+        "reads the addresses of a partition, or of all, from the database again: address_reload [partition]",
+        reload,
+    );
+    m.command(
+        "permissions:address_dump address_dump",
+        "the single addresses in memory: address_dump [partition]",
+        |call, params| dump(call, params, Hosts::Only),
+    );
+    m.command(
+        "permissions:subnet_dump subnet_dump",
+        "the networks in memory: subnet_dump [partition]",
+        |call, params| dump(call, params, Hosts::Not),
+    );
+    m.command(
+        "permissions:allow_uri allow_uri",
+        "tests a pair of URIs against the files of a base name: allow_uri basename uri contact",
+        allow_uri,
+    );
 }
 
 fn wanted(call: &Call<Permissions>, params: &MiParams) -> Result<Option<usize>, MiError> {
@@ -60,7 +76,9 @@ enum Hosts {
 fn dump(call: &mut Call<Permissions>, params: &MiParams, hosts: Hosts) -> MiResult {
     let partitions = &call.module.partitions;
     Ok(match wanted(call, params)? {
-        Some(at) => json!({"part": partitions[at].name, "Destinations": destinations(&partitions[at], hosts)}),
+        Some(at) => {
+            json!({"part": partitions[at].name, "Destinations": destinations(&partitions[at], hosts)})
+        }
         None => {
             let list: Vec<Json> = partitions
                 .iter()
@@ -113,11 +131,16 @@ fn mask_text(entry: &Entry) -> String {
 fn allow_uri(call: &mut Call<Permissions>, params: &MiParams) -> MiResult {
     let base = params.need("basename", 0)?;
     let (uri, contact) = (params.need("uri", 1)?, params.need("contact", 2)?);
-    let (allow, deny) = (format!("{base}{}", call.module.allow_suffix), format!("{base}{}", call.module.deny_suffix));
+    let (allow, deny) =
+        (format!("{base}{}", call.module.allow_suffix), format!("{base}{}", call.module.deny_suffix));
     let files = call.module.files.lock();
     // Files that no script uses are not read: that could block a worker.
     let Some((.., pair)) = files.iter().find(|(a, d, _)| *a == allow && *d == deny) else {
         return Err(MiError::new(404, "The files of this basename are not loaded"));
     };
-    if pair.permits(uri.as_bytes(), contact.as_bytes()) { Ok(json!("OK")) } else { Err(MiError::new(403, "Forbidden")) }
+    if pair.permits(uri.as_bytes(), contact.as_bytes()) {
+        Ok(json!("OK"))
+    } else {
+        Err(MiError::new(403, "Forbidden"))
+    }
 }

@@ -132,11 +132,19 @@ const RETRY_MS: u64 = 5_000;
 
 /// "name: db_url = ...; table_name = ..."
 fn add_partition(s: &mut Permissions, value: &ParamValue) -> Result<(), String> {
-    let ParamValue::Text(text) = value else { return Err("a partition is written name: db_url = ...".into()) };
+    let ParamValue::Text(text) = value else {
+        return Err("a partition is written name: db_url = ...".into());
+    };
     let text = String::from_utf8_lossy(text);
-    let (name, rest) = text.split_once(':').ok_or("a partition is written name: db_url = ...; table_name = ...")?;
-    let mut partition =
-        Partition { name: name.trim().into(), url: None, table: None, db: None, addresses: Cached::default() };
+    let (name, rest) =
+        text.split_once(':').ok_or("a partition is written name: db_url = ...; table_name = ...")?;
+    let mut partition = Partition {
+        name: name.trim().into(),
+        url: None,
+        table: None,
+        db: None,
+        addresses: Cached::default(),
+    };
     for part in rest.split(';').map(str::trim).filter(|p| !p.is_empty()) {
         let (key, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is not key = value"))?;
         match key.trim() {
@@ -242,7 +250,12 @@ impl Arg<Permissions> for PartitionArg {
     const OPTIONAL: bool = true;
     const WHAT: &'static str = "a partition";
 
-    fn prepare(arg: Option<&ast::Arg>, site: Loc, loader: &mut Loader, module: &Arc<Permissions>) -> Result<Option<Format>, Diagnostic> {
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        module: &Arc<Permissions>,
+    ) -> Result<Option<Format>, Diagnostic> {
         let Some(arg) = arg.filter(|a| !matches!(a.kind, ast::ArgKind::Empty)) else {
             return match module.partition(DEFAULT) {
                 Some(_) => Ok(None),
@@ -258,7 +271,9 @@ impl Arg<Permissions> for PartitionArg {
             let error = Diagnostic::error(arg.loc, format!("there is no partition {name}"));
             return Err(match script::nearest(&name, names) {
                 Some(near) => error.hint(format!("did you mean {near}?")),
-                None => error.hint(format!("modparam(\"permissions\", \"partition\", \"{name}: db_url = ...\")")),
+                None => {
+                    error.hint(format!("modparam(\"permissions\", \"partition\", \"{name}: db_url = ...\")"))
+                }
             });
         }
         Ok(Some(format))

@@ -51,7 +51,12 @@ impl Arg<Permissions> for Files {
     const OPTIONAL: bool = true;
     const WHAT: &'static str = "the base name of files";
 
-    fn prepare(arg: Option<&ast::Arg>, _: Loc, loader: &mut Loader, module: &Arc<Permissions>) -> Result<Arc<Pair>, Diagnostic> {
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        _: Loc,
+        loader: &mut Loader,
+        module: &Arc<Permissions>,
+    ) -> Result<Arc<Pair>, Diagnostic> {
         let Some(arg) = arg.filter(|a| !matches!(a.kind, ast::ArgKind::Empty)) else {
             return Ok(module.default_files());
         };

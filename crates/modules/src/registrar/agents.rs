@@ -57,7 +57,9 @@ fn extended(basic: &[u8]) -> Vec<u8> {
             b'(' | b')' | b'{' | b'}' | b'|' | b'+' | b'?' => out.extend([b'\\', byte]),
             b'*' if was_start => out.extend(b"\\*"),
             b'^' if !was_start => out.extend(b"\\^"),
-            b'$' if !(rest.is_empty() || rest.starts_with(b"\\)") || rest.starts_with(b"\\|")) => out.extend(b"\\$"),
+            b'$' if !(rest.is_empty() || rest.starts_with(b"\\)") || rest.starts_with(b"\\|")) => {
+                out.extend(b"\\$")
+            }
             b'[' => {
                 let end = bracket_end(rest);
                 out.push(b'[');

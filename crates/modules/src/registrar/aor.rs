@@ -52,7 +52,11 @@ pub fn aor(uri: &Bytes, use_domain: bool, limits: &Registration) -> Result<Bytes
             key.push(b'@');
         }
         let prefix = limits.realm_prefix.as_bytes();
-        let host = if !prefix.is_empty() && host.len() > prefix.len() { host.strip_prefix(prefix).unwrap_or(host) } else { host };
+        let host = if !prefix.is_empty() && host.len() > prefix.len() {
+            host.strip_prefix(prefix).unwrap_or(host)
+        } else {
+            host
+        };
         key.extend(host.iter().map(u8::to_ascii_lowercase));
     }
     if key.len() > limits.max_aor_len {
@@ -68,7 +72,11 @@ fn unescape(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&first, tail)) = rest.split_first() {
-        let byte = if first == b'%' { tail.get(..2).and_then(|h| u8::from_str_radix(std::str::from_utf8(h).ok()?, 16).ok()) } else { None };
+        let byte = if first == b'%' {
+            tail.get(..2).and_then(|h| u8::from_str_radix(std::str::from_utf8(h).ok()?, 16).ok())
+        } else {
+            None
+        };
         match byte {
             Some(byte) => {
                 out.push(byte);
@@ -99,6 +107,10 @@ mod tests {
         check("sip:alice@example.com", false, Ok("alice"));
         check("sip:example.com", true, Ok("example.com"));
         check("nonsense", true, Err(AorError::Parse));
-        check("sip:uuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuu@h", true, Err(AorError::TooLong));
+        check(
+            "sip:uuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuu@h",
+            true,
+            Err(AorError::TooLong),
+        );
     }
 }

@@ -281,10 +281,12 @@ impl<M: Send + Sync + 'static, F: FlagText> Arg<M> for Flags<F> {
             Prepared::Text(format) => format,
         };
         let text = format.text(call.ctx);
-        F::read(&String::from_utf8_lossy(&text), call.shared().dialect).map(|f| Flags(Arc::new(f))).map_err(|why| {
-            host::error!("registrar", "{why}");
-            -1
-        })
+        F::read(&String::from_utf8_lossy(&text), call.shared().dialect).map(|f| Flags(Arc::new(f))).map_err(
+            |why| {
+                host::error!("registrar", "{why}");
+                -1
+            },
+        )
     }
 }
 
@@ -320,11 +322,18 @@ mod tests {
             ("matching-mode=<rinstance>, min-expires=30", "M<rinstance>e30"),
             ("path-off", "p0"),
         ] {
-            assert_eq!(SaveFlags::parse(words, Dialect::V4), SaveFlags::parse(letters, Dialect::V4), "{words}");
+            assert_eq!(
+                SaveFlags::parse(words, Dialect::V4),
+                SaveFlags::parse(letters, Dialect::V4),
+                "{words}"
+            );
         }
-        for (words, letters) in
-            [("method-filtering", "m"), ("branch", "r"), ("ua-filtering=/phone, x/i", "u/phone, x/i"), ("no-branches", "b")]
-        {
+        for (words, letters) in [
+            ("method-filtering", "m"),
+            ("branch", "r"),
+            ("ua-filtering=/phone, x/i", "u/phone, x/i"),
+            ("no-branches", "b"),
+        ] {
             let seen = |text| {
                 let f = LookupFlags::parse(text, Dialect::V4).expect("correct flags");
                 let filter = f.agents.map(|a| a.as_str().to_string());

@@ -54,8 +54,10 @@ pub fn find(
     }
     // Another server must know which device is meant.
     let device = target.instance.is_some().then(|| ctx.state.current_uri());
-    let wanted = Wanted { now: now_s(ctx), method: method_bit(ctx.state.msg.method()), flags: flags.clone(), target };
-    let pick = move |found: &mut Found, aor: &Bytes, contacts: &[Contact]| wanted.collect(found, aor, contacts);
+    let wanted =
+        Wanted { now: now_s(ctx), method: method_bit(ctx.state.msg.method()), flags: flags.clone(), target };
+    let pick =
+        move |found: &mut Found, aor: &Bytes, contacts: &[Contact]| wanted.collect(found, aor, contacts);
     let (module, shown) = (module.clone(), table.clone());
     if flags.global && usrloc.federation.is_some() {
         return usrloc.read_everywhere(ctx, "lookup", table, addresses, pick, move |ctx, found, remotes| {
@@ -160,7 +162,9 @@ impl Wanted {
     /// The device of a GRUU; a temporary one ends when the device registers with another Call-ID.
     fn is_device(&self, instance: &[u8], contact: &Contact, all: &[Contact]) -> bool {
         let same = |c: &Contact| gruu::is_instance(c.text(Field::Instance), instance);
-        let newer = |c: &Contact| same(c) && !c.expired(self.now) && (c.modified, c.id) > (contact.modified, contact.id);
+        let newer = |c: &Contact| {
+            same(c) && !c.expired(self.now) && (c.modified, c.id) > (contact.modified, contact.id)
+        };
         match &self.target.call_id {
             _ if !same(contact) => false,
             None => true,
@@ -219,7 +223,8 @@ pub fn branch_of(module: &Registration, contact: &Contact) -> Branch {
     let copy = |field| Bytes::copy_from_slice(contact.text(field));
     let some = |field| Some(copy(field)).filter(|t| !t.is_empty());
     let path = some(Field::Path);
-    let first_hop = path.as_ref().and_then(|p| NameAddr::parse_list(p)?.into_iter().next()).map(|hop| hop.uri);
+    let first_hop =
+        path.as_ref().and_then(|p| NameAddr::parse_list(p)?.into_iter().next()).map(|hop| hop.uri);
     let uri =
         if module.push.is_push(contact) { module.push.stripped(contact.uri()) } else { copy(Field::Uri) };
     Branch {

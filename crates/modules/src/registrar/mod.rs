@@ -14,9 +14,9 @@ pub mod save;
 mod wake;
 
 use crate::usrloc::{HasTables, Usrloc};
-use host::db::DbError;
 use host::arg::parse_int;
 use host::avp::AvpName;
+use host::db::DbError;
 use host::load::Loader;
 use host::registrar::{ParamFn, Since};
 use host::stats::{Counter, Stats};
@@ -279,7 +279,11 @@ fn push_params<M: HasRegistration>(m: &mut ModuleRegistrar<M>) {
     });
     m.param_text("pn_ct_match_params", |s, v| {
         s.registration().push.params = push::list_of(v).map(bytes::Bytes::from).collect();
-        if s.registration().push.params.is_empty() { Err("pn_ct_match_params needs a parameter".into()) } else { Ok(()) }
+        if s.registration().push.params.is_empty() {
+            Err("pn_ct_match_params needs a parameter".into())
+        } else {
+            Ok(())
+        }
     });
 }
 

@@ -54,7 +54,12 @@ pub enum Action {
 
 impl Push {
     /// What the first contact of a REGISTER asks for.
-    pub fn inspect(&self, msg: &Message, contacts: &[NameAddr], flags: &SaveFlags) -> Result<Action, Problem> {
+    pub fn inspect(
+        &self,
+        msg: &Message,
+        contacts: &[NameAddr],
+        flags: &SaveFlags,
+    ) -> Result<Action, Problem> {
         if !self.enabled || flags.matching.is_some() {
             return Ok(Action::None);
         }
@@ -62,7 +67,8 @@ impl Push {
         let uri = Uri::parse(&first.uri).map_err(|_| Problem::Contacts)?;
         let Some(provider) = uri.params.find(b"pn-provider") else { return Ok(Action::None) };
         let Some(provider) = provider.filter(|p| !p.is_empty()) else {
-            let ours = self.providers.iter().enumerate().filter(|(_, p)| !handled_upstream(msg, p.as_bytes()));
+            let ours =
+                self.providers.iter().enumerate().filter(|(_, p)| !handled_upstream(msg, p.as_bytes()));
             return Ok(Action::List(ours.map(|(i, _)| i).collect()));
         };
         let upstream = handled_upstream(msg, &provider);
@@ -107,7 +113,8 @@ impl Push {
                 ))]
             }
             Action::List(providers) => {
-                let line = |p: &usize| Bytes::from(format!("Feature-Caps: +sip.pns=\"{}\"\r\n", self.providers[*p]));
+                let line =
+                    |p: &usize| Bytes::from(format!("Feature-Caps: +sip.pns=\"{}\"\r\n", self.providers[*p]));
                 providers.iter().map(line).collect()
             }
             Action::None | Action::Match => Vec::new(),
@@ -117,7 +124,8 @@ impl Push {
     /// The push parameters of a contact that has all of them.
     pub fn values(&self, uri: &[u8]) -> Option<Vec<(Bytes, Bytes)>> {
         let uri = Uri::parse(&Bytes::copy_from_slice(uri)).ok()?;
-        let pairs = self.params.iter().map(|name| Some((name.clone(), uri.params.find(name)?.unwrap_or_default())));
+        let pairs =
+            self.params.iter().map(|name| Some((name.clone(), uri.params.find(name)?.unwrap_or_default())));
         pairs.collect()
     }
 

@@ -160,7 +160,9 @@ pub fn is_ip_registered(
     any_contact(call, "is_ip_registered", &table.0, key, move |c| {
         reached_at(c).is_some_and(|uri| {
             let port_of = || i64::from(uri.port_or_default());
-            wanted.iter().any(|(host, port)| same_host(&uri.host, host) && port.is_none_or(|p| p == port_of()))
+            wanted
+                .iter()
+                .any(|(host, port)| same_host(&uri.host, host) && port.is_none_or(|p| p == port_of()))
         })
     })
 }
@@ -272,9 +274,11 @@ fn with_addresses(
     if text.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
         return go_on(call, vec![name]);
     }
-    let query = sip::names::Query { host: text, port: 0, transport: None, security: sip::names::Security::Sip };
+    let query =
+        sip::names::Query { host: text, port: 0, transport: None, security: sip::names::Security::Sip };
     let hosts = move |found: Result<Vec<sip::names::Hop>, sip::names::ResolveError>| {
-        let addresses = found.unwrap_or_default().into_iter().map(|hop| Bytes::from(hop.addr.ip().to_string()));
+        let addresses =
+            found.unwrap_or_default().into_iter().map(|hop| Bytes::from(hop.addr.ip().to_string()));
         std::iter::once(name.clone()).chain(addresses).collect::<Vec<_>>()
     };
     match call.ctx.core.spawner.resolve(query) {
@@ -322,7 +326,9 @@ pub fn remove_ip_port(
     });
     let work = move |record: &mut Record, changes: &mut Vec<Change>| record.remove(|c| meant(c), changes);
     let usrloc = call.module.usrloc();
-    usrloc.change_each(call.ctx, "remove_ip_port", &table.0, keys.into_inner(), work, |_, done| truth(done.is_ok()))
+    usrloc.change_each(call.ctx, "remove_ip_port", &table.0, keys.into_inner(), work, |_, done| {
+        truth(done.is_ok())
+    })
 }
 
 fn drop_contacts(

@@ -60,7 +60,9 @@ pub fn contacts_of(msg: &Message, module: &Registration) -> Result<Contacts, Pro
     for (at, header) in msg.headers_of(HeaderName::Contact).enumerate() {
         let list = NameAddr::parse_list(&msg.text(header.value())).ok_or(Problem::Contacts)?;
         let here = list.iter().filter(|c| &c.uri[..] == b"*").count();
-        let bare = |c: &NameAddr| [&b"expires"[..], b"q"].iter().any(|n| c.params.find(n) == Some(Some(Bytes::new())));
+        let bare = |c: &NameAddr| {
+            [&b"expires"[..], b"q"].iter().any(|n| c.params.find(n) == Some(Some(Bytes::new())))
+        };
         if list.iter().any(bare) || (here > 0 && !list[0].params.text.is_empty()) {
             return Err(Problem::Contacts);
         }
@@ -295,8 +297,17 @@ mod tests {
     #[test]
     fn q_values() {
         for (text, q) in [
-            ("1", Some(1000)), ("1.0", Some(1000)), ("0.123", Some(123)), ("0", Some(0)), ("0.5", Some(500)),
-            (".5", Some(500)), ("2", None), ("1.5", None), ("x", None), ("", None), ("-1", None),
+            ("1", Some(1000)),
+            ("1.0", Some(1000)),
+            ("0.123", Some(123)),
+            ("0", Some(0)),
+            ("0.5", Some(500)),
+            (".5", Some(500)),
+            ("2", None),
+            ("1.5", None),
+            ("x", None),
+            ("", None),
+            ("-1", None),
         ] {
             assert_eq!(q_of(text.as_bytes()), q, "{text}");
         }
@@ -305,7 +316,11 @@ mod tests {
     #[test]
     fn lifetimes_are_digits() {
         for (text, n) in [
-            ("60", Some(60)), ("abc", None), ("-5", None), ("", None), ("99999999999", Some(99_999_999_999)),
+            ("60", Some(60)),
+            ("abc", None),
+            ("-5", None),
+            ("", None),
+            ("99999999999", Some(99_999_999_999)),
             ("999999999999999999999999", Some(u64::MAX)),
         ] {
             assert_eq!(seconds(text.as_bytes()), n, "{text}");

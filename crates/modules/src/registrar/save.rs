@@ -1,11 +1,11 @@
 //! `save()`: what a REGISTER does to the location table.
 
+use super::Registration;
 use super::answer::{self, Problem, Shown};
 use super::aor::{self, AorError};
 use super::flags::{Flags, SaveFlags};
 use super::push::Action;
 use super::request::{self, Asked, Contacts};
-use super::Registration;
 use crate::usrloc::contact::{Contact, Field};
 use crate::usrloc::table::{Change, Matching, Order, Record, Table, same_uri};
 use crate::usrloc::{TableArg, now_s};
@@ -156,7 +156,13 @@ struct Told {
 
 impl Job {
     /// Changes the table, answers, and returns 1 or -2.
-    pub fn run(self, ctx: &mut Ctx, module: &Arc<Registration>, table: &Arc<Table>, flags: SaveFlags) -> Outcome {
+    pub fn run(
+        self,
+        ctx: &mut Ctx,
+        module: &Arc<Registration>,
+        table: &Arc<Table>,
+        flags: SaveFlags,
+    ) -> Outcome {
         let Job { msg, key, what, rules, shown, push } = self;
         let ids = table.clone();
         let aor = key.clone();
@@ -329,7 +335,9 @@ fn make_room(record: &mut Record, changes: &mut Vec<Change>, asked: &[Asked], ex
 /// add_sock_hdr(name): adds a header with the socket the request came in by.
 pub fn add_sock_hdr(call: &mut Call<Registration>, name: Text) -> i32 {
     let ctx = &mut *call.ctx;
-    let Some(socket) = crate::usrloc::sql::socket_text(ctx.shared(), ctx.state.source.socket) else { return -1 };
+    let Some(socket) = crate::usrloc::sql::socket_text(ctx.shared(), ctx.state.source.socket) else {
+        return -1;
+    };
     ctx.state.edits.insert(sip::Anchor::End, format!("{}: {socket}\r\n", name.str()));
     1
 }

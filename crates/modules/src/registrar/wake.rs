@@ -156,7 +156,9 @@ pub fn process_purr(call: &mut Call<Registration>, table: TableArg) -> Outcome {
     if !call.ctx.state.msg.is_request() {
         return Outcome::Done(-1);
     }
-    let Some(id) = purr_of(call.ctx).and_then(|purr| push::contact_of(&purr)) else { return Outcome::Done(2) };
+    let Some(id) = purr_of(call.ctx).and_then(|purr| push::contact_of(&purr)) else {
+        return Outcome::Done(2);
+    };
     let Some((aor, contact)) = table.0.by_id(id) else { return Outcome::Done(2) };
     let Some(values) = module.push.values(contact.uri()) else { return Outcome::Done(-1) };
     let method = String::from_utf8_lossy(&call.ctx.state.msg.method_text()).into_owned();

@@ -59,7 +59,12 @@ pub fn tls(settings: &Settings, domain: Option<&Domain>) -> Result<rustls::Clien
 }
 
 impl Clients {
-    pub fn client(&mut self, settings: &Settings, domain: Option<&Domain>, names: Names) -> Result<Client, String> {
+    pub fn client(
+        &mut self,
+        settings: &Settings,
+        domain: Option<&Domain>,
+        names: Names,
+    ) -> Result<Client, String> {
         if let Some((_, client)) = self.by_domain.iter().find(|(known, _)| known.as_ref() == domain) {
             return Ok(client.clone());
         }

@@ -230,7 +230,8 @@ fn run(call: &mut Call<RestClient>, what: &'static str, request: Request, output
     };
     let detail = request.url.clone();
     let turn = call.local::<Clients>().turn(&settings);
-    let exclusive = transfer::Exclusive::new(&call.module.connecting, worker, call.local::<Clients>(), &settings);
+    let exclusive =
+        transfer::Exclusive::new(&call.module.connecting, worker, call.local::<Clients>(), &settings);
     let limit = settings.total.as_millis() as u64;
     let future = async move {
         let answer = transfer::run(client, request, headers, &settings, turn, exclusive).await;
@@ -259,7 +260,8 @@ fn headers(lines: &[Bytes], request: &Request, settings: &Settings) -> Result<He
     if let Some(body) = &request.body {
         match &request.ctype {
             Some(ctype) => {
-                let value = HeaderValue::from_bytes(ctype).map_err(|_| String::from_utf8_lossy(ctype).into_owned())?;
+                let value = HeaderValue::from_bytes(ctype)
+                    .map_err(|_| String::from_utf8_lossy(ctype).into_owned())?;
                 map.insert(http::header::CONTENT_TYPE, value);
             }
             None if !map.contains_key(http::header::CONTENT_TYPE) => {
@@ -274,7 +276,6 @@ fn headers(lines: &[Bytes], request: &Request, settings: &Settings) -> Result<He
     }
     Ok(map)
 }
-
 
 #[cfg(test)]
 mod tests;

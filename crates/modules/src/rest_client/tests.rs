@@ -7,7 +7,8 @@ use script::ast::Dialect;
 use server::{Server, TlsServer, full_backlog};
 
 /// One second is the shortest limit that there is.
-const SHORT: &str = "modparam(\"rest_client\", \"connection_timeout\", 1)\nmodparam(\"rest_client\", \"curl_timeout\", 1)\n";
+const SHORT: &str =
+    "modparam(\"rest_client\", \"connection_timeout\", 1)\nmodparam(\"rest_client\", \"curl_timeout\", 1)\n";
 
 fn config(params: &str) -> String {
     format!("socket=udp:127.0.0.1:5060\nloadmodule \"tls_mgm.so\"\nloadmodule \"rest_client.so\"\n{params}")
@@ -38,7 +39,11 @@ fn answers_of_any_kind_are_success() {
     check("", &at("/empty"), &["1", "204", "", ""]);
     // Not followed, as in the reference, unless asked to.
     check("", &at("/redirect"), &["1", "302", "", ""]);
-    check("modparam(\"rest_client\", \"max_redirects\", 3)\n", &at("/redirect"), &["1", "200", "text/plain", "hi"]);
+    check(
+        "modparam(\"rest_client\", \"max_redirects\", 3)\n",
+        &at("/redirect"),
+        &["1", "200", "text/plain", "hi"],
+    );
     check("", &fetch(&format!("{}/hello", server.addr)), &["1", "200", "text/plain", "hi"]);
 }
 
@@ -63,7 +68,8 @@ fn ways_to_fail() {
 fn sizes() {
     let server = Server::start();
     let url = format!("http://{}/big", server.addr);
-    let ran = run(&config(""), &format!(r#"rest_get("{url}", $avp(b), , $var(c)); $avp(r) = $rc;"#), Dialect::V4);
+    let ran =
+        run(&config(""), &format!(r#"rest_get("{url}", $avp(b), , $var(c)); $avp(r) = $rc;"#), Dialect::V4);
     assert_eq!((ran.avps("r"), ran.avps("b")[0].len()), (vec!["1".to_string()], 10 * 1024 * 1024));
     check("modparam(\"rest_client\", \"max_transfer_size\", 64)\n", &fetch(&url), &["-10", "200", "-", "-"]);
 }
@@ -76,7 +82,9 @@ fn what_is_sent() {
         let ran = run(&config(""), &body.replace("URL", &url), Dialect::V4);
         ran.avps("r").concat().to_lowercase()
     };
-    let got = seen(r#"rest_append_hf("X-One: 1"); rest_append_hf("Authorization: Bearer abc"); rest_get("URL", $avp(r));"#);
+    let got = seen(
+        r#"rest_append_hf("X-One: 1"); rest_append_hf("Authorization: Bearer abc"); rest_get("URL", $avp(r));"#,
+    );
     assert!(got.starts_with("get /echo http/1.1"), "{got}");
     assert!(got.contains("x-one: 1\n") && got.contains("authorization: bearer abc\n"), "{got}");
     // Headers are for one request.
@@ -93,7 +101,9 @@ fn what_is_sent() {
 fn connections_are_used_again() {
     let server = Server::start();
     let url = format!("http://{}/hello", server.addr);
-    let body = format!(r#"$var(i) = 0; while ($var(i) < 20) {{ rest_get("{url}", $var(b)); $var(i) = $var(i) + 1; }} $avp(r) = $rc;"#);
+    let body = format!(
+        r#"$var(i) = 0; while ($var(i) < 20) {{ rest_get("{url}", $var(b)); $var(i) = $var(i) + 1; }} $avp(r) = $rc;"#
+    );
     check("", &body, &["1"]);
     assert_eq!(server.connections(), 1);
 }
@@ -106,7 +116,11 @@ fn tls() {
     let capath = format!("modparam(\"rest_client\", \"ssl_capath\", \"{}/ca.pem\")\n", folder.0.display());
     // Nobody we know signed it.
     check("", &fetch(&url), &["-10", "0", "-", "-"]);
-    check("modparam(\"rest_client\", \"ssl_verifypeer\", 0)\n", &fetch(&url), &["1", "200", "", "HTTP/2.0 nobody"]);
+    check(
+        "modparam(\"rest_client\", \"ssl_verifypeer\", 0)\n",
+        &fetch(&url),
+        &["1", "200", "", "HTTP/2.0 nobody"],
+    );
     // Signed by someone trusted, but for another name.
     check(&capath, &fetch(&url), &["-10", "0", "-", "-"]);
     let chain = format!("{capath}modparam(\"rest_client\", \"ssl_verifyhost\", 0)\n");
@@ -124,7 +138,18 @@ fn tls() {
 
 #[test]
 fn transformations_and_mistakes() {
-    check("", r#"$var(t) = "call@example.com&safe=false"; $avp(r) = $(var(t){rest.escape}); $avp(r) = $(var(t){rest.escape}{rest.unescape});"#, &["call%40example.com%26safe%3Dfalse", "call@example.com&safe=false"]);
+    check(
+        "",
+        r#"$var(t) = "call@example.com&safe=false"; $avp(r) = $(var(t){rest.escape}); $avp(r) = $(var(t){rest.escape}{rest.unescape});"#,
+        &["call%40example.com%26safe%3Dfalse", "call@example.com&safe=false"],
+    );
     assert!(refused(&config(""), "$var(x) = $(ru{rest.escap});", Dialect::V4).contains("{rest.escape}"));
-    assert!(refused(&config("modparam(\"rest_client\", \"ssl_capath\", \"/no/such/file.pem\")\n"), "exit;", Dialect::V4).contains("/no/such/file.pem"));
+    assert!(
+        refused(
+            &config("modparam(\"rest_client\", \"ssl_capath\", \"/no/such/file.pem\")\n"),
+            "exit;",
+            Dialect::V4
+        )
+        .contains("/no/such/file.pem")
+    );
 }

@@ -178,7 +178,11 @@ async fn read(url: &Url, mut response: reqwest::Response, end: Instant, max: Opt
             Ok(Ok(None)) => return (rc::OK, body.freeze()),
             Ok(Ok(Some(chunk))) => {
                 if max.is_some_and(|max| body.len() + chunk.len() > max) {
-                    host::error!("rest_client", "{}: the answer is longer than max_transfer_size", shown(url));
+                    host::error!(
+                        "rest_client",
+                        "{}: the answer is longer than max_transfer_size",
+                        shown(url)
+                    );
                     return (rc::INTERNAL, Bytes::new());
                 }
                 body.extend_from_slice(&chunk);

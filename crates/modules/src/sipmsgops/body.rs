@@ -12,7 +12,8 @@ use script::ast::Dialect;
 use sip::{HeaderName, Transport};
 
 pub fn register(m: &mut Registrar<Sipmsgops>) {
-    let any = Routes::REQUEST.and(Routes::ON_REPLY).and(Routes::FAILURE).and(Routes::BRANCH).and(Routes::LOCAL);
+    let any =
+        Routes::REQUEST.and(Routes::ON_REPLY).and(Routes::FAILURE).and(Routes::BRANCH).and(Routes::LOCAL);
     m.function("has_body_part", any, has_body_part);
     m.function("add_body_part", any, add_body_part);
     m.function("remove_body_part", any, remove_body_part);

@@ -11,7 +11,8 @@ use sip::{Anchor, Header, HeaderName, Message};
 
 pub fn register(m: &mut Registrar<Sipmsgops>) {
     let replying = Routes::REQUEST.and(Routes::FAILURE).and(Routes::BRANCH).and(Routes::ERROR);
-    let any = Routes::REQUEST.and(Routes::ON_REPLY).and(Routes::FAILURE).and(Routes::BRANCH).and(Routes::LOCAL);
+    let any =
+        Routes::REQUEST.and(Routes::ON_REPLY).and(Routes::FAILURE).and(Routes::BRANCH).and(Routes::LOCAL);
     m.function("append_to_reply", replying, append_to_reply);
     m.function("append_body_to_reply", replying, append_body_to_reply);
     m.function("append_hf", any, append_hf);
@@ -156,7 +157,8 @@ fn get_glob_headers_values(call: &mut Call<Sipmsgops>, pattern: Text, names: Out
     let msg = call.ctx.state.msg.clone();
     let mut found = false;
     for header in msg.headers().iter().filter(|h| glob(&pattern, msg.bytes(h.label()))) {
-        found = names.set(call.ctx, msg.text(header.label())) && values.set(call.ctx, msg.text(header.value()));
+        found =
+            names.set(call.ctx, msg.text(header.label())) && values.set(call.ctx, msg.text(header.value()));
         if !found {
             return false;
         }

@@ -8,7 +8,8 @@ use sip::{Anchor, Header, Message};
 use std::ops::Range;
 
 pub fn register(m: &mut Registrar<Sipmsgops>) {
-    let any = Routes::REQUEST.and(Routes::ON_REPLY).and(Routes::FAILURE).and(Routes::BRANCH).and(Routes::LOCAL);
+    let any =
+        Routes::REQUEST.and(Routes::ON_REPLY).and(Routes::FAILURE).and(Routes::BRANCH).and(Routes::LOCAL);
     m.function("list_hdr_has_option", any, has_option);
     m.function("list_hdr_add_option", any, add_option);
     m.function("list_hdr_remove_option", any, remove_option);

@@ -277,7 +277,10 @@ mod tests {
     const TWO: &str = "--b\r\nContent-Type: text/a\r\nX: 1\r\nContent-Length: 3\r\n\r\none\r\n--b\r\nc: text/b\r\n\r\ntwo\r\n--b--\r\n";
 
     fn read(content_type: &str, text: &str) -> Parts {
-        let parts = Parts::read(Bytes::copy_from_slice(content_type.as_bytes()), &Bytes::copy_from_slice(text.as_bytes()));
+        let parts = Parts::read(
+            Bytes::copy_from_slice(content_type.as_bytes()),
+            &Bytes::copy_from_slice(text.as_bytes()),
+        );
         let (same, header) = parts.render();
         if !parts.list.is_empty() {
             assert_eq!((&same[..], header), (text.as_bytes(), None));

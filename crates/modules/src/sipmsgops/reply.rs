@@ -7,7 +7,8 @@ use serde_json::Value as Json;
 use sip::Message;
 
 pub fn register(m: &mut Registrar<Sipmsgops>) {
-    let any = Routes::REQUEST.and(Routes::ON_REPLY).and(Routes::FAILURE).and(Routes::BRANCH).and(Routes::LOCAL);
+    let any =
+        Routes::REQUEST.and(Routes::ON_REPLY).and(Routes::FAILURE).and(Routes::BRANCH).and(Routes::LOCAL);
     m.function("change_reply_status", Routes::ON_REPLY, change_reply_status);
     m.function("sip_to_json", any, sip_to_json);
 }

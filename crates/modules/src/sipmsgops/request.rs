@@ -5,7 +5,8 @@ use host::{Call, Registrar, Routes, Text};
 use sip::{HeaderName, Uri};
 
 pub fn register<M: Default + Send + Sync + 'static>(m: &mut Registrar<M>) {
-    let any = Routes::REQUEST.and(Routes::ON_REPLY).and(Routes::FAILURE).and(Routes::BRANCH).and(Routes::LOCAL);
+    let any =
+        Routes::REQUEST.and(Routes::ON_REPLY).and(Routes::FAILURE).and(Routes::BRANCH).and(Routes::LOCAL);
     let requests = Routes::REQUEST.and(Routes::FAILURE).and(Routes::BRANCH).and(Routes::LOCAL);
     m.function("is_method", any, is_method);
     m.function("has_totag", any, has_totag);

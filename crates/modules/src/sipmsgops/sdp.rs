@@ -181,8 +181,7 @@ impl Sdp {
     }
 
     fn change_stream(&mut self, stream: &Range<usize>, which: &Codecs<'_>, change: Change) -> bool {
-        let mut formats: Vec<Vec<u8>> =
-            self.words(stream).into_iter().skip(3).map(<[u8]>::to_vec).collect();
+        let mut formats: Vec<Vec<u8>> = self.words(stream).into_iter().skip(3).map(<[u8]>::to_vec).collect();
         let mut moved = Vec::new();
         let mut gone: Vec<Vec<u8>> = Vec::new();
         for codec in self.codecs(stream) {
@@ -240,7 +239,9 @@ impl Sdp {
         let formats = words.get(3..).unwrap_or_default();
         let mut codecs = Vec::new();
         for format in formats.iter().rev() {
-            let Some((name, clock)) = stream.clone().find_map(|n| rtpmap(self.line(n), format)) else { continue };
+            let Some((name, clock)) = stream.clone().find_map(|n| rtpmap(self.line(n), format)) else {
+                continue;
+            };
             codecs.push(Codec {
                 payload: format.to_vec(),
                 name: name.to_vec(),
@@ -317,11 +318,7 @@ mod tests {
         let lines_97 = ("a=rtpmap:97 speex/16000\r\na=fmtp:97 mode=any\r\na=rtcp-fb:97 nack\r\n", "");
         let rtx = ("a=rtpmap:101 rtx/90000\r\na=fmtp:101 apt=97\r\n", "");
         check(&Codecs::Named(b"pcmu"), Change::Delete, &[("AVP 0 8", "AVP 8")]);
-        check(
-            &Codecs::WithClock(b"SPEEX", b"16000"),
-            Change::Delete,
-            &[("97 98 101", "98"), lines_97, rtx],
-        );
+        check(&Codecs::WithClock(b"SPEEX", b"16000"), Change::Delete, &[("97 98 101", "98"), lines_97, rtx]);
         check(&Codecs::Named(b"opus"), Change::Delete, &[]);
         check(
             &Codecs::Matching(&re("H26")),

@@ -70,7 +70,11 @@ fn check(state: &MsgState, checks: &Checks<'_>) -> Result<(), Fault> {
     if checks.has(b'f') {
         check_address(msg, HeaderName::From, [-24, -25, -28])?;
     }
-    if msg.is_request() { check_request(state, method, checks)? } else { check_reply(msg, method, checks)? }
+    if msg.is_request() {
+        check_request(state, method, checks)?
+    } else {
+        check_reply(msg, method, checks)?
+    }
     if method != Method::Cancel && actual_body(msg) > 0 {
         need(msg, HeaderName::ContentType, -21)?;
     }
@@ -106,7 +110,8 @@ fn check_body(msg: &Message, checks: &Checks<'_>) -> Result<(), Fault> {
 /// Enough of RFC 8866 §5 to be read: version, origin, every line `x=...`, media lines with port, transport and
 /// formats.
 fn is_description(body: &[u8]) -> bool {
-    let lines: Vec<&[u8]> = body.split(|b| *b == b'\n').map(<[u8]>::trim_ascii_end).filter(|l| !l.is_empty()).collect();
+    let lines: Vec<&[u8]> =
+        body.split(|b| *b == b'\n').map(<[u8]>::trim_ascii_end).filter(|l| !l.is_empty()).collect();
     let well_formed = |line: &&[u8]| match line {
         [b'm', b'=', rest @ ..] => {
             let words: Vec<&[u8]> = rest.split(|b| *b == b' ').filter(|word| !word.is_empty()).collect();
@@ -228,7 +233,8 @@ fn check_contacts(msg: &Message, method: Method) -> Result<(), Fault> {
     for contact in contacts {
         if contact.uri == "*" {
             check_star(msg, method)?;
-        } else if !Uri::parse(&contact.uri).is_ok_and(|uri| !uri.host.is_empty() || uri.scheme != Scheme::Sip) {
+        } else if !Uri::parse(&contact.uri).is_ok_and(|uri| !uri.host.is_empty() || uri.scheme != Scheme::Sip)
+        {
             return bad();
         }
     }
@@ -265,7 +271,9 @@ fn is_well_formed(msg: &Message, header: &Header) -> bool {
         H::Via => Via::parse(&value).is_some(),
         H::ContentDisposition | H::Event => is_token(&before_params(&value)),
         H::From | H::To | H::RemotePartyId | H::ReferTo => NameAddr::parse(&value).is_some_and(has_uri),
-        H::PPreferredIdentity | H::PAssertedIdentity => NameAddr::parse_list(&value).is_some_and(are_identities),
+        H::PPreferredIdentity | H::PAssertedIdentity => {
+            NameAddr::parse_list(&value).is_some_and(are_identities)
+        }
         H::Diversion | H::Path | H::Route | H::RecordRoute => {
             NameAddr::parse_list(&value).is_some_and(|list| !list.is_empty() && list.into_iter().all(has_uri))
         }
@@ -277,8 +285,15 @@ fn is_well_formed(msg: &Message, header: &Header) -> bool {
         H::SessionExpires | H::MinSe | H::MinExpires => digits(&before_params(&value)),
         H::Authorization | H::ProxyAuthorization => Credentials::parse(&value).is_ok(),
         H::ProxyAuthenticate | H::WwwAuthenticate => Challenge::parse(&value).is_ok(),
-        H::CallId | H::ProxyRequire | H::Unsupported | H::AcceptLanguage | H::Organization | H::Priority
-        | H::Subject | H::UserAgent | H::RetryAfter => !value.is_empty(),
+        H::CallId
+        | H::ProxyRequire
+        | H::Unsupported
+        | H::AcceptLanguage
+        | H::Organization
+        | H::Priority
+        | H::Subject
+        | H::UserAgent
+        | H::RetryAfter => !value.is_empty(),
         _ => true,
     }
 }
@@ -330,7 +345,9 @@ mod tests {
         ] {
             assert_eq!(is_hostname(host.as_bytes()), fine, "{host}");
         }
-        for (user, fine) in [("", true), ("a.b;x=1", true), ("%41b", true), ("%4", false), ("a b", false), ("a#", false)] {
+        for (user, fine) in
+            [("", true), ("a.b;x=1", true), ("%41b", true), ("%4", false), ("a b", false), ("a#", false)]
+        {
             assert_eq!(is_username(user.as_bytes()), fine, "{user}");
         }
     }

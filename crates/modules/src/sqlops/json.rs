@@ -39,7 +39,9 @@ fn value(json: Json) -> Result<DbValue, String> {
 fn fields(text: &[u8]) -> Result<Vec<(Name, Json)>, String> {
     let mut all = Vec::new();
     for item in parse(text)? {
-        let Json::Object(object) = item else { return Err(format!("{{\"column\": value}} is wanted, not {item}")) };
+        let Json::Object(object) = item else {
+            return Err(format!("{{\"column\": value}} is wanted, not {item}"));
+        };
         all.extend(object.into_iter().map(|(column, json)| (Name::from(column), json)));
     }
     Ok(all)
@@ -78,7 +80,10 @@ fn operator(text: String) -> Result<Op, String> {
         "<=" => Op::Le,
         ">" => Op::Gt,
         ">=" => Op::Ge,
-        other if !other.is_empty() && other.bytes().all(|b| b.is_ascii_alphabetic() || b" ~*!=<>^&|#@".contains(&b)) => {
+        other
+            if !other.is_empty()
+                && other.bytes().all(|b| b.is_ascii_alphabetic() || b" ~*!=<>^&|#@".contains(&b)) =>
+        {
             Op::Other(Name::from(other.to_string()))
         }
         other => return Err(format!("`{other}` is no operator")),
@@ -95,7 +100,8 @@ mod tests {
             assert!(found.is_err(), "{text}");
             return;
         };
-        let found: Vec<_> = found.expect(text).into_iter().map(|c| (c.column.to_string(), c.op, c.value)).collect();
+        let found: Vec<_> =
+            found.expect(text).into_iter().map(|c| (c.column.to_string(), c.op, c.value)).collect();
         let expected: Vec<_> =
             expected.iter().map(|(c, o, v)| (c.to_string(), o.clone(), v.clone())).collect();
         assert_eq!(found, expected, "{text}");

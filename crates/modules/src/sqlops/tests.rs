@@ -142,7 +142,9 @@ fn mistakes_are_found_when_the_script_is_loaded() {
 fn large_numbers_as_texts() {
     let folder = Folder::new("large");
     let config = config(&folder) + "modparam(\"sqlops\", \"bigint_to_str\", 1)\n";
-    let body = format!("{TABLES} sql_query(\"select a from t order by a desc\", \"$avp(v)\"); $avp(r) = $avp(v) + \"x\";");
+    let body = format!(
+        "{TABLES} sql_query(\"select a from t order by a desc\", \"$avp(v)\"); $avp(r) = $avp(v) + \"x\";"
+    );
     let ran = run(&config, &body, Dialect::V4);
     assert_eq!(ran.avps("v"), ["5000000000", "2", "1"]);
     assert_eq!(ran.avps("r"), ["5000000000x"]);

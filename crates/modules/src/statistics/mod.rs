@@ -164,7 +164,9 @@ fn stat_iter_next(call: &mut Call<Statistics>, name: OutVar, value: OutVar, iter
         }
         None => return false,
     };
-    let Some((_, found, count)) = call.shared().stats.list(Some(&group)).into_iter().nth(at) else { return false };
+    let Some((_, found, count)) = call.shared().stats.list(Some(&group)).into_iter().nth(at) else {
+        return false;
+    };
     name.set(call.ctx, found) && value.set(call.ctx, count)
 }
 

@@ -60,7 +60,8 @@ impl Profile {
             series: Mutex::default(),
         };
         for attribute in attributes.split_whitespace() {
-            let (key, value) = attribute.split_once('=').ok_or_else(|| format!("{attribute} has no value"))?;
+            let (key, value) =
+                attribute.split_once('=').ok_or_else(|| format!("{attribute} has no value"))?;
             let number = || value.parse::<u64>().ok().filter(|n| *n > 0).ok_or(format!("bad number {value}"));
             match key {
                 "algorithm" => {
@@ -139,8 +140,8 @@ impl Series {
     fn value(&self, algorithm: Algorithm, time: u64, factor: i64) -> i64 {
         let oldest = (time + 1).saturating_sub(self.slots.len() as u64);
         let live = self.slots.iter().filter(|s| (oldest..=time).contains(&s.time));
-        let (sum, count) =
-            live.fold((0i64, 0i64), |(sum, count), s| (sum.saturating_add(s.sum), count.saturating_add(s.count)));
+        let (sum, count) = live
+            .fold((0i64, 0i64), |(sum, count), s| (sum.saturating_add(s.sum), count.saturating_add(s.count)));
         match algorithm {
             Algorithm::Accumulate => sum,
             _ if count == 0 => 0,

@@ -195,7 +195,8 @@ fn best<'a, T>(
         Some((address_rank(&domain.match_ip_address, addr)?, name_rank(&domain.match_sip_domain, name)?))
     };
     // Of equals the first one, so that the default comes last.
-    let ranked = all.iter().enumerate().filter_map(|(at, one)| Some((rank(one)?, std::cmp::Reverse(at), one)));
+    let ranked =
+        all.iter().enumerate().filter_map(|(at, one)| Some((rank(one)?, std::cmp::Reverse(at), one)));
     ranked.max_by_key(|(rank, at, _)| (*rank, *at)).map(|(_, _, one)| one)
 }
 
@@ -213,7 +214,8 @@ fn name_rank(filters: &[String], name: Option<&str>) -> Option<usize> {
     let named = match name {
         None => filters.iter().any(|f| f == "none").then_some(usize::MAX),
         Some(name) => {
-            let fit = filters.iter().filter(|filter| *filter != "none" && *filter != "*" && matches(filter, name));
+            let fit =
+                filters.iter().filter(|filter| *filter != "none" && *filter != "*" && matches(filter, name));
             fit.map(|filter| 1 + filter.len() + usize::from(!filter.contains('*')) * 1000).max()
         }
     };
@@ -242,7 +244,12 @@ mod tests {
         let (name, filters) = text.split_once(' ').unwrap();
         let (ip, sip) = filters.split_once(' ').unwrap();
         let list = |text: &str| text.split(',').map(str::to_owned).collect();
-        Domain { name: name.into(), match_ip_address: list(ip), match_sip_domain: list(sip), ..Domain::default() }
+        Domain {
+            name: name.into(),
+            match_ip_address: list(ip),
+            match_sip_domain: list(sip),
+            ..Domain::default()
+        }
     }
 
     #[test]

@@ -281,30 +281,31 @@ impl TlsMgm {
     /// Applies what was set, in the order of the file, and reads all files.
     pub fn finish(&mut self) -> Result<(), String> {
         let m = self;
-    crate::tls::install_provider();
-    for (param, text) in std::mem::take(&mut m.pending) {
-        let known = |name: &str| m.clients.iter().chain(&m.servers).any(|d| d.name == name);
-        let (name, value) = split(&text, known);
-        let set = SETTINGS.iter().find(|(n, _)| *n == param).expect("one list").1;
-        let Some(name) = name else {
-            set(&mut m.default, value).map_err(|e| format!("{param}: {e}"))?;
-            continue;
-        };
-        let mut found = false;
-        for domain in m.clients.iter_mut().chain(&mut m.servers).filter(|d| d.name == name) {
-            set(domain, value).map_err(|e| format!("{param} of domain {name}: {e}"))?;
-            found = true;
+        crate::tls::install_provider();
+        for (param, text) in std::mem::take(&mut m.pending) {
+            let known = |name: &str| m.clients.iter().chain(&m.servers).any(|d| d.name == name);
+            let (name, value) = split(&text, known);
+            let set = SETTINGS.iter().find(|(n, _)| *n == param).expect("one list").1;
+            let Some(name) = name else {
+                set(&mut m.default, value).map_err(|e| format!("{param}: {e}"))?;
+                continue;
+            };
+            let mut found = false;
+            for domain in m.clients.iter_mut().chain(&mut m.servers).filter(|d| d.name == name) {
+                set(domain, value).map_err(|e| format!("{param} of domain {name}: {e}"))?;
+                found = true;
+            }
+            if !found {
+                return Err(format!("{param}: there is no client_domain or server_domain `{name}` above it"));
+            }
         }
-        if !found {
-            return Err(format!("{param}: there is no client_domain or server_domain `{name}` above it"));
-        }
+        m.read_files()
     }
-    m.read_files()
-}
 
     /// A client's domain by name, of the script or of the database.
     pub fn client_now(&self, name: &str) -> Option<Domain> {
-        let of_rows = |(server, domain): &(bool, Domain)| (!server && domain.name == name).then(|| domain.clone());
+        let of_rows =
+            |(server, domain): &(bool, Domain)| (!server && domain.name == name).then(|| domain.clone());
         self.client(name).cloned().or_else(|| self.live.stored().iter().find_map(of_rows))
     }
 

@@ -27,8 +27,18 @@ struct Columns([Name; 12]);
 impl Default for Table {
     fn default() -> Table {
         let columns = [
-            "domain", "match_ip_address", "match_sip_domain", "type", "method", "verify_cert", "require_cert",
-            "certificate", "private_key", "crl_dir", "ca_list", "ca_dir",
+            "domain",
+            "match_ip_address",
+            "match_sip_domain",
+            "type",
+            "method",
+            "verify_cert",
+            "require_cert",
+            "certificate",
+            "private_key",
+            "crl_dir",
+            "ca_list",
+            "ca_dir",
         ];
         Table { url: None, db: None, name: "tls_mgm".into(), columns: Columns(columns.map(Name::from)) }
     }
@@ -126,7 +136,9 @@ fn read(rows: &Rows) -> Vec<(bool, Domain)> {
 }
 
 fn domain(row: &Row<'_>) -> Domain {
-    let path = |at: usize| row.text(at).filter(|t| !t.is_empty()).map(|t| String::from_utf8_lossy(&t).as_ref().into());
+    let path = |at: usize| {
+        row.text(at).filter(|t| !t.is_empty()).map(|t| String::from_utf8_lossy(&t).as_ref().into())
+    };
     let switch = |at: usize| row.int(at).map(|n| n != 0);
     Domain {
         name: row.string(0),

@@ -66,7 +66,11 @@ pub fn register<M: Default + Send + Sync + 'static>(m: &mut Registrar<M>) {
         m.variable_class(name, move |_, _, _| Ok(Kind::Other(Box::new(Peer(read)))));
     }
     for ([peer, my], read) in OF_CERTIFICATE {
-        let of = move |side| move |_: &VarSpec, _: &mut Loader, _: &Arc<M>| Ok(Kind::Other(Box::new(Certificate { side, read }) as _));
+        let of = move |side| {
+            move |_: &VarSpec, _: &mut Loader, _: &Arc<M>| {
+                Ok(Kind::Other(Box::new(Certificate { side, read }) as _))
+            }
+        };
         m.variable_class(peer, of(Side::Peer));
         m.variable_class(my, of(Side::My));
     }
@@ -107,7 +111,9 @@ struct Certificate {
 impl Variable for Certificate {
     fn get(&self, ctx: &mut Ctx, _: At) -> Value {
         let tls = tls_of(ctx);
-        let der = tls.as_ref().and_then(|tls| if self.side == Side::Peer { tls.peer.as_ref() } else { tls.own.as_ref() });
+        let der = tls
+            .as_ref()
+            .and_then(|tls| if self.side == Side::Peer { tls.peer.as_ref() } else { tls.own.as_ref() });
         read(der, self.read)
     }
 }
@@ -173,11 +179,13 @@ fn alternative(certificate: &X509Certificate, kind: fn(&GeneralName) -> bool) ->
         Some(GeneralName::RFC822Name(text) | GeneralName::DNSName(text) | GeneralName::URI(text)) => {
             (*text).to_owned().into()
         }
-        Some(GeneralName::IPAddress(bytes)) => match (<[u8; 4]>::try_from(*bytes), <[u8; 16]>::try_from(*bytes)) {
-            (Ok(v4), _) => std::net::IpAddr::from(v4).to_string().into(),
-            (_, Ok(v6)) => std::net::IpAddr::from(v6).to_string().into(),
-            _ => Value::Null,
-        },
+        Some(GeneralName::IPAddress(bytes)) => {
+            match (<[u8; 4]>::try_from(*bytes), <[u8; 16]>::try_from(*bytes)) {
+                (Ok(v4), _) => std::net::IpAddr::from(v4).to_string().into(),
+                (_, Ok(v6)) => std::net::IpAddr::from(v6).to_string().into(),
+                _ => Value::Null,
+            }
+        }
         _ => Value::Null,
     }
 }
@@ -230,7 +238,10 @@ mod tests {
             String::from_utf8(read(Some(&made), of).to_text().to_vec()).unwrap()
         };
         assert_eq!(field("tls_peer_subject"), "/C=DE/O=Example/CN=sip.example.com");
-        assert_eq!((field("tls_peer_issuer_cn"), field("tls_peer_subject_country")), ("sip.example.com".into(), "DE".into()));
+        assert_eq!(
+            (field("tls_peer_issuer_cn"), field("tls_peer_subject_country")),
+            ("sip.example.com".into(), "DE".into())
+        );
         assert_eq!(field("tls_peer_san_hostname"), "sip.example.com");
         assert_eq!(field("tls_peer_san_ip"), "10.0.0.1");
         let selfsigned = |c: &X509Certificate| OF_PEER[2].1(c, 0);

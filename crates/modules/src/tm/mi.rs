@@ -2,7 +2,7 @@
 
 use super::Tm;
 use bytes::Bytes;
-use host::mi::{MiError, MiParams, MiAnswer, MiResult};
+use host::mi::{MiAnswer, MiError, MiParams, MiResult};
 use host::tm::{Answer, NewRequest};
 use host::{Call, Registrar};
 use serde_json::{Value as Json, json};
@@ -86,7 +86,8 @@ fn request_of(call: &Call<Tm>, params: &MiParams) -> Result<NewRequest, MiError>
         return Err(bad("Invalid method"));
     }
     let given = given(&params.need("headers", 2)?, &method)?;
-    let optional = |name, position| params.text(name, position).filter(|text| !text.is_empty() && text != ".");
+    let optional =
+        |name, position| params.text(name, position).filter(|text| !text.is_empty() && text != ".");
     let body = optional("body", 5).unwrap_or_default();
     if !body.is_empty() && !given.has_type {
         return Err(bad("Content-Type missing"));
@@ -123,7 +124,8 @@ fn uac_dlg(call: &mut Call<Tm>, params: &MiParams, answer: MiAnswer) {
 }
 
 fn show(answer: &Answer) -> Json {
-    let mut shown = json!({"Status": format!("{} {}", answer.status, String::from_utf8_lossy(&answer.reason))});
+    let mut shown =
+        json!({"Status": format!("{} {}", answer.status, String::from_utf8_lossy(&answer.reason))});
     if let Some(reply) = &answer.reply {
         shown["Message"] = text(reply).into();
     }
@@ -158,13 +160,15 @@ fn reply(call: &mut Call<Tm>, params: &MiParams) -> MiResult {
     let code = params.int("code", 0)?.and_then(|n| u16::try_from(n).ok()).filter(|n| (100..700).contains(n));
     let code = code.ok_or_else(|| MiError::new(400, "Invalid reply code"))?;
     let reason = params.need("reason", 1)?;
-    let id = super::parse_id(&params.need("trans_id", 2)?).ok_or_else(|| MiError::new(400, "Invalid trans_id"))?;
+    let id =
+        super::parse_id(&params.need("trans_id", 2)?).ok_or_else(|| MiError::new(400, "Invalid trans_id"))?;
     let tag = params.need("to_tag", 3)?;
     let ctx = &mut *call.ctx;
     if ctx.core.txns.txns.get(id).is_none() {
         return Err(MiError::new(404, "Transaction not found"));
     }
-    let optional = |name, position| params.text(name, position).filter(|text| !text.is_empty() && text != ".");
+    let optional =
+        |name, position| params.text(name, position).filter(|text| !text.is_empty() && text != ".");
     let parts = host::tm::Parts {
         to_tag: tag.into(),
         headers: lines(&optional("new_headers", 4).unwrap_or_default()).into(),

@@ -33,7 +33,8 @@ pub fn register(m: &mut Registrar<Tm>) {
     request::register(m);
     vars::register(m);
     mi::register(m);
-    let any = Routes::REQUEST.and(Routes::BRANCH).and(Routes::ON_REPLY).and(Routes::FAILURE).and(Routes::LOCAL);
+    let any =
+        Routes::REQUEST.and(Routes::BRANCH).and(Routes::ON_REPLY).and(Routes::FAILURE).and(Routes::LOCAL);
     m.function("t_on_failure", any, |call: &mut Call<Tm>, route: RouteArg<FAILURE>| {
         call.ctx.state.on_failure = Some(route.0);
         host::tm::arm(call.ctx)
@@ -54,14 +55,16 @@ pub fn register(m: &mut Registrar<Tm>) {
             return Err("fr_timeout must be at least 2 seconds".into());
         }
         if let Some(flag) = &s.minor_flag {
-            s.settings.minor_flag = loader.branch_flag(flag.as_bytes(), script::Loc::default()).map_err(|d| d.message)?;
+            s.settings.minor_flag =
+                loader.branch_flag(flag.as_bytes(), script::Loc::default()).map_err(|d| d.message)?;
         }
         for (name, route) in [
             (&s.local_request_route, &mut s.settings.request_route),
             (&s.local_reply_route, &mut s.settings.reply_route),
         ] {
             if let Some(name) = name {
-                let found = loader.route_named(RouteKind::Request as u8, name.as_bytes(), script::Loc::default());
+                let found =
+                    loader.route_named(RouteKind::Request as u8, name.as_bytes(), script::Loc::default());
                 *route = Some(found.map_err(|d| d.message)?);
             }
         }
@@ -86,7 +89,10 @@ pub(crate) fn parse_id(text: &str) -> Option<TxnId> {
 
 /// Seconds of a parameter as milliseconds.
 fn seconds(value: i64) -> Result<u32, String> {
-    u32::try_from(value).ok().and_then(|s| s.checked_mul(1000)).ok_or_else(|| "not a number of seconds".into())
+    u32::try_from(value)
+        .ok()
+        .and_then(|s| s.checked_mul(1000))
+        .ok_or_else(|| "not a number of seconds".into())
 }
 
 fn params(m: &mut Registrar<Tm>) {
@@ -105,13 +111,16 @@ fn params(m: &mut Registrar<Tm>) {
     m.param_int("onreply_avp_mode", |s, v| Ok(s.settings.shared_avps = v != 0));
     m.param_text("local_request_route", |s, v| Ok(s.local_request_route = Some(v.to_string())));
     m.param_text("local_reply_route", |s, v| Ok(s.local_reply_route = Some(v.to_string())));
-    m.param("minor_branch_flag", ParamFn::Any(|s, v| {
-        s.minor_flag = Some(match v {
-            ParamValue::Int(n) => n.to_string(),
-            ParamValue::Text(t) => String::from_utf8_lossy(t).into_owned(),
-        });
-        Ok(())
-    }));
+    m.param(
+        "minor_branch_flag",
+        ParamFn::Any(|s, v| {
+            s.minor_flag = Some(match v {
+                ParamValue::Int(n) => n.to_string(),
+                ParamValue::Text(t) => String::from_utf8_lossy(t).into_owned(),
+            });
+            Ok(())
+        }),
+    );
     m.ignored(&["own_timer_proc"], "each worker has its own timers");
     m.ignored(&["delete_timer"], "a transaction is freed when it ends");
     m.ignored(&["timer_partitions"], "each worker has its own timer wheel");
@@ -119,8 +128,14 @@ fn params(m: &mut Registrar<Tm>) {
     m.ignored(&["syn_branch"], "branches are synonym branches always");
     m.ignored(&["pass_provisional_replies"], "provisional replies reach hooks always");
     m.ignored(&["unix_tx_timeout", "tw_append"], "t_write_req and t_write_unix do not exist here");
-    m.ignored(&["tm_replication_cluster", "cluster_param", "cluster_auto_cancel"], "clustering does not exist here");
-    m.ignored(&["fr_timer_avp", "fr_inv_timer_avp"], "removed after 1.x: use $T_fr_timeout, $T_fr_inv_timeout");
+    m.ignored(
+        &["tm_replication_cluster", "cluster_param", "cluster_auto_cancel"],
+        "clustering does not exist here",
+    );
+    m.ignored(
+        &["fr_timer_avp", "fr_inv_timer_avp"],
+        "removed after 1.x: use $T_fr_timeout, $T_fr_inv_timeout",
+    );
     m.ignored(&["pass_reason_hdr"], "t_relay takes it as a flag");
 }
 
@@ -157,4 +172,3 @@ fn add_cancel_reason(call: &mut Call<Tm>, header: Text) -> i32 {
         _ => -1,
     }
 }
-

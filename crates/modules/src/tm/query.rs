@@ -7,15 +7,19 @@ use sip::Method;
 use transaction::Relation;
 
 pub fn register(m: &mut Registrar<Tm>) {
-    let any = Routes::REQUEST.and(Routes::BRANCH).and(Routes::ON_REPLY).and(Routes::FAILURE).and(Routes::LOCAL);
+    let any =
+        Routes::REQUEST.and(Routes::BRANCH).and(Routes::ON_REPLY).and(Routes::FAILURE).and(Routes::LOCAL);
     m.function("t_check_trans", Routes::REQUEST.and(Routes::BRANCH), check_trans);
     m.function("t_check_status", any, check_status);
     m.function("t_local_replied", any, local_replied);
     m.function("t_was_cancelled", any, was_cancelled);
     m.function("t_cancel_callid", Routes::ALL, cancel_callid);
-    m.function_of(Since::V21, "t_cancel_callid", Routes::ALL, |call: &mut Call<Tm>, id: Text, cseq: Text, _: Text| {
-        cancel_callid(call, id, cseq, None)
-    });
+    m.function_of(
+        Since::V21,
+        "t_cancel_callid",
+        Routes::ALL,
+        |call: &mut Call<Tm>, id: Text, cseq: Text, _: Text| cancel_callid(call, id, cseq, None),
+    );
 }
 
 /// t_check_trans(): CANCEL and ACK: is there a transaction; others: a retransmission ends the script.

@@ -75,7 +75,12 @@ impl Arg<Tm> for First {
     type Prepared = Result<Relay, Format>;
     const WHAT: &'static str = "flags of t_relay";
 
-    fn prepare(arg: Option<&ast::Arg>, site: Loc, loader: &mut Loader, _: &Arc<Tm>) -> Result<Self::Prepared, Diagnostic> {
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        _: &Arc<Tm>,
+    ) -> Result<Self::Prepared, Diagnostic> {
         let Some(arg) = arg else { return Err(Diagnostic::error(site, "flags are missing")) };
         if let ArgKind::Int(bits) = arg.kind {
             return Ok(Ok(Flags::of_bits(bits).0));
@@ -127,7 +132,9 @@ fn t_relay(call: &mut Call<Tm>, first: Option<First>, second: Option<Text>) -> O
             let flags = second.and_then(|text| Flags::parse(&text.str()).ok());
             Relay { proxy: Some(proxy), ..flags.map(|f| f.0).unwrap_or_default() }
         }
-        (Some(First::Flags(flags)), second) => Relay { proxy: second.map(|text| proxy_uri(&text.str())), ..flags },
+        (Some(First::Flags(flags)), second) => {
+            Relay { proxy: second.map(|text| proxy_uri(&text.str())), ..flags }
+        }
         (None, second) => Relay { proxy: second.map(|text| proxy_uri(&text.str())), ..Relay::default() },
     };
     host::tm::relay(call.ctx, relay)

@@ -72,7 +72,13 @@ fn t_reply_with_body(call: &mut Call<Tm>, code: ReplyCode, reason: Text, body: T
 }
 
 /// t_reply_by_callid(code, reason, [callid], [cseq])
-fn by_callid(call: &mut Call<Tm>, code: ReplyCode, reason: Text, call_id: Option<Text>, cseq: Option<Text>) -> i32 {
+fn by_callid(
+    call: &mut Call<Tm>,
+    code: ReplyCode,
+    reason: Text,
+    call_id: Option<Text>,
+    cseq: Option<Text>,
+) -> i32 {
     let ctx = &mut *call.ctx;
     let call_id = call_id.map(|c| c.0).or_else(|| ctx.state.msg.call_id()).unwrap_or_default();
     let cseq = cseq.map(|c| c.0).or_else(|| Some(ctx.state.msg.cseq_parts()?.0)).unwrap_or_default();

@@ -34,7 +34,8 @@ fn new_request(
         },
         None => (Bytes::new(), Bytes::new()),
     };
-    let mut request = NewRequest::new(&method.str(), uri.0.clone(), &address(&from.str()), &address(&to.str()));
+    let mut request =
+        NewRequest::new(&method.str(), uri.0.clone(), &address(&from.str()), &address(&to.str()));
     if !content_type.is_empty() {
         request.headers = [b"Content-Type: ", &content_type[..], b"\r\n"].concat().into();
     }

@@ -6,8 +6,8 @@ use host::var::{At, Kind, Variable};
 use host::vars::name::Name;
 use host::vars::{flags, position, socket, text_or_null};
 use host::{Call, Ctx, Registrar, Value, branches};
-use script::ast::{AssignOp, Dialect, RouteKind, VarSpec};
 use script::Diagnostic;
+use script::ast::{AssignOp, Dialect, RouteKind, VarSpec};
 use transaction::{BranchView, TxnId};
 
 pub fn register(m: &mut Registrar<Tm>) {
@@ -18,7 +18,9 @@ pub fn register(m: &mut Registrar<Tm>) {
     m.variable("T_reply_code", |call: &mut Call<Tm>| Value::Int(i64::from(reply_code(call.ctx))));
     m.variable("T_ruri", |call: &mut Call<Tm>| match target_uri(call.ctx) {
         Some(uri) => Value::Str(uri),
-        None if call.ctx.state.msg.is_request() && call.ctx.state.txn.is_none() => Value::Str(call.ctx.state.current_uri()),
+        None if call.ctx.state.msg.is_request() && call.ctx.state.txn.is_none() => {
+            Value::Str(call.ctx.state.current_uri())
+        }
         None => Value::Null,
     });
     m.variable("T_id", |call: &mut Call<Tm>| match call.ctx.state.txn {
@@ -67,7 +69,9 @@ pub(super) fn reply_code(ctx: &Ctx) -> u16 {
     let Some(id) = ctx.state.txn else { return 0 };
     let txns = &ctx.core.txns.txns;
     match ctx.state.txn_branch {
-        Some(branch) if ctx.state.kind == RouteKind::Failure => txns.branch(id, branch).map_or(0, |b| b.status),
+        Some(branch) if ctx.state.kind == RouteKind::Failure => {
+            txns.branch(id, branch).map_or(0, |b| b.status)
+        }
         None if ctx.state.kind == RouteKind::Failure => txns.get(id).map_or(0, |data| data.seen_status),
         _ => txns.status(id),
     }
@@ -236,7 +240,9 @@ impl Variable for Flag {
     }
 
     fn set(&self, ctx: &mut Ctx, at: At, _: AssignOp, value: Value) -> bool {
-        let (Some(id), Some(branch), Some(on)) = (ctx.state.txn, branch_at(ctx, at), value.int()) else { return false };
+        let (Some(id), Some(branch), Some(on)) = (ctx.state.txn, branch_at(ctx, at), value.int()) else {
+            return false;
+        };
         let change = |flags: &mut u32| if on != 0 { *flags |= self.0 } else { *flags &= !self.0 };
         if ctx.state.txn_branch.map(usize::from) == Some(branch) {
             change(&mut ctx.state.branch_flags);

@@ -17,7 +17,10 @@ pub struct Algorithms(Vec<Algorithm>);
 fn parse(text: &[u8]) -> Result<Vec<Algorithm>, String> {
     let words = text.split(|b| *b == b',').map(|w| w.trim_ascii()).filter(|w| !w.is_empty());
     words
-        .map(|w| Algorithm::parse(w).ok_or_else(|| format!("unknown digest algorithm {}", String::from_utf8_lossy(w))))
+        .map(|w| {
+            Algorithm::parse(w)
+                .ok_or_else(|| format!("unknown digest algorithm {}", String::from_utf8_lossy(w)))
+        })
         .collect()
 }
 
@@ -25,11 +28,17 @@ impl Arg<Uac> for Algorithms {
     type Prepared = Format;
     const WHAT: &'static str = "a list of digest algorithms";
 
-    fn prepare(arg: Option<&ast::Arg>, site: Loc, loader: &mut Loader, module: &Arc<Uac>) -> Result<Format, Diagnostic> {
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        module: &Arc<Uac>,
+    ) -> Result<Format, Diagnostic> {
         let format = <Text as Arg<Uac>>::prepare(arg, site, loader, module)?;
         if let Some(text) = format.constant() {
             parse(text).map_err(|e| {
-                Diagnostic::error(arg.map_or(site, |a| a.loc), e).hint("MD5, SHA-256, SHA-512-256, each with -sess")
+                Diagnostic::error(arg.map_or(site, |a| a.loc), e)
+                    .hint("MD5, SHA-256, SHA-512-256, each with -sess")
             })?;
         }
         Ok(format)
@@ -53,10 +62,13 @@ pub fn uac_auth(call: &mut Call<Uac>, algorithms: Option<Algorithms>) -> i32 {
     let Some(credentials) = ctx.shared().module::<UacAuth>() else { return -1 };
     let Some(reply) = host::tm::branch_reply(ctx, id, branch) else { return -1 };
     let algorithms = algorithms.map(|a| a.0).unwrap_or_default();
-    let Some(challenged) = uac_auth::choose(&reply, &algorithms, |realm| credentials.lookup(ctx, realm)) else {
+    let Some(challenged) = uac_auth::choose(&reply, &algorithms, |realm| credentials.lookup(ctx, realm))
+    else {
         return -1;
     };
-    let Some(uri) = ctx.core.txns.txns.branch(id, branch).map(|b| b.data.target.uri.clone()) else { return -1 };
+    let Some(uri) = ctx.core.txns.txns.branch(id, branch).map(|b| b.data.target.uri.clone()) else {
+        return -1;
+    };
     let msg = ctx.state.msg.clone();
     let body = ctx.state.edits.body().cloned().unwrap_or_else(|| msg.text(msg.body()));
     let line = challenged.line(ctx, &msg.method_text(), &uri, &body, 1);
@@ -88,7 +100,9 @@ pub fn add_to_cseq(ctx: &mut Ctx, more: u32) -> bool {
     let (Some((number, _)), Some(header)) = (msg.cseq_parts(), msg.header(sip::HeaderName::CSeq)) else {
         return false;
     };
-    let Some(received) = std::str::from_utf8(&number).ok().and_then(|n| n.parse::<u32>().ok()) else { return false };
+    let Some(received) = std::str::from_utf8(&number).ok().and_then(|n| n.parse::<u32>().ok()) else {
+        return false;
+    };
     let total = ctx.state.ext.find::<Done>().map_or(0, |d| d.cseq).saturating_add(more);
     let start = header.value().start;
     let span = Span { start, end: start + number.len() as u32 };

@@ -16,7 +16,8 @@ fn scramble(text: &mut [u8], password: &[u8]) {
 
 /// The value for two URIs of up to some hundred bytes; `replaced` is the new one with its `<>`.
 pub fn encode(original: &[u8], replaced: &[u8], password: &[u8]) -> String {
-    let (long, short) = if original.len() > replaced.len() { (original, replaced) } else { (replaced, original) };
+    let (long, short) =
+        if original.len() > replaced.len() { (original, replaced) } else { (replaced, original) };
     let mut mixed = long.to_vec();
     mixed.iter_mut().zip(short).for_each(|(byte, other)| *byte ^= other);
     scramble(&mut mixed, password);
@@ -38,7 +39,8 @@ pub fn decode(value: &[u8], known: &[u8], password: &[u8]) -> Option<Bytes> {
     }
     // Somebody else may have changed the header: only a URI comes out.
     let uri = Bytes::from(mixed);
-    let inner = uri.strip_prefix(b"<").and_then(|u| u.strip_suffix(b">")).map_or(uri.clone(), |u| uri.slice_ref(u));
+    let inner =
+        uri.strip_prefix(b"<").and_then(|u| u.strip_suffix(b">")).map_or(uri.clone(), |u| uri.slice_ref(u));
     sip::Uri::parse(&inner).is_ok().then_some(uri)
 }
 
@@ -59,7 +61,10 @@ mod tests {
             assert_eq!(decode(value.as_bytes(), original, password).as_deref(), Some(new));
             assert_eq!(decode(value.as_bytes(), new, password).as_deref(), Some(original));
         }
-        assert_eq!(encode(b"sip:alice@example.com", b"<sip:new@example.org>", b""), "TxoZSlsCDBQlJR0ZDB0cCUtBEQhT");
+        assert_eq!(
+            encode(b"sip:alice@example.com", b"<sip:new@example.org>", b""),
+            "TxoZSlsCDBQlJR0ZDB0cCUtBEQhT"
+        );
         let value = encode(b"sip:a@b", b"<sip:c@d>", b"");
         assert_eq!(decode(value.as_bytes(), b"sip:somebody-with-a-long-name@example.org", b""), None);
         assert_eq!(decode(value.as_bytes(), b"sip:x@y", b""), None, "what comes out is no URI");

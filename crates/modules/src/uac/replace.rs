@@ -85,7 +85,10 @@ fn replace(call: &mut Call<Uac>, side: Side, display: Option<Bytes>, uri: Bytes)
     }
     let sequential = ctx.state.msg.to_tag().is_some();
     if module.restore == Restore::Auto && !uri.is_empty() && sequential {
-        host::error!("uac", "From and To of requests inside a dialog are replaced by the mode \"auto\" itself");
+        host::error!(
+            "uac",
+            "From and To of requests inside a dialog are replaced by the mode \"auto\" itself"
+        );
         return -1;
     }
     let Some(address) = side.address(ctx) else { return -1 };
@@ -115,7 +118,8 @@ fn set_display(ctx: &mut Ctx, address: &NameAddr, display: &Bytes, uri_follows: 
     let msg = ctx.state.msg.clone();
     let edits = &mut ctx.state.edits;
     if !address.display.is_empty() {
-        let span = msg.bytes(address.whole).windows(address.display.len()).position(|w| w == &address.display[..]);
+        let span =
+            msg.bytes(address.whole).windows(address.display.len()).position(|w| w == &address.display[..]);
         let start = address.whole.start + span.unwrap_or(0) as u32;
         let span = Span { start, end: start + address.display.len() as u32 };
         return if display.is_empty() { edits.delete(span) } else { edits.replace(span, display.clone()) };
@@ -163,10 +167,18 @@ pub fn restore(ctx: &mut Ctx, module: &Uac, what: Side) -> Option<Side> {
     let known: Bytes =
         if bare { address.uri.clone() } else { [b"<", &address.uri[..], b">"].concat().into() };
     let Some(other) = cookie::decode(&value, &known, module.password.as_bytes()) else {
-        host::info!("uac", "the {side:?} URI {} is not the one that was replaced", String::from_utf8_lossy(&address.uri));
+        host::info!(
+            "uac",
+            "the {side:?} URI {} is not the one that was replaced",
+            String::from_utf8_lossy(&address.uri)
+        );
         return None;
     };
-    let span = if downstream && ctx.core.shared.dialect == Dialect::V4 { with_brackets(&address) } else { address.uri_span };
+    let span = if downstream && ctx.core.shared.dialect == Dialect::V4 {
+        with_brackets(&address)
+    } else {
+        address.uri_span
+    };
     ctx.state.edits.replace(span, other);
     Some(side)
 }
@@ -177,9 +189,13 @@ mod tests {
 
     #[test]
     fn display_names_are_quoted_when_they_must() {
-        for (given, expected) in
-            [("Only", "Only"), ("New Name", "\"New Name\""), ("\"Quoted\"", "\"Quoted\""), ("a@b", "\"a@b\""), ("", "")]
-        {
+        for (given, expected) in [
+            ("Only", "Only"),
+            ("New Name", "\"New Name\""),
+            ("\"Quoted\"", "\"Quoted\""),
+            ("a@b", "\"a@b\""),
+            ("", ""),
+        ] {
             assert_eq!(quoted(&Bytes::from(given)), expected.as_bytes());
         }
     }

@@ -90,7 +90,8 @@ fn undo(ctx: &mut Ctx) {
         }
     }
     if done.cseq > 0
-        && let (Some((number, _)), Some(value)) = (request.cseq_parts(), ctx.state.msg.header(sip::HeaderName::CSeq))
+        && let (Some((number, _)), Some(value)) =
+            (request.cseq_parts(), ctx.state.msg.header(sip::HeaderName::CSeq))
         && let Some((sent, _)) = ctx.state.msg.cseq_parts()
     {
         let span = Span { start: value.value().start, end: value.value().start + sent.len() as u32 };

@@ -19,7 +19,8 @@ const HEAD: &str = "Via: SIP/2.0/UDP 127.0.0.2:5060;branch=z9hG4bK1\nMax-Forward
 fn reply(request: &Sent, status: &str, more: &str) -> String {
     let head = request.text.split("\r\n\r\n").next().unwrap_or_default();
     let kept = ["Via", "Record-Route", "From", "Call-ID", "CSeq"];
-    let lines: Vec<&str> = head.lines().skip(1).filter(|l| kept.iter().any(|k| l.starts_with(&format!("{k}:")))).collect();
+    let lines: Vec<&str> =
+        head.lines().skip(1).filter(|l| kept.iter().any(|k| l.starts_with(&format!("{k}:")))).collect();
     let to = head.lines().find(|l| l.starts_with("To:")).expect("To");
     format!("SIP/2.0 {status}\n{}\n{to};tag=b1\n{more}Content-Length: 0\n\n", lines.join("\n"))
 }
@@ -38,12 +39,16 @@ fn uris_are_restored_in_replies_and_both_ways_in_the_dialog() {
                    uac_replace_from("Anon", "sip:anon@example.org"); uac_replace_to( , "sip:other@example.org");
                    record_route(); t_relay(); }"#,
     );
-    let sent = server.receive("127.0.0.2:5060", &format!("INVITE sip:bob@127.0.0.3:5070 SIP/2.0\n{HEAD}Content-Length: 0\n\n"));
+    let sent = server.receive(
+        "127.0.0.2:5060",
+        &format!("INVITE sip:bob@127.0.0.3:5070 SIP/2.0\n{HEAD}Content-Length: 0\n\n"),
+    );
     assert_eq!(line(&sent, "INVITE", "From"), "From: Anon <sip:anon@example.org>;tag=a1");
     assert_eq!(line(&sent, "INVITE", "To"), "To: <sip:other@example.org>");
     let route = line(&sent, "INVITE", "Record-Route").replace("Record-Route", "Route");
     let invite = sent.iter().find(|m| m.text.starts_with("INVITE")).expect("forwarded");
-    let sent = server.receive("127.0.0.3:5070", &reply(invite, "200 OK", "Contact: <sip:bob@127.0.0.3:5070>\n"));
+    let sent =
+        server.receive("127.0.0.3:5070", &reply(invite, "200 OK", "Contact: <sip:bob@127.0.0.3:5070>\n"));
     assert_eq!(line(&sent, "SIP/2.0 200", "From"), "From: \"Alice\" <sip:alice@example.com>;tag=a1");
     assert_eq!(line(&sent, "SIP/2.0 200", "To"), "To: <sip:bob@example.com>;tag=b1");
     let down = format!(
@@ -82,10 +87,19 @@ fn check_answer(text: &str, header: &str, algorithm: Algorithm) {
 #[test]
 fn challenges_are_answered_and_cseq_grows() {
     let mut server = server(r#"modparam("uac_auth", "credential", "me:there:secret")"#, AUTH);
-    let sent = server.receive("127.0.0.2:5060", &format!("INVITE sip:bob@127.0.0.3:5070 SIP/2.0\n{HEAD}Content-Length: 0\n\n"));
+    let sent = server.receive(
+        "127.0.0.2:5060",
+        &format!("INVITE sip:bob@127.0.0.3:5070 SIP/2.0\n{HEAD}Content-Length: 0\n\n"),
+    );
     let mut invite = sent.into_iter().find(|m| m.text.starts_with("INVITE")).expect("forwarded");
     for (status, challenge, header, algorithm, cseq) in [
-        ("407 No", "Proxy-Authenticate: Digest realm=\"there\", nonce=\"n1\"\n", "Proxy-Authorization", Algorithm::Md5, 6),
+        (
+            "407 No",
+            "Proxy-Authenticate: Digest realm=\"there\", nonce=\"n1\"\n",
+            "Proxy-Authorization",
+            Algorithm::Md5,
+            6,
+        ),
         (
             "401 No",
             "WWW-Authenticate: Digest realm=\"there\", nonce=\"n2\", algorithm=SHA-256, qop=\"auth\"\n",
@@ -100,8 +114,10 @@ fn challenges_are_answered_and_cseq_grows() {
         assert!(line(&sent, "INVITE", "Record-Route").ends_with(&format!(";aci={}>", cseq - 5)));
         invite = sent.into_iter().find(|m| m.text.starts_with("INVITE")).expect("sent again");
     }
-    let route = line(std::slice::from_ref(&invite), "INVITE", "Record-Route").replace("Record-Route", "Route");
-    let sent = server.receive("127.0.0.3:5070", &reply(&invite, "200 OK", "Contact: <sip:bob@127.0.0.3:5070>\n"));
+    let route =
+        line(std::slice::from_ref(&invite), "INVITE", "Record-Route").replace("Record-Route", "Route");
+    let sent =
+        server.receive("127.0.0.3:5070", &reply(&invite, "200 OK", "Contact: <sip:bob@127.0.0.3:5070>\n"));
     assert_eq!(line(&sent, "SIP/2.0 200", "CSeq"), "CSeq: 5 INVITE");
     let ack = format!(
         "ACK sip:bob@127.0.0.3:5070 SIP/2.0\nVia: SIP/2.0/UDP 127.0.0.2:5060;branch=z9hG4bK9\n{route}\nFrom: \"Alice\" <sip:alice@example.com>;tag=a1\n\
@@ -113,7 +129,10 @@ fn challenges_are_answered_and_cseq_grows() {
 #[test]
 fn what_nobody_knows_goes_back() {
     let mut server = server(r#"modparam("uac_auth", "credential", "me:elsewhere:secret")"#, AUTH);
-    let sent = server.receive("127.0.0.2:5060", &format!("INVITE sip:bob@127.0.0.3:5070 SIP/2.0\n{HEAD}Content-Length: 0\n\n"));
+    let sent = server.receive(
+        "127.0.0.2:5060",
+        &format!("INVITE sip:bob@127.0.0.3:5070 SIP/2.0\n{HEAD}Content-Length: 0\n\n"),
+    );
     let invite = sent.iter().find(|m| m.text.starts_with("INVITE")).expect("forwarded");
     let challenge = "Proxy-Authenticate: Digest realm=\"there\", nonce=\"n1\"\n";
     let sent = server.receive("127.0.0.3:5070", &reply(invite, "407 No", challenge));

@@ -10,14 +10,38 @@ use serde_json::{Value as Json, json};
 use sip::Uri;
 
 pub fn register(m: &mut Registrar<Registrant>) {
-    m.command("uac_registrant:list reg_list", "the registrations and their states: reg_list [aor] [contact] [registrar]", list);
-    m.command_late("uac_registrant:reload reg_reload", "reads the registrations from the database again: reg_reload [aor] [contact] [registrar]", reload);
-    m.command("uac_registrant:enable reg_enable", "enables a registration: reg_enable aor contact registrar", |call, params| enable(call, params, Wanted::On));
-    m.command("uac_registrant:disable reg_disable", "disables a registration: reg_disable aor contact registrar", |call, params| enable(call, params, Wanted::Off));
-    m.command("uac_registrant:force_register reg_force_register", "registers at once: reg_force_register aor contact registrar", force);
+    m.command(
+        "uac_registrant:list reg_list",
+        "the registrations and their states: reg_list [aor] [contact] [registrar]",
+        list,
+    );
+    m.command_late(
+        "uac_registrant:reload reg_reload",
+        "reads the registrations from the database again: reg_reload [aor] [contact] [registrar]",
+        reload,
+    );
+    m.command(
+        "uac_registrant:enable reg_enable",
+        "enables a registration: reg_enable aor contact registrar",
+        |call, params| enable(call, params, Wanted::On),
+    );
+    m.command(
+        "uac_registrant:disable reg_disable",
+        "disables a registration: reg_disable aor contact registrar",
+        |call, params| enable(call, params, Wanted::Off),
+    );
+    m.command(
+        "uac_registrant:force_register reg_force_register",
+        "registers at once: reg_force_register aor contact registrar",
+        force,
+    );
     m.command("uac_registrant:upsert reg_upsert", "adds or changes a registration in memory: reg_upsert aor contact registrar [proxy] [third_party_registrant] \
          [username] [password] [binding_params] [expiry] [forced_socket] [cluster_shtag] [state]", upsert);
-    m.command("uac_registrant:delete reg_delete", "removes a registration from memory: reg_delete aor contact registrar", delete);
+    m.command(
+        "uac_registrant:delete reg_delete",
+        "removes a registration from memory: reg_delete aor contact registrar",
+        delete,
+    );
 }
 
 /// A socket of this server by "udp:127.0.0.1:5060" or "127.0.0.1:5060".
@@ -71,7 +95,10 @@ fn show(ctx: &Ctx, record: &Record) -> Json {
     };
     add("binding_params", Some(text(&wish.params)));
     add("third_party_registrant", wish.third_party.as_ref().map(text));
-    let used = record.path.and_then(|path| ctx.shared().sockets.get(usize::from(path.socket))).map(|s| s.text.clone());
+    let used = record
+        .path
+        .and_then(|path| ctx.shared().sockets.get(usize::from(path.socket)))
+        .map(|s| s.text.clone());
     add("socket", wish.socket.as_ref().map(|(_, text)| text.clone()).or(used));
     add("proxy", wish.proxy.as_ref().map(text));
     let address = record.path.map(|path| path.remote.ip());
@@ -103,7 +130,9 @@ enum Wanted {
 fn enable(call: &mut Call<Registrant>, params: &MiParams, how: Wanted) -> MiResult {
     let module = call.module.clone();
     let id = wanted(call, params)?;
-    let Some(record) = call.ctx.local::<Records>().by_id.get_mut(&id) else { return Err(MiError::new(404, MISSING)) };
+    let Some(record) = call.ctx.local::<Records>().by_id.get_mut(&id) else {
+        return Err(MiError::new(404, MISSING));
+    };
     if record.wish.enabled == (how == Wanted::On) {
         return Ok(json!("OK"));
     }
@@ -158,7 +187,10 @@ fn upsert(call: &mut Call<Registrant>, params: &MiParams) -> MiResult {
     let socket = match optional("forced_socket", 9) {
         Some(text) => {
             let index = socket_named(call.ctx, &text);
-            Some((index.ok_or_else(|| MiError::params(format!("{text} is not a socket of this server")))?, text))
+            Some((
+                index.ok_or_else(|| MiError::params(format!("{text} is not a socket of this server")))?,
+                text,
+            ))
         }
         None => None,
     };
@@ -171,7 +203,11 @@ fn upsert(call: &mut Call<Registrant>, params: &MiParams) -> MiResult {
         password: optional("password", 6).unwrap_or_default().into(),
         contact,
         params: optional("binding_params", 7).unwrap_or_default().into(),
-        expires: params.int("expiry", 8)?.and_then(|e| u32::try_from(e).ok()).filter(|e| *e > 0).unwrap_or(DEFAULT_EXPIRES),
+        expires: params
+            .int("expiry", 8)?
+            .and_then(|e| u32::try_from(e).ok())
+            .filter(|e| *e > 0)
+            .unwrap_or(DEFAULT_EXPIRES),
         socket,
         sharing_tag: optional("cluster_shtag", 10),
         enabled: params.int("state", 11)?.unwrap_or(0) == 0,

@@ -86,12 +86,14 @@ pub fn register(m: &mut Registrar<Registrant>) {
         Ok(())
     });
     m.param_int("hash_size", |s, v| {
-        s.hash_size = u32::try_from(v).ok().filter(|v| *v <= 16).ok_or("hash_size is a power of two, 0 to 16")?;
+        s.hash_size =
+            u32::try_from(v).ok().filter(|v| *v <= 16).ok_or("hash_size is a power of two, 0 to 16")?;
         Ok(())
     });
     m.param_int("failure_retry_interval", |s, v| Ok(s.retry = u32::try_from(v).unwrap_or(0)));
     m.param_int("reregister_expiry_percentage", |s, v| {
-        s.percentage = u32::try_from(v).ok().filter(|v| (1..=100).contains(v)).ok_or("a percentage is 1 to 100")?;
+        s.percentage =
+            u32::try_from(v).ok().filter(|v| (1..=100).contains(v)).ok_or("a percentage is 1 to 100")?;
         Ok(())
     });
     m.param_int("enable_clustering", |_, v| match v {
@@ -107,7 +109,10 @@ pub fn register(m: &mut Registrar<Registrant>) {
         }
         let parts = 1u32 << s.hash_size;
         if s.interval < parts {
-            return Err(format!("timer_interval {} is smaller than the {parts} parts of hash_size {}", s.interval, s.hash_size));
+            return Err(format!(
+                "timer_interval {} is smaller than the {parts} parts of hash_size {}",
+                s.interval, s.hash_size
+            ));
         }
         Ok(())
     });
@@ -201,7 +206,8 @@ fn take(ctx: &mut Ctx, _: &Registrant, rows: &Rows) {
     let records = ctx.local::<Records>();
     let mut old = std::mem::take(&mut records.by_id);
     for wish in wishes {
-        let same = old.iter().find(|(_, r)| r.wish.is(&wish.aor, &wish.contact, &wish.registrar)).map(|(id, _)| *id);
+        let same =
+            old.iter().find(|(_, r)| r.wish.is(&wish.aor, &wish.contact, &wish.registrar)).map(|(id, _)| *id);
         match same.and_then(|id| Some((id, old.remove(&id)?))) {
             Some((id, mut record)) => {
                 record.asked = wish.expires;
@@ -237,7 +243,8 @@ fn tick(call: &mut Call<Registrant>) {
     }
     let part = records.part % parts;
     records.part = part + 1;
-    let ids: Vec<u64> = records.by_id.iter().filter(|(_, r)| part_of(r, parts) == part).map(|(id, _)| *id).collect();
+    let ids: Vec<u64> =
+        records.by_id.iter().filter(|(_, r)| part_of(r, parts) == part).map(|(id, _)| *id).collect();
     for id in ids {
         look_at(call.ctx, &module, id);
     }
@@ -288,7 +295,9 @@ fn send(ctx: &mut Ctx, module: &Arc<Registrant>, id: u64, what: What, authorizat
     record.cseq += 1;
     let wish = &record.wish;
     let contact = match what {
-        What::Register => format!("Contact: <{}>{};expires={}\r\n", text(&wish.contact), text(&wish.params), record.asked),
+        What::Register => {
+            format!("Contact: <{}>{};expires={}\r\n", text(&wish.contact), text(&wish.params), record.asked)
+        }
         What::Unregister => format!("Contact: <{}>{};expires=0\r\n", text(&wish.contact), text(&wish.params)),
         What::UnregisterAll => "Contact: *\r\nExpires: 0\r\n".to_string(),
     };
@@ -313,7 +322,11 @@ fn send(ctx: &mut Ctx, module: &Arc<Registrant>, id: u64, what: What, authorizat
     let cseq = record.cseq;
     change(ctx, id, state);
     let module = module.clone();
-    host::tm::send_new(ctx, request, Some(Box::new(move |ctx, answer| answered(ctx, &module, id, cseq, what, answer))));
+    host::tm::send_new(
+        ctx,
+        request,
+        Some(Box::new(move |ctx, answer| answered(ctx, &module, id, cseq, what, answer))),
+    );
 }
 
 fn text(bytes: &Bytes) -> std::borrow::Cow<'_, str> {
@@ -373,7 +386,9 @@ fn answered(ctx: &mut Ctx, module: &Arc<Registrant>, id: u64, cseq: u32, what: W
         200..=299 => accepted(ctx, module, id, &reply),
         401 | 407 => challenged(ctx, module, id, what, state, &reply),
         423 => {
-            let more = reply.value(HeaderName::MinExpires).and_then(|v| std::str::from_utf8(&v).ok()?.trim().parse().ok());
+            let more = reply
+                .value(HeaderName::MinExpires)
+                .and_then(|v| std::str::from_utf8(&v).ok()?.trim().parse().ok());
             let asked = record.asked;
             match more.filter(|more: &u32| *more > asked && what == What::Register) {
                 Some(more) => {
@@ -394,10 +409,15 @@ fn challenged(ctx: &mut Ctx, module: &Arc<Registrant>, id: u64, what: What, stat
     let Some(record) = ctx.local::<Records>().by_id.get(&id) else { return };
     let wish = record.wish.clone();
     // A stale nonce is no reproach.
-    let stale = reply.headers_of(HeaderName::WwwAuthenticate).chain(reply.headers_of(HeaderName::ProxyAuthenticate)).any(|h| {
-        sip::digest::Challenge::parse(&reply.text(h.value())).is_ok_and(|c| c.stale == sip::digest::Stale::Yes)
-    });
-    let again = matches!(state, State::Authenticating | State::AuthenticatingUnregister) && !(stale && record.cseq < 10);
+    let stale = reply
+        .headers_of(HeaderName::WwwAuthenticate)
+        .chain(reply.headers_of(HeaderName::ProxyAuthenticate))
+        .any(|h| {
+            sip::digest::Challenge::parse(&reply.text(h.value()))
+                .is_ok_and(|c| c.stale == sip::digest::Stale::Yes)
+        });
+    let again = matches!(state, State::Authenticating | State::AuthenticatingUnregister)
+        && !(stale && record.cseq < 10);
     if wish.user.is_empty() || wish.password.is_empty() {
         return fail(ctx, module, id, State::WrongCredentials, "the registrar wants credentials");
     }
@@ -405,7 +425,11 @@ fn challenged(ctx: &mut Ctx, module: &Arc<Registrant>, id: u64, what: What, stat
         return fail(ctx, module, id, State::WrongCredentials, "the registrar refused the credentials");
     }
     let credential = |realm: &[u8]| {
-        Some(uac_auth::Credential { user: wish.user.clone(), realm: Bytes::copy_from_slice(realm), password: wish.password.clone() })
+        Some(uac_auth::Credential {
+            user: wish.user.clone(),
+            realm: Bytes::copy_from_slice(realm),
+            password: wish.password.clone(),
+        })
     };
     let Some(challenged) = uac_auth::choose(reply, &[], credential) else {
         return fail(ctx, module, id, State::InternalError, "the challenge cannot be answered");
@@ -444,9 +468,19 @@ fn accepted(ctx: &mut Ctx, module: &Arc<Registrant>, id: u64, reply: &Message) {
         _ => false,
     });
     let number = |v: Bytes| std::str::from_utf8(&v).ok()?.trim().parse::<u32>().ok();
-    let given = mine.and_then(|b| b.params.value(b"expires")).and_then(number).or_else(|| reply.expires()).filter(|e| *e > 0);
+    let given = mine
+        .and_then(|b| b.params.value(b"expires"))
+        .and_then(number)
+        .or_else(|| reply.expires())
+        .filter(|e| *e > 0);
     if mine.is_none() {
-        return fail(ctx, module, id, State::RegistrarError, "the registrar's answer does not hold the binding");
+        return fail(
+            ctx,
+            module,
+            id,
+            State::RegistrarError,
+            "the registrar's answer does not hold the binding",
+        );
     }
     let expires = given.unwrap_or(wish.expires);
     if expires <= module.interval {

@@ -49,7 +49,10 @@ impl State {
     pub fn is_open(self) -> bool {
         matches!(
             self,
-            State::Registering | State::Authenticating | State::Unregistering | State::AuthenticatingUnregister
+            State::Registering
+                | State::Authenticating
+                | State::Unregistering
+                | State::AuthenticatingUnregister
         )
     }
 
@@ -120,12 +123,20 @@ impl Wish {
         if !params.is_empty() && !params.starts_with(b";") {
             return Err("its binding_params do not begin with `;`".into());
         }
-        if [4, 5, 7].iter().any(|at| row.text(*at).is_some_and(|t| t.iter().any(|b| matches!(b, b'\r' | b'\n' | b'"' if *at != 7 || *b != b'"')))) {
+        if [4, 5, 7].iter().any(|at| {
+            row.text(*at).is_some_and(|t| {
+                t.iter().any(|b| matches!(b, b'\r' | b'\n' | b'"' if *at != 7 || *b != b'"'))
+            })
+        }) {
             return Err("its credentials or parameters hold characters that a header cannot".into());
         }
         let socket = match row.string(9) {
             text if text.trim().is_empty() => None,
-            text => Some((socket(text.trim()).ok_or_else(|| format!("forced_socket {text} is not a socket of this server"))?, text)),
+            text => Some((
+                socket(text.trim())
+                    .ok_or_else(|| format!("forced_socket {text} is not a socket of this server"))?,
+                text,
+            )),
         };
         let expires = row.int(8).filter(|e| *e > 0).and_then(|e| u32::try_from(e).ok());
         Ok(Wish {

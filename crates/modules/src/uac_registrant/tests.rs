@@ -29,12 +29,17 @@ fn server(name: &str, rows: &str) -> (Folder, Connection, Server) {
     (folder, db, server)
 }
 
-const ALICE: &str = "('sip:127.0.0.9:5090', 'sip:alice@example.com', 'alice', 'secret', 'sip:alice@127.0.0.1:5060', '', 600)";
+const ALICE: &str =
+    "('sip:127.0.0.9:5090', 'sip:alice@example.com', 'alice', 'secret', 'sip:alice@127.0.0.1:5060', '', 600)";
 
 fn reply(request: &Sent, status: &str, more: &str) -> String {
-    let lines: Vec<&str> = request.text.split("\r\n\r\n").next().unwrap_or_default().lines().skip(1).collect();
-    let kept = lines.iter().filter(|l| ["Via", "From", "To", "Call-ID", "CSeq"].iter().any(|k| l.starts_with(&format!("{k}:"))));
-    let kept: Vec<String> = kept.map(|l| if l.starts_with("To:") { format!("{l};tag=r") } else { l.to_string() }).collect();
+    let lines: Vec<&str> =
+        request.text.split("\r\n\r\n").next().unwrap_or_default().lines().skip(1).collect();
+    let kept = lines
+        .iter()
+        .filter(|l| ["Via", "From", "To", "Call-ID", "CSeq"].iter().any(|k| l.starts_with(&format!("{k}:"))));
+    let kept: Vec<String> =
+        kept.map(|l| if l.starts_with("To:") { format!("{l};tag=r") } else { l.to_string() }).collect();
     format!("SIP/2.0 {status}\n{}\n{more}Content-Length: 0\n\n", kept.join("\n"))
 }
 
@@ -53,7 +58,8 @@ fn header(sent: &Sent, name: &str) -> String {
     found.unwrap_or_else(|| panic!("no {name} in {}", sent.text)).to_string()
 }
 
-const CHALLENGE: &str = "WWW-Authenticate: Digest realm=\"example.com\", nonce=\"n1\", qop=\"auth\", algorithm=SHA-256\n";
+const CHALLENGE: &str =
+    "WWW-Authenticate: Digest realm=\"example.com\", nonce=\"n1\", qop=\"auth\", algorithm=SHA-256\n";
 const BINDING: &str = "Contact: <sip:alice@127.0.0.1:5060>;expires=300\n";
 
 #[test]
@@ -70,7 +76,11 @@ fn registers_with_digest_and_again_before_it_ends() {
     let message = sip::Message::parse(second[0].text.clone().into()).expect("a request");
     let value = message.value(HeaderName::Authorization).expect("an answer");
     let credentials = Credentials::parse(&value).expect("credentials");
-    assert!(credentials.verify(&ha1(Algorithm::Sha256, b"alice", b"example.com", b"secret"), b"REGISTER", b""));
+    assert!(credentials.verify(
+        &ha1(Algorithm::Sha256, b"alice", b"example.com", b"secret"),
+        b"REGISTER",
+        b""
+    ));
     assert_eq!(header(&second[0], "Call-ID"), header(&first[0], "Call-ID"));
     assert_eq!(header(&second[0], "CSeq"), "CSeq: 2 REGISTER");
     server.receive("127.0.0.9:5090", &reply(&second[0], "200 OK", BINDING));

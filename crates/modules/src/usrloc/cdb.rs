@@ -126,7 +126,12 @@ pub fn unpack(shared: &Shared, aor: &[u8], fields: &[(Bytes, Bytes)]) -> Vec<(Co
     fields.iter().filter_map(|(name, value)| unpack_one(shared, aor, name, value)).collect()
 }
 
-fn unpack_one(shared: &Shared, aor: &[u8], name: &[u8], value: &[u8]) -> Option<(Contact, Vec<(Bytes, Bytes)>)> {
+fn unpack_one(
+    shared: &Shared,
+    aor: &[u8],
+    name: &[u8],
+    value: &[u8],
+) -> Option<(Contact, Vec<(Bytes, Bytes)>)> {
     let json: Json = serde_json::from_slice(value).ok()?;
     let get = |n: &str| Bytes::from(json[n].as_str().unwrap_or("").to_string());
     let int = |n: &str| json[n].as_u64().unwrap_or(0);
@@ -159,6 +164,7 @@ fn unpack_one(shared: &Shared, aor: &[u8], name: &[u8], value: &[u8]) -> Option<
 /// The same on every server (FNV-1a), and positive.
 pub fn id_of(aor: &[u8], name: &[u8]) -> u64 {
     let bytes = aor.iter().chain(b" ").chain(name);
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
+    let hash =
+        bytes.fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
     hash >> 1
 }

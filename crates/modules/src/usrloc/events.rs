@@ -36,7 +36,9 @@ pub fn changed(ctx: &mut Ctx, table: &Table, aor: &Bytes, changes: &[Change]) {
         }
         let params = match (contact, ctx.shared().dialect) {
             (None, Dialect::V21) => params([("aor", aor.clone().into())]),
-            (None, Dialect::V4) => params([("domain", text(table.name.as_bytes())), ("aor", aor.clone().into())]),
+            (None, Dialect::V4) => {
+                params([("domain", text(table.name.as_bytes())), ("aor", aor.clone().into())])
+            }
             (Some(contact), Dialect::V21) => old_contact(aor, contact),
             (Some(contact), Dialect::V4) => contact_params(ctx, table, aor, contact),
         };

@@ -73,9 +73,16 @@ fn set_key(call: &mut Call<Usrloc>, table: &Text, aor: Bytes, key: Bytes, value:
         true
     };
     let usrloc = call.module.clone();
-    usrloc.change(call.ctx, "ul_add_key", &table, aor, work, |_, known| {
-        if known.unwrap_or(false) { 1 } else { -1 }
-    })
+    usrloc.change(
+        call.ctx,
+        "ul_add_key",
+        &table,
+        aor,
+        work,
+        |_, known| {
+            if known.unwrap_or(false) { 1 } else { -1 }
+        },
+    )
 }
 
 fn ul_get_key(call: &mut Call<Usrloc>, table: Text, aor: Text, key: Text, out: OutVar) -> Outcome {

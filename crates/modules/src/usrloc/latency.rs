@@ -25,7 +25,15 @@ impl Filter {
 
 impl Usrloc {
     /// A contact with one of some branch flags has answered a ping after some microseconds.
-    pub fn answered(&self, ctx: &mut Ctx, table: &Arc<Table>, aor: &Bytes, id: u64, flags: u32, latency_us: u32) {
+    pub fn answered(
+        &self,
+        ctx: &mut Ctx,
+        table: &Arc<Table>,
+        aor: &Bytes,
+        id: u64,
+        flags: u32,
+        latency_us: u32,
+    ) {
         let (found, _) = table.with(aor, |record, _| {
             let contact = record.contacts.iter_mut().find(|c| c.id == id && c.flags & flags != 0)?;
             let before_us = std::mem::replace(&mut contact.latency_us, latency_us);
@@ -55,7 +63,11 @@ mod tests {
             (100, 50, 10, 20, false),
         ] {
             let filter = Filter { min_us, min_delta_us };
-            assert_eq!(filter.passes(before_us, now_us), passes, "{min_us} {min_delta_us} {before_us} {now_us}");
+            assert_eq!(
+                filter.passes(before_us, now_us),
+                passes,
+                "{min_us} {min_delta_us} {before_us} {now_us}"
+            );
         }
     }
 }

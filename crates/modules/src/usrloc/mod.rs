@@ -137,7 +137,8 @@ fn init(s: &mut Usrloc, loader: &mut Loader) -> Result<(), String> {
     s.mode = s.chosen.mode(loader.dialect)?;
     s.matching = std::mem::take(&mut s.matching).of(loader.dialect);
     if s.mode == Mode::Cache {
-        let url = s.cache_url.clone().ok_or("this working mode keeps contacts in a store: set cachedb_url")?;
+        let url =
+            s.cache_url.clone().ok_or("this working mode keeps contacts in a store: set cachedb_url")?;
         s.cache = Some(loader.cache(&url)?);
     }
     if s.federated.wanted {
@@ -163,7 +164,9 @@ fn ready(module: &Arc<Usrloc>, hooks: &mut Hooks, stats: &Stats) {
     for table in module.tables() {
         let (name, users, contacts) = (table.name.clone(), table.clone(), table.clone());
         stats.computed("usrloc", &format!("{name}-users"), move || users.records.load(Ordering::Relaxed));
-        stats.computed("usrloc", &format!("{name}-contacts"), move || contacts.contacts.load(Ordering::Relaxed));
+        stats.computed("usrloc", &format!("{name}-contacts"), move || {
+            contacts.contacts.load(Ordering::Relaxed)
+        });
         stats.count_with("usrloc", &format!("{name}-expires"), table.expired.clone());
     }
     hooks.event_names.extend(events::NAMES);

@@ -185,7 +185,9 @@ pub fn register(m: &mut Registrar<Usrloc>) {
         s.cache_url = Some(v.to_string());
         Ok(())
     });
-    m.param_int("latency_event_min_us", |s, v| Ok(s.latencies.min_us = v.clamp(0, i64::from(u32::MAX)) as u32));
+    m.param_int("latency_event_min_us", |s, v| {
+        Ok(s.latencies.min_us = v.clamp(0, i64::from(u32::MAX)) as u32)
+    });
     m.param_int("latency_event_min_us_delta", |s, v| {
         s.latencies.min_delta_us = v.clamp(0, i64::from(u32::MAX)) as u32;
         Ok(())

@@ -121,8 +121,22 @@ impl Schema {
         let c = &self.columns;
         let id = self.id();
         let names = [
-            &c.user, &id, &c.contact, &c.expires, &c.q, &c.call_id, &c.cseq, &c.flags, &c.cflags,
-            &c.user_agent, &c.received, &c.path, &c.socket, &c.methods, &LAST_MODIFIED, &c.instance,
+            &c.user,
+            &id,
+            &c.contact,
+            &c.expires,
+            &c.q,
+            &c.call_id,
+            &c.cseq,
+            &c.flags,
+            &c.cflags,
+            &c.user_agent,
+            &c.received,
+            &c.path,
+            &c.socket,
+            &c.methods,
+            &LAST_MODIFIED,
+            &c.instance,
             &c.attr,
         ];
         let query = Query::select(table.to_string()).columns(names);
@@ -138,7 +152,14 @@ impl Schema {
     }
 
     /// Statements that make the row of a contact what the contact is.
-    pub fn write(&self, shared: &Shared, table: &str, aor: &[u8], contact: &Contact, keys: &[u8]) -> Vec<Query> {
+    pub fn write(
+        &self,
+        shared: &Shared,
+        table: &str,
+        aor: &[u8],
+        contact: &Contact,
+        keys: &[u8],
+    ) -> Vec<Query> {
         let c = &self.columns;
         let table = || table.to_string();
         let id = contact.id as i64;
@@ -301,7 +322,8 @@ pub struct OwnKeys {
 
 /// Keys of the address and those of the contact as one JSON object; empty for none.
 pub fn packed_keys(contact: &Contact, keys: &[u8]) -> Vec<u8> {
-    let mut all: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(keys).unwrap_or_default();
+    let mut all: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(keys).unwrap_or_default();
     let tag = contact.text(Field::Tag);
     let own = contact.text(Field::Keys);
     if !tag.is_empty() || !own.is_empty() || contact.expires_out != 0 || contact.reg_id != 0 {

@@ -79,7 +79,9 @@ fn answer(out: &mut TcpStream, head: &str, body: &[u8]) -> Option<()> {
             out.write_all(b"this is not HTTP\r\n\r\n").ok()?;
             return None;
         }
-        "/stalls" => "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 100\r\n\r\nsome".to_string(),
+        "/stalls" => {
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 100\r\n\r\nsome".to_string()
+        }
         "/big" => {
             out.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").ok()?;
             for _ in 0..160 {
@@ -127,7 +129,8 @@ impl TlsServer {
         listener.set_nonblocking(true).expect("a socket");
         let addr = listener.local_addr().expect("bound");
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async move {
                 let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
                 while let Ok((stream, _)) = listener.accept().await {
@@ -149,7 +152,9 @@ async fn serve_tls(acceptor: tokio_rustls::TlsAcceptor, stream: tokio::net::TcpS
     });
     let io = TokioIo::new(stream);
     if two {
-        let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await;
+        let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .serve_connection(io, service)
+            .await;
     } else {
         let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
     }
@@ -178,8 +183,11 @@ fn acceptor(folder: &Path) -> tokio_rustls::TlsAcceptor {
     let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let chain = vec![CertificateDer::from_pem_slice(server.0.as_bytes()).expect("a certificate")];
     let key = PrivateKeyDer::from_pem_slice(server.1.as_bytes()).expect("a key");
-    let mut config =
-        config.expect("versions").with_client_cert_verifier(clients).with_single_cert(chain, key).expect("a server");
+    let mut config = config
+        .expect("versions")
+        .with_client_cert_verifier(clients)
+        .with_single_cert(chain, key)
+        .expect("a server");
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     tokio_rustls::TlsAcceptor::from(Arc::new(config))
 }

@@ -42,7 +42,12 @@ impl Usrloc {
     }
 
     /// Writes what is pending in one shard of a table, beside any script.
-    pub(in crate::usrloc) fn flush_beside(self: &Arc<Usrloc>, ctx: &mut Ctx, table: &Arc<Table>, shard: usize) {
+    pub(in crate::usrloc) fn flush_beside(
+        self: &Arc<Usrloc>,
+        ctx: &mut Ctx,
+        table: &Arc<Table>,
+        shard: usize,
+    ) {
         let place = self.place(ctx, table);
         ctx.spawn("usrloc flush", LIMIT_MS, async move {
             let _ = place.flush(Scope::Shard(shard)).await;
@@ -224,7 +229,9 @@ impl Place {
 pub(super) enum Scope {
     Shard(usize),
     /// All there are, unless nothing is left of this shard.
-    Everything { mine: usize },
+    Everything {
+        mine: usize,
+    },
 }
 
 /// What is being written, by shard; dropped before it is done, it stays pending.

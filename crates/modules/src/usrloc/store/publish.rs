@@ -1,10 +1,10 @@
 //! A federation: what the other servers must learn of the addresses of this one, and what they say of theirs.
 
 use super::Place;
+use crate::usrloc::Usrloc;
 use crate::usrloc::contact::Contact;
 use crate::usrloc::federation::{Federation, Remote};
 use crate::usrloc::table::{SHARDS, Table};
-use crate::usrloc::Usrloc;
 use bytes::Bytes;
 use host::cachedb::{CacheError, Store};
 use host::call::Finish;

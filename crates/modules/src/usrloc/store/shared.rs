@@ -34,7 +34,9 @@ impl Place {
         let mut changes = Vec::new();
         let result = work(&mut record, &mut changes);
         let (set, unset) = cdb::fields(&self.shared, &record, &changes, &self.usrloc.matching);
-        if self.usrloc.remembers() && changes.iter().any(|c| matches!(c, Change::Inserted(_) | Change::Updated(_))) {
+        if self.usrloc.remembers()
+            && changes.iter().any(|c| matches!(c, Change::Inserted(_) | Change::Updated(_)))
+        {
             self.table.note_seen(aor);
         }
         if !set.is_empty() || !unset.is_empty() {

@@ -201,7 +201,9 @@ impl Table {
                 continue;
             }
             match change {
-                Change::Inserted(c) | Change::Updated(c) | Change::Touched(c) => dirty |= !c.has(bits::MEMORY_ONLY),
+                Change::Inserted(c) | Change::Updated(c) | Change::Touched(c) => {
+                    dirty |= !c.has(bits::MEMORY_ONLY)
+                }
                 Change::Deleted(c) if c.state != State::New && !c.has(bits::MEMORY_ONLY) => {
                     shard.add_gone(Gone::of(aor, c));
                 }
@@ -231,17 +233,17 @@ mod tests {
     }
 
     fn uris(table: &Table) -> Vec<String> {
-        let names = |r: &Record| {
-            r.contacts.iter().map(|c| String::from_utf8_lossy(c.uri()).into_owned()).collect()
-        };
+        let names =
+            |r: &Record| r.contacts.iter().map(|c| String::from_utf8_lossy(c.uri()).into_owned()).collect();
         table.read(b"alice", names).unwrap_or_default()
     }
 
     #[test]
     fn contacts_are_ordered_by_q_or_by_age() {
-        for (order, expected) in
-            [(Order::Q, ["sip:b@2", "sip:c@3", "sip:a@1"]), (Order::Newest, ["sip:c@3", "sip:b@2", "sip:a@1"])]
-        {
+        for (order, expected) in [
+            (Order::Q, ["sip:b@2", "sip:c@3", "sip:a@1"]),
+            (Order::Newest, ["sip:c@3", "sip:b@2", "sip:a@1"]),
+        ] {
             let table = Table::new("location");
             for b in [binding("sip:a@1", 300, 0), binding("sip:b@2", 900, 0), binding("sip:c@3", 500, 0)] {
                 save(&table, &b, order);
@@ -267,7 +269,8 @@ mod tests {
     #[test]
     fn matching_modes() {
         let mut record = Record::default();
-        let stored = Binding { instance: "<urn:1>".into(), reg_id: 1, ..binding("sip:a@10.0.0.1;rinstance=x", -1, 0) };
+        let stored =
+            Binding { instance: "<urn:1>".into(), reg_id: 1, ..binding("sip:a@10.0.0.1;rinstance=x", -1, 0) };
         record.insert(Contact::new(1, &stored, 1), Order::Q);
         let param = || Matching::Params(vec!["rinstance".into()]);
         for (uri, call_id, flow, matching, found) in [

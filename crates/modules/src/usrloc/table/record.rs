@@ -1,8 +1,8 @@
 //! The contacts of one address: how they are recognised, ordered and changed.
 
-use script::ast::Dialect;
 use crate::usrloc::contact::{Binding, Contact, Field, State};
 use bytes::Bytes;
+use script::ast::Dialect;
 use sip::Uri;
 
 /// How a registered contact is recognised.
@@ -79,9 +79,8 @@ impl Matching {
 impl Record {
     /// Index of the contact that is meant.
     pub fn find(&self, wanted: Wanted<'_>, matching: &Matching, now: u32) -> Option<usize> {
-        let position = |same: &dyn Fn(&Contact) -> bool| {
-            self.contacts.iter().position(|c| !c.expired(now) && same(c))
-        };
+        let position =
+            |same: &dyn Fn(&Contact) -> bool| self.contacts.iter().position(|c| !c.expired(now) && same(c));
         if let Some((instance, reg_id)) = wanted.flow {
             let same = position(&|c| c.reg_id == reg_id && c.text(Field::Instance) == instance);
             if same.is_some() {
@@ -112,9 +111,7 @@ impl Record {
     pub fn insert(&mut self, contact: Contact, order: Order) {
         let at = match order {
             Order::Newest => 0,
-            Order::Q => {
-                self.contacts.iter().position(|c| c.q < contact.q).unwrap_or(self.contacts.len())
-            }
+            Order::Q => self.contacts.iter().position(|c| c.q < contact.q).unwrap_or(self.contacts.len()),
         };
         self.contacts.insert(at, contact);
     }

@@ -1,0 +1,7 @@
+//! What the arguments of a script are prepared through: words, formats, variables, patterns.
+
+pub mod arg;
+pub mod format;
+pub mod late;
+pub mod subst;
+pub mod var;
