@@ -12,8 +12,8 @@ pub mod tran;
 pub mod vars;
 pub mod worker;
 
-pub use context::{avp, call, chunks, clock, ctx, log, outage, shared, stats, status};
-pub use language::{arg, format, late, subst, var};
+pub use context::{avp, call, chunks, clock, ctx, log, outage, shared, stats, status, var};
+pub use language::{arg, format, late, subst};
 pub(crate) use load::unknown;
 pub use load::{globals, listen, parameters, reference, registrar, reload};
 pub use services::{aaa, cachedb, db, events, mi, streams};
@@ -21,7 +21,7 @@ pub use tm::{blacklist, branches, contacts, reply};
 
 pub use arg::{Arg, Int, OutVar, OutVars, ReplyCode, Text, Word};
 pub use call::{Call, Finish, Outcome, Suspension, Wait};
-pub use ctx::{After, Branch, Core, Ctx, MsgState, Output, Sip, TaskId};
+pub use ctx::{After, Branch, Core, Ctx, MsgState, Output, Program, Sip, TaskId};
 pub use format::Format;
 pub use load::{Loader, load};
 pub use registrar::{ModuleDef, Registrar, Routes};
@@ -29,6 +29,3 @@ pub use script::Value;
 pub use shared::{Listen, Shared};
 pub use var::{At, Var, Variable};
 pub use worker::{Input, Worker};
-
-/// Compiled routes of a configuration.
-pub type Program = script::Program<Sip>;

@@ -1,9 +1,12 @@
 //! Attribute-value pairs: named stacks of values shared by a transaction and its messages.
 
+use crate::context::ctx::Ctx;
+use crate::context::var::At;
 use ahash::AHashMap;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use script::Value;
+use script::ast::{AssignOp, Dialect};
 use std::sync::LazyLock;
 
 /// An interned AVP name.
@@ -158,6 +161,66 @@ impl Avps {
     fn position(&self, name: AvpName, index: i32) -> Option<usize> {
         let mut found = self.list.iter().enumerate().filter(|(_, (n, _))| *n == name).map(|(i, _)| i);
         if index >= 0 { found.rev().nth(index as usize) } else { found.nth((-(index + 1)) as usize) }
+    }
+}
+
+/// Reads by index: none is the newest, `[*]` joins all.
+pub fn read(ctx: &mut Ctx, name: AvpName, at: At) -> Value {
+    let avps = ctx.state.avps.borrow();
+    match at {
+        At::None => avps.first(name).cloned().unwrap_or_default(),
+        At::Index(n) => avps.at(name, n).cloned().unwrap_or_default(),
+        At::Append => Value::Null,
+        At::All => crate::context::list::join(avps.values(name).cloned()),
+    }
+}
+
+/// `=` adds, with an index it replaces, and so do `+=` and its like; NULL removes one (`:=` or `[*]`: all).
+pub fn assign(ctx: &mut Ctx, name: AvpName, at: At, op: AssignOp, value: Value) -> bool {
+    let old = ctx.core.shared.dialect == Dialect::V21;
+    let from_end = matches!(at, At::Index(..0)) && value.is_null();
+    // 2.1 knows no negative index when it removes.
+    !(old && from_end) && change(&mut ctx.state.avps.borrow_mut(), name, at, op, value)
+}
+
+/// The same in any list.
+pub fn change(avps: &mut Avps, name: AvpName, at: At, op: AssignOp, value: Value) -> bool {
+    match (at, value.is_null()) {
+        (At::All, true) => {
+            avps.remove_all(name);
+            true
+        }
+        (At::Append, true) => false,
+        (At::Append, false) => {
+            avps.add_last(name, value);
+            true
+        }
+        (At::Index(n), true) => avps.remove(name, n),
+        (At::Index(n), false) => avps.replace(name, n, value),
+        (At::All, false) => {
+            avps.remove_all(name);
+            avps.add(name, value);
+            true
+        }
+        (At::None, null) => {
+            match op {
+                AssignOp::SetOver => {
+                    avps.remove_all(name);
+                }
+                // The result takes the place of the value it was made from.
+                AssignOp::Set if null => {
+                    avps.remove(name, 0);
+                }
+                AssignOp::Set => {}
+                _ => {
+                    avps.remove(name, 0);
+                }
+            }
+            if !null {
+                avps.add(name, value);
+            }
+            true
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! The running call: the message being worked on and the worker around it.
 
 use crate::avp::Avps;
-use crate::call::{Finish, Suspension};
+use crate::call::Finish;
+pub use crate::context::parked::{AsyncCounters, Parked, Report};
+use crate::context::timers::Timers;
+use crate::context::var::Context;
 use crate::shared::Shared;
 use crate::stats::{Counter, Stats};
-use crate::worker::timers::Timers;
 use ahash::AHashMap;
 use bytes::Bytes;
 use script::ast::RouteKind;
@@ -22,9 +24,12 @@ use transaction::{Instant, Path, TxnId};
 #[derive(Debug)]
 pub struct Sip;
 
+/// Compiled routes of a configuration.
+pub type Program = script::Program<Sip>;
+
 impl Lang for Sip {
-    type Var = crate::var::Var;
-    type Func = crate::registrar::Func;
+    type Var = crate::context::var::Var;
+    type Func = crate::context::func::Func;
 }
 
 /// One destination besides the main one (`append_branch`), or the target of one sent branch.
@@ -93,7 +98,7 @@ pub struct MsgState {
     /// `$var` by slot.
     pub vars: SmallVec<[Value; 2]>,
     /// Values that the next instruction waited for.
-    pub(crate) answers: crate::vars::Answers,
+    pub(crate) answers: crate::context::awaited::Answers,
 
     /// Transaction this runs in.
     pub txn: Option<TxnId>,
@@ -325,66 +330,6 @@ pub enum Resolved {
     Later(Later<Vec<sip::names::Hop>>),
 }
 
-/// A suspended operation.
-pub struct Parked {
-    pub generation: u32,
-    /// `None`: an operation beside a script (`launch`), or a free slot.
-    pub state: Option<Box<MsgState>>,
-    /// It ends with this transaction.
-    pub txn: Option<TxnId>,
-    pub since: Instant,
-    pub deadline: Instant,
-    pub what: &'static str,
-    pub detail: Bytes,
-    pub call_id: Bytes,
-    pub loc: script::Loc,
-    /// Return code when the deadline passes.
-    pub on_deadline: i32,
-    /// Waits for a timer: what to do then.
-    pub on_timer: Option<Finish>,
-    pub guard: Option<Box<dyn Any>>,
-    pub live: bool,
-    /// `launch`: the message it was started from and the route to report to.
-    pub report: Option<Report>,
-    /// Kind of operation, for `Ops`.
-    pub kind: u16,
-    /// One of several that a `parallel` started.
-    pub member: Option<crate::worker::Member>,
-    /// A `parallel` that waits for its members.
-    pub group: Option<Box<crate::worker::Group>>,
-}
-
-/// Where `launch()` reports.
-pub struct Report {
-    pub state: Box<MsgState>,
-    pub route: Option<RouteId>,
-    pub param: Value,
-}
-
-/// Counters of operations, of all workers.
-#[derive(Clone)]
-pub struct AsyncCounters {
-    pub started: Counter,
-    pub done: Counter,
-    pub timed_out: Counter,
-    pub cancelled: Counter,
-    pub refused: Counter,
-    pub in_flight: Counter,
-}
-
-impl AsyncCounters {
-    pub fn new(stats: &Stats) -> AsyncCounters {
-        AsyncCounters {
-            started: stats.counter("async", "async_started"),
-            done: stats.counter("async", "async_done"),
-            timed_out: stats.counter("async", "async_timed_out"),
-            cancelled: stats.counter("async", "async_cancelled"),
-            refused: stats.counter("async", "async_refused"),
-            in_flight: stats.counter("async", "async_in_flight"),
-        }
-    }
-}
-
 /// Messages that came in, of all workers.
 #[derive(Clone)]
 pub struct Traffic {
@@ -415,6 +360,15 @@ impl Traffic {
     }
 }
 
+/// What the ground floor needs of those above; the worker says who does it.
+#[derive(Clone, Copy)]
+pub struct Upper {
+    /// [`Ctx::run`]
+    pub run: fn(&mut Ctx, Box<MsgState>),
+    /// The request of the transaction that a reply belongs to, or the reply that a failure route looks at.
+    pub other_message: fn(&mut Ctx, Context) -> Option<Box<MsgState>>,
+}
+
 /// The worker's state that outlives a message.
 pub struct Core {
     /// Monotonic clock of this step.
@@ -431,7 +385,7 @@ pub struct Core {
     pub tasks_of: AHashMap<TxnId, SmallVec<[TaskId; 1]>>,
     pub counters: AsyncCounters,
     /// What became of operations, by kind.
-    pub ops: crate::worker::Ops,
+    pub ops: crate::context::ops::Ops,
     pub traffic: Traffic,
     pub timers: Timers,
     pub outputs: Vec<Output>,
@@ -440,6 +394,7 @@ pub struct Core {
     /// Per-worker state of modules, by type.
     pub local: AHashMap<TypeId, Box<dyn Any>>,
     pub draining: bool,
+    pub upper: Upper,
 }
 
 /// Seeded generator (xoshiro-like quality is not needed; tags and branches add the worker's secret).
@@ -491,30 +446,7 @@ impl Ctx {
     /// Runs a script to its end or first suspension, then `state.after`. The current message is
     /// put aside meanwhile: scripts nest (branch routes inside `t_relay`).
     pub fn run(&mut self, state: Box<MsgState>) {
-        let outer = std::mem::replace(&mut self.state, state);
-        let step = crate::worker::machine_run(self);
-        let inner = std::mem::replace(&mut self.state, outer);
-        self.after_step(inner, step);
-    }
-
-    fn after_step(&mut self, mut state: Box<MsgState>, step: script::Step<Box<Suspension>>) {
-        match step {
-            script::Step::Done(end) => match std::mem::replace(&mut state.after, After::Nothing) {
-                After::Nothing => {}
-                After::Request => crate::tm::request_done(self, state, end),
-                After::Then(then) => then(self, state, end),
-            },
-            script::Step::Suspended(operation) => self.park(state, *operation),
-            script::Step::OutOfFuel => {
-                crate::error!("core", "script stopped: it ran too long without waiting");
-                let end = End::Exit;
-                match std::mem::replace(&mut state.after, After::Nothing) {
-                    After::Nothing => {}
-                    After::Request => crate::tm::request_done(self, state, end),
-                    After::Then(then) => then(self, state, end),
-                }
-            }
-        }
+        (self.core.upper.run)(self, state);
     }
 
     /// A route as a script of its own, over a copy of the current message.

@@ -2,12 +2,27 @@
 //! floor passes around. Imports nothing of the floors above.
 
 pub mod avp;
+pub mod awaited;
 pub mod call;
 pub mod chunks;
 pub mod clock;
 pub mod ctx;
+pub mod detached;
+pub mod func;
+pub mod globals;
+pub mod list;
 pub mod log;
+pub mod message;
+pub mod net;
+pub mod ops;
 pub mod outage;
+pub mod parked;
 pub mod shared;
+pub mod sockets;
 pub mod stats;
 pub mod status;
+pub mod tasks;
+pub mod timers;
+pub mod transform;
+pub mod uri;
+pub mod var;

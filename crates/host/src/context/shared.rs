@@ -1,32 +1,16 @@
 //! What all workers share: the loaded configuration. Immutable after load, except where it says so.
 
-use crate::Program;
-use crate::ctx::Ctx;
-use crate::load::Globals;
+use crate::context::ctx::{Ctx, Program};
+use crate::context::globals::{FlagNames, Globals};
+pub use crate::context::sockets::{Listen, host_text};
 use crate::mi::MiCommand;
 use crate::stats::Stats;
 use ahash::AHashMap;
 use parking_lot::RwLock;
 use script::{Diagnostic, Sources};
-use sip::{SocketNames, Transport};
 use std::any::{Any, TypeId};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-
-/// A listening socket (`socket=` / `listen=`).
-#[derive(Clone, Debug)]
-pub struct Listen {
-    pub transport: Transport,
-    pub addr: SocketAddr,
-    /// As printed into messages: the advertised name if there is one.
-    pub names: SocketNames,
-    /// True when `names` is not the bound address.
-    pub advertised: bool,
-    pub tag: Option<String>,
-    /// As written, for lists.
-    pub text: String,
-}
 
 /// Sees the status and the bytes of a reply.
 pub type ReplyHook = Arc<dyn Fn(&mut Ctx, u16, &bytes::Bytes) + Send + Sync>;
@@ -96,9 +80,9 @@ pub struct Shared {
     pub modules: AHashMap<TypeId, Arc<dyn Any + Send + Sync>>,
     pub module_names: Vec<&'static str>,
     /// Names of message flags by bit, in declaration order.
-    pub flag_names: RwLock<crate::load::FlagNames>,
+    pub flag_names: RwLock<FlagNames>,
     /// The same of branch flags.
-    pub branch_flag_names: RwLock<crate::load::FlagNames>,
+    pub branch_flag_names: RwLock<FlagNames>,
     /// How ready the parts of the server are.
     pub status: crate::status::Board,
     /// Unix milliseconds at start.
@@ -173,37 +157,5 @@ impl Shared {
             };
             mine.clone().find(|c| c.names().any(|own| own == name)).or_else(|| mine.find(tail))
         })
-    }
-
-    /// True when host and port (0: any) name this server (`myself`): sockets, advertised names, aliases.
-    pub fn is_myself(&self, host: &[u8], port: u16, transport: Option<Transport>) -> bool {
-        let same = |h: &[u8], p: u16, t: Transport| {
-            h.eq_ignore_ascii_case(host)
-                && (port == 0 || port == p)
-                && transport.is_none_or(|wanted| wanted == t)
-        };
-        self.sockets.iter().any(|s| {
-            same(&s.names.host, s.names.port, s.transport)
-                || same(host_text(s.addr).as_bytes(), s.addr.port(), s.transport)
-        }) || self.globals.aliases.iter().any(|a| {
-            (a.host.as_bytes().eq_ignore_ascii_case(host)
-                || (a.subdomains && is_below(host, a.host.as_bytes())))
-                && (port == 0 || a.port == 0 || a.port == port)
-                && (a.transport.is_none() || transport.is_none() || a.transport == transport)
-        })
-    }
-}
-
-/// `a.example.org` is below `example.org`.
-fn is_below(host: &[u8], domain: &[u8]) -> bool {
-    let Some(dot) = host.len().checked_sub(domain.len() + 1) else { return false };
-    host[dot] == b'.' && host[dot + 1..].eq_ignore_ascii_case(domain)
-}
-
-/// "10.0.0.1" or "[::1]"
-pub fn host_text(addr: SocketAddr) -> String {
-    match addr {
-        SocketAddr::V4(a) => a.ip().to_string(),
-        SocketAddr::V6(a) => format!("[{}]", a.ip()),
     }
 }

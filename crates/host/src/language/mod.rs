@@ -4,4 +4,3 @@ pub mod arg;
 pub mod format;
 pub mod late;
 pub mod subst;
-pub mod var;

@@ -1,36 +1,15 @@
 //! Core parameters of a configuration: which there are, the sockets and the names of this server.
 
 use crate::blacklist::{Blacklist, Blacklists};
+pub use crate::context::globals::{Alias, Globals};
 use crate::listen::{ListenHost, ListenSpec};
 use crate::parameters::{Effect, PARAMETERS, effect};
 use crate::shared::{Listen, host_text};
-use ahash::AHashMap;
 use script::ast::{Config, Global, GlobalValue};
 use script::{Diagnostic, nearest};
 use sip::{SocketNames, Transport};
 use std::net::SocketAddr;
 use std::sync::Arc;
-
-/// A name of this server besides its sockets (`alias=`).
-#[derive(Clone, Debug, PartialEq)]
-pub struct Alias {
-    pub transport: Option<Transport>,
-    pub host: String,
-    /// 0: any
-    pub port: u16,
-    /// `accept_subdomain`: names that end with this one too.
-    pub subdomains: bool,
-}
-
-/// Core parameters, read and checked.
-#[derive(Clone, Debug, Default)]
-pub struct Globals {
-    pub sockets: Vec<Listen>,
-    pub aliases: Vec<Alias>,
-    /// All others by name; the last one written wins.
-    pub values: AHashMap<String, GlobalValue>,
-    pub blacklists: Arc<Blacklists>,
-}
 
 impl Globals {
     /// Reads the global part of a configuration. Sockets must name addresses: whoever can look up
@@ -164,26 +143,6 @@ impl Globals {
                 socket.advertised = true;
             }
         }
-    }
-
-    pub fn int(&self, names: &[&str]) -> Option<i64> {
-        names.iter().find_map(|n| match self.values.get(*n)? {
-            GlobalValue::Int(n) => Some(*n),
-            GlobalValue::Bool(b) => Some(i64::from(*b)),
-            GlobalValue::Text(t) | GlobalValue::Word(t) => std::str::from_utf8(t).ok()?.trim().parse().ok(),
-        })
-    }
-
-    pub fn text(&self, names: &[&str]) -> Option<String> {
-        names.iter().find_map(|n| match self.values.get(*n)? {
-            GlobalValue::Text(t) | GlobalValue::Word(t) => Some(String::from_utf8_lossy(t).into_owned()),
-            GlobalValue::Int(n) => Some(n.to_string()),
-            GlobalValue::Bool(b) => Some(if *b { "yes" } else { "no" }.to_string()),
-        })
-    }
-
-    pub fn flag(&self, names: &[&str]) -> Option<bool> {
-        self.int(names).map(|n| n != 0)
     }
 }
 

@@ -1,6 +1,7 @@
 //! From a syntax tree to what workers run: core parameters, modules, prepared routes. Every problem
 //! is reported, not only the first.
 
+use crate::context::awaited::Awaited;
 use crate::ctx::Sip;
 use crate::events::{EventRoute, Events};
 use crate::registrar::{Func, FunctionInfo, Module, ModuleDef, ParamSet, Since};
@@ -8,7 +9,6 @@ use crate::shared::{Hooks, Listen, Shared};
 use crate::stats::Stats;
 use crate::tran::Tran;
 use crate::var::{Context, Index, Kind, ReadOnly, Var, Variable, WaitingVariable};
-use crate::vars::Awaited;
 use ahash::AHashMap;
 use bytes::Bytes;
 use script::ast::{self, Config, Dialect, IndexSpec, RouteKind, VarSpec};
@@ -16,14 +16,12 @@ use script::{CallSite, Diagnostic, Env, Loc, RouteId, Sources, Value, nearest};
 use std::any::{Any, TypeId};
 use std::sync::Arc;
 
-pub use crate::globals::{Alias, Globals};
+pub use crate::context::globals::{Alias, FlagNames, Globals};
 
 /// Builds the class of one use of a variable.
 pub type ClassBuilder = Arc<dyn Fn(&VarSpec, &mut Loader) -> Result<Kind, Diagnostic> + Send + Sync>;
 /// Builds one use of a transformation.
 pub type TranBuilder = fn(&ast::TranSpec, &mut Loader) -> Result<Tran, Diagnostic>;
-/// Flag names by bit.
-pub type FlagNames = Vec<Bytes>;
 
 /// Names of core variables and how each is prepared.
 #[derive(Clone, Default)]

@@ -14,8 +14,9 @@ use script::ast::{self, ParamValue, RouteKind, VarSpec};
 use script::{Diagnostic, Loc, Value};
 use std::any::{Any, TypeId};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
+
+pub use crate::context::func::Func;
 
 /// The kinds of routes a function may stand in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,32 +39,6 @@ impl Routes {
     }
     pub fn has(self, kind: RouteKind) -> bool {
         self.0 & kind.bit() != 0
-    }
-}
-
-/// A prepared function call: evaluates its arguments and runs.
-pub struct Func {
-    pub name: &'static str,
-    pub loc: Loc,
-    run: Box<dyn Fn(&mut Ctx) -> Outcome + Send + Sync>,
-}
-
-impl Func {
-    pub fn new(
-        name: &'static str,
-        loc: Loc,
-        run: impl Fn(&mut Ctx) -> Outcome + Send + Sync + 'static,
-    ) -> Func {
-        Func { name, loc, run: Box::new(run) }
-    }
-    pub fn call(&self, ctx: &mut Ctx) -> Outcome {
-        (self.run)(ctx)
-    }
-}
-
-impl fmt::Debug for Func {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name)
     }
 }
 

@@ -10,10 +10,10 @@
 //! - The new program is prepared beside the server and put in place by one assignment; a script with an error changes
 //!   nothing.
 
+use crate::context::timers::Due;
 use crate::events::EventRoute;
 use crate::load::Loader;
 use crate::shared::Shared;
-use crate::worker::timers::Due;
 use script::ast::{Config, Dialect, EventMode, Route, RouteKind};
 use script::{Diagnostic, Loc, Program, RouteId, Sources};
 use std::sync::Arc;

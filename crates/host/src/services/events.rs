@@ -239,7 +239,7 @@ fn run_route(ctx: &mut Ctx, shared: &Shared, found: EventRoute, event: &Event) {
     let mut state: Box<MsgState> = if in_place {
         ctx.state.fork(RouteKind::Event, task)
     } else {
-        let mut state = crate::worker::detached_state(ctx, found.route, RouteKind::Event);
+        let mut state = crate::context::detached::detached_state(ctx, found.route, RouteKind::Event);
         state.task = task;
         state
     };

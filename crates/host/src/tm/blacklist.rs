@@ -1,6 +1,6 @@
 //! Destinations that requests must not go to (OpenSIPS `dst_blacklist`, `use_blacklist()`).
 
-use crate::vars::word::Net;
+use crate::context::net::Net;
 use parking_lot::RwLock;
 use sip::Transport;
 use std::net::SocketAddr;

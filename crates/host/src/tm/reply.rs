@@ -27,7 +27,7 @@ const PRODUCT: &str = concat!("Fermata/", env!("CARGO_PKG_VERSION"), " (OpenSIPS
 
 impl Signature {
     /// From `server_signature`, `server_header` and `user_agent_header`.
-    pub fn new(globals: &crate::load::Globals) -> Signature {
+    pub fn new(globals: &crate::context::globals::Globals) -> Signature {
         let value = |names: &[&str], label: &str| {
             let text = globals.text(names).unwrap_or_else(|| PRODUCT.to_string());
             let value = text.strip_prefix(label).unwrap_or(&text).trim().to_string();

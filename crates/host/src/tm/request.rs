@@ -95,7 +95,9 @@ impl NewRequest {
 pub fn own_call_id(ctx: &mut Ctx) -> Bytes {
     loop {
         let id = format!("{:016x}{:08x}@fermata", ctx.core.rng.next_u64(), ctx.core.rng.next_u64() as u32);
-        if crate::worker::owner(id.as_bytes(), ctx.core.workers.into()) == usize::from(ctx.core.worker) {
+        if crate::context::detached::owner(id.as_bytes(), ctx.core.workers.into())
+            == usize::from(ctx.core.worker)
+        {
             return id.into();
         }
     }
@@ -110,7 +112,7 @@ pub fn send_new(ctx: &mut Ctx, request: NewRequest, done: Option<Done>) -> i32 {
     let program = ctx.core.shared.program();
     let route = program.route(RouteKind::Local, None);
     let task = Task::new(program, route.unwrap_or(RouteId(0)));
-    let source = Path { socket: request.socket.unwrap_or(0), ..crate::worker::nowhere() };
+    let source = Path { socket: request.socket.unwrap_or(0), ..crate::context::detached::nowhere() };
     let mut state = MsgState::new(Rc::new(msg), source, ctx.core.now, RouteKind::Local, task);
     state.dst_uri = request.next_hop;
     state.socket = request.socket;
@@ -188,7 +190,13 @@ pub(super) fn show(ctx: &mut Ctx, route: RouteId, bytes: Bytes) {
     let Ok(msg) = Message::parse(bytes) else { return };
     let task = Task::new(ctx.core.shared.program(), route);
     // An event's route: what it waits for concerns nobody.
-    let state = MsgState::new(Rc::new(msg), crate::worker::nowhere(), ctx.core.now, RouteKind::Event, task);
+    let state = MsgState::new(
+        Rc::new(msg),
+        crate::context::detached::nowhere(),
+        ctx.core.now,
+        RouteKind::Event,
+        task,
+    );
     ctx.run(state);
 }
 

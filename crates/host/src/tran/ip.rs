@@ -1,11 +1,8 @@
 //! Class `ip`: addresses as texts and as bytes.
 
 use super::{Entry, Tran, Word, some, text, truth};
-use crate::call::DEFAULT_LIMIT_MS;
-use crate::ctx::{Ctx, Resolved};
+use crate::context::net::{Net, address_of};
 use crate::load::Loader;
-use crate::var::Answer;
-use crate::vars::word::Net;
 use bytes::Bytes;
 use script::ast::TranSpec;
 use script::{Diagnostic, Value};
@@ -124,29 +121,6 @@ fn resolve(family: Family) -> Tran {
         let name = String::from_utf8_lossy(name).into_owned();
         address_of(ctx, name, move |hops| address(hops, family))
     })
-}
-
-/// What is made of the addresses of a host; NULL when it has none.
-pub(crate) fn address_of(
-    ctx: &mut Ctx,
-    host: String,
-    pick: impl FnOnce(Vec<sip::names::Hop>) -> Value + 'static,
-) -> Answer {
-    // With a port no SRV records are asked for.
-    let (port, transport, security) = (5060, None, sip::names::Security::Sip);
-    let detail = Bytes::from(host.clone());
-    match ctx.core.spawner.resolve(sip::names::Query { host, port, transport, security }) {
-        Resolved::Now(Ok(hops)) => Answer::Now(pick(hops)),
-        Resolved::Now(Err(_)) => Answer::Now(Value::Null),
-        Resolved::Later(found) => {
-            Answer::later(
-                "name",
-                detail,
-                DEFAULT_LIMIT_MS,
-                async move { found.await.map_or(Value::Null, pick) },
-            )
-        }
-    }
 }
 
 /// The first address of the family.

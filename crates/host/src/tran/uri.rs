@@ -1,8 +1,8 @@
 //! Class `uri`: parts of SIP and tel URIs.
 
 use super::{Entry, Tran, Word, absent, list, or_absent, some, text};
+use crate::context::uri::parse;
 use crate::load::Loader;
-use crate::vars::uri::parse;
 use bytes::Bytes;
 use script::ast::{Dialect, TranSpec};
 use script::{Diagnostic, Value};

@@ -4,10 +4,11 @@ use super::name::Name;
 use crate::arg::Arg;
 use crate::avp::AvpName;
 use crate::call::Call;
+pub use crate::context::avp::{assign, change, read};
 use crate::ctx::Ctx;
 use crate::load::{Loader, VarTable};
 use crate::var::{At, Kind, Variable};
-use script::ast::{self, ArgKind, AssignOp, Dialect, VarSpec};
+use script::ast::{self, ArgKind, AssignOp, VarSpec};
 use script::{Diagnostic, Loc, Value};
 use std::sync::Arc;
 
@@ -92,65 +93,5 @@ impl Variable for Dynamic {
     }
     fn writable(&self) -> bool {
         true
-    }
-}
-
-/// Reads by index: none is the newest, `[*]` joins all.
-pub fn read(ctx: &mut Ctx, name: AvpName, at: At) -> Value {
-    let avps = ctx.state.avps.borrow();
-    match at {
-        At::None => avps.first(name).cloned().unwrap_or_default(),
-        At::Index(n) => avps.at(name, n).cloned().unwrap_or_default(),
-        At::Append => Value::Null,
-        At::All => super::join(avps.values(name).cloned()),
-    }
-}
-
-/// `=` adds, with an index it replaces, and so do `+=` and its like; NULL removes one (`:=` or `[*]`: all).
-pub fn assign(ctx: &mut Ctx, name: AvpName, at: At, op: AssignOp, value: Value) -> bool {
-    let old = ctx.core.shared.dialect == Dialect::V21;
-    let from_end = matches!(at, At::Index(..0)) && value.is_null();
-    // 2.1 knows no negative index when it removes.
-    !(old && from_end) && change(&mut ctx.state.avps.borrow_mut(), name, at, op, value)
-}
-
-/// The same in any list.
-pub fn change(avps: &mut crate::avp::Avps, name: AvpName, at: At, op: AssignOp, value: Value) -> bool {
-    match (at, value.is_null()) {
-        (At::All, true) => {
-            avps.remove_all(name);
-            true
-        }
-        (At::Append, true) => false,
-        (At::Append, false) => {
-            avps.add_last(name, value);
-            true
-        }
-        (At::Index(n), true) => avps.remove(name, n),
-        (At::Index(n), false) => avps.replace(name, n, value),
-        (At::All, false) => {
-            avps.remove_all(name);
-            avps.add(name, value);
-            true
-        }
-        (At::None, null) => {
-            match op {
-                AssignOp::SetOver => {
-                    avps.remove_all(name);
-                }
-                // The result takes the place of the value it was made from.
-                AssignOp::Set if null => {
-                    avps.remove(name, 0);
-                }
-                AssignOp::Set => {}
-                _ => {
-                    avps.remove(name, 0);
-                }
-            }
-            if !null {
-                avps.add(name, value);
-            }
-            true
-        }
     }
 }

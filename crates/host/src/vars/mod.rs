@@ -3,11 +3,9 @@
 mod address;
 mod auth;
 pub mod avp;
-mod awaited;
 pub mod body;
 mod branch;
 mod contact;
-pub mod context;
 pub mod error;
 pub mod flags;
 pub mod header;
@@ -25,9 +23,9 @@ use crate::load::VarTable;
 use bytes::Bytes;
 use script::Value;
 
-pub(crate) use awaited::Answers;
-pub use awaited::Awaited;
-pub use list::{join, pick, position, takes_index};
+pub use crate::context::awaited::Awaited;
+pub use crate::context::list::{join, pick, position};
+pub use list::takes_index;
 
 /// Registers every core variable.
 pub fn register(table: &mut VarTable) {

@@ -1,27 +1,28 @@
 //! One worker: everything that happens to the calls it owns, without I/O.
 
-pub mod ops;
 mod parallel;
 mod park;
+mod run;
 mod script_host;
-pub mod timers;
 
 use crate::call::Finish;
-use crate::ctx::{After, Core, Ctx, MsgState, Output, Rng, Spawn, TaskId};
+use crate::context::detached::nowhere;
+use crate::ctx::{After, Core, Ctx, MsgState, Output, Rng, Spawn, TaskId, Upper};
 use crate::shared::Shared;
 use crate::tm::{self, Admit};
 use bytes::Bytes;
 use script::Task;
 use script::ast::RouteKind;
-use sip::{Message, ParseError, Transport};
+use sip::{Message, ParseError};
 use std::rc::Rc;
 use std::sync::Arc;
 use timers::{Due, Timers};
 use transaction::{Instant, Path};
 
-pub use ops::Ops;
-pub use parallel::{Group, Member};
-pub(crate) use script_host::machine_run;
+pub use crate::context::detached::{detached_state, dummy_message, owner};
+pub use crate::context::ops::{self, Ops};
+pub use crate::context::parked::{Group, Member};
+pub use crate::context::timers;
 
 /// Timers of transactions may be this late: one wake of the thread serves all that are due about then.
 const TXN_TICK_MS: u64 = 16;
@@ -32,19 +33,6 @@ pub struct Clock {
     pub now: Instant,
     /// Microseconds since 1970 (UTC).
     pub wall_us: u64,
-}
-
-/// The worker that owns a call, by its Call-ID. The same everywhere, so that a worker can also choose a
-/// Call-ID of its own.
-pub fn owner(call_id: &[u8], workers: usize) -> usize {
-    if workers < 2 {
-        return 0;
-    }
-    // FNV-1a, folded so that the low bits see all of it.
-    let hash = call_id
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
-    ((hash ^ (hash >> 32)) % workers as u64) as usize
 }
 
 /// What happened outside.
@@ -100,6 +88,7 @@ impl Worker {
             spawner,
             local: Default::default(),
             draining: false,
+            upper: Upper { run: run::run, other_message: tm::other_message },
             shared: shared.clone(),
         };
         let state = dummy_state(&shared, clock.now);
@@ -227,18 +216,6 @@ fn timer_route(ctx: &mut Ctx, route: script::RouteId) {
     ctx.run(state);
 }
 
-/// A message that stands in where a route has none (timers, events, start).
-pub fn dummy_message() -> Rc<Message> {
-    let text = "OPTIONS sip:you@kamailio.invalid SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1\r\nFrom: <sip:you@fermata.invalid>;tag=123\r\n\
-                To: <sip:you@fermata.invalid>\r\nCall-ID: dummy\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n";
-    Rc::new(Message::parse(Bytes::from_static(text.as_bytes())).expect("a correct message"))
-}
-
-/// A path that leads nowhere, for messages that came from none.
-pub(crate) fn nowhere() -> Path {
-    Path { socket: 0, transport: Transport::Udp, remote: ([127, 0, 0, 1], 9).into(), connection: 0 }
-}
-
 fn shared_seed(shared: &Arc<Shared>) -> u64 {
     shared.tag_secret.hash_one(0x7478_6e73_u32)
 }
@@ -251,11 +228,6 @@ fn dummy_state(shared: &Arc<Shared>, now: Instant) -> Box<MsgState> {
         RouteKind::Startup,
         Task::new(shared.program(), script::RouteId(0)),
     )
-}
-
-/// State for a route without a message.
-pub fn detached_state(ctx: &Ctx, route: script::RouteId, kind: RouteKind) -> Box<MsgState> {
-    MsgState::new(dummy_message(), nowhere(), ctx.core.now, kind, Task::new(ctx.core.shared.program(), route))
 }
 
 /// `;alias` in the topmost Via (RFC 5923): requests to the Via's port take this connection.

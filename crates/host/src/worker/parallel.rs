@@ -5,25 +5,10 @@
 //! done, the first one has succeeded (`any`), or its time is up. Whatever ends the group ends the others.
 
 use crate::call::{Finish, Outcome, Suspension, Wait};
+use crate::context::parked::{Group, Member};
 use crate::ctx::{Ctx, Sip, TaskId};
 use script::ast::{AssignOp, Until};
 use script::{Called, ParallelSite};
-
-/// The group that an operation belongs to, and its place in it.
-#[derive(Clone, Copy, Debug)]
-pub struct Member {
-    pub group: TaskId,
-    pub place: usize,
-}
-
-/// What a group waits for.
-pub struct Group {
-    site: ParallelSite<Sip>,
-    /// Return codes; `None`: not done.
-    codes: Vec<Option<i32>>,
-    /// The operations that run.
-    pub running: Vec<TaskId>,
-}
 
 /// Longest a group waits when the script does not say: its operations have limits of their own.
 const NO_LIMIT_MS: u64 = u64::MAX;

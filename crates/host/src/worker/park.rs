@@ -1,23 +1,13 @@
 //! Suspended scripts: parking, deadlines, resuming, dropping.
 
-use crate::call::{Finish, Outcome, Suspension, Wait};
+use crate::call::{Finish, Outcome, Suspension};
 use crate::ctx::{After, Ctx, MsgState, Parked, Report, TaskId};
 use crate::registrar::Func;
 use crate::tm::Held;
-use crate::worker::ops::{Ended, Named};
-use crate::worker::timers::Due;
-use bytes::Bytes;
+use crate::worker::ops::Ended;
 use script::ast::RouteKind;
 use script::{RouteId, Task, Value};
 use sip::Method;
-use transaction::{Instant, TxnId};
-
-/// More suspended scripts than this on one worker are refused (the function returns -1).
-const MAX_PARKED: usize = 1_000_000;
-/// Longest any script may wait, whatever it asks for: one day.
-const SERVER_CAP_MS: u64 = 86_400_000;
-/// How much of a query or URL is kept for `async_list`.
-const DETAIL_BYTES: usize = 128;
 
 impl Ctx {
     /// Puts a script aside until its operation is done. `state` is not the current one any more.
@@ -47,148 +37,6 @@ impl Ctx {
                 self.run(state);
             }
         }
-    }
-
-    /// A free slot, its deadline armed. `None`: too many are waiting.
-    pub(crate) fn park_slot(
-        &mut self,
-        what: &'static str,
-        detail: Bytes,
-        call_id: Bytes,
-        loc: script::Loc,
-        limit_ms: u64,
-        on_deadline: i32,
-    ) -> Option<TaskId> {
-        let now = self.core.now;
-        let deadline = now.after(limit_ms.min(SERVER_CAP_MS));
-        let detail = if detail.len() > DETAIL_BYTES {
-            Bytes::copy_from_slice(&detail[..DETAIL_BYTES])
-        } else {
-            detail
-        };
-        let parked = |generation| Parked {
-            generation,
-            state: None,
-            since: now,
-            deadline,
-            what,
-            detail,
-            call_id,
-            loc,
-            on_deadline,
-            on_timer: None,
-            guard: None,
-            live: true,
-            report: None,
-            txn: None,
-            kind: 0,
-            member: None,
-            group: None,
-        };
-        let id = match self.core.free_tasks.pop() {
-            Some(index) => {
-                let generation = self.core.tasks[index as usize].generation;
-                self.core.tasks[index as usize] = parked(generation);
-                TaskId { index, generation }
-            }
-            None if self.core.tasks.len() < MAX_PARKED => {
-                self.core.tasks.push(parked(0));
-                TaskId { index: (self.core.tasks.len() - 1) as u32, generation: 0 }
-            }
-            None => {
-                self.core.counters.refused.up();
-                self.core.ops.refused(what);
-                crate::warn!("core", "{MAX_PARKED} scripts are waiting: {what} was refused");
-                return None;
-            }
-        };
-        self.core.counters.started.up();
-        self.core.counters.in_flight.up();
-        self.core.tasks[id.index as usize].kind = self.core.ops.started(what);
-        Some(id)
-    }
-
-    /// The operation ends with this transaction.
-    fn tie(&mut self, id: TaskId, txn: TxnId) {
-        self.core.tasks[id.index as usize].txn = Some(txn);
-        self.core.tasks_of.entry(txn).or_default().push(id);
-    }
-
-    pub(crate) fn begin_wait(&mut self, id: TaskId, wait: Wait) {
-        let slot = &mut self.core.tasks[id.index as usize];
-        match wait {
-            Wait::Timer(ms, finish) => {
-                slot.on_timer = Some(finish);
-                let at = self.core.now.after(ms).min(slot.deadline);
-                slot.deadline = at;
-                self.core.timers.add(at, Due::task(id));
-            }
-            Wait::Future(future) => {
-                self.core.timers.add(slot.deadline, Due::task(id));
-                let named = Box::pin(Named::new(slot.what, future));
-                let guard = self.core.spawner.clone().spawn(id, named);
-                if let Some(slot) = self.live_slot(id) {
-                    slot.guard = Some(guard);
-                }
-            }
-            Wait::External(begin) => {
-                self.core.timers.add(slot.deadline, Due::task(id));
-                begin(self, id);
-            }
-        }
-    }
-
-    pub(crate) fn live_slot(&mut self, id: TaskId) -> Option<&mut Parked> {
-        self.core.tasks.get_mut(id.index as usize).filter(|t| t.live && t.generation == id.generation)
-    }
-
-    /// Frees the slot; its operation is dropped with the guard.
-    fn take_task(&mut self, id: TaskId) -> Option<Parked> {
-        let slot = self.live_slot(id)?;
-        let generation = slot.generation.wrapping_add(1);
-        let free = Parked {
-            generation,
-            state: None,
-            since: Instant(0),
-            deadline: Instant(0),
-            what: "",
-            detail: Bytes::new(),
-            call_id: Bytes::new(),
-            loc: script::Loc::default(),
-            on_deadline: -1,
-            on_timer: None,
-            guard: None,
-            live: false,
-            report: None,
-            txn: None,
-            kind: 0,
-            member: None,
-            group: None,
-        };
-        let parked = std::mem::replace(slot, free);
-        self.core.free_tasks.push(id.index);
-        self.core.counters.in_flight.down();
-        if let Some(txn) = parked.txn
-            && let Some(list) = self.core.tasks_of.get_mut(&txn)
-        {
-            list.retain(|t| *t != id);
-            if list.is_empty() {
-                self.core.tasks_of.remove(&txn);
-            }
-        }
-        // What runs for a group ends with it.
-        for member in parked.group.iter().flat_map(|group| &group.running) {
-            if let Some(member) = self.take_task(*member) {
-                self.core.counters.cancelled.up();
-                self.note_end(&member, Ended::Cancelled);
-            }
-        }
-        Some(parked)
-    }
-
-    fn note_end(&mut self, parked: &Parked, how: Ended) {
-        let took = self.core.now.0.saturating_sub(parked.since.0);
-        self.core.ops.ended(parked.kind, how, took);
     }
 
     #[cold]
@@ -286,39 +134,6 @@ impl Ctx {
         self.go_on(parked, finish, how);
     }
 
-    /// The transaction ended: its suspended scripts and their operations are dropped.
-    pub fn drop_tasks_of(&mut self, txn: TxnId) {
-        let of = self.core.tasks_of.get(&txn).cloned().unwrap_or_default();
-        for id in of {
-            self.cancel_task(id);
-        }
-    }
-
-    /// The caller gave up: the same, except for scripts that hold a reply, which goes its way.
-    pub fn drop_requests_of(&mut self, txn: TxnId) {
-        for id in self.requests_of(txn) {
-            self.cancel_task(id);
-        }
-    }
-
-    /// Waiting scripts that work on the request of a transaction, and look-ups for it.
-    pub fn requests_of(&self, txn: TxnId) -> smallvec::SmallVec<[TaskId; 1]> {
-        let of = self.core.tasks_of.get(&txn).into_iter().flatten().copied();
-        let holds_reply = |id: &TaskId| {
-            let state = &self.core.tasks[id.index as usize].state;
-            state.as_ref().is_some_and(|state| state.kind == RouteKind::OnReply)
-        };
-        of.filter(|id| !holds_reply(id)).collect()
-    }
-
-    /// Drops one operation and its script.
-    pub fn cancel_task(&mut self, id: TaskId) -> bool {
-        let Some(parked) = self.take_task(id) else { return false };
-        self.core.counters.cancelled.up();
-        self.note_end(&parked, Ended::Cancelled);
-        true
-    }
-
     /// Ends one operation as if its deadline had passed: its script goes on with that return code.
     pub fn fail_task(&mut self, id: TaskId) -> bool {
         let Some(mut parked) = self.take_task(id) else { return false };
@@ -327,40 +142,6 @@ impl Ctx {
         let rc = parked.on_deadline;
         self.go_on(parked, Box::new(move |_| rc), Some(Ended::Cancelled));
         true
-    }
-
-    /// Work beside any script: `future` owns what it needs, its finisher runs on this worker.
-    pub fn spawn(
-        &mut self,
-        what: &'static str,
-        limit_ms: u64,
-        future: impl Future<Output = Finish> + 'static,
-    ) {
-        let slot = self.park_slot(what, Bytes::new(), Bytes::new(), script::Loc::default(), limit_ms, -1);
-        if let Some(id) = slot {
-            self.begin_wait(id, Wait::Future(Box::pin(future)));
-        }
-    }
-
-    /// The same for a transaction, with which it is dropped. `too_late` takes the place of the finisher
-    /// when the time is over.
-    pub fn spawn_for(
-        &mut self,
-        txn: TxnId,
-        what: &'static str,
-        detail: Bytes,
-        limit_ms: u64,
-        future: impl Future<Output = Finish> + 'static,
-        too_late: Finish,
-    ) {
-        let slot = self.park_slot(what, detail, Bytes::new(), script::Loc::default(), limit_ms, -1);
-        let Some(id) = slot else {
-            too_late(self);
-            return;
-        };
-        self.tie(id, txn);
-        self.core.tasks[id.index as usize].on_timer = Some(too_late);
-        self.begin_wait(id, Wait::Future(Box::pin(future)));
     }
 
     /// `launch(f, route, param)`: starts f beside this script.

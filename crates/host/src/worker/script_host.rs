@@ -11,7 +11,7 @@ use script::{Called, Host, Loc, ParallelSite, RouteId, Step, Task, Value};
 const FUEL: u32 = 50_000_000;
 
 /// Runs the current script to its end or its next wait.
-pub(crate) fn machine_run(ctx: &mut Ctx) -> Step<Box<Suspension>> {
+pub(super) fn machine_run(ctx: &mut Ctx) -> Step<Box<Suspension>> {
     script::run(ctx, FUEL)
 }
 

@@ -4,8 +4,8 @@
 use super::query::{Action, Query, TableQuery};
 use super::{Db, DbError, LIMIT_MS, Pool};
 use crate::call::Finish;
+use crate::context::globals::Globals;
 use crate::ctx::Ctx;
-use crate::globals::Globals;
 use crate::shared::{Hook, Hooks};
 use parking_lot::Mutex;
 use std::rc::Rc;

@@ -2,9 +2,9 @@
 
 use crate::avp::AvpName;
 use crate::call::{Finish, Suspension, Wait};
+use crate::context::awaited::Awaited;
+use crate::context::transform::Tran;
 use crate::ctx::Ctx;
-use crate::tran::Tran;
-use crate::vars::Awaited;
 use bytes::Bytes;
 use script::Value;
 use script::ast::AssignOp;
@@ -175,7 +175,7 @@ impl Var {
                 ctx.set_local(*slot, value.plain());
                 true
             }
-            Kind::Avp(name) => crate::vars::avp::assign(ctx, *name, at, op, value.plain()),
+            Kind::Avp(name) => crate::context::avp::assign(ctx, *name, at, op, value.plain()),
             Kind::Other(class) => class.set(ctx, at, op, value),
             Kind::Waiting(_) | Kind::Awaited(_) => false,
         }
@@ -221,7 +221,7 @@ impl Var {
 
     fn get_raw(&self, ctx: &mut Ctx, at: At) -> Value {
         if self.context != Context::Current {
-            return crate::vars::context::with_message(ctx, self.context, |ctx| self.get_here(ctx, at));
+            return crate::context::message::with_message(ctx, self.context, |ctx| self.get_here(ctx, at));
         }
         self.get_here(ctx, at)
     }
@@ -229,7 +229,7 @@ impl Var {
     fn get_here(&self, ctx: &mut Ctx, at: At) -> Value {
         match &self.kind {
             Kind::Local(slot) => ctx.state.vars.get(*slot as usize).cloned().unwrap_or_default(),
-            Kind::Avp(name) => crate::vars::avp::read(ctx, *name, at),
+            Kind::Avp(name) => crate::context::avp::read(ctx, *name, at),
             Kind::Other(class) => class.get(ctx, at),
             Kind::Awaited(awaited) => awaited.read(ctx),
             Kind::Waiting(class) => match class.ask(ctx, at) {
@@ -244,7 +244,7 @@ impl Var {
         let Some(at) = self.at(ctx) else { return Answer::Now(self.no_place()) };
         match &self.kind {
             Kind::Waiting(class) => {
-                crate::vars::context::with_message(ctx, self.context, |ctx| class.ask(ctx, at))
+                crate::context::message::with_message(ctx, self.context, |ctx| class.ask(ctx, at))
             }
             _ => Answer::Now(self.get_raw(ctx, at)),
         }

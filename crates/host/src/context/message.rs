@@ -1,7 +1,7 @@
 //! `$(<request>...)` and `$(<reply>...)`.
 
-use crate::ctx::Ctx;
-use crate::var::Context;
+use crate::context::ctx::Ctx;
+use crate::context::var::Context;
 
 /// Reads with the message of another context in place of the current one; NULL when there is none.
 pub fn with_message<T: From<script::Value>>(
@@ -13,7 +13,7 @@ pub fn with_message<T: From<script::Value>>(
     match (context, is_request) {
         (Context::Current, _) | (Context::Request, true) | (Context::Reply, false) => read(ctx),
         _ => {
-            let Some(mut other) = crate::tm::other_message(ctx, context) else {
+            let Some(mut other) = (ctx.core.upper.other_message)(ctx, context) else {
                 return script::Value::Null.into();
             };
             std::mem::swap(&mut ctx.state.answers, &mut other.answers);
