@@ -5,6 +5,11 @@ use host::reference::{self, Kind};
 use host::registrar::Module;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// The modules of both crates.
+fn all() -> impl Iterator<Item = &'static host::ModuleDef> {
+    crate::ALL.iter().chain(drivers::ALL)
+}
+
 /// `module kind name: reason`, one a line.
 const LEFT_OUT: &str = include_str!("manual/left_out.txt");
 
@@ -42,7 +47,7 @@ fn everything_in_the_manuals_is_known_or_left_out_for_a_reason() {
         table.names().collect()
     };
     let mut missing = Vec::new();
-    for def in crate::ALL {
+    for def in all() {
         let module = (def.make)();
         let listed = reference::names().iter().filter(|n| n.module == def.name && n.kind != Kind::Command);
         for name in listed {
@@ -68,9 +73,8 @@ fn everything_of_the_core_is_known() {
     let mut table = host::load::VarTable::default();
     host::vars::register(&mut table);
     let variables: BTreeSet<&str> = table.names().collect();
-    let of_modules: BTreeSet<&str> =
-        crate::ALL.iter().flat_map(|def| (def.make)().variable_names()).collect();
-    let core = (crate::ALL.iter().find(|def| def.name == "core").unwrap().make)();
+    let of_modules: BTreeSet<&str> = all().flat_map(|def| (def.make)().variable_names()).collect();
+    let core = (all().find(|def| def.name == "core").unwrap().make)();
     let functions: BTreeSet<&str> = core.functions().iter().map(|f| f.name).collect();
     let mut missing = Vec::new();
     for line in CORE.lines() {

@@ -11,6 +11,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Stands in for a file name when `-f` is not given.
@@ -61,6 +62,12 @@ pub enum Depth {
     Lint,
 }
 
+/// Every module of this program.
+pub fn known() -> &'static [host::ModuleDef] {
+    static KNOWN: LazyLock<Vec<host::ModuleDef>> = LazyLock::new(|| [modules::ALL, drivers::ALL].concat());
+    &KNOWN
+}
+
 /// Reads and checks a script.
 pub fn load(file: &Path, run: &Run, depth: Depth) -> Result<host::Shared, Refused> {
     let mut sources = Sources::default();
@@ -74,7 +81,7 @@ pub fn load(file: &Path, run: &Run, depth: Depth) -> Result<host::Shared, Refuse
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     // Keyed by the system's random numbers.
     let seed = RandomState::new().hash_one(wall);
-    match host::load(&config, sources, modules::ALL, wall.as_millis() as u64, seed) {
+    match host::load(&config, sources, known(), wall.as_millis() as u64, seed) {
         Ok(shared) if !has_error(&diagnostics) => {
             let mut shared = shared;
             diagnostics.append(&mut shared.warnings);

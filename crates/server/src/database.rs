@@ -1,9 +1,9 @@
 //! `fermata db`: makes the standard tables and brings old ones up to date.
 
 use crate::cli::DbCommand;
+use drivers::{Session, dialect_of};
 use host::db::schema::{self, Table};
 use host::db::{DbError, DbUrl, Dialect, Rows};
-use modules::{Session, dialect_of};
 use std::process::ExitCode;
 
 /// Something a user should read; the command ends.

@@ -3,13 +3,13 @@
 use crate::mailbox::{Letter, Post};
 use crate::runner::Runner;
 use bytes::Bytes;
+use drivers::proto_tcp::ProtoTcp;
+use drivers::proto_tls::ProtoTls;
+use drivers::proto_ws::ProtoWs;
+use drivers::proto_wss::ProtoWss;
+use drivers::tls_mgm::TlsMgm;
 use host::Shared;
 use host::streams::{Connection, Connections, Tls};
-use modules::proto_tcp::ProtoTcp;
-use modules::proto_tls::ProtoTls;
-use modules::proto_ws::ProtoWs;
-use modules::proto_wss::ProtoWss;
-use modules::tls_mgm::TlsMgm;
 use net::link::ws::Origin;
 use net::link::{ClientSetup, LinkSetup, Pings, ServerSetup, TlsSetup, WsSetup};
 use net::streams::{
@@ -110,7 +110,7 @@ impl TlsSetup for Domains {
     }
 
     fn client(&self, remote: SocketAddr, hint: u32) -> Result<ClientSetup, String> {
-        let modules::tls_mgm::ForClient { config, own, verified, name } =
+        let drivers::tls_mgm::ForClient { config, own, verified, name } =
             self.get().ok_or("no TLS domains")?.for_client(remote, hint)?;
         Ok(ClientSetup { config, own, verified, name })
     }

@@ -37,7 +37,7 @@ fn register(m: &mut Registrar<Sim>) {
 pub fn all() -> &'static [ModuleDef] {
     static ALL: LazyLock<Vec<ModuleDef>> = LazyLock::new(|| {
         let own = ModuleDef { name: "sim", make: || host::registrar::module(register) };
-        modules::ALL.iter().copied().chain([own]).collect()
+        modules::ALL.iter().chain(drivers::ALL).copied().chain([own]).collect()
     });
     &ALL
 }

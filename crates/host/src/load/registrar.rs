@@ -320,6 +320,38 @@ pub fn module<M: Default + Send + Sync + 'static>(register: fn(&mut Registrar<M>
     Box::new(Loaded { registrar, state: Some(M::default()), shared: None })
 }
 
+/// The list `ALL` of a crate of modules: for the loader, the manual and completions.
+#[macro_export]
+macro_rules! modules {
+    ($($name:ident),* $(,)?) => {
+        /// The modules of this crate.
+        pub static ALL: &[$crate::ModuleDef] = &[
+            $($crate::ModuleDef {
+                name: $crate::registrar::plain(stringify!($name)),
+                make: || $crate::registrar::module($name::register),
+            }),*
+        ];
+    };
+}
+
+/// `enum` is a word of Rust and a module of OpenSIPS.
+pub const fn plain(name: &'static str) -> &'static str {
+    match name.as_bytes() {
+        [b'r', b'#', ..] => name.split_at(2).1,
+        _ => name,
+    }
+}
+
+/// A parameter that is on or off: a number, or "yes", "true", "on".
+pub fn truth(value: &ParamValue) -> bool {
+    match value {
+        ParamValue::Int(n) => *n != 0,
+        ParamValue::Text(t) => {
+            matches!(&t[..], b"yes" | b"true" | b"on") || crate::arg::parse_int(t).is_some_and(|n| n != 0)
+        }
+    }
+}
+
 /// What a `modparam` did.
 pub enum ParamSet {
     Set,

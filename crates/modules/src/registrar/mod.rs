@@ -14,11 +14,10 @@ pub mod save;
 mod wake;
 
 use crate::usrloc::{HasTables, Usrloc};
-use host::arg::parse_int;
 use host::avp::AvpName;
 use host::db::DbError;
 use host::load::Loader;
-use host::registrar::{ParamFn, Since};
+use host::registrar::{ParamFn, Since, truth};
 use host::stats::{Counter, Stats};
 use host::var::Kind;
 use host::{Ctx, Registrar as ModuleRegistrar, Routes, Var};
@@ -285,17 +284,6 @@ fn push_params<M: HasRegistration>(m: &mut ModuleRegistrar<M>) {
             Ok(())
         }
     });
-}
-
-/// 1, "yes", "true", "on"
-/// A parameter that is on or off.
-pub(crate) fn truth(value: &ParamValue) -> bool {
-    match value {
-        ParamValue::Int(n) => *n != 0,
-        ParamValue::Text(t) => {
-            matches!(&t[..], b"yes" | b"true" | b"on") || parse_int(t).is_some_and(|n| n != 0)
-        }
-    }
 }
 
 fn init(s: &mut Registration, loader: &mut Loader) -> Result<(), String> {

@@ -26,7 +26,7 @@ impl Default for ProtoWss {
 pub fn register(m: &mut Registrar<ProtoWss>) {
     m.param_int("wss_port", |s, v| Ok(s.port = port(v)?));
     m.param_text("wss_resource", |s, v| Ok(s.resource = v.to_owned()));
-    m.param("require_origin", ParamFn::Any(|s, v| Ok(s.require_origin = crate::registrar::truth(v))));
+    m.param("require_origin", ParamFn::Any(|s, v| Ok(s.require_origin = host::registrar::truth(v))));
     m.ignored(&["wss_max_msg_chunks"], "the size and the time of a message are bounded instead");
     m.ignored(
         &["wss_send_timeout", "wss_tls_handshake_timeout", "wss_async_handshake_timeout"],

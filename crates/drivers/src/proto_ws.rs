@@ -25,7 +25,7 @@ impl Default for ProtoWs {
 pub fn register(m: &mut Registrar<ProtoWs>) {
     m.param_int("ws_port", |s, v| Ok(s.port = port(v)?));
     m.param_text("ws_resource", |s, v| Ok(s.resource = v.to_owned()));
-    m.param("require_origin", ParamFn::Any(|s, v| Ok(s.require_origin = crate::registrar::truth(v))));
+    m.param("require_origin", ParamFn::Any(|s, v| Ok(s.require_origin = host::registrar::truth(v))));
     m.ignored(&["ws_max_msg_chunks"], "the size and the time of a message are bounded instead");
     m.ignored(&["ws_send_timeout"], "writing never blocks");
     m.ignored(

@@ -1,11 +1,19 @@
-//! Runs a piece of script for module tests: the real loader, machine and worker, on a runtime of its
-//! own and without a network.
+//! Runs a piece of script for the tests of modules: the real loader, machine and worker, on a runtime of its own and
+//! without a network. A crate of modules says once which modules its scripts may load:
+//!
+//! ```ignore
+//! #[cfg(test)]
+//! #[allow(dead_code, unused_imports)]
+//! mod testing {
+//!     testing::over!(crate::ALL, drivers::ALL);
+//! }
+//! ```
 
 use host::avp::AvpName;
 use host::call::Finish;
 use host::ctx::{After, MsgState, Spawn, TaskId};
 use host::worker::{Clock, dummy_message};
-use host::{Input, Worker};
+use host::{Input, ModuleDef, Worker};
 use script::ast::{Dialect, RouteKind};
 use script::{Options, Severity, Sources, Task};
 use std::any::Any;
@@ -15,6 +23,62 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
+
+/// The modules that scripts may load.
+pub type Known = &'static [ModuleDef];
+
+/// [`run`], [`run_with`], [`refused`] and [`Server`] over these lists of modules.
+#[macro_export]
+macro_rules! over {
+    ($($list:expr),+) => {
+        pub use $crate::{Folder, Ran, START_S, Sent};
+        use script::ast::Dialect;
+
+        fn known() -> $crate::Known {
+            static KNOWN: std::sync::LazyLock<Vec<host::ModuleDef>> =
+                std::sync::LazyLock::new(|| [$($list),+].concat());
+            &KNOWN
+        }
+
+        pub fn refused(config: &str, body: &str, dialect: Dialect) -> String {
+            $crate::refused(known(), config, body, dialect)
+        }
+
+        pub fn run(config: &str, body: &str, dialect: Dialect) -> Ran {
+            $crate::run_with(known(), config, body, dialect, |_| ())
+        }
+
+        pub fn run_with(
+            config: &str,
+            body: &str,
+            dialect: Dialect,
+            prepare: impl FnOnce(&mut host::ctx::MsgState),
+        ) -> Ran {
+            $crate::run_with(known(), config, body, dialect, prepare)
+        }
+
+        pub struct Server($crate::Server);
+
+        impl Server {
+            pub fn new(config: &str, dialect: Dialect) -> Server {
+                Server($crate::Server::new(known(), config, dialect))
+            }
+        }
+
+        impl std::ops::Deref for Server {
+            type Target = $crate::Server;
+            fn deref(&self) -> &$crate::Server {
+                &self.0
+            }
+        }
+
+        impl std::ops::DerefMut for Server {
+            fn deref_mut(&mut self) -> &mut $crate::Server {
+                &mut self.0
+            }
+        }
+    };
+}
 
 /// A folder of its own, removed at the end.
 pub struct Folder(pub std::path::PathBuf);
@@ -71,7 +135,7 @@ impl Ran {
     }
 }
 
-fn load(text: &str, dialect: Dialect) -> Result<host::Shared, String> {
+fn load(known: Known, text: &str, dialect: Dialect) -> Result<host::Shared, String> {
     let mut sources = Sources::default();
     let options = Options { dialect: Some(dialect) };
     let (config, problems) = script::parse_text("test.cfg", text, &mut sources, options);
@@ -82,24 +146,26 @@ fn load(text: &str, dialect: Dialect) -> Result<host::Shared, String> {
     if !found.is_empty() {
         return Err(found);
     }
-    host::load(&config, sources, crate::ALL, 0, 1).map_err(|(sources, list)| errors(&sources, &list))
+    host::load(&config, sources, known, 0, 1).map_err(|(sources, list)| errors(&sources, &list))
 }
 
 /// The diagnostics that a configuration is refused with.
-pub fn refused(config: &str, body: &str, dialect: Dialect) -> String {
-    load(&format!("{config}\nroute {{ }}\nroute[test] {{ {body} }}"), dialect)
+pub fn refused(known: Known, config: &str, body: &str, dialect: Dialect) -> String {
+    load(known, &format!("{config}\nroute {{ }}\nroute[test] {{ {body} }}"), dialect)
         .err()
         .unwrap_or_else(|| panic!("this loads: {body}"))
 }
 
 /// Runs `body` as a route; `config` is what stands above the routes.
-pub fn run(config: &str, body: &str, dialect: Dialect) -> Ran {
-    run_with(config, body, dialect, |_| ())
-}
-
 /// `prepare` may change the message's state first.
-pub fn run_with(config: &str, body: &str, dialect: Dialect, prepare: impl FnOnce(&mut MsgState)) -> Ran {
-    let shared = load(&format!("{config}\nroute {{ }}\nroute[test] {{ {body} }}"), dialect);
+pub fn run_with(
+    known: Known,
+    config: &str,
+    body: &str,
+    dialect: Dialect,
+    prepare: impl FnOnce(&mut MsgState),
+) -> Ran {
+    let shared = load(known, &format!("{config}\nroute {{ }}\nroute[test] {{ {body} }}"), dialect);
     let shared = Arc::new(shared.unwrap_or_else(|error| panic!("{error}")));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     LocalSet::new().block_on(&runtime, async {
@@ -148,7 +214,6 @@ pub struct Server {
 
 /// A message that the server sent.
 pub struct Sent {
-    #[allow(dead_code)]
     pub to: std::net::SocketAddr,
     pub text: String,
 }
@@ -157,8 +222,8 @@ pub struct Sent {
 pub const START_S: u64 = 1_700_000_000;
 
 impl Server {
-    pub fn new(config: &str, dialect: Dialect) -> Server {
-        let shared = Arc::new(load(config, dialect).unwrap_or_else(|error| panic!("{error}")));
+    pub fn new(known: Known, config: &str, dialect: Dialect) -> Server {
+        let shared = Arc::new(load(known, config, dialect).unwrap_or_else(|error| panic!("{error}")));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let local = LocalSet::new();
         let (done, results) = mpsc::unbounded_channel();
@@ -179,7 +244,6 @@ impl Server {
     }
 
     /// Lets time pass.
-    #[allow(dead_code)]
     pub fn advance(&mut self, ms: u64) -> Vec<Sent> {
         self.clock.now = self.clock.now.after(ms);
         self.clock.wall_us += ms * 1000;
@@ -187,7 +251,6 @@ impl Server {
     }
 
     /// Runs a management command.
-    #[allow(dead_code)]
     pub fn manage(&mut self, name: &str, params: serde_json::Value) -> host::mi::MiResult {
         let command = self.worker.ctx().shared().command(name).expect(name).clone();
         let params = host::mi::MiParams::from_json(Some(params)).expect("parameters");
