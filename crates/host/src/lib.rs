@@ -12,7 +12,7 @@ pub mod tran;
 pub mod vars;
 pub mod worker;
 
-pub use context::{avp, call, chunks, clock, ctx, log, outage, shared, stats, status, var};
+pub use context::{avp, call, chunks, clock, ctx, log, outage, owner, shared, stats, status, timers, var};
 pub use language::{arg, format, late, subst};
 pub(crate) use load::unknown;
 pub use load::{globals, listen, parameters, reference, registrar, reload};
@@ -27,5 +27,6 @@ pub use load::{Loader, load};
 pub use registrar::{ModuleDef, Registrar, Routes};
 pub use script::Value;
 pub use shared::{Listen, Shared};
+pub use timers::TimerKey;
 pub use var::{At, Var, Variable};
 pub use worker::{Input, Worker};

@@ -222,12 +222,10 @@ impl Runner {
         self.finish();
     }
 
-    /// A message goes to the worker that owns its call.
+    /// A message goes to the worker that owns its call, a reply to the one that sent its request.
     fn sort(&self, clock: Clock, source: Path, bytes: Bytes, letters: &mut [Vec<Letter>]) {
-        let owner = sip::Message::owner(&bytes).map(|id| host::worker::owner(id, letters.len()));
-        match owner {
-            Some(owner) if owner != self.index => letters[owner].push(Letter { source, bytes }),
-            // What has no Call-ID belongs to whoever received it.
+        match host::owner::receiver(&bytes, letters.len()) {
+            Some(worker) if worker != self.index => letters[worker].push(Letter { source, bytes }),
             _ => self.step(clock, Input::Message { source, bytes }),
         }
     }
@@ -251,15 +249,15 @@ impl Runner {
         }
     }
 
-    /// These could not be sent: whoever owns their calls hears of it.
+    /// These could not be sent: the worker that sent them hears of it.
     pub fn on_undelivered(&self, path: Path, messages: Vec<Bytes>) {
         let clock = clock(self.epoch);
         for bytes in messages {
             let workers = self.post.boxes.len();
-            let owner = sip::Message::owner(&bytes).map_or(self.index, |id| host::worker::owner(id, workers));
-            if owner == self.index {
+            let sender = host::owner::sender(&bytes, workers).unwrap_or(self.index);
+            if sender == self.index {
                 self.step(clock, Input::Undeliverable { path, bytes });
-            } else if self.post.boxes[owner].undelivered(Letter { source: path, bytes }).is_err() {
+            } else if self.post.boxes[sender].undelivered(Letter { source: path, bytes }).is_err() {
                 self.lost.add(1);
             }
         }
@@ -397,6 +395,8 @@ impl Runner {
                     () = tokio::time::sleep_until((self.epoch + Duration::from_millis(at.0)).into()) => {
                         self.step(clock(self.epoch), Input::Timer);
                         self.finish();
+                        // Sockets and mail have their turn before what is left of a crowd.
+                        tokio::task::yield_now().await;
                     }
                     () = self.rearm.notified() => {}
                 },

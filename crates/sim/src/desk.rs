@@ -115,6 +115,12 @@ impl Desk {
         self.now = end;
     }
 
+    /// Time passes, and the worker gets one turn, which need not be enough for all that is due.
+    pub fn one_turn_after(&mut self, ms: u64) {
+        self.now += ms;
+        self.input(Input::Timer);
+    }
+
     /// What was sent since the last time.
     pub fn sent(&mut self) -> Vec<Sent> {
         std::mem::take(&mut self.sent)

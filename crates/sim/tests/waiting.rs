@@ -297,3 +297,61 @@ fn a_drain_finishes_what_waits() {
     desk.receive(2, &request("ACK", "i", ";tag=x"));
     check_idle(&mut desk);
 }
+
+/// A request that ends takes the timers of its operations with it: nothing is left of many of them.
+#[test]
+fn ended_operations_leave_no_timers() {
+    let mut desk = desk("route { parallel { usleep(1000); usleep(1000); } t_reply(200, \"OK\"); }");
+    for round in 0..20 {
+        for n in 0..100 {
+            let call_id = format!("Call-ID: {round}-{n}");
+            let branch = format!("o{round}-{n}");
+            desk.receive(2, &request("OPTIONS", &branch, "").replace("Call-ID: one", &call_id));
+        }
+        assert_eq!(desk.worker.ctx().core.timers.len(), 300, "two pauses and the deadline of both");
+        desk.advance(5);
+        assert_eq!(desk.summaries().len(), 100);
+        assert_eq!(desk.worker.ctx().core.timers.len(), 0);
+    }
+    check_idle(&mut desk);
+    let core = &desk.worker.ctx().core;
+    assert!(core.tasks.len() <= 300, "slots are used again: {}", core.tasks.len());
+}
+
+/// Thousands of scripts that go on in the same millisecond do so in portions: a message that comes then is
+/// answered before most of them.
+#[test]
+fn a_crowd_of_timers_lets_messages_pass() {
+    let mut desk = desk("route { if (is_method(\"MESSAGE\")) sleep(1); t_reply(200, \"OK\"); }");
+    const CROWD: usize = 3000;
+    for n in 0..CROWD {
+        let (branch, call_id) = (format!("m{n}"), format!("Call-ID: {n}"));
+        desk.receive(2, &request("MESSAGE", &branch, "").replace("Call-ID: one", &call_id));
+    }
+    desk.one_turn_after(1000);
+    let first = desk.sent().len();
+    assert!(first > 0 && first < 100, "{first}");
+    desk.receive(2, &request("OPTIONS", "o", ""));
+    assert_eq!(desk.sent().len(), 1, "the message is answered alone");
+    desk.advance(0);
+    assert_eq!(desk.sent().len(), CROWD - first);
+    check_idle(&mut desk);
+}
+
+/// Work for later runs on its worker at its time, unless it is taken back.
+#[test]
+fn jobs_for_later_can_be_taken_back() {
+    let mut desk = desk("route { exit; }");
+    let seen = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+    let ctx = desk.worker.ctx();
+    let keys = [30, 10, 20].map(|ms| {
+        let seen = seen.clone();
+        ctx.after(ms, move |ctx| seen.borrow_mut().push((ms, ctx.core.now.0)))
+    });
+    assert!(ctx.cancel(keys[2]) && !ctx.cancel(keys[2]));
+    desk.advance(50);
+    assert_eq!(*seen.borrow(), [(10, 10), (30, 30)]);
+    let ctx = desk.worker.ctx();
+    assert!(!ctx.cancel(keys[0]));
+    assert!(ctx.core.timers.is_empty());
+}

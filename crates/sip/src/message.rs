@@ -399,23 +399,41 @@ impl Message {
     /// Call-ID of raw bytes without a full parse: decides which worker owns the datagram.
     /// The same text as `call_id` of the parsed message.
     pub fn owner(datagram: &[u8]) -> Option<&[u8]> {
-        let start = parse::first_line(datagram);
-        let mut at = line_end(datagram, start);
-        while at < datagram.len() {
-            if matches!(&datagram[at..], [b'\n', ..] | [b'\r', b'\n', ..]) {
-                return None;
-            }
-            let line = &datagram[at..parse::header_end(datagram, at)];
-            if matches!(line[0] | 0x20, b'c' | b'i')
-                && let Some((label_end, colon)) = parse::split_label(line)
-                && HeaderName::parse(&line[..label_end]) == HeaderName::CallId
-            {
-                return Some(scan::trim(&line[colon + 1..]));
-            }
-            at += line.len();
-        }
-        None
+        raw_header(datagram, HeaderName::CallId, *b"ci")
     }
+
+    /// Branch of the topmost Via of raw bytes without a full parse: decides who sent a request, or whose reply
+    /// this is. The same text as `via().branch()` of the parsed message.
+    pub fn via_branch(datagram: &Bytes) -> Option<Bytes> {
+        let text = datagram.slice_ref(raw_header(datagram, HeaderName::Via, *b"vv")?);
+        let (start, end) = scan::list(&text, Nesting::Comments).next()?;
+        Via::parse_part(&text, start, end)?.branch()
+    }
+
+    /// Whether raw bytes begin as a reply does.
+    pub fn looks_like_reply(datagram: &[u8]) -> bool {
+        scan::starts_with_nocase(&datagram[parse::first_line(datagram)..], b"SIP/")
+    }
+}
+
+/// Value of the first header of this name in raw bytes; `initials`: what its forms begin with, in lower case.
+fn raw_header(datagram: &[u8], name: HeaderName, initials: [u8; 2]) -> Option<&[u8]> {
+    let start = parse::first_line(datagram);
+    let mut at = line_end(datagram, start);
+    while at < datagram.len() {
+        if matches!(&datagram[at..], [b'\n', ..] | [b'\r', b'\n', ..]) {
+            return None;
+        }
+        let line = &datagram[at..parse::header_end(datagram, at)];
+        if initials.contains(&(line[0] | 0x20))
+            && let Some((label_end, colon)) = parse::split_label(line)
+            && HeaderName::parse(&line[..label_end]) == name
+        {
+            return Some(scan::trim(&line[colon + 1..]));
+        }
+        at += line.len();
+    }
+    None
 }
 
 #[cfg(test)]

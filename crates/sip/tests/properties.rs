@@ -135,6 +135,8 @@ proptest! {
             let _ = (via.rport(), via.ip(), via.transport());
         }
         prop_assert_eq!(Message::owner(&raw).map(<[u8]>::to_vec), message.call_id().map(|id| id.to_vec()));
+        prop_assert_eq!(Message::via_branch(&raw), message.via().and_then(|via| via.branch()));
+        prop_assert_eq!(Message::looks_like_reply(&raw), !message.is_request());
         let _ = (message.method(), message.cseq(), message.mandatory(), message.answerable(), message.repeated());
         let _ = (message.addresses(HeaderName::Contact).is_ok(), message.list(HeaderName::Supported).count());
     }

@@ -45,7 +45,7 @@ mod key;
 mod server;
 mod store;
 mod timers;
-mod wheel;
+pub mod wheel;
 
 pub use branch::{BranchView, Cancelling, ORIGINATOR, Received, Refused, Verdict};
 pub use config::{Config, Stats};

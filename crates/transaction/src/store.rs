@@ -88,7 +88,7 @@ impl<T, B> Transactions<T, B> {
         Transactions {
             config,
             stats: Stats::default(),
-            wheel: Wheel::new(),
+            wheel: Wheel::default(),
             outputs: VecDeque::new(),
             worker,
             seed,

@@ -20,11 +20,12 @@ pub(crate) enum Due {
 }
 
 impl<T, B> Transactions<T, B> {
-    /// Everything that is due: retransmissions, timeouts, ends. The data of transactions that ended
-    /// before this call is dropped.
-    pub fn on_timer(&mut self, now: Instant) {
+    /// What is due, at most so many timers: retransmissions, timeouts, ends. `next_deadline` says whether something
+    /// is left. The data of transactions that ended before this call is dropped.
+    pub fn on_timer(&mut self, now: Instant, at_most: usize) {
         self.drop_ended();
-        while let Some(due) = self.wheel.pop(now.0) {
+        for _ in 0..at_most {
+            let Some(due) = self.wheel.pop(now.0) else { break };
             match due {
                 Due::RequestAgain(index, branch) => self.with(index, |parts| {
                     parts.txn.branches[usize::from(branch)].again = TimerId::NONE;

@@ -10,27 +10,41 @@ const LEVELS: usize = 7;
 const HORIZON: u64 = 1 << (BITS * LEVELS as u32 - 1);
 const NONE: u32 = u32::MAX;
 
-/// A timer that was set; `TimerId::NONE` when it is not. Its owner forgets it when it has fired.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct TimerId(u32);
+/// Room for more timers than this is given back when the last of them is gone.
+const KEPT: usize = 1024;
 
-impl TimerId {
-    pub(crate) const NONE: TimerId = TimerId(NONE);
+/// A timer that was set; `TimerId::NONE` when it is not. A copy of one that has fired or was cancelled finds
+/// nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TimerId {
+    index: u32,
+    /// Which use of the node this is.
+    turn: u32,
 }
 
-#[derive(Clone, Copy)]
+impl TimerId {
+    /// No timer.
+    pub const NONE: TimerId = TimerId { index: NONE, turn: 0 };
+}
+
 struct Node<K> {
     at: u64,
     next: u32,
     prev: u32,
+    turn: u32,
     /// level × 64 + slot
     slot: u16,
-    key: K,
+    /// `None`: a free node.
+    key: Option<K>,
 }
 
-pub(crate) struct Wheel<K> {
+/// Timers in the order of their moments, each with a key that says what is due. Moments are milliseconds of one
+/// clock that never goes back.
+pub struct Wheel<K> {
     /// Everything before this moment has fired.
     now: u64,
+    /// Counts what was set, so that a node's uses are told apart.
+    turn: u32,
     nodes: Vec<Node<K>>,
     free: u32,
     heads: Box<[u32; SLOTS * LEVELS]>,
@@ -40,10 +54,11 @@ pub(crate) struct Wheel<K> {
     len: usize,
 }
 
-impl<K: Copy> Wheel<K> {
-    pub(crate) fn new() -> Wheel<K> {
+impl<K> Default for Wheel<K> {
+    fn default() -> Self {
         Wheel {
             now: 0,
+            turn: 0,
             nodes: Vec::new(),
             free: NONE,
             heads: Box::new([NONE; SLOTS * LEVELS]),
@@ -52,15 +67,25 @@ impl<K: Copy> Wheel<K> {
             len: 0,
         }
     }
+}
 
-    pub(crate) fn len(&self) -> usize {
+impl<K> Wheel<K> {
+    /// How many timers are set.
+    pub fn len(&self) -> usize {
         self.len
     }
 
+    /// No timer is set.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// A moment that has passed fires with the next `pop`.
-    pub(crate) fn set(&mut self, at: u64, key: K) -> TimerId {
+    pub fn set(&mut self, at: u64, key: K) -> TimerId {
         let at = at.clamp(self.now, self.now + HORIZON);
-        let node = Node { at, next: NONE, prev: NONE, slot: 0, key };
+        self.turn = self.turn.wrapping_add(1);
+        let turn = self.turn;
+        let node = Node { at, next: NONE, prev: NONE, turn, slot: 0, key: Some(key) };
         let index = match self.free {
             NONE => {
                 self.nodes.push(node);
@@ -74,26 +99,29 @@ impl<K: Copy> Wheel<K> {
         };
         self.link(index);
         self.len += 1;
-        TimerId(index)
+        TimerId { index, turn }
     }
 
-    /// Takes the timer out; `id` becomes NONE.
-    pub(crate) fn cancel(&mut self, id: &mut TimerId) {
-        let index = std::mem::replace(id, TimerId::NONE).0;
-        if index != NONE {
-            self.unlink(index);
-            self.release(index);
+    /// Takes the timer out and gives its key back; `None` when it has fired or was taken out before. `id` becomes
+    /// NONE.
+    pub fn cancel(&mut self, id: &mut TimerId) -> Option<K> {
+        let TimerId { index, turn } = std::mem::replace(id, TimerId::NONE);
+        let node = self.nodes.get(index as usize)?;
+        if node.turn != turn || node.key.is_none() {
+            return None;
         }
+        self.unlink(index);
+        self.release(index)
     }
 
     /// When the next timer may be due: never later than it is, and exact within the next 64 ms.
-    pub(crate) fn next(&self) -> Option<u64> {
+    pub fn next(&self) -> Option<u64> {
         let (level, slot) = self.first_slot()?;
         Some(self.start_of(level, slot))
     }
 
     /// The next timer that is due at `now`, in the order of their moments, then of setting.
-    pub(crate) fn pop(&mut self, now: u64) -> Option<K> {
+    pub fn pop(&mut self, now: u64) -> Option<K> {
         while let Some((level, slot)) = self.first_slot() {
             let start = self.start_of(level, slot);
             if start > now {
@@ -103,10 +131,8 @@ impl<K: Copy> Wheel<K> {
             let at = level * SLOTS + slot;
             let index = self.heads[at];
             if level == 0 {
-                let key = self.nodes[index as usize].key;
                 self.unlink(index);
-                self.release(index);
-                return Some(key);
+                return self.release(index);
             }
             self.spread(at);
         }
@@ -165,10 +191,17 @@ impl<K: Copy> Wheel<K> {
         }
     }
 
-    fn release(&mut self, index: u32) {
-        self.nodes[index as usize].next = self.free;
+    fn release(&mut self, index: u32) -> Option<K> {
+        let node = &mut self.nodes[index as usize];
+        let key = node.key.take();
+        node.next = self.free;
         self.free = index;
         self.len -= 1;
+        if self.len == 0 && self.nodes.capacity() > KEPT {
+            self.nodes = Vec::new();
+            self.free = NONE;
+        }
+        key
     }
 
     /// The occupied slot whose time comes first: the finest level that has one at or after now's.
@@ -196,7 +229,7 @@ mod tests {
 
     #[test]
     fn order_and_cancellation() {
-        let mut wheel = Wheel::new();
+        let mut wheel = Wheel::default();
         let mut ids: Vec<_> =
             [500, 3, 3, 70_000, 64, 0, 4096].iter().enumerate().map(|(i, at)| wheel.set(*at, i)).collect();
         wheel.cancel(&mut ids[4]);
@@ -211,13 +244,36 @@ mod tests {
         assert_eq!(wheel.pop(1 << 20), Some(9), "a moment that has passed");
     }
 
+    #[test]
+    fn copies_of_what_is_gone_find_nothing() {
+        let mut wheel = Wheel::default();
+        let mut first = wheel.set(5, "first");
+        let mut copy = first;
+        assert_eq!(wheel.cancel(&mut first), Some("first"));
+        let mut second = wheel.set(6, "second");
+        assert_eq!((first, wheel.cancel(&mut copy)), (TimerId::NONE, None), "the same node, another timer");
+        assert_eq!(wheel.pop(6), Some("second"));
+        assert_eq!(wheel.cancel(&mut second), None);
+    }
+
+    #[test]
+    fn room_is_given_back() {
+        let mut wheel = Wheel::default();
+        let ids: Vec<_> = (0..10_000).map(|n| wheel.set(n, n)).collect();
+        let stale = ids[7];
+        ids.into_iter().for_each(|mut id| assert!(wheel.cancel(&mut id).is_some()));
+        assert_eq!((wheel.len(), wheel.nodes.capacity()), (0, 0));
+        wheel.set(1, 1);
+        assert_eq!(wheel.cancel(&mut { stale }), None);
+    }
+
     proptest! {
         /// Like a sorted list: nothing early, nothing late, nothing lost, in order.
         #[test]
         fn behaves_like_a_sorted_list(
             steps in proptest::collection::vec((0u8..4, 0u64..300_000, 0usize..50), 1..200)
         ) {
-            let mut wheel = Wheel::new();
+            let mut wheel = Wheel::default();
             let mut model: Vec<(u64, usize)> = Vec::new();
             let mut ids: Vec<TimerId> = Vec::new();
             let mut now = 0;

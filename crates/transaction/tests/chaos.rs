@@ -289,7 +289,7 @@ impl World {
                 }
                 (Some(at), _) => {
                     self.now = self.now.max(Instant(at));
-                    self.txns.on_timer(self.now);
+                    self.txns.on_timer(self.now, usize::MAX);
                 }
                 (None, Some(_)) => unreachable!(),
             }
@@ -305,7 +305,7 @@ proptest! {
     fn invariants(plan in plan()) {
         let mut world = World::new(plan.clone());
         world.run();
-        world.txns.on_timer(world.now);
+        world.txns.on_timer(world.now, usize::MAX);
         // Everything ends, and leaves nothing behind.
         prop_assert!(world.ended);
         prop_assert_eq!((world.txns.len(), world.txns.timers()), (0, 0));

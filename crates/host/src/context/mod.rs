@@ -16,6 +16,7 @@ pub mod message;
 pub mod net;
 pub mod ops;
 pub mod outage;
+pub mod owner;
 pub mod parked;
 pub mod shared;
 pub mod sockets;

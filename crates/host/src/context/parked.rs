@@ -3,6 +3,7 @@
 use crate::context::call::Finish;
 use crate::context::ctx::{MsgState, Sip, TaskId};
 use crate::context::stats::{Counter, Stats};
+use crate::context::timers::TimerKey;
 use bytes::Bytes;
 use script::{ParallelSite, RouteId, Value};
 use std::any::Any;
@@ -17,6 +18,8 @@ pub struct Parked {
     pub txn: Option<TxnId>,
     pub since: Instant,
     pub deadline: Instant,
+    /// The deadline, or the end of a pause; gone with the slot.
+    pub timer: TimerKey,
     pub what: &'static str,
     pub detail: Bytes,
     pub call_id: Bytes,

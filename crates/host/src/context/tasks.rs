@@ -5,7 +5,7 @@ use crate::context::call::{Finish, Wait};
 use crate::context::ctx::{Ctx, TaskId};
 use crate::context::ops::{Ended, Named};
 use crate::context::parked::Parked;
-use crate::context::timers::Due;
+use crate::context::timers::{Due, TimerKey};
 use bytes::Bytes;
 use script::ast::RouteKind;
 use transaction::{Instant, TxnId};
@@ -40,6 +40,7 @@ impl Ctx {
             state: None,
             since: now,
             deadline,
+            timer: TimerKey::NONE,
             what,
             detail,
             call_id,
@@ -85,25 +86,20 @@ impl Ctx {
 
     pub(crate) fn begin_wait(&mut self, id: TaskId, wait: Wait) {
         let slot = &mut self.core.tasks[id.index as usize];
+        if let Wait::Timer(ms, _) = wait {
+            slot.deadline = slot.deadline.min(self.core.now.after(ms));
+        }
+        slot.timer = self.core.timers.set(slot.deadline, Due::Task(id));
         match wait {
-            Wait::Timer(ms, finish) => {
-                slot.on_timer = Some(finish);
-                let at = self.core.now.after(ms).min(slot.deadline);
-                slot.deadline = at;
-                self.core.timers.add(at, Due::task(id));
-            }
+            Wait::Timer(_, finish) => slot.on_timer = Some(finish),
             Wait::Future(future) => {
-                self.core.timers.add(slot.deadline, Due::task(id));
                 let named = Box::pin(Named::new(slot.what, future));
                 let guard = self.core.spawner.clone().spawn(id, named);
                 if let Some(slot) = self.live_slot(id) {
                     slot.guard = Some(guard);
                 }
             }
-            Wait::External(begin) => {
-                self.core.timers.add(slot.deadline, Due::task(id));
-                begin(self, id);
-            }
+            Wait::External(begin) => begin(self, id),
         }
     }
 
@@ -120,6 +116,7 @@ impl Ctx {
             state: None,
             since: Instant(0),
             deadline: Instant(0),
+            timer: TimerKey::NONE,
             what: "",
             detail: Bytes::new(),
             call_id: Bytes::new(),
@@ -136,6 +133,7 @@ impl Ctx {
         };
         let parked = std::mem::replace(slot, free);
         self.core.free_tasks.push(id.index);
+        self.core.timers.cancel(parked.timer);
         self.core.counters.in_flight.down();
         if let Some(txn) = parked.txn
             && let Some(list) = self.core.tasks_of.get_mut(&txn)

@@ -1,54 +1,75 @@
-//! Timers of a worker other than those of transactions: deadlines, pauses, timer routes, hooks.
+//! Timers of a worker other than those of transactions: deadlines and pauses of what waits, timer routes, and
+//! whatever a module wants done later. All stand in one wheel and can be cancelled.
 
-use crate::ctx::TaskId;
+use crate::context::ctx::{Ctx, TaskId};
 use script::RouteId;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use transaction::Instant;
+use transaction::wheel::{TimerId, Wheel};
+
+/// Work for later, on the worker that asked for it.
+pub type Job = Box<dyn FnOnce(&mut Ctx)>;
+
+/// A timer that was set with [`Ctx::after`]. A copy: when it has fired or was cancelled it finds nothing.
+pub type TimerKey = TimerId;
 
 /// What is due.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Due {
-    /// Deadline or pause of a parked operation (index, generation).
-    Task(u32, u32),
-    /// timer_route
-    Route(u16),
-    /// Index into `Hooks::timers`, `Hooks::worker_timers`
-    Hook(u32),
-    WorkerHook(u32),
+pub(crate) enum Due {
+    /// Deadline or pause of a parked operation.
+    Task(TaskId),
+    /// The next turn of a timer_route.
+    Route(RouteId),
+    Job(Job),
 }
 
-impl Due {
-    pub fn task(id: TaskId) -> Due {
-        Due::Task(id.index, id.generation)
-    }
-    pub fn route(id: RouteId) -> Due {
-        Due::Route(id.0)
-    }
-}
-
-/// Cancelled entries stay until due; whoever handles them checks generations.
+/// Everything of one worker that is due at some moment.
 #[derive(Default)]
-pub struct Timers {
-    heap: BinaryHeap<Reverse<(Instant, u64, Due)>>,
-    order: u64,
-}
+pub struct Timers(Wheel<Due>);
 
 impl Timers {
-    pub fn add(&mut self, at: Instant, due: Due) {
-        self.order += 1;
-        self.heap.push(Reverse((at, self.order, due)));
+    pub(crate) fn set(&mut self, at: Instant, due: Due) -> TimerKey {
+        self.0.set(at.0, due)
     }
 
-    pub fn next(&self) -> Option<Instant> {
-        self.heap.peek().map(|Reverse((at, _, _))| *at)
+    pub(crate) fn cancel(&mut self, mut key: TimerKey) -> bool {
+        self.0.cancel(&mut key).is_some()
     }
 
-    /// The next entry that is due at `now`.
-    pub fn pop(&mut self, now: Instant) -> Option<Due> {
-        if self.next()? > now {
-            return None;
-        }
-        self.heap.pop().map(|Reverse((_, _, due))| due)
+    /// When something is due, or earlier.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.0.next().map(Instant)
+    }
+
+    /// The next that is due at `now`.
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<Due> {
+        self.0.pop(now.0)
+    }
+
+    /// How many are set.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Ctx {
+    /// Does `job` in `ms` milliseconds, on this worker. It finds no message of its own: what it needs it owns, and
+    /// a script it starts gets a state of its own.
+    pub fn after(&mut self, ms: u64, job: impl FnOnce(&mut Ctx) + 'static) -> TimerKey {
+        let at = self.core.now.after(ms);
+        self.core.timers.set(at, Due::Job(Box::new(job)))
+    }
+
+    /// The next turn of a timer_route is `seconds` away.
+    pub(crate) fn arm_route(&mut self, route: RouteId, seconds: u32) {
+        let at = self.core.now.after(u64::from(seconds.max(1)) * 1000);
+        self.core.timers.set(at, Due::Route(route));
+    }
+
+    /// Takes a timer back; false when it has fired, or was taken back before.
+    pub fn cancel(&mut self, key: TimerKey) -> bool {
+        self.core.timers.cancel(key)
     }
 }

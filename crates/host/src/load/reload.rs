@@ -10,7 +10,6 @@
 //! - The new program is prepared beside the server and put in place by one assignment; a script with an error changes
 //!   nothing.
 
-use crate::context::timers::Due;
 use crate::events::EventRoute;
 use crate::load::Loader;
 use crate::shared::Shared;
@@ -119,8 +118,7 @@ fn put_in_place(shared: &Arc<Shared>, config: &Config, program: Program<crate::c
         0,
         Box::new(move |ctx| {
             for (route, seconds) in timers {
-                let at = ctx.core.now.after(u64::from(seconds.max(1)) * 1000);
-                ctx.core.timers.add(at, Due::route(route));
+                ctx.arm_route(route, seconds);
             }
         }),
     );

@@ -267,10 +267,10 @@ fn on_event(ctx: &mut Ctx, event: Event) {
     }
 }
 
-/// Runs what is due.
-pub fn on_timer(ctx: &mut Ctx) {
+/// Runs what is due, at most so many timers.
+pub fn on_timer(ctx: &mut Ctx, at_most: usize) {
     let now = ctx.core.now;
-    ctx.core.txns.txns.on_timer(now);
+    ctx.core.txns.txns.on_timer(now, at_most);
     drain(ctx);
 }
 

@@ -8,7 +8,8 @@ mod script_host;
 use crate::call::Finish;
 use crate::context::detached::nowhere;
 use crate::ctx::{After, Core, Ctx, MsgState, Output, Rng, Spawn, TaskId, Upper};
-use crate::shared::Shared;
+use crate::context::timers::{Due, Timers};
+use crate::shared::{Hook, Hooks, Shared};
 use crate::tm::{self, Admit};
 use bytes::Bytes;
 use script::Task;
@@ -16,14 +17,16 @@ use script::ast::RouteKind;
 use sip::{Message, ParseError};
 use std::rc::Rc;
 use std::sync::Arc;
-use timers::{Due, Timers};
 use transaction::{Instant, Path};
 
 pub use crate::context::detached::{detached_state, dummy_message, owner};
 pub use crate::context::ops::{self, Ops};
 pub use crate::context::parked::{Group, Member};
-pub use crate::context::timers;
 
+
+/// What is due is done in portions of so many timers: messages that came meanwhile are not kept waiting for all
+/// of it.
+const TIMERS_PER_STEP: usize = 32;
 /// Timers of transactions may be this late: one wake of the thread serves all that are due about then.
 const TXN_TICK_MS: u64 = 16;
 
@@ -43,7 +46,7 @@ pub enum Input {
     Undeliverable { path: Path, bytes: Bytes },
     /// An operation is done.
     Resume(TaskId, Finish),
-    /// Time passed.
+    /// Time passed. Not everything that is due may be done in one step: `next_deadline` tells.
     Timer,
     /// Something to do on this worker (management commands).
     Run(Box<dyn FnOnce(&mut Ctx) + Send>),
@@ -106,12 +109,9 @@ impl Worker {
             Input::Message { source, bytes } => on_message(ctx, source, bytes),
             Input::Undeliverable { path, bytes } => tm::on_undeliverable(ctx, path, bytes),
             Input::Resume(task, finish) => ctx.resume(task, finish),
-            Input::Timer => {}
+            Input::Timer => on_timers(ctx),
             Input::Run(job) => job(ctx),
             Input::Drain => ctx.core.draining = true,
-        }
-        if self.next_deadline().is_some_and(|at| at <= self.ctx.core.now) {
-            self.on_timers();
         }
         self.ctx.core.txns.publish();
     }
@@ -143,22 +143,21 @@ impl Worker {
     fn start(&mut self) {
         let ctx = &mut self.ctx;
         let shared = ctx.core.shared.clone();
-        let now = ctx.core.now;
         for hook in &shared.hooks.start {
             hook(ctx);
         }
-        for (i, (ms, _)) in shared.hooks.worker_timers.iter().enumerate() {
-            ctx.core.timers.add(now.after(*ms), Due::WorkerHook(i as u32));
+        for at in 0..shared.hooks.worker_timers.len() {
+            arm_hook(ctx, |hooks| &hooks.worker_timers, at);
         }
         if ctx.core.worker != 0 {
             return;
         }
-        for (i, (ms, _)) in shared.hooks.timers.iter().enumerate() {
-            ctx.core.timers.add(now.after(*ms), Due::Hook(i as u32));
+        for at in 0..shared.hooks.timers.len() {
+            arm_hook(ctx, |hooks| &hooks.timers, at);
         }
         let program = shared.program();
         for (route, seconds) in program.timers() {
-            ctx.core.timers.add(now.after(u64::from(seconds) * 1000), Due::route(route));
+            ctx.arm_route(route, seconds);
         }
         let started = Started(ctx.core.spawner.clone());
         if let Some(route) = program.route(RouteKind::Startup, None) {
@@ -172,30 +171,29 @@ impl Worker {
             ctx.run(state);
         }
     }
+}
 
-    fn on_timers(&mut self) {
-        let ctx = &mut self.ctx;
-        tm::on_timer(ctx);
-        let now = ctx.core.now;
-        while let Some(due) = ctx.core.timers.pop(now) {
-            match due {
-                Due::Task(index, generation) => ctx.task_due(TaskId { index, generation }),
-                Due::Route(route) => timer_route(ctx, script::RouteId(route)),
-                Due::Hook(i) => {
-                    let shared = ctx.core.shared.clone();
-                    let (ms, hook) = &shared.hooks.timers[i as usize];
-                    ctx.core.timers.add(now.after((*ms).max(1)), due);
-                    hook(ctx);
-                }
-                Due::WorkerHook(i) => {
-                    let shared = ctx.core.shared.clone();
-                    let (ms, hook) = &shared.hooks.worker_timers[i as usize];
-                    ctx.core.timers.add(now.after((*ms).max(1)), due);
-                    hook(ctx);
-                }
-            }
+fn on_timers(ctx: &mut Ctx) {
+    tm::on_timer(ctx, TIMERS_PER_STEP);
+    let now = ctx.core.now;
+    for _ in 0..TIMERS_PER_STEP {
+        match ctx.core.timers.pop(now) {
+            Some(Due::Task(id)) => ctx.task_due(id),
+            Some(Due::Route(route)) => timer_route(ctx, route),
+            Some(Due::Job(job)) => job(ctx),
+            None => break,
         }
     }
+}
+
+/// A timer of a module: every so many milliseconds.
+fn arm_hook(ctx: &mut Ctx, list: fn(&Hooks) -> &Vec<(u64, Hook)>, at: usize) {
+    let Some((ms, _)) = list(&ctx.core.shared.hooks).get(at) else { return };
+    ctx.after((*ms).max(1), move |ctx| {
+        arm_hook(ctx, list, at);
+        let hook = list(&ctx.core.shared.hooks)[at].1.clone();
+        hook(ctx);
+    });
 }
 
 /// Says that SIP messages may come when startup_route has ended, whatever way it went.
@@ -208,10 +206,10 @@ impl Drop for Started {
 }
 
 fn timer_route(ctx: &mut Ctx, route: script::RouteId) {
-    let program = ctx.core.shared.program();
-    let Some((_, seconds)) = program.timers().into_iter().find(|(r, _)| *r == route) else { return };
-    let now = ctx.core.now;
-    ctx.core.timers.add(now.after(u64::from(seconds.max(1)) * 1000), Due::route(route));
+    let timers = ctx.core.shared.program().timers();
+    // A reload may have taken it away.
+    let Some((_, seconds)) = timers.into_iter().find(|(r, _)| *r == route) else { return };
+    ctx.arm_route(route, seconds);
     let state = detached_state(ctx, route, RouteKind::Timer);
     ctx.run(state);
 }

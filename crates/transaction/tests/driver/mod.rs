@@ -173,7 +173,7 @@ impl Driver {
         loop {
             let due = self.txns.next_deadline().filter(|at| *at <= to);
             self.now = due.unwrap_or(to).max(self.now);
-            self.txns.on_timer(self.now);
+            self.txns.on_timer(self.now, usize::MAX);
             out.extend(self.outputs());
             if due.is_none() {
                 return out;
