@@ -1,8 +1,9 @@
-//! One worker on a desk: messages go in by hand, time passes when told, and what comes out is looked
+//! Workers on a desk: messages go in by hand, time passes when told, and what comes out is looked
 //! at. For tests that want every step.
 
 use crate::executor::Executor;
 use crate::module;
+use crate::post::Post;
 use bytes::Bytes;
 use host::worker::Clock;
 use host::{Input, Output, Worker};
@@ -29,9 +30,11 @@ impl Sent {
     }
 }
 
+/// One worker on a desk, or several with their mailboxes.
 pub struct Desk {
-    pub worker: Worker,
-    pub executor: Executor,
+    workers: Vec<Worker>,
+    executors: Vec<Executor>,
+    post: Arc<Post>,
     now: u64,
     sent: Vec<Sent>,
 }
@@ -39,30 +42,72 @@ pub struct Desk {
 impl Desk {
     /// `script`: the whole configuration. `slow(ms, rc)` waits on the virtual clock.
     pub fn new(script: &str) -> Desk {
+        Desk::with_workers(script, 1)
+    }
+
+    pub fn with_workers(script: &str, count: u16) -> Desk {
         let shared = crate::world::load(script, 1).unwrap_or_else(|error| panic!("{error}"));
-        let executor = Executor::new(7);
-        module::use_clock(&executor);
-        let worker = Worker::new(Arc::new(shared), 0, 1, 1, Rc::new(executor.clone()), Clock::default());
-        let mut desk = Desk { worker, executor, now: 0, sent: Vec::new() };
+        let shared = Arc::new(shared);
+        let post = Post::new(count.into());
+        let _ = shared.dispatch.set(post.clone());
+        let executors: Vec<Executor> = (0..count).map(|n| Executor::new(7 + u64::from(n))).collect();
+        let worker = |(n, executor): (usize, &Executor)| {
+            module::use_clock(executor);
+            let spawner = Rc::new(executor.clone());
+            Worker::new(shared.clone(), n as u16, count, 1 + n as u64, spawner, Clock::default())
+        };
+        let workers = executors.iter().enumerate().map(worker).collect();
+        let mut desk = Desk { workers, executors, post, now: 0, sent: Vec::new() };
         desk.collect();
         desk
+    }
+
+    /// The first worker.
+    pub fn worker(&mut self) -> &mut Worker {
+        &mut self.workers[0]
+    }
+
+    /// All workers.
+    pub fn workers(&mut self) -> &mut [Worker] {
+        &mut self.workers
+    }
+
+    /// Nothing is open, nothing waits, no operation runs.
+    pub fn is_idle(&self) -> bool {
+        self.workers.iter().all(Worker::idle) && self.executors.iter().all(Executor::is_idle)
+    }
+
+    /// No operation of a script runs.
+    pub fn has_no_operations(&self) -> bool {
+        self.executors.iter().all(Executor::is_idle)
     }
 
     fn clock(&self) -> Clock {
         Clock { now: Instant(self.now), wall_us: self.now * 1000 }
     }
 
+    /// For all workers when it concerns none of them in particular, else for the first.
     pub fn input(&mut self, input: Input) {
-        module::use_clock(&self.executor);
-        let clock = self.clock();
-        self.worker.step(clock, input);
-        self.collect();
+        match input {
+            Input::Timer => (0..self.workers.len()).for_each(|worker| self.step(worker, Input::Timer)),
+            Input::Drain => (0..self.workers.len()).for_each(|worker| self.step(worker, Input::Drain)),
+            input => self.step(0, input),
+        }
         self.settle();
+    }
+
+    fn step(&mut self, worker: usize, input: Input) {
+        module::use_clock(&self.executors[worker]);
+        let clock = self.clock();
+        self.workers[worker].step(clock, input);
+        self.collect();
     }
 
     fn collect(&mut self) {
         let mut outputs = Vec::new();
-        self.worker.take_outputs(&mut outputs);
+        for worker in &mut self.workers {
+            worker.take_outputs(&mut outputs);
+        }
         for output in outputs {
             if let Output::Transmit { path, bytes } = output {
                 self.sent.push(Sent { to: path.remote, bytes });
@@ -70,17 +115,22 @@ impl Desk {
         }
     }
 
-    /// Hands on what operations have finished by now.
+    /// Hands on what operations have finished by now, and the mail.
     fn settle(&mut self) {
         loop {
-            let done = self.executor.poll(self.now);
-            if done.is_empty() {
-                return;
+            let mut more = false;
+            for worker in 0..self.workers.len() {
+                for (task, finish) in self.executors[worker].poll(self.now) {
+                    more = true;
+                    self.step(worker, Input::Resume(task, finish));
+                }
             }
-            for (task, finish) in done {
-                let clock = self.clock();
-                self.worker.step(clock, Input::Resume(task, finish));
-                self.collect();
+            for (worker, job) in self.post.take() {
+                more = true;
+                self.step(worker, Input::Run(job));
+            }
+            if !more {
+                return;
             }
         }
     }
@@ -94,15 +144,17 @@ impl Desk {
     pub fn receive_bytes(&mut self, from: u8, bytes: Bytes) {
         let remote = SocketAddr::from(([10, 0, 0, from], 5060));
         let source = Path { socket: 0, transport: sip::Transport::Udp, remote, connection: 0 };
-        self.input(Input::Message { source, bytes });
+        let worker = host::owner::receiver(&bytes, self.workers.len()).unwrap_or(0);
+        self.step(worker, Input::Message { source, bytes });
+        self.settle();
     }
 
     /// Time passes, timer by timer.
     pub fn advance(&mut self, ms: u64) {
         let end = self.now + ms;
         loop {
-            let worker = self.worker.next_deadline().map(|at| at.0);
-            let next = worker.into_iter().chain(self.executor.next_wake()).min();
+            let workers = self.workers.iter().filter_map(|worker| worker.next_deadline().map(|at| at.0));
+            let next = workers.chain(self.executors.iter().filter_map(Executor::next_wake)).min();
             match next {
                 Some(at) if at <= end => {
                     self.now = self.now.max(at);
@@ -113,6 +165,7 @@ impl Desk {
             }
         }
         self.now = end;
+        self.settle();
     }
 
     /// Time passes, and the worker gets one turn, which need not be enough for all that is due.

@@ -12,6 +12,7 @@ pub mod desk;
 mod executor;
 mod module;
 mod network;
+mod post;
 pub mod scenarios;
 mod world;
 

@@ -5,6 +5,7 @@ use crate::callee::Callee;
 use crate::caller::{Caller, Kind, is_invite_reply, sequence};
 use crate::executor::Executor;
 use crate::network::Network;
+use crate::post::{Job, Post};
 use crate::scenarios::Scenario;
 use crate::{Report, module};
 use bytes::Bytes;
@@ -35,12 +36,17 @@ enum Event {
         bytes: Bytes,
     },
     Timer(Who, Timer),
+    /// A job reaches the mailbox of a worker; its number.
+    Mail(usize, u64),
     /// The server is told to end.
     Drain,
 }
 
 /// Nothing that this world does lasts longer, in virtual milliseconds.
 const LIMIT: u64 = 600_000;
+
+/// How long a job takes to another worker, in virtual milliseconds.
+const MAIL_DELAY: u64 = 1;
 
 /// Order of replies of one callee's branch, as they came to the server and as they left it.
 #[derive(Default)]
@@ -64,6 +70,9 @@ pub struct World {
     network: Network,
     workers: Vec<Worker>,
     executors: Vec<Executor>,
+    post: Arc<Post>,
+    /// Jobs on their way, by number.
+    mail: HashMap<u64, Job>,
     caller: Caller,
     callees: Vec<Callee>,
     orders: HashMap<String, Order>,
@@ -94,7 +103,9 @@ impl World {
         let shared =
             load(&scenario.script(), seed | 1).unwrap_or_else(|error| panic!("{}: {error}", scenario.name));
         let shared = Arc::new(shared);
-        let count = 1 + rng.below(2) as u16;
+        let count = 1 + rng.below(3) as u16;
+        let post = Post::new(count.into());
+        let _ = shared.dispatch.set(post.clone());
         let executors: Vec<Executor> = (0..count).map(|_| Executor::new(rng.next_u64())).collect();
         let workers = executors.iter().enumerate().map(|(i, executor)| {
             module::use_clock(executor);
@@ -119,6 +130,8 @@ impl World {
             network,
             workers,
             executors,
+            post,
+            mail: HashMap::new(),
             caller,
             callees,
             orders: HashMap::new(),
@@ -237,11 +250,21 @@ impl World {
                 self.carry(SERVER.into(), path.remote, bytes);
             }
         }
+        for (worker, job) in self.post.take() {
+            // Mailboxes keep the order of each sender: all take equally long.
+            self.at(self.now + MAIL_DELAY, Event::Mail(worker, self.events));
+            self.mail.insert(self.events - 1, job);
+        }
     }
 
     fn happen(&mut self, event: Event) {
         match event {
             Event::Drain => (0..self.workers.len()).for_each(|worker| self.step(worker, Input::Drain)),
+            Event::Mail(worker, number) => {
+                if let Some(job) = self.mail.remove(&number) {
+                    self.step(worker, Input::Run(job));
+                }
+            }
             Event::Timer(who, timer) => {
                 let mut wishes = Wishes::default();
                 let from = match who {
@@ -258,10 +281,9 @@ impl World {
             }
             Event::Arrives { from, to, bytes } if to == SocketAddr::from(SERVER) => {
                 self.watch_coming(&bytes);
-                let owner =
-                    Message::owner(&bytes).map_or(0, |id| host::worker::owner(id, self.workers.len()));
+                let worker = host::owner::receiver(&bytes, self.workers.len()).unwrap_or(0);
                 let source = Path { socket: 0, transport: Transport::Udp, remote: from, connection: 0 };
-                self.step(owner, Input::Message { source, bytes });
+                self.step(worker, Input::Message { source, bytes });
             }
             Event::Arrives { from, to, bytes } => {
                 let Ok(msg) = Message::parse(bytes) else {

@@ -139,8 +139,8 @@ fn nothing_that_arrives_does_harm() {
     }
     desk.advance(400_000);
     desk.sent();
-    assert!(desk.worker.idle(), "something is left");
-    assert_eq!(desk.worker.ctx().core.txns.txns.len(), 0);
+    assert!(desk.is_idle(), "something is left");
+    assert_eq!(desk.worker().ctx().core.txns.txns.len(), 0);
 }
 
 /// What a broken callee would say to a request.

@@ -190,7 +190,7 @@ fn a_cancel_ends_it() {
         desk.summaries(),
         ["10.0.0.2 SIP/2.0 200 canceling", "10.0.0.2 SIP/2.0 487 Request Terminated"]
     );
-    assert!(desk.executor.is_idle());
+    assert!(desk.has_no_operations());
 }
 
 /// Blacklists filter where requests go: `use_blacklist`, default lists, rules added and ended at run time.

@@ -1,6 +1,11 @@
 //! Scripts that wait: in every kind of route, cancelled, repeated, in order, to the end.
 
+use host::tm::{Answer, NewRequest, send_new};
 use sim::desk::Desk;
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
 const HEAD: &str = r#"
 log_level=0
@@ -49,9 +54,9 @@ fn relayed(desk: &mut Desk) -> sim::desk::Sent {
 
 fn check_idle(desk: &mut Desk) {
     desk.advance(120_000);
-    assert!(desk.worker.idle() && desk.executor.is_idle());
-    assert_eq!(desk.worker.ctx().core.txns.txns.len(), 0);
-    assert!(desk.worker.ctx().core.tasks_of.is_empty());
+    assert!(desk.is_idle());
+    assert_eq!(desk.worker().ctx().core.txns.txns.len(), 0);
+    assert!(desk.worker().ctx().core.tasks_of.is_empty());
 }
 
 /// Where the script stood when it waited, it goes on: in conditions, loops and sub-routes.
@@ -99,7 +104,7 @@ fn a_cancel_ends_a_waiting_script() {
             ["10.0.0.2 SIP/2.0 200 canceling", "10.0.0.2 SIP/2.0 487 Request Terminated"],
             "{body}"
         );
-        assert!(desk.executor.is_idle(), "{body}");
+        assert!(desk.has_no_operations(), "{body}");
         desk.receive(2, &request("ACK", "i", ";tag=x"));
         desk.advance(5000);
         assert!(desk.sent().is_empty(), "{body}");
@@ -255,7 +260,7 @@ fn deadlines_end_operations() {
         desk.advance(2);
         let sent = desk.sent();
         assert_eq!(sent[0].summary(), "10.0.0.2 SIP/2.0 500 Late", "{body}");
-        assert!(desk.executor.is_idle());
+        assert!(desk.has_no_operations());
         check_idle(&mut desk);
     }
 }
@@ -288,7 +293,7 @@ fn a_drain_finishes_what_waits() {
     let mut desk = desk("route { slow(1000, 1); t_reply(486, \"Busy\"); }");
     desk.receive(2, &request("INVITE", "i", ""));
     desk.input(host::Input::Drain);
-    assert!(!desk.worker.idle());
+    assert!(!desk.is_idle());
     desk.sent();
     desk.receive(2, &request("OPTIONS", "o", "").replace("Call-ID: one", "Call-ID: two"));
     assert_eq!(desk.summaries(), ["10.0.0.2 SIP/2.0 503 Service Unavailable"]);
@@ -308,13 +313,13 @@ fn ended_operations_leave_no_timers() {
             let branch = format!("o{round}-{n}");
             desk.receive(2, &request("OPTIONS", &branch, "").replace("Call-ID: one", &call_id));
         }
-        assert_eq!(desk.worker.ctx().core.timers.len(), 300, "two pauses and the deadline of both");
+        assert_eq!(desk.worker().ctx().core.timers.len(), 300, "two pauses and the deadline of both");
         desk.advance(5);
         assert_eq!(desk.summaries().len(), 100);
-        assert_eq!(desk.worker.ctx().core.timers.len(), 0);
+        assert_eq!(desk.worker().ctx().core.timers.len(), 0);
     }
     check_idle(&mut desk);
-    let core = &desk.worker.ctx().core;
+    let core = &desk.worker().ctx().core;
     assert!(core.tasks.len() <= 300, "slots are used again: {}", core.tasks.len());
 }
 
@@ -342,8 +347,8 @@ fn a_crowd_of_timers_lets_messages_pass() {
 #[test]
 fn jobs_for_later_can_be_taken_back() {
     let mut desk = desk("route { exit; }");
-    let seen = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
-    let ctx = desk.worker.ctx();
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let ctx = desk.worker().ctx();
     let keys = [30, 10, 20].map(|ms| {
         let seen = seen.clone();
         ctx.after(ms, move |ctx| seen.borrow_mut().push((ms, ctx.core.now.0)))
@@ -351,7 +356,56 @@ fn jobs_for_later_can_be_taken_back() {
     assert!(ctx.cancel(keys[2]) && !ctx.cancel(keys[2]));
     desk.advance(50);
     assert_eq!(*seen.borrow(), [(10, 10), (30, 30)]);
-    let ctx = desk.worker.ctx();
+    let ctx = desk.worker().ctx();
     assert!(!ctx.cancel(keys[0]));
     assert!(ctx.core.timers.is_empty());
+}
+
+/// An answer comes to the worker that asked, whoever owns the Call-ID.
+#[test]
+fn answers_find_the_worker_that_asked() {
+    let mut desk = Desk::with_workers(&format!("{HEAD}route {{ exit; }}"), 2);
+    let answers = Rc::new(RefCell::new(Vec::new()));
+    for n in 0..24 {
+        let answers = answers.clone();
+        let mut request = NewRequest::new("OPTIONS", "sip:x@10.0.0.4".into(), "<sip:a@b>", "<sip:c@d>");
+        request.call_id = Some(format!("own-{n}").into());
+        let ctx = desk.workers()[0].ctx();
+        let done =
+            Box::new(move |_: &mut host::Ctx, answer: Answer| answers.borrow_mut().push(answer.status));
+        assert_eq!(send_new(ctx, request, Some(done)), 1);
+    }
+    desk.advance(0);
+    for request in desk.sent() {
+        reply(&mut desk, &request, 200);
+    }
+    assert_eq!(*answers.borrow(), [200; 24]);
+    check_idle(&mut desk);
+}
+
+/// Work for the owner of a Call-ID runs there: at once when it is the worker that asks, else through its mailbox.
+#[test]
+fn work_finds_the_owner_of_a_call() {
+    const WORKERS: u16 = 3;
+    let mut desk = Desk::with_workers(&format!("{HEAD}route {{ exit; }}"), WORKERS);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    for n in 0..9 {
+        let (seen, id) = (seen.clone(), format!("call-{n}"));
+        let ctx = desk.workers()[1].ctx();
+        let own = host::worker::owner(id.as_bytes(), WORKERS.into()) == 1;
+        let before = seen.lock().unwrap().len();
+        let note = seen.clone();
+        let job_id = id.clone();
+        assert!(ctx.on_owner(id.as_bytes(), move |ctx| note.lock().unwrap().push((job_id, ctx.core.worker))));
+        assert_eq!(seen.lock().unwrap().len() > before, own, "{id}");
+    }
+    assert!(!desk.workers()[1].ctx().on_worker(WORKERS.into(), |_| {}), "there is no such worker");
+    desk.advance(0);
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.len(), 9);
+    for (id, worker) in &*seen {
+        assert_eq!(host::worker::owner(id.as_bytes(), WORKERS.into()), usize::from(*worker), "{id}");
+    }
+    let workers: HashSet<u16> = seen.iter().map(|(_, worker)| *worker).collect();
+    assert_eq!(workers.len(), 3, "the Call-IDs are spread");
 }

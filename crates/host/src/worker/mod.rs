@@ -7,8 +7,8 @@ mod script_host;
 
 use crate::call::Finish;
 use crate::context::detached::nowhere;
-use crate::ctx::{After, Core, Ctx, MsgState, Output, Rng, Spawn, TaskId, Upper};
 use crate::context::timers::{Due, Timers};
+use crate::ctx::{After, Core, Ctx, MsgState, Output, Rng, Spawn, TaskId, Upper};
 use crate::shared::{Hook, Hooks, Shared};
 use crate::tm::{self, Admit};
 use bytes::Bytes;
@@ -22,7 +22,6 @@ use transaction::{Instant, Path};
 pub use crate::context::detached::{detached_state, dummy_message, owner};
 pub use crate::context::ops::{self, Ops};
 pub use crate::context::parked::{Group, Member};
-
 
 /// What is due is done in portions of so many timers: messages that came meanwhile are not kept waiting for all
 /// of it.
