@@ -165,6 +165,7 @@ impl Desk {
             }
         }
         self.now = end;
+        self.collect();
         self.settle();
     }
 
