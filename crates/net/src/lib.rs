@@ -17,4 +17,6 @@ pub mod tcp;
 mod udp;
 
 pub use iface::{Interface, host_name_of, interfaces, source_for};
-pub use udp::{BoundUdp, Datagram, Outgoing, RecvArena, SendReport, Sharing, UdpOptions, UdpSocket};
+pub use udp::{
+    BoundUdp, Datagram, Outgoing, RECV_BATCH, RecvArena, SendReport, Sharing, UdpOptions, UdpSocket,
+};

@@ -18,6 +18,9 @@ use tokio::io::unix::AsyncFd;
 /// Datagrams that may wait for a full send buffer to drain, for each socket.
 pub const QUEUE_LIMIT: usize = 4096;
 
+/// Datagrams that `recv_batch` takes at most; so many tell that more wait.
+pub const RECV_BATCH: usize = sys::RECV_BATCH;
+
 /// What a UDP socket is bound with.
 #[derive(Clone, Debug)]
 pub struct UdpOptions {

@@ -5,12 +5,15 @@ use bytes::Bytes;
 use host::Ctx;
 use host::shared::Dispatch;
 use parking_lot::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 use transaction::Path;
 
 /// Messages that may wait for one worker; more are dropped, as a full socket buffer would.
 pub const MESSAGE_LIMIT: usize = 16_384;
+/// From so many on, connections are not read from: their peers wait, and datagrams keep their place.
+pub const CROWDED: usize = 128;
 /// Jobs that may wait for one worker.
 pub const JOB_LIMIT: usize = 4096;
 
@@ -41,6 +44,8 @@ pub struct Mail {
 #[derive(Default)]
 pub struct Mailbox {
     mail: Mutex<Mail>,
+    /// Messages in `mail.letters` and those taken out that were not looked at yet.
+    letters: AtomicUsize,
     wake: Notify,
 }
 
@@ -51,13 +56,24 @@ impl Mailbox {
             return 0;
         }
         let mut mail = self.mail.lock();
-        let room = MESSAGE_LIMIT.saturating_sub(mail.letters.len());
+        let room = MESSAGE_LIMIT.saturating_sub(self.letters.load(Ordering::Relaxed));
         let lost = letters.len().saturating_sub(room);
         letters.truncate(room);
+        self.letters.fetch_add(letters.len(), Ordering::Relaxed);
         mail.letters.append(letters);
         drop(mail);
         self.wake.notify_one();
         lost
+    }
+
+    /// So many of the messages that `take` gave were looked at.
+    pub fn seen(&self, letters: usize) {
+        self.letters.fetch_sub(letters, Ordering::Relaxed);
+    }
+
+    /// Messages wait that will take a while.
+    pub fn is_crowded(&self) -> bool {
+        self.letters.load(Ordering::Relaxed) >= CROWDED
     }
 
     /// A message for a connection of this worker; given back when there is no room.
@@ -207,6 +223,12 @@ mod tests {
         mailbox.deliver(&mut letters(2));
         assert!(batch.is_empty());
         assert_eq!(mailbox.take().await.letters.len(), 5);
+        // What was taken and not looked at yet counts too.
+        assert_eq!(mailbox.deliver(&mut letters(MESSAGE_LIMIT)), 5);
+        assert!(mailbox.is_crowded());
+        mailbox.take().await;
+        mailbox.seen(MESSAGE_LIMIT);
+        assert!(!mailbox.is_crowded());
         assert_eq!(mailbox.deliver(&mut letters(MESSAGE_LIMIT + 10)), 10);
         assert_eq!(mailbox.take().await.letters.len(), MESSAGE_LIMIT);
     }

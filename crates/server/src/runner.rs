@@ -12,7 +12,7 @@ use host::{Input, Output, Shared, Worker};
 use net::dns::{DnsCache, DnsOptions, Found, Query, Record, RecordKind, Resolver};
 use net::streams::Streams;
 use net::tcp::BoundTcp;
-use net::{BoundUdp, Datagram, Outgoing, RecvArena, UdpSocket};
+use net::{BoundUdp, Datagram, Outgoing, RECV_BATCH, RecvArena, UdpSocket};
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::IpAddr;
@@ -24,6 +24,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use transaction::Path;
+
+/// Messages of connections after which datagrams are looked for.
+const STREAMED: usize = 32;
+/// Messages out of the mailbox that are handled before others have their turn.
+const LETTERS: usize = 64;
 
 /// What a worker thread is started with.
 pub struct Setup {
@@ -72,6 +77,8 @@ pub struct Runner {
     sockets: Vec<Option<UdpSocket>>,
     streams: Rc<Streams>,
     arena: RefCell<RecvArena>,
+    /// Messages of connections since datagrams were looked for.
+    streamed: Cell<usize>,
     post: Arc<Post>,
     /// Messages of other workers' calls, by worker, while a batch is looked at.
     letters: RefCell<Vec<Vec<Letter>>>,
@@ -130,6 +137,7 @@ impl Runner {
             worker: RefCell::new(worker),
             index: index.into(),
             arena: RefCell::default(),
+            streamed: Cell::new(0),
             letters: RefCell::new((0..workers).map(|_| Vec::new()).collect()),
             outputs: RefCell::default(),
             sends: RefCell::new(sockets.iter().map(|_| Vec::new()).collect()),
@@ -170,7 +178,7 @@ impl Runner {
         loop {
             let mail = self.post.boxes[self.index].take().await;
             let stop = mail.stop;
-            self.on_mail(mail);
+            self.on_mail(mail).await;
             if stop {
                 break;
             }
@@ -188,7 +196,13 @@ impl Runner {
         let mut batch = Vec::new();
         loop {
             match socket.recv_batch(&self.arena, &mut batch).await {
-                Ok(_) => self.on_datagrams(index as u16, &mut batch),
+                Ok(received) => {
+                    self.on_datagrams(index as u16, &mut batch);
+                    // Others have their turn, also while datagrams come faster than they are served.
+                    if received == RECV_BATCH {
+                        tokio::task::yield_now().await;
+                    }
+                }
                 Err(e) => {
                     self.complain(&format!("cannot receive on {}: {e}", socket.local()));
                     // A socket that keeps failing must not keep the others from being served.
@@ -199,6 +213,7 @@ impl Runner {
     }
 
     fn on_datagrams(&self, socket: u16, batch: &mut Vec<Datagram>) {
+        self.streamed.set(0);
         let clock = clock(self.epoch);
         let mut letters = self.letters.borrow_mut();
         for Datagram { bytes, remote, .. } in batch.drain(..) {
@@ -214,12 +229,39 @@ impl Runner {
     pub fn on_messages(&self, source: Path, messages: &mut Vec<Bytes>) {
         let clock = clock(self.epoch);
         let mut letters = self.letters.borrow_mut();
+        self.streamed.set(self.streamed.get() + messages.len());
         for bytes in messages.drain(..) {
             self.sort(clock, source, bytes, &mut letters);
         }
         self.deliver(&mut letters);
         drop(letters);
         self.finish();
+        if self.streamed.get() >= STREAMED {
+            self.look_for_datagrams();
+        }
+    }
+
+    /// Datagrams come before the next messages of connections, however many connections are in haste.
+    fn look_for_datagrams(&self) {
+        self.streamed.set(0);
+        if !*self.post.started.borrow() {
+            return;
+        }
+        let mut batch = Vec::new();
+        for (index, socket) in self.sockets.iter().enumerate() {
+            // An error shows again where the socket is waited for.
+            if socket
+                .as_ref()
+                .is_some_and(|s| s.try_recv_batch(&mut self.arena.borrow_mut(), &mut batch).is_ok())
+            {
+                self.on_datagrams(index as u16, &mut batch);
+            }
+        }
+    }
+
+    /// Some worker has more messages to look at than it should.
+    pub fn is_busy(&self) -> bool {
+        self.post.boxes.iter().any(|mailbox| mailbox.is_crowded())
     }
 
     /// A message goes to the worker that owns its call, a reply to the one that sent its request.
@@ -271,15 +313,24 @@ impl Runner {
         self.dirty.notify_one();
     }
 
-    fn on_mail(&self, mail: Mail) {
-        let clock = clock(self.epoch);
+    async fn on_mail(&self, mail: Mail) {
         if mail.drain {
             self.draining.set(true);
-            self.step(clock, Input::Drain);
+            self.step(clock(self.epoch), Input::Drain);
         }
-        for Letter { source, bytes } in mail.letters {
-            self.step(clock, Input::Message { source, bytes });
+        let mut letters = mail.letters.into_iter();
+        while letters.len() > 0 {
+            let (clock, seen) = (clock(self.epoch), letters.len().min(LETTERS));
+            for Letter { source, bytes } in letters.by_ref().take(seen) {
+                self.step(clock, Input::Message { source, bytes });
+            }
+            self.post.boxes[self.index].seen(seen);
+            if letters.len() > 0 {
+                self.finish();
+                tokio::task::yield_now().await;
+            }
         }
+        let clock = clock(self.epoch);
         for Letter { source, bytes } in mail.undelivered {
             self.step(clock, Input::Undeliverable { path: source, bytes });
         }

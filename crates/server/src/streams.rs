@@ -290,6 +290,10 @@ impl Owner for OwnerOf {
         }
     }
 
+    fn is_busy(&self) -> bool {
+        self.0.upgrade().is_some_and(|runner| runner.is_busy())
+    }
+
     fn undelivered(&self, to: Peer, messages: Vec<Bytes>) {
         if let Some(runner) = self.0.upgrade() {
             runner.on_undelivered(path(&to), messages);

@@ -72,13 +72,19 @@ pub struct Link {
     wire: VecDeque<Piece>,
     /// Messages that `wire` holds.
     waiting: usize,
+    /// Bytes of `wire` that belong to no message: what a peer makes us say.
+    owed: usize,
 }
+
+/// Bytes that a peer makes us owe (answers to keep-alives, handshakes) before it is not read from until it has
+/// read. What one read brings may go beyond.
+const OWED_LIMIT: usize = 16 * 1024;
 
 impl Link {
     /// An accepted connection on `local`.
     pub fn accepted(setup: &LinkSetup, local: SocketAddr) -> Link {
         let tls = setup.tls.clone().map(|setup| Box::new(Tls::accepting(setup, local)));
-        let ws = setup.ws.as_ref().map(|ws| Box::new(WebSocket::server(ws.origin)));
+        let ws = setup.ws.as_ref().map(|ws| Box::new(WebSocket::server(ws.origin, setup.pings)));
         Link { tls, ws, ..Link::bare(setup.pings) }
     }
 
@@ -91,7 +97,8 @@ impl Link {
         }
         if let Some(ws) = &setup.ws {
             let mut request = Vec::new();
-            link.ws = Some(Box::new(WebSocket::client(&remote.to_string(), &ws.resource, &mut request)));
+            let host = remote.to_string();
+            link.ws = Some(Box::new(WebSocket::client(&host, &ws.resource, setup.pings, &mut request)));
             link.push(request, None)?;
         } else {
             link.push(Vec::new(), None)?;
@@ -100,7 +107,15 @@ impl Link {
     }
 
     fn bare(pings: Pings) -> Link {
-        Link { tls: None, ws: None, framer: Framer::default(), pings, wire: VecDeque::new(), waiting: 0 }
+        Link {
+            tls: None,
+            ws: None,
+            framer: Framer::default(),
+            pings,
+            wire: VecDeque::new(),
+            waiting: 0,
+            owed: 0,
+        }
     }
 
     /// Handshakes are over: messages may be sent.
@@ -141,15 +156,18 @@ impl Link {
             return result;
         }
         self.framer.buffer().extend_from_slice(plain);
+        let mut pings = 0;
         while let Some(frame) = self.framer.next_frame()? {
             match frame {
                 Frame::Message(message) => got.push(message),
-                Frame::Ping if self.pings == Pings::Answered => self.push(b"\r\n".to_vec(), None)?,
-                Frame::Ping => {}
+                Frame::Ping => pings += 1,
             }
         }
         self.framer.rest();
-        Ok(())
+        match self.pings {
+            Pings::Answered if pings > 0 => self.push(b"\r\n".repeat(pings), None),
+            _ => Ok(()),
+        }
     }
 
     /// Queues a message. Only when `is_open`.
@@ -186,8 +204,9 @@ impl Link {
             None => bytes,
             Some(tls) => tls.send(&bytes)?,
         };
-        if message.is_some() {
-            self.waiting += 1;
+        match message {
+            Some(_) => self.waiting += 1,
+            None => self.owed += bytes.len(),
         }
         if !bytes.is_empty() || message.is_some() {
             self.wire.push_back(Piece { bytes: bytes.into(), message });
@@ -198,6 +217,7 @@ impl Link {
     fn flush_tls(&mut self) {
         let owed = self.tls.as_mut().map(|tls| tls.owed()).unwrap_or_default();
         if !owed.is_empty() {
+            self.owed += owed.len();
             self.wire.push_back(Piece { bytes: owed.into(), message: None });
         }
     }
@@ -211,13 +231,17 @@ impl Link {
     /// So many bytes of `wire` were written.
     pub fn written(&mut self, mut n: usize) {
         while let Some(piece) = self.wire.front_mut() {
-            if piece.bytes.len() > n {
-                piece.bytes.advance(n);
+            let gone = piece.bytes.len().min(n);
+            piece.bytes.advance(gone);
+            n -= gone;
+            match piece.message {
+                None => self.owed -= gone,
+                Some(_) => self.waiting -= usize::from(piece.bytes.is_empty()),
+            }
+            if !piece.bytes.is_empty() {
                 return;
             }
-            n -= piece.bytes.len();
-            let done = self.wire.pop_front();
-            self.waiting -= usize::from(done.is_some_and(|piece| piece.message.is_some()));
+            self.wire.pop_front();
         }
         if self.wire.capacity() > 8 {
             self.wire.shrink_to(0);
@@ -229,6 +253,16 @@ impl Link {
         self.wire.is_empty()
     }
 
+    /// The peer makes us say more than it reads: no more is to be taken from it until it has read.
+    pub fn owes_too_much(&self) -> bool {
+        self.owed > OWED_LIMIT
+    }
+
+    #[cfg(test)]
+    pub fn owed(&self) -> usize {
+        self.owed
+    }
+
     /// Messages that wait to be written.
     pub fn waiting(&self) -> usize {
         self.waiting
@@ -236,7 +270,7 @@ impl Link {
 
     /// Messages that were not written completely.
     pub fn unsent(&mut self) -> Vec<Bytes> {
-        self.waiting = 0;
+        (self.waiting, self.owed) = (0, 0);
         std::mem::take(&mut self.wire).into_iter().filter_map(|piece| piece.message).collect()
     }
 }
@@ -244,6 +278,16 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Link {
+        /// Twenty keep-alives as a client sends them.
+        fn ping_for_tests(&mut self) {
+            for _ in 0..20 {
+                let ping = Bytes::from_static(b"\r\n\r\n");
+                self.send(ping).unwrap();
+            }
+        }
+    }
 
     /// All that `link` has for the wire.
     fn wire(link: &mut Link) -> Vec<u8> {
@@ -323,6 +367,28 @@ mod tests {
             link.receive(b"\r\n\r\n", &mut Vec::new()).unwrap();
             assert_eq!(wire(&mut link), pong);
             assert!(!link.is_partial());
+        }
+    }
+
+    /// What a peer makes us say and does not read has a bound, whatever the layers.
+    #[test]
+    fn answers_that_nobody_reads_are_noticed() {
+        let addr: SocketAddr = "127.0.0.1:5060".parse().unwrap();
+        for (name, setup) in setups() {
+            let mut server = Link::accepted(&setup, addr);
+            let mut client = Link::connected(&setup, addr, 0).unwrap();
+            talk(&mut client, &mut server, 1000).unwrap();
+            assert!(!server.owes_too_much(), "{name}");
+            for _ in 0..1_000 {
+                client.ping_for_tests();
+                server.receive(&wire(&mut client), &mut Vec::new()).unwrap();
+                if server.owes_too_much() {
+                    break;
+                }
+            }
+            assert!(server.owes_too_much(), "{name}");
+            while !wire(&mut server).is_empty() {}
+            assert!(!server.owes_too_much() && server.owed() == 0, "{name}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! WebSocket as a layer of a connection (RFC 6455, RFC 7118): the handshake on the subprotocol `sip`, then
 //! one SIP message in each message of the WebSocket.
 
-use super::LinkError;
+use super::{LinkError, Pings};
 use crate::stream::MESSAGE_LIMIT;
 use bytes::{Buf, Bytes, BytesMut};
 use std::io::{self, Read, Write};
@@ -27,6 +27,7 @@ pub enum Origin {
 /// The WebSocket of one connection.
 pub struct WebSocket {
     state: State,
+    pings: Pings,
     /// What came before the handshake was complete.
     early: BytesMut,
     /// What came last completed no frame.
@@ -67,12 +68,12 @@ impl Write for Pipe<'_> {
 }
 
 impl WebSocket {
-    pub fn server(origin: Origin) -> WebSocket {
-        WebSocket { state: State::Server(origin), early: BytesMut::new(), partial: false }
+    pub fn server(origin: Origin, pings: Pings) -> WebSocket {
+        WebSocket { state: State::Server(origin), pings, early: BytesMut::new(), partial: false }
     }
 
     /// Starts as the client: the request goes into `output`. `host` is what the Host header says.
-    pub fn client(host: &str, resource: &str, output: &mut Vec<u8>) -> WebSocket {
+    pub fn client(host: &str, resource: &str, pings: Pings, output: &mut Vec<u8>) -> WebSocket {
         let key = client::generate_key();
         let _ = write!(
             output,
@@ -82,6 +83,7 @@ impl WebSocket {
         );
         WebSocket {
             state: State::Client(derive_accept_key(key.as_bytes())),
+            pings,
             early: BytesMut::new(),
             partial: false,
         }
@@ -160,11 +162,23 @@ impl WebSocket {
             match context.read(&mut pipe) {
                 Ok(message) => {
                     self.partial = false;
-                    match message {
-                        Message::Text(text) => got.push(text.into()),
-                        Message::Binary(bytes) => got.push(bytes),
+                    let bytes = match &message {
+                        Message::Text(text) => text.as_bytes(),
+                        Message::Binary(bytes) => bytes,
                         // Answered by the context itself.
-                        _ => {}
+                        _ => continue,
+                    };
+                    match content(bytes) {
+                        Content::Sip => got.push(message.into_data()),
+                        Content::Ping if self.pings == Pings::Answered => {
+                            let pong = match &message {
+                                Message::Text(_) => Message::text("\r\n"),
+                                _ => Message::binary(&b"\r\n"[..]),
+                            };
+                            context.write(&mut pipe, pong).map_err(failed)?;
+                            context.flush(&mut pipe).map_err(failed)?;
+                        }
+                        Content::Ping | Content::Blank => {}
                     }
                 }
                 Err(Error::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -198,6 +212,24 @@ impl WebSocket {
     ) -> Result<(), LinkError> {
         let State::Open(context) = &mut self.state else { return Err(LinkError::Closed) };
         what(context, &mut Pipe { input: &[], output }).map_err(failed)
+    }
+}
+
+/// What a message of the WebSocket is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Content {
+    Sip,
+    /// A double CRLF, the keep-alive of browsers: they cannot send pings (RFC 7118 §6, RFC 5626 §3.5.1).
+    Ping,
+    /// Nothing, or the answer to a keep-alive.
+    Blank,
+}
+
+fn content(message: &[u8]) -> Content {
+    match message {
+        bytes if bytes.iter().any(|b| !matches!(b, b'\r' | b'\n')) => Content::Sip,
+        [b'\r', b'\n', b'\r', b'\n', ..] => Content::Ping,
+        _ => Content::Blank,
     }
 }
 
@@ -254,7 +286,7 @@ mod tests {
         ] {
             let text = request(headers);
             for size in [1, 7, 1000] {
-                let (mut ws, mut out) = (WebSocket::server(origin), Vec::new());
+                let (mut ws, mut out) = (WebSocket::server(origin, Pings::Answered), Vec::new());
                 let ok =
                     text.as_bytes().chunks(size).all(|p| ws.receive(p, &mut Vec::new(), &mut out).is_ok());
                 let out = String::from_utf8(out).unwrap();
@@ -262,10 +294,12 @@ mod tests {
                 assert_eq!(out.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), ok);
             }
         }
-        let (mut ws, mut out) = (WebSocket::server(Origin::Optional), Vec::new());
+        let (mut ws, mut out) = (WebSocket::server(Origin::Optional, Pings::Answered), Vec::new());
         assert!(ws.receive(&[b'a'; HANDSHAKE_LIMIT + 1], &mut Vec::new(), &mut out).is_err());
         assert!(
-            WebSocket::server(Origin::Optional).receive(b"\x16\x03\x01", &mut Vec::new(), &mut out).is_err()
+            WebSocket::server(Origin::Optional, Pings::Answered)
+                .receive(b"\x16\x03\x01", &mut Vec::new(), &mut out)
+                .is_err()
         );
     }
 
@@ -273,8 +307,8 @@ mod tests {
     #[test]
     fn both_sides() {
         let (mut to_server, mut to_client, mut got) = (Vec::new(), Vec::new(), Vec::new());
-        let mut client = WebSocket::client("a:80", "/", &mut to_server);
-        let mut server = WebSocket::server(Origin::Required);
+        let mut client = WebSocket::client("a:80", "/", Pings::Answered, &mut to_server);
+        let mut server = WebSocket::server(Origin::Required, Pings::Answered);
         let pass = |from: &mut Vec<u8>, to: &mut WebSocket, back: &mut Vec<u8>, got: &mut Vec<Bytes>| {
             std::mem::take(from).chunks(3).try_for_each(|piece| to.receive(piece, got, back))
         };
@@ -295,6 +329,31 @@ mod tests {
     }
 
     #[test]
+    fn keep_alives_of_browsers() {
+        for (pings, text, pong, messages) in [
+            (Pings::Answered, "\r\n\r\n", &b"\x81\x02\r\n"[..], 0),
+            (Pings::Ignored, "\r\n\r\n", b"", 0),
+            (Pings::Answered, "\r\n", b"", 0),
+            (Pings::Answered, "", b"", 0),
+            (Pings::Answered, "\r\n\r\nX", b"", 1),
+        ] {
+            let (mut out, mut got) = (Vec::new(), Vec::new());
+            let mut ws = WebSocket::server(Origin::Optional, pings);
+            ws.receive(request("Sec-WebSocket-Protocol: sip\r\n").as_bytes(), &mut got, &mut out).unwrap();
+            out.clear();
+            for (kind, answered) in [
+                (0x81, pong.to_vec()),
+                (0x82, pong.iter().map(|b| if *b == 0x81 { 0x82 } else { *b }).collect()),
+            ] {
+                let frame = [&[kind, 0x80 | text.len() as u8, 0, 0, 0, 0], text.as_bytes()].concat();
+                ws.receive(&frame, &mut got, &mut out).unwrap();
+                assert_eq!(std::mem::take(&mut out), answered, "{text:?}");
+            }
+            assert_eq!(got.len(), 2 * messages, "{text:?}");
+        }
+    }
+
+    #[test]
     fn frames_that_are_not_allowed() {
         for (frame, why) in [
             (&b"\x81\x02hi"[..], "not masked"),
@@ -302,7 +361,7 @@ mod tests {
             (b"\x81\xff\0\0\0\0\0\x02\0\0\0\0\0\0", "too long"),
             (b"\x89\xfe\0\x80\0\0\0\0", "a long ping"),
         ] {
-            let (mut ws, mut out) = (WebSocket::server(Origin::Optional), Vec::new());
+            let (mut ws, mut out) = (WebSocket::server(Origin::Optional, Pings::Answered), Vec::new());
             let text = request("Sec-WebSocket-Protocol: sip\r\n");
             ws.receive(text.as_bytes(), &mut Vec::new(), &mut out).unwrap();
             let mut long = frame.to_vec();

@@ -13,8 +13,6 @@ use tokio::sync::Notify;
 
 /// Slices of one vectored write.
 const SLICES: usize = 16;
-/// Reads of one turn; then others have theirs.
-const READS: usize = 8;
 
 /// No deadline, and "not since any time".
 const NEVER: u64 = u64::MAX;
@@ -147,30 +145,24 @@ impl Conn {
         }
     }
 
-    /// Reads what there is; complete messages go into `got`. An end is an error too.
+    /// Reads once; complete messages go into `got`. An end is an error too.
     pub fn read(&self, buffer: &mut [u8], got: &mut Vec<Bytes>, now: u64) -> Result<(), Closed> {
         let (Some(stream), Some(link)) = (self.stream.get(), &mut *self.link.borrow_mut()) else {
             return Ok(());
         };
         let before = got.len();
-        let mut result = Ok(());
-        for _ in 0..READS {
-            match stream.try_read(buffer) {
-                Ok(0) => result = Err(Closed::ByPeer),
-                Ok(n) => {
-                    self.received.set(self.received.get() + n as i64);
-                    result = link.receive(&buffer[..n], got).map_err(Closed::from);
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) => result = Err(Closed::Error(e.kind())),
+        let read = match stream.try_read(buffer) {
+            Ok(0) => Err(Closed::ByPeer),
+            Ok(n) => {
+                self.received.set(self.received.get() + n as i64);
+                link.receive(&buffer[..n], got).map_err(Closed::from)
             }
-            result = result.and_then(|()| self.opened(link).map_err(Closed::from));
-            let written = self.write(link, now).map_err(|e| Closed::Error(e.kind()));
-            result = result.and(written.map(drop));
-            if result.is_err() {
-                break;
-            }
-        }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(e) => Err(Closed::Error(e.kind())),
+        };
+        let opened = read.and_then(|()| self.opened(link).map_err(Closed::from));
+        let written = self.write(link, now).map_err(|e| Closed::Error(e.kind()));
+        let result = opened.and(written.map(drop));
         if got.len() > before {
             self.entry.used.store(now, Ordering::Relaxed);
             self.partial.set(NEVER);
@@ -197,6 +189,16 @@ impl Conn {
 
     pub fn wants_to_write(&self) -> bool {
         self.link.borrow().as_ref().is_some_and(|link| !link.is_flushed())
+    }
+
+    /// More may be read: the peer takes what it makes us say.
+    pub fn wants_to_read(&self) -> bool {
+        self.link.borrow().as_ref().is_none_or(|link| !link.owes_too_much())
+    }
+
+    #[cfg(test)]
+    pub fn owed(&self) -> usize {
+        self.link.borrow().as_ref().map_or(0, |link| link.owed())
     }
 
     /// When to look at it next, and what it then ends for if nothing happens.

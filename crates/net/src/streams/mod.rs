@@ -37,8 +37,13 @@ use tokio::task::spawn_local;
 pub use directory::{Counters, Direction, Directory, Entry, Open, owner_of};
 use directory::{Way, up};
 
-/// Bytes of one read; shared by all connections of a worker.
-const BUFFER: usize = 65_536;
+/// Bytes of one read; shared by all connections of a worker. What one connection brings at a time, before all others and
+/// the datagrams have their turn.
+const BUFFER: usize = 16 * 1024;
+/// Messages of one read after which others have their turn at once.
+const HASTE: usize = 4;
+/// Pause of a connection whose messages the workers cannot take now.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Limits of connections; times in milliseconds.
 #[derive(Clone, Debug)]
@@ -127,6 +132,8 @@ impl From<LinkError> for Closed {
 pub trait Owner {
     /// Messages of one connection, in order; takes them out.
     fn received(&self, from: Peer, messages: &mut Vec<Bytes>);
+    /// Workers have no room for more messages of connections: these wait in their peers' buffers.
+    fn is_busy(&self) -> bool;
     /// These could not be sent.
     fn undelivered(&self, to: Peer, messages: Vec<Bytes>);
     /// The connection is another worker's.
@@ -316,9 +323,17 @@ impl Streams {
         let (deadline, late) = conn.deadline(&self.settings);
         let deadline = self.epoch + Duration::from_millis(deadline.min(u64::from(u32::MAX)));
         tokio::select! {
-            ready = stream.readable() => {
+            ready = stream.readable(), if conn.wants_to_read() => {
                 ready.map_err(|e| Closed::Error(e.kind()))?;
-                self.read(conn)
+                let (messages, result) = self.read(conn);
+                // Whoever sends as fast as it can must not be read from as fast as it sends.
+                if messages >= HASTE {
+                    tokio::task::yield_now().await;
+                }
+                while self.owner.is_busy() && !conn.kill.get() {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                result
             }
             ready = stream.writable(), if conn.wants_to_write() => {
                 ready.map_err(|e| Closed::Error(e.kind()))
@@ -331,17 +346,19 @@ impl Streams {
         }
     }
 
-    fn read(&self, conn: &Conn) -> Result<(), Closed> {
+    /// How many messages one read brought, and whether the connection goes on.
+    fn read(&self, conn: &Conn) -> (usize, Result<(), Closed>) {
         let mut got = Vec::new();
         let result = {
             let mut buffer = self.buffer.borrow_mut();
             buffer.resize(BUFFER, 0);
             conn.read(&mut buffer, &mut got, self.now())
         };
-        if !got.is_empty() {
+        let messages = got.len();
+        if messages > 0 {
             self.owner.received(peer_of(&conn.entry), &mut got);
         }
-        result
+        (messages, result)
     }
 
     fn end(&self, conn: &Conn, why: Closed) {

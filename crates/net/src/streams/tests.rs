@@ -24,6 +24,9 @@ impl Owner for Rc<Told> {
         self.received.borrow_mut().extend(messages.drain(..).map(|m| (from, m)));
         self.news.notify_one();
     }
+    fn is_busy(&self) -> bool {
+        false
+    }
     fn undelivered(&self, _: Peer, messages: Vec<Bytes>) {
         self.undelivered.borrow_mut().extend(messages);
         self.news.notify_one();
@@ -154,6 +157,48 @@ fn who_never_reads_gets_no_more() {
         // Those that waited come back, too.
         place.told.until(|told| told.undelivered.borrow().len() >= 5).await;
         drop(accepted.await);
+    });
+}
+
+/// A client that sends keep-alives and never reads costs a bounded number of bytes, then its connection.
+#[test]
+fn who_never_reads_answers_to_keep_alives_is_not_read_from() {
+    run(async {
+        let place = place(Settings { stall: 300, ..Settings::default() });
+        let client = TcpStream::connect(place.addr).await.unwrap();
+        let pings = "\r\n\r\n".repeat(4096);
+        let (mut sent, mut most) = (0, 0);
+        while place.told.closed.borrow().is_empty() {
+            tokio::select! {
+                ready = client.writable() => if ready.is_ok() {
+                    sent += client.try_write(pings.as_bytes()).unwrap_or(0);
+                },
+                () = place.told.news.notified() => {}
+            }
+            let owed = |conn: &Rc<Conn>| conn.owed();
+            most = most.max(place.streams.table.borrow().values().map(owed).sum());
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(*place.told.closed.borrow(), [Closed::Slow]);
+        assert!(sent > most && most < 100_000, "{sent} bytes of pings, {most} bytes of answers held");
+    });
+}
+
+/// A connection that always has something for us gives way to others after each read.
+#[test]
+fn a_connection_in_haste_does_not_hold_up_others() {
+    run(async {
+        let place = place(Settings::default());
+        let mut hasty = TcpStream::connect(place.addr).await.unwrap();
+        let mut quiet = TcpStream::connect(place.addr).await.unwrap();
+        let address = quiet.local_addr().unwrap();
+        // Both have all they send in the server's buffers before it reads a byte.
+        hasty.write_all(OPTIONS.repeat(1000).as_bytes()).await.unwrap();
+        quiet.write_all(OPTIONS.as_bytes()).await.unwrap();
+        place.told.until(|told| told.received.borrow().len() == 1001).await;
+        let before =
+            place.told.received.borrow().iter().position(|(from, _)| from.remote == address).unwrap();
+        assert!(before < 800, "{before} messages of one connection before the first of the other");
     });
 }
 
