@@ -1,6 +1,7 @@
 //! SIP messages in a byte stream (RFC 3261 §18.3): cut by Content-Length, keep-alives recognised.
 
 use bytes::{Buf, Bytes, BytesMut};
+use sip::Message;
 
 /// Longest message that is collected.
 pub const MESSAGE_LIMIT: usize = sip::MAX_MESSAGE;
@@ -100,28 +101,14 @@ impl Framer {
 
     /// Length of the message at the front, when its headers are complete.
     fn find_end(&mut self) -> Result<Option<usize>, FrameError> {
-        // The end may lie across what was searched before.
-        let from = self.searched.saturating_sub(3);
-        let Some(at) = self.buf[from..].windows(4).position(|w| w == b"\r\n\r\n") else {
+        let Some(head) = Message::head_length(&self.buf, self.searched) else {
             self.searched = self.buf.len();
             return if self.buf.len() > MESSAGE_LIMIT { Err(FrameError::TooLong) } else { Ok(None) };
         };
-        let head = from + at + 4;
-        let whole = head.saturating_add(content_length(&self.buf[..head]).ok_or(FrameError::NoLength)?);
+        let body = Message::length_of(&self.buf[..head]).ok_or(FrameError::NoLength)?;
+        let whole = head.saturating_add(body as usize);
         if whole > MESSAGE_LIMIT { Err(FrameError::TooLong) } else { Ok(Some(whole)) }
     }
-}
-
-/// Value of the first Content-Length (or `l`) header.
-fn content_length(head: &[u8]) -> Option<usize> {
-    for line in head.split(|b| *b == b'\n').skip(1) {
-        let Some(colon) = line.iter().position(|b| *b == b':') else { continue };
-        let name = line[..colon].trim_ascii_end();
-        if name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"l") {
-            return std::str::from_utf8(line[colon + 1..].trim_ascii()).ok()?.parse().ok();
-        }
-    }
-    None
 }
 
 #[cfg(test)]
@@ -168,6 +155,9 @@ mod tests {
         check("A x/L: 5//abc", "...");
         check("A x/L: 2//ab/", "A x/L: 2//ab|...");
         check("A x/CONTENT-length : 1//a", "A x/CONTENT-length : 1//a");
+        check("A x/Content-Length:/ 3//abcB y/l:0//", "A x/Content-Length:/ 3//abc|B y/l:0//");
+        check("A x/Subject: s/ L: 9/L: 0//B y/L: 0//", "A x/Subject: s/ L: 9/L: 0//|B y/L: 0//");
+        check("A x\nL: 2\n\nabB y/l:0/\nC z\nL: 0\n/", "A x\nL: 2\n\nab|B y/l:0/\n|C z\nL: 0\n/");
         check("A x/Via: y//", "a message has no Content-Length, or one that is no number");
         check("A x/L: -1//", "a message has no Content-Length, or one that is no number");
         check("A x/L: 70000//", "a message is longer than 65535 bytes");

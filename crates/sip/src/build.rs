@@ -1,6 +1,7 @@
 //! Messages that the server makes itself out of received or sent ones.
 
 use crate::HeaderName;
+use crate::frame::{self, Length};
 use crate::message::{Message, Span};
 use crate::print::insert_source;
 use bytes::Bytes;
@@ -47,11 +48,8 @@ pub fn build_reply(request: &Message, parts: &ReplyParts<'_>) -> Bytes {
     if !parts.server.is_empty() {
         append(&mut out, &[b"Server: ", parts.server, b"\r\n"]);
     }
-    append(
-        &mut out,
-        &[b"Content-Length: ", number.format(parts.body.len()).as_bytes(), b"\r\n\r\n", parts.body],
-    );
-    out.into()
+    append(&mut out, &[b"Content-Length: ", number.format(parts.body.len()).as_bytes(), b"\r\n"]);
+    frame::finish(out, parts.body, Length::ThereAndRight)
 }
 
 fn copy_in_order(request: &Message, parts: &ReplyParts<'_>, out: &mut Vec<u8>) {
@@ -147,8 +145,8 @@ fn build_hop(invite: &Message, method: &[u8], reply: Option<&Message>, extra: &[
     for route in invite.headers_of(HeaderName::Route) {
         copy_line(invite, route.whole(), &mut out);
     }
-    append(&mut out, &[b"Max-Forwards: 70\r\n", extra, b"Content-Length: 0\r\n\r\n"]);
-    out.into()
+    append(&mut out, &[b"Max-Forwards: 70\r\n", extra, b"Content-Length: 0\r\n"]);
+    frame::finish(out, b"", Length::ThereAndRight)
 }
 
 fn copy_first(msg: &Message, name: HeaderName, out: &mut Vec<u8>) {

@@ -6,6 +6,7 @@
 mod build;
 pub mod digest;
 mod edit;
+mod frame;
 mod header;
 mod message;
 mod method;
@@ -27,7 +28,7 @@ pub use message::{MAX_HEADERS, MAX_MESSAGE, Message, ParseError, Span, StartLine
 pub use method::Method;
 pub use nameaddr::NameAddr;
 pub use params::Params;
-pub use print::{PrintTarget, SocketNames, edited_body, print_reply, print_request};
+pub use print::{PrintTarget, SocketNames, edited_body, print_as_received, print_reply, print_request};
 pub use uri::{Scheme, Transport, Uri, UriError};
 pub use uri_edit::{escape_param, escape_user, unescape};
 pub use via::{Rport, Via};

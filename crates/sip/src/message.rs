@@ -396,6 +396,35 @@ impl Message {
         })
     }
 
+    /// Length of the head at the front of a stream, the empty line included; `None`: it is not complete. `searched`
+    /// is how much was looked at before without finding it. The same place where `parse` finds it.
+    pub fn head_length(stream: &[u8], searched: usize) -> Option<usize> {
+        // The line that was incomplete then may be empty.
+        let from = searched.saturating_sub(2);
+        memchr::memchr_iter(b'\n', &stream[from..]).find_map(|n| match stream[from + n + 1..] {
+            [b'\n', ..] => Some(from + n + 2),
+            [b'\r', b'\n', ..] => Some(from + n + 3),
+            _ => None,
+        })
+    }
+
+    /// What the first Content-Length of a head says: how much of a stream is its body (RFC 3261 §18.3). `None`: there
+    /// is none, or no number.
+    pub fn length_of(head: &[u8]) -> Option<u32> {
+        let mut at = line_end(head, parse::first_line(head));
+        while at < head.len() {
+            let line = &head[at..parse::header_end(head, at)];
+            if matches!(line[0] | 0x20, b'c' | b'l')
+                && let Some((label_end, colon)) = parse::split_label(line)
+                && HeaderName::parse(&line[..label_end]) == HeaderName::ContentLength
+            {
+                return scan::decimal(scan::trim(&line[colon + 1..]));
+            }
+            at += line.len();
+        }
+        None
+    }
+
     /// Call-ID of raw bytes without a full parse: decides which worker owns the datagram.
     /// The same text as `call_id` of the parsed message.
     pub fn owner(datagram: &[u8]) -> Option<&[u8]> {

@@ -58,6 +58,9 @@ pub(crate) fn header_end(buf: &[u8], at: usize) -> usize {
 fn parse_start_line(buf: &[u8], start: usize, end: usize) -> Result<StartLine, ParseError> {
     // Trailing blanks are tolerated; a reply may have an empty reason.
     let line = &buf[start..start + scan::trimmed(&buf[start..end]).1];
+    if memchr::memchr(b'\r', line).is_some() {
+        return Err(ParseError::StartLine("carriage return inside"));
+    }
     let at = |from: usize, to: usize| Span::new(start + from, start + to);
     let first = memchr::memchr(b' ', line).ok_or(ParseError::StartLine("one word"))?;
     if starts_with_nocase(line, b"SIP/") {
@@ -124,7 +127,11 @@ fn index_headers(buf: &[u8], from: usize) -> Result<(Headers, usize, usize), Par
     while at < buf.len() {
         match &buf[at..] {
             [b'\r', b'\n', ..] => return Ok((headers, at, at + 2)),
-            [b'\n', ..] => return Ok((headers, at, at + 1)),
+            [b'\n', ..] | [b'\r'] => return Ok((headers, at, at + 1)),
+            // Whoever takes it for a line end sees another header than we do.
+            [b'\r', _, ..] => {
+                return Err(ParseError::Header("line begins with a carriage return", at as u32));
+            }
             _ => {}
         }
         if headers.len() == MAX_HEADERS {

@@ -2,6 +2,7 @@
 
 use crate::HeaderName;
 use crate::edit::{Anchor, Edit, Edits, Inserted, Order, Piece};
+use crate::frame::{self, Length};
 use crate::message::{Message, Span, StartLine};
 use crate::scan::{self, Nesting, is_lws, starts_with_nocase};
 use crate::via::Via;
@@ -44,8 +45,9 @@ pub struct PrintTarget<'a> {
 /// The bytes of a request with all edits of `edits` in order (base edits, then branch edits) applied.
 ///
 /// The new Via stands immediately before the received ones, below what was inserted at that place
-/// (Record-Route). Content-Length is corrected when the body was edited, and added when it is
-/// missing and the message gets its first body or leaves over a stream.
+/// (Record-Route). However the message was framed when it came, its lines end in CRLF, one empty line follows
+/// the headers and Content-Length is right; it is added when it is missing and the message gets its first body or
+/// leaves over a stream.
 pub fn print_request(msg: &Message, edits: &[&Edits], target: &PrintTarget<'_>) -> Bytes {
     let mut plan = Plan::new(msg, edits);
     if let StartLine::Request { uri, version, .. } = msg.start() {
@@ -81,6 +83,11 @@ pub fn print_reply(
         plan.delete(span);
     }
     plan.print(send, received)
+}
+
+/// A message with its Vias as they are and these edits, framed for what it leaves by.
+pub fn print_as_received(msg: &Message, edits: &Edits, send: &SocketNames) -> Bytes {
+    Plan::new(msg, &[edits]).print(send, send)
 }
 
 /// The body of a message with the edits of it applied.
@@ -142,13 +149,6 @@ struct Plan<'a> {
     body: Option<&'a Bytes>,
     /// 1 when the first text is the line end that a cut-off message lacks.
     closing: usize,
-}
-
-/// What Content-Length must be.
-#[derive(Clone, Copy, PartialEq)]
-enum Length {
-    AsItIs,
-    ThereAndRight,
 }
 
 #[derive(Clone, Copy)]
@@ -265,19 +265,18 @@ impl<'a> Plan<'a> {
             _ if send.is_stream() => Length::ThereAndRight,
             // A datagram whose body came without a length does without one.
             Some(_) if !msg.body().is_empty() && msg.header(HeaderName::ContentLength).is_none() => {
-                Length::AsItIs
+                Length::RightIfThere
             }
             Some(_) => Length::ThereAndRight,
-            None => Length::AsItIs,
+            None => Length::RightIfThere,
         };
         self.fix_content_length(length, wanted);
         let added: usize = self.inserted.iter().map(|(_, text)| text.size()).sum();
         let mut out =
             Vec::with_capacity(msg.buf().len() + added + new_body.as_ref().map_or(0, |body| body.len()));
-        self.copy(0, msg.headers_end(), &sockets, &mut out);
-        out.extend_from_slice(empty_line(msg));
-        out.extend_from_slice(new_body.as_deref().unwrap_or(msg.bytes(msg.body())));
-        out.into()
+        self.copy(msg.start_line().start, msg.headers_end(), &sockets, &mut out);
+        let body = new_body.as_deref().unwrap_or(msg.bytes(msg.body()));
+        frame::finish(out, body, wanted)
     }
 
     /// Texts at the end of the headers need the last line to end.
@@ -331,9 +330,6 @@ impl<'a> Plan<'a> {
     }
 
     fn fix_content_length(&mut self, length: usize, wanted: Length) {
-        if wanted == Length::AsItIs {
-            return;
-        }
         let msg = self.msg;
         let kept = |line: &&crate::Header| !self.deleted.iter().any(|span| span.contains(line.whole()));
         let lines: SmallVec<[_; 2]> = msg.headers_of(HeaderName::ContentLength).filter(kept).collect();
@@ -350,7 +346,7 @@ impl<'a> Plan<'a> {
                 self.deleted.extend(lines.iter().map(|line| line.whole()));
                 self.insert_length(whole.start, length);
             }
-            None if !self.inserts_content_length() => {
+            None if wanted == Length::ThereAndRight && !self.inserts_content_length() => {
                 self.insert_length(msg.headers_end(), length);
             }
             _ => {}
@@ -401,13 +397,6 @@ pub(crate) fn insert_source(msg: &Message, span: Span, via_params: &[u8], out: &
     plan.sort();
     let nowhere = SocketNames::default();
     plan.copy(span.start, span.end, &Sockets { send: &nowhere, received: &nowhere }, out);
-}
-
-/// The empty line as received. A message that ends inside its headers gets what the reference
-/// gives it: the empty line and one more.
-fn empty_line(msg: &Message) -> &[u8] {
-    let between = &msg.buf()[msg.headers_end() as usize..msg.body().start as usize];
-    if between.is_empty() { b"\r\n\r\n" } else { between }
 }
 
 struct Sockets<'a> {

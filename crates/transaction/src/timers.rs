@@ -64,8 +64,9 @@ impl<T, B> Transactions<T, B> {
         let unanswered = now.after(self.config.unanswered.into());
         let Some(parts) = self.parts(id) else { return };
         let txn = parts.txn;
-        // A branch without a timer waits for its owner, who may have forgotten it.
-        let pending = txn.branches.iter().any(|b| b.fr != TimerId::NONE);
+        // A branch without a timer waits for its owner, who may have forgotten it. One that timed out at
+        // this very moment is being told of: what its owner does next has timers of its own.
+        let pending = txn.branches.iter().any(|b| b.fr != TimerId::NONE || b.state == State::TimedOut);
         match txn.state {
             Upstream::Trying | Upstream::Proceeding | Upstream::Local => {
                 if !pending {

@@ -408,6 +408,32 @@ fn unanswered() {
     );
 }
 
+/// The guard that asks for forgotten transactions and the timer of a ringing branch are due at the same moment:
+/// the guard was not armed for the branches that are opened then.
+#[test]
+fn unanswered_while_a_branch_times_out() {
+    for (fr, fr_inv) in [(2_000, 4_000), (2_000, 2_000), (3_000, 9_000)] {
+        let config = with(|c| (c.fr, c.fr_inv, c.unanswered) = (fr, fr_inv, fr));
+        check(
+            config,
+            &format!(
+                "new INVITE
+                 failover
+                 send => b0 INVITE
+                 recv 0 180 => provisional
+                 at {fr_inv} => b0 CANCEL, timeout 0 rang, b1 INVITE
+                 recv 1 180 => provisional
+                 recvc 0 200 =>
+                 recv 0 487 => b0 ACK
+                 at {} =>
+                 recv 1 200 => success
+                 up 200 => up 200",
+                fr_inv + fr_inv / 2
+            ),
+        );
+    }
+}
+
 #[test]
 fn reply_routes_that_take_their_time() {
     // The 180's route is still running when the 200 passes: the 180 comes too late.

@@ -71,8 +71,8 @@ fn run_route(ctx: &mut Ctx, id: TxnId, route: RouteId, winner: Option<u16>) {
     let target = view.map(|b| b.data.target.clone()).unwrap_or_else(|| request_branch(saved));
     state.txn = Some(id);
     state.txn_branch = winner;
+    // The branch route that the request was given holds for the branches made here too.
     state.on_failure = None;
-    state.on_branch = None;
     state.on_reply = None;
     match ctx.core.shared.dialect {
         Dialect::V21 => {
@@ -103,6 +103,7 @@ fn route_done(ctx: &mut Ctx, id: TxnId, state: Box<MsgState>) {
     data.failing = false;
     if let Some(saved) = &mut data.saved {
         saved.flags = state.flags;
+        saved.on_branch = state.on_branch;
         saved.vars = state.vars;
         saved.ext = state.ext;
     }

@@ -92,21 +92,15 @@ pub fn send_to(ctx: &mut Ctx, uri: Bytes, headers: Bytes) -> Outcome {
             Ok(path) => path,
             Err(error) => return error.code(),
         };
-        let msg = &ctx.state.msg;
-        let bytes = match headers.is_empty() {
-            true => msg.buf().clone(),
-            false => {
-                let (line, rest) = msg.buf().split_at(first_line_end(msg.buf()));
-                [line, &headers, rest].concat().into()
-            }
-        };
+        let mut edits = sip::Edits::default();
+        if !headers.is_empty() {
+            edits.insert(sip::Anchor::Top, headers);
+        }
+        let names = branch::names_of(ctx, &ctx.state, path.socket);
+        let bytes = sip::print_as_received(&ctx.state.msg, &edits, &names);
         ctx.transmit(path, bytes);
         1
     })
-}
-
-fn first_line_end(message: &[u8]) -> usize {
-    memchr::memchr(b'\n', message).map_or(message.len(), |at| at + 1)
 }
 
 /// Sends a reply of no transaction on by its second Via (RFC 3261 §16.7 step 2, §18.1.2).

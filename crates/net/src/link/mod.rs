@@ -148,12 +148,19 @@ impl Link {
 
     fn decrypted(&mut self, plain: &[u8], got: &mut Vec<Bytes>) -> Result<(), LinkError> {
         if let Some(ws) = &mut self.ws {
-            let mut owed = Vec::new();
+            let (mut owed, before) = (Vec::new(), got.len());
             let result = ws.receive(plain, got, &mut owed);
+            // A browser cannot send pings of the WebSocket: it sends CRLFs as a message (RFC 7118 §6).
+            let mut answers = Ok(());
+            for text in got.extract_if(before.., |text| text.iter().all(|b| matches!(b, b'\r' | b'\n'))) {
+                if text.len() >= 4 && self.pings == Pings::Answered && result.is_ok() && answers.is_ok() {
+                    answers = ws.send(&Bytes::from_static(b"\r\n"), &mut owed);
+                }
+            }
             if !owed.is_empty() {
                 self.push(owed, None)?;
             }
-            return result;
+            return result.and(answers);
         }
         self.framer.buffer().extend_from_slice(plain);
         let mut pings = 0;
@@ -389,6 +396,30 @@ mod tests {
             assert!(server.owes_too_much(), "{name}");
             while !wire(&mut server).is_empty() {}
             assert!(!server.owes_too_much() && server.owed() == 0, "{name}");
+        }
+    }
+
+    #[test]
+    fn pings_on_every_transport() {
+        let addr: SocketAddr = "127.0.0.1:5061".parse().unwrap();
+        for (name, setup) in setups() {
+            let (mut server, mut client) =
+                (Link::accepted(&setup, addr), Link::connected(&setup, addr, 0).unwrap());
+            talk(&mut client, &mut server, 1000).unwrap();
+            client.send(Bytes::from_static(b"\r\n\r\n")).unwrap();
+            client.send(Bytes::from_static(OPTIONS)).unwrap();
+            let to_server = wire(&mut client);
+            let mut got = Vec::new();
+            server.receive(&to_server, &mut got).unwrap();
+            assert_eq!(got, [OPTIONS], "{name}");
+            let pong = wire(&mut server);
+            if name == "tcp" {
+                assert_eq!(pong, b"\r\n");
+            }
+            assert!(!pong.is_empty(), "{name}");
+            // The pong is a keep-alive itself and wants no answer.
+            client.receive(&pong, &mut got).unwrap();
+            assert_eq!((got.len(), wire(&mut client)), (1, Vec::new()), "{name}");
         }
     }
 

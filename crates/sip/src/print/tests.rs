@@ -84,8 +84,8 @@ fn deletions_and_inserts_meet() {
     );
     check(
         REQUEST,
-        |m, e| e.delete(Span { start: 0, end: m.buf().len() as u32 + 9 }),
-        &[(REQUEST, "Content-Length: 0\r\n\r\n")],
+        |m, e| e.delete(Span { start: m.start_line().end, end: m.buf().len() as u32 + 9 }),
+        &[(&REQUEST[REQUEST.find("Via").unwrap()..], "Content-Length: 0\r\n\r\n")],
     );
 }
 
@@ -176,14 +176,70 @@ fn the_length_follows_the_body() {
 }
 
 #[test]
-fn a_wrong_length_is_mended_only_with_the_body() {
+fn a_wrong_length_is_mended() {
     let long = REQUEST.replace("l: 5", "l: 50");
-    check(&long, |_, _| {}, &[]);
+    check(&long, |_, _| {}, &[("l: 50", "Content-Length: 5")]);
     check(&long, |_, e| e.set_body("abc".into()), &[("l: 50", "Content-Length: 3"), ("hello", "abc")]);
     let garbage = REQUEST.replace("l: 5", "l: x");
     check(&garbage, |_, e| e.set_body("abc".into()), &[("l: x", "Content-Length: 3"), ("hello", "abc")]);
     let short = REQUEST.replace("l: 5", "l: 2");
     check(&short, |_, _| {}, &[("hello", "he")]);
+    let folded = REQUEST.replace("l: 5", "Content-Length:\r\n 5");
+    check(&folded, |_, _| {}, &[("Content-Length:\r\n 5", "Content-Length: 5")]);
+    let twice = REQUEST.replace("l: 5", "l: 5\r\nSubject: t\r\nContent-length : 77");
+    check(&twice, |_, _| {}, &[("l: 5", "Content-Length: 5"), ("Content-length : 77\r\n", "")]);
+}
+
+/// However a message was framed when it came, and whatever a script adds.
+#[test]
+fn what_leaves_is_framed() {
+    for send in [names("10.0.0.1", "UDP"), names("10.0.0.1", "TCP"), names("10.0.0.1", "WS")] {
+        let check = |text: &str, want: &str| {
+            let msg = parse(text);
+            let edits = Edits::default();
+            let target =
+                PrintTarget { uri: b"", via: b"", via_params: b"", extra: b"", send: &send, received: &send };
+            let have = print_request(&msg, &[&edits], &target);
+            assert_eq!(String::from_utf8_lossy(&have), want, "{text:?}");
+        };
+        check(&REQUEST.replace("\r\n", "\n"), REQUEST);
+        check(
+            &REQUEST.replace("x\r\n", "x\n").replace("hello", "hello\r\n\r\nINVITE"),
+            &REQUEST.replace("x\n", "x\r\n"),
+        );
+        check(&format!("\r\n\n\r\n{REQUEST}"), REQUEST);
+        check("BYE sip:b@x SIP/2.0\nTo: x\nl: 0\n", "BYE sip:b@x SIP/2.0\r\nTo: x\r\nl: 0\r\n\r\n");
+        check(
+            "BYE sip:b@x SIP/2.0\nTo: x\r\ry\r\r\nl: 0\n\n",
+            "BYE sip:b@x SIP/2.0\r\nTo: x  y\r\nl: 0\r\n\r\n",
+        );
+    }
+    let framed = "INVITE sip:b@x SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=1, SIP/2.0/TCP i\r\n";
+    for text in ["X: 1", "X: 1\n", "\r\nX: 1\r\n\r\n", "X: 1\r\nContent-Length: 99\r\n", " \r\n \nX: 1\r\r\n"]
+    {
+        let msg = parse(REQUEST);
+        let mut edits = Edits::default();
+        edits.insert(Anchor::Top, text);
+        edits.insert(Anchor::End, text);
+        let send = names("10.0.0.1", "UDP");
+        let target =
+            PrintTarget { uri: b"", via: b"", via_params: b"", extra: b"", send: &send, received: &send };
+        let have = print_request(&msg, &[&edits], &target);
+        let again = Message::parse(have.clone()).unwrap();
+        assert!(
+            have.starts_with(&framed.as_bytes()[..20]) && again.bytes(again.body()) == b"hello",
+            "{have:?}"
+        );
+        assert_eq!(again.headers_of(HeaderName::ContentLength).count(), 1, "{have:?}");
+        assert_eq!(again.content_length(), Some(5), "{have:?}");
+    }
+}
+
+#[test]
+fn headers_of_carriage_returns_are_refused() {
+    for text in ["BYE sip:b@x SIP/2.0\r\n\rl: 5\r\n\r\n", "BYE sip:b\rx@x SIP/2.0\r\nTo: x\r\n\r\n"] {
+        assert!(Message::parse(Bytes::copy_from_slice(text.as_bytes())).is_err(), "{text:?}");
+    }
 }
 
 #[test]
@@ -287,7 +343,7 @@ fn cut_off_messages_are_completed() {
         let mut edits = Edits::default();
         edits.insert(Anchor::End, "X: 1\r\n");
         let have = print_with(text, &edits, &Edits::default(), "");
-        assert!(have.ends_with("To: x\r\nX: 1\r\n\r\n\r\n"), "{have}");
+        assert!(have.ends_with("To: x\r\nX: 1\r\n\r\n"), "{have}");
     }
 }
 
