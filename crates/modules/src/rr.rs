@@ -277,9 +277,9 @@ fn route(call: &mut Call<Rr>) -> i32 {
     if strict_sender && msg.to_tag().is_some() {
         return after_strict(call.ctx, &msg, &hops);
     }
-    let rc = after_loose(call, &msg, &hops);
-    if let (1.., Params::Of(text)) = (rc, &call.ctx.state.ext.entry::<State>().params) {
-        let params = sip::Params { text: text.clone() };
+    let (rc, ours) = after_loose(call, &msg, &hops);
+    // Also when the request is not in a dialog: it may have come back by our Path.
+    if let Some(params) = ours {
         crate::path::follow_received(call.ctx, &params);
     }
     rc
@@ -309,26 +309,44 @@ fn after_strict(ctx: &mut Ctx, msg: &Message, hops: &[Hop]) -> i32 {
     1
 }
 
-fn after_loose(call: &mut Call<Rr>, msg: &Message, hops: &[Hop]) -> i32 {
+/// The return code, and the parameters of our Route: of two, those of the second one.
+fn after_loose(call: &mut Call<Rr>, msg: &Message, hops: &[Hop]) -> (i32, Option<sip::Params>) {
     let double = call.module.enable_double_rr;
     let ctx = &mut *call.ctx;
-    let mut rest = hops;
-    if rest[0].is_ours(ctx) {
-        ctx.state.ext.entry::<State>().params = Params::Of(rest[0].uri.params.text.clone());
-        drop_hop(ctx, msg, hops, 0);
-        let doubled = double && rest[0].uri.params.find(b"r2").is_some();
-        rest = &rest[1..];
-        if doubled && rest.first().is_some_and(|hop| is_pair(ctx, hop)) {
-            ctx.state.socket = socket_of(ctx, &rest[0].uri).or(ctx.state.socket);
-            drop_hop(ctx, msg, hops, 1);
-            rest = &rest[1..];
-        }
-        if rest.is_empty() {
-            // A preloaded Route to us alone says nothing about where to go.
-            return if msg.to_tag().is_some() { 1 } else { -1 };
-        }
+    if !hops[0].is_ours(ctx) {
+        return (next_hop(ctx, msg, hops, 0), None);
     }
-    let next = &rest[0];
+    let mut ours = hops[0].uri.params.clone();
+    ctx.state.ext.entry::<State>().params = Params::Of(ours.text.clone());
+    drop_hop(ctx, msg, hops, 0);
+    let mut passed = 1;
+    if double && ours.has(b"r2") && hops.get(1).is_some_and(|hop| is_pair(ctx, hop)) {
+        // The other side of this server: what it says of socket and transport is where the request leaves.
+        ctx.state.socket = socket_of(ctx, &hops[1].uri).or(ctx.state.socket);
+        ours = hops[1].uri.params.clone();
+        drop_hop(ctx, msg, hops, 1);
+        passed = 2;
+    } else if msg.to_tag().is_some() && ctx.state.socket.is_none() {
+        // One Record-Route: the call came and went by one socket.
+        ctx.state.socket = Some(ctx.state.source.socket);
+    }
+    let rc = match hops.len() == passed {
+        // A preloaded Route to us alone says nothing about where to go.
+        true => {
+            if msg.to_tag().is_some() {
+                1
+            } else {
+                -1
+            }
+        }
+        false => next_hop(ctx, msg, hops, passed),
+    };
+    (rc, Some(ours))
+}
+
+/// The request goes to the Route at `at`; those before it are gone.
+fn next_hop(ctx: &mut Ctx, msg: &Message, hops: &[Hop], at: usize) -> i32 {
+    let next = &hops[at];
     if next.is_loose() {
         ctx.state.dst_uri = Some(next.uri.text.clone());
         return 1;
@@ -339,7 +357,7 @@ fn after_loose(call: &mut Call<Rr>, msg: &Message, hops: &[Hop]) -> i32 {
         let line = [b"Route: <", &ctx.state.current_uri()[..], b">\r\n"].concat();
         ctx.state.edits.insert(Anchor::End, line);
         ctx.state.ruri = Some(next.uri.text.clone());
-        drop_hop(ctx, msg, hops, hops.len() - rest.len());
+        drop_hop(ctx, msg, hops, at);
     }
     1
 }

@@ -159,3 +159,11 @@ impl Shared {
         })
     }
 }
+
+/// A host as it stands in URIs and Vias: an IPv6 address that was written without brackets gets them.
+pub fn bracketed(host: &str) -> String {
+    match host.parse::<std::net::Ipv6Addr>() {
+        Ok(ip) => format!("[{ip}]"),
+        Err(_) => host.to_owned(),
+    }
+}

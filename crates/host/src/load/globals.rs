@@ -4,7 +4,7 @@ use crate::blacklist::{Blacklist, Blacklists};
 pub use crate::context::globals::{Alias, Globals};
 use crate::listen::{ListenHost, ListenSpec};
 use crate::parameters::{Effect, PARAMETERS, effect};
-use crate::shared::{Listen, host_text};
+use crate::shared::{Listen, bracketed, host_text};
 use script::ast::{Config, Global, GlobalValue};
 use script::{Diagnostic, nearest};
 use sip::{SocketNames, Transport};
@@ -88,7 +88,7 @@ impl Globals {
                 .push(Diagnostic::warning(global.loc, format!("{text} is listened on already")));
         }
         let (host, port) = match &spec.advertised {
-            Some((host, port)) => (host.clone(), port.unwrap_or(addr.port())),
+            Some((host, port)) => (bracketed(host), port.unwrap_or(addr.port())),
             None => (host_text(addr), addr.port()),
         };
         if spec.accept_subdomain {
@@ -135,7 +135,7 @@ impl Globals {
         let port = self.int(&["advertised_port"]).and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0);
         for socket in self.sockets.iter_mut().filter(|s| !s.advertised) {
             if let Some(host) = &host {
-                socket.names.host = host.clone().into();
+                socket.names.host = bracketed(host).into();
                 socket.advertised = true;
             }
             if let Some(port) = port {
@@ -184,6 +184,12 @@ mod tests {
         check(
             "advertised_address=\"gw.example\"\nadvertised_port=5090\nsocket=udp:10.0.0.1:5060",
             "UDP 10.0.0.1:5060 as gw.example:5090",
+        );
+        check("socket=udp:[::1]:5060 as [2001:db8::5]:5090", "UDP [::1]:5060 as [2001:db8::5]:5090");
+        check("socket=udp:[::1]:5060 as 2001:db8::5", "UDP [::1]:5060 as [2001:db8::5]:5060");
+        check(
+            "advertised_address=2001:db8::5\nsocket=udp:[::1]:5060",
+            "UDP [::1]:5060 as [2001:db8::5]:5060",
         );
         check("socket=udp:nowhere:5060", "cannot listen on udp:nowhere:5060: this needs an address");
         check("socket=bin:127.0.0.1:5555", "nothing listens on bin:127.0.0.1:5555: there is no bin here");

@@ -2,6 +2,7 @@
 
 use crate::blacklist::{Going, InUse};
 use crate::ctx::{Branch, Ctx, MsgState, Resolved};
+use crate::shared::Listen;
 use bytes::Bytes;
 use sip::names::{Hop, Query, Security};
 use sip::{Edits, Message, PrintTarget, SocketNames, Transport, Uri};
@@ -61,21 +62,23 @@ pub fn next_hop<'a>(target: &'a Branch, proxy: Option<&'a Bytes>) -> &'a Bytes {
     proxy.or(target.dst_uri.as_ref()).unwrap_or(&target.uri)
 }
 
-/// What a URI asks of DNS; `maddr` says where to send, whatever the host (RFC 3261 §19.1.1).
-fn query_of(uri: &Uri) -> Query {
+/// What a URI asks of DNS; `maddr` says where to send, whatever the host (RFC 3261 §19.1.1). A URI that names no
+/// transport goes by that of the socket that was chosen for it.
+fn query_of(sockets: &[Listen], uri: &Uri, chosen: Option<u16>) -> Query {
     let host = uri.params.value(b"maddr").unwrap_or_else(|| uri.host.clone());
+    let by_socket = || Some(sockets.get(usize::from(chosen?))?.transport);
     Query {
         host: String::from_utf8_lossy(&host).into_owned(),
         port: uri.port,
-        transport: uri.transport(),
+        transport: uri.transport().or_else(by_socket),
         security: if uri.scheme == sip::Scheme::Sips { Security::Sips } else { Security::Sip },
     }
 }
 
 /// The look-up that a branch needs; `None`: its host is an address, or it is no URI.
-pub fn lookup_of(target: &Branch, proxy: Option<&Bytes>) -> Option<Query> {
+pub fn lookup_of(sockets: &[Listen], target: &Branch, proxy: Option<&Bytes>) -> Option<Query> {
     let uri = Uri::parse(next_hop(target, proxy)).ok()?;
-    let query = query_of(&uri);
+    let query = query_of(sockets, &uri, target.socket);
     if sip::names::literal(&query).is_some() { None } else { Some(query) }
 }
 
@@ -104,7 +107,7 @@ pub fn paths_of(
     if uri.host.is_empty() {
         return Err(SendError::BadUri);
     }
-    let wanted = query_of(&uri);
+    let wanted = query_of(&ctx.core.shared.sockets, &uri, target.socket);
     let way = |hop: &Hop| {
         let Hop { transport, addr: remote } = *hop;
         if blocked(ctx, state, transport, remote) {

@@ -99,7 +99,7 @@ fn missing_lookups(ctx: &Ctx, how: &Relay) -> Vec<Query> {
     let known = |t: &Query| state.ext.find::<Found>().is_some_and(|f| f.0.iter().any(|(k, _)| k == t));
     let mut missing: Vec<Query> = Vec::new();
     for branch in std::iter::once(&request_branch(state)).chain(&state.branches) {
-        if let Some(target) = lookup_of(branch, how.proxy.as_ref())
+        if let Some(target) = lookup_of(&ctx.core.shared.sockets, branch, how.proxy.as_ref())
             && !known(&target)
             && !missing.contains(&target)
         {
@@ -313,7 +313,7 @@ fn branch_ready(ctx: &mut Ctx, id: TxnId, number: u16, state: Box<MsgState>, end
 
 /// The branch goes out when its name is known; the script does not wait for it.
 fn look_up(ctx: &mut Ctx, id: TxnId, number: u16, mut state: Box<MsgState>, target: Branch, how: Relay) {
-    let wanted = lookup_of(&target, how.proxy.as_ref());
+    let wanted = lookup_of(&ctx.core.shared.sockets, &target, how.proxy.as_ref());
     let begun = wanted.map(|wanted| (wanted.clone(), ctx.core.spawner.resolve(wanted)));
     let Some((wanted, Resolved::Later(future))) = begun else {
         let verdict = fail(ctx, id, number, SendError::Unresolvable);

@@ -149,7 +149,7 @@ fn launch(ctx: &mut Ctx, mut state: Box<MsgState>, done: Option<Done>) -> i32 {
     match path_of(ctx, &state, &target, None) {
         Ok(path) => send(ctx, &state, path, done),
         Err(SendError::NotYet) => {
-            let Some(wanted) = branch::lookup_of(&target, None) else {
+            let Some(wanted) = branch::lookup_of(&ctx.core.shared.sockets, &target, None) else {
                 return fail(ctx, SendError::BadUri, done);
             };
             let Resolved::Later(future) = ctx.core.spawner.resolve(wanted.clone()) else {

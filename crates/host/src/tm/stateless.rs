@@ -51,7 +51,7 @@ fn when_known(
     then: impl FnOnce(&mut Ctx, &Branch, Option<Bytes>) -> i32 + 'static,
 ) -> Outcome {
     let waits = matches!(path_of(ctx, &ctx.state, &target, proxy.as_ref()), Err(SendError::NotYet));
-    let wanted = branch::lookup_of(&target, proxy.as_ref()).filter(|_| waits);
+    let wanted = branch::lookup_of(&ctx.core.shared.sockets, &target, proxy.as_ref()).filter(|_| waits);
     let Some(wanted) = wanted else { return Outcome::Done(then(ctx, &target, proxy)) };
     let detail = Bytes::from(wanted.host.clone());
     let future = match ctx.core.spawner.resolve(wanted.clone()) {

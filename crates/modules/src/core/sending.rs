@@ -149,7 +149,8 @@ fn advertise_host(ctx: &mut Ctx, host: Bytes) -> i32 {
     if !fits_in_via(&host) {
         return -1;
     }
-    ctx.state.ext.entry::<LocalVia>().host = Some(host);
+    ctx.state.ext.entry::<LocalVia>().host =
+        Some(host::shared::bracketed(&String::from_utf8_lossy(&host)).into());
     1
 }
 

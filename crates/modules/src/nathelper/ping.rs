@@ -378,7 +378,7 @@ impl Nathelper {
 
 /// The name is looked up beside; the next ping finds it known.
 fn look_up(ctx: &mut Ctx, target: &Branch) {
-    let Some(query) = lookup_of(target, None) else { return };
+    let Some(query) = lookup_of(&ctx.core.shared.sockets, target, None) else { return };
     if let Resolved::Later(found) = ctx.core.spawner.resolve(query) {
         ctx.spawn("natping", 5000, async move {
             let _ = found.await;
