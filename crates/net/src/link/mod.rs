@@ -148,19 +148,12 @@ impl Link {
 
     fn decrypted(&mut self, plain: &[u8], got: &mut Vec<Bytes>) -> Result<(), LinkError> {
         if let Some(ws) = &mut self.ws {
-            let (mut owed, before) = (Vec::new(), got.len());
+            let mut owed = Vec::new();
             let result = ws.receive(plain, got, &mut owed);
-            // A browser cannot send pings of the WebSocket: it sends CRLFs as a message (RFC 7118 §6).
-            let mut answers = Ok(());
-            for text in got.extract_if(before.., |text| text.iter().all(|b| matches!(b, b'\r' | b'\n'))) {
-                if text.len() >= 4 && self.pings == Pings::Answered && result.is_ok() && answers.is_ok() {
-                    answers = ws.send(&Bytes::from_static(b"\r\n"), &mut owed);
-                }
-            }
             if !owed.is_empty() {
                 self.push(owed, None)?;
             }
-            return result.and(answers);
+            return result;
         }
         self.framer.buffer().extend_from_slice(plain);
         let mut pings = 0;
