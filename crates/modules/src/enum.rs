@@ -276,20 +276,20 @@ fn substituted(field: &[u8], number: &[u8]) -> Option<Vec<u8>> {
     let case =
         if parts.next().is_some_and(|flags| flags.contains(&b'i')) { Case::Ignore } else { Case::Sensitive };
     let found = posix::compile(pattern, case).ok()?;
-    let found = found.captures(number)?;
+    let found = found.groups_at(number, 0)?;
     let mut out = Vec::new();
     let mut bytes = replacement.iter();
     while let Some(b) = bytes.next() {
         match (b, if *b == b'\\' { bytes.next() } else { None }) {
             (_, Some(n @ b'0'..=b'9')) => {
-                out.extend_from_slice(found.get(usize::from(n - b'0')).map_or(&b""[..], |m| m.as_bytes()));
+                out.extend_from_slice(found.text(number, usize::from(n - b'0')));
             }
             (_, Some(other)) => out.push(*other),
             (b, None) => out.push(*b),
         }
     }
-    let whole = found.get(0)?;
-    Some([&number[..whole.start()], &out, &number[whole.end()..]].concat())
+    let whole = found.range();
+    Some([&number[..whole.start], &out, &number[whole.end..]].concat())
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use host::db::{Db, Name, Query, Rows};
 use host::load::Loader;
 use host::registrar::ParamFn;
 use host::{Call, OutVar, Outcome, Registrar, Routes, Text};
-use regex::bytes::Regex;
 use script::ast::ParamValue;
 use script::posix::{self, Case};
 
@@ -23,7 +22,7 @@ pub struct Group {
     re_exp: Name,
     re_gid: Name,
     multiple_gid: bool,
-    patterns: Cached<Vec<(Regex, i64)>>,
+    patterns: Cached<Vec<(posix::Pattern, i64)>>,
     aaa_url: Option<String>,
     aaa: Option<(Aaa, i64)>,
 }
@@ -114,7 +113,7 @@ fn load(call: &mut Call<Group>) {
 }
 
 /// From rows of (expression, group): the last row is tried first, as in the reference.
-fn patterns(rows: &Rows) -> Vec<(Regex, i64)> {
+fn patterns(rows: &Rows) -> Vec<(posix::Pattern, i64)> {
     let read = |row: host::db::Row<'_>| {
         let text = row.text(0)?;
         let group = row.int(1)?;

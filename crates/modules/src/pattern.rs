@@ -3,19 +3,18 @@
 use bytes::Bytes;
 use host::format::Format;
 use host::{Arg, Call, Ctx, Loader, arg};
-use regex::bytes::Regex;
 use script::ast::{self, ArgKind};
 use script::posix::{self, Case};
 use script::{Diagnostic, Loc};
 use std::sync::Arc;
 
 /// A regular expression: a constant one is compiled at load, one with variables when it changes.
-pub struct Pattern(pub Regex);
+pub struct Pattern(pub posix::Pattern);
 
 pub enum Prepared {
-    Constant(Regex),
+    Constant(posix::Pattern),
     /// With the last text and what it was compiled to.
-    Changing(Format, parking_lot::Mutex<Option<(Bytes, Regex)>>),
+    Changing(Format, parking_lot::Mutex<Option<(Bytes, posix::Pattern)>>),
 }
 
 impl Prepared {
@@ -31,7 +30,7 @@ impl Prepared {
     }
 
     /// The expression now; `None`, and a line in the log, when it is a bad one.
-    pub fn get(&self, ctx: &mut Ctx) -> Option<Regex> {
+    pub fn get(&self, ctx: &mut Ctx) -> Option<posix::Pattern> {
         let (format, last) = match self {
             Prepared::Constant(regex) => return Some(regex.clone()),
             Prepared::Changing(format, last) => (format, last),

@@ -1,5 +1,6 @@
 //! rr: Record-Route and Route (RFC 3261 §16.4, §16.6, §16.12).
 
+use crate::pattern::Pattern;
 use bytes::Bytes;
 use host::{Call, Ctx, Registrar, Routes, Text, Value};
 use script::ast::Dialect;
@@ -411,16 +412,10 @@ fn socket_of(ctx: &Ctx, uri: &Uri) -> Option<u16> {
 }
 
 /// check_route_param(regexp): on the parameters of our Route, with their first `;`.
-fn check_route_param(call: &mut Call<Rr>, pattern: Text) -> i32 {
+fn check_route_param(call: &mut Call<Rr>, pattern: Pattern) -> i32 {
     let Some(params) = route_params(call.ctx) else { return -1 };
     let subject = [b";", &params[..]].concat();
-    let Ok(regex) =
-        regex::bytes::RegexBuilder::new(&pattern.str()).case_insensitive(true).size_limit(1 << 20).build()
-    else {
-        host::error!("rr", "check_route_param: {} is no regular expression", pattern.str());
-        return -1;
-    };
-    if regex.is_match(&subject) { 1 } else { -1 }
+    if pattern.0.is_match(&subject) { 1 } else { -1 }
 }
 
 /// Does this in-dialog request go the way of the first one? `ftag` of our Route tells.

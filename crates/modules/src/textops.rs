@@ -8,8 +8,8 @@ use bytes::Bytes;
 use host::format::Format;
 use host::subst::{Change, Subst, changed};
 use host::{Arg, Call, Loader, MsgState, Registrar, Routes, arg};
-use regex::bytes::Regex;
 use script::ast::{self, ArgKind, Dialect};
+use script::posix;
 use script::{Diagnostic, Loc};
 use sip::{Anchor, HeaderName, Span};
 use std::ops::Range;
@@ -38,7 +38,7 @@ pub fn register(m: &mut Registrar<Textops>) {
 }
 
 /// A regular expression; 2.1 does not expand variables in it.
-struct Pattern(Regex);
+struct Pattern(posix::Pattern);
 
 impl Arg<Textops> for Pattern {
     type Prepared = pattern::Prepared;
@@ -174,15 +174,18 @@ fn at_first(
 ) -> bool {
     let dialect = call.shared().dialect;
     let (text, _) = text_of(&call.state, part);
-    let Some(found) = re.0.find(&text).map(|m| m.range()) else { return false };
+    let Some(found) = re.0.find(&text) else { return false };
     record(&mut call.state, part, dialect, &[change(found)])
 }
 
 fn everywhere(call: &mut Call<Textops>, part: Part, re: &Pattern, txt: &Txt) -> bool {
     let dialect = call.shared().dialect;
     let (text, _) = text_of(&call.state, part);
-    let found = re.0.find_iter(&text).map(|m| (m.range(), txt.0.clone()));
-    let changes: Vec<Change> = found.take_while(|(range, _)| !range.is_empty()).collect();
+    let mut changes: Vec<Change> = Vec::new();
+    let end = |changes: &[Change]| changes.last().map_or(0, |(range, _)| range.end);
+    while let Some(range) = re.0.find_at(&text, end(&changes)).filter(|range| !range.is_empty()) {
+        changes.push((range, txt.0.clone()));
+    }
     record(&mut call.state, part, dialect, &changes)
 }
 

@@ -4,7 +4,6 @@ use crate::pattern::Pattern;
 use host::registrar::Since;
 use host::tm::final_replies;
 use host::{Call, Int, Registrar, Routes, Text, branches};
-use regex::bytes::Regex;
 use script::posix;
 use sip::{HeaderName, Message};
 
@@ -14,8 +13,8 @@ const MAX_FILTERS: usize = 6;
 #[derive(Default)]
 pub struct UacRedirect {
     deny_by_default: bool,
-    accept: Option<Regex>,
-    deny: Option<Regex>,
+    accept: Option<posix::Pattern>,
+    deny: Option<posix::Pattern>,
 }
 
 pub fn register(m: &mut Registrar<UacRedirect>) {
@@ -52,7 +51,7 @@ pub fn register(m: &mut Registrar<UacRedirect>) {
     m.function_of(Since::V21, "get_redirects", Routes::FAILURE, get_redirects_21);
 }
 
-fn compile(pattern: &str) -> Result<Option<Regex>, String> {
+fn compile(pattern: &str) -> Result<Option<posix::Pattern>, String> {
     if pattern.is_empty() {
         return Ok(None);
     }
@@ -75,11 +74,11 @@ struct Filters {
 #[derive(Clone, Default)]
 struct Set {
     without_default: bool,
-    added: Vec<Regex>,
+    added: Vec<posix::Pattern>,
 }
 
 impl Set {
-    fn matches(&self, default: Option<&Regex>, uri: &[u8]) -> bool {
+    fn matches(&self, default: Option<&posix::Pattern>, uri: &[u8]) -> bool {
         let default = default.filter(|_| !self.without_default);
         default.into_iter().chain(&self.added).any(|regex| regex.is_match(uri))
     }

@@ -121,7 +121,12 @@ impl<L: Lang> Program<L> {
             Op::CmpWord(cmp, v, w) => format!("test {} {} word {}", self.v(v), cmp.sign(), self.v(w)),
             Op::CmpNull(cmp, v) => format!("test {} {} NULL", self.v(v), cmp.sign()),
             Op::Match(want, v, r) => {
-                format!("test {} {} {:?}", self.v(v), want.sign(), self.regex(r).as_str())
+                format!(
+                    "test {} {} {:?}",
+                    self.v(v),
+                    want.sign(),
+                    String::from_utf8_lossy(self.regex(r).source())
+                )
             }
             Op::MatchVar(want, v, w) => format!("test {} {} {}", self.v(v), want.sign(), self.v(w)),
             Op::Test(v) => format!("test {}", self.v(v)),

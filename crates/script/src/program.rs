@@ -4,9 +4,9 @@ use crate::ast::{Dialect, RouteKind, Until};
 use crate::diagnostic::Loc;
 use crate::host::{Lang, RouteId};
 use crate::ops::{AsyncId, ConstId, FuncId, LaunchId, Op, ParallelId, Pc, RegexId, VarId, WaitId};
+use crate::posix::Pattern;
 use crate::value::Value;
 use bytes::Bytes;
-use regex::bytes::Regex;
 
 /// Rounds of a `while` before it is left, when the configuration does not say (`max_while_loops`).
 pub(crate) fn default_while_loops(dialect: Dialect) -> u32 {
@@ -57,7 +57,7 @@ pub struct Program<L: Lang> {
     pub(crate) consts: Box<[Value]>,
     pub(crate) vars: Box<[L::Var]>,
     pub(crate) funcs: Box<[L::Func]>,
-    pub(crate) regexes: Box<[Regex]>,
+    pub(crate) regexes: Box<[Pattern]>,
     pub(crate) asyncs: Box<[AsyncSite]>,
     pub(crate) launches: Box<[LaunchSite]>,
     pub(crate) parallels: Box<[Parallel]>,
@@ -161,7 +161,7 @@ impl<L: Lang> Program<L> {
     pub(crate) fn constant(&self, id: ConstId) -> &Value {
         &self.consts[id.0 as usize]
     }
-    pub(crate) fn regex(&self, id: RegexId) -> &Regex {
+    pub(crate) fn regex(&self, id: RegexId) -> &Pattern {
         &self.regexes[id.0 as usize]
     }
     pub(crate) fn async_site(&self, id: AsyncId) -> &AsyncSite {

@@ -4,15 +4,14 @@ use crate::ctx::Ctx;
 use crate::load::Loader;
 use crate::var::Var;
 use bytes::Bytes;
-use regex::bytes::{Captures, Regex};
-use script::posix::{self, Case};
+use script::posix::{self, Case, Groups, Pattern};
 use script::{Diagnostic, Loc};
 use std::ops::Range;
 
 /// A prepared substitution.
 #[derive(Debug)]
 pub struct Subst {
-    regex: Regex,
+    regex: Pattern,
     replacement: Replacement,
     count: Count,
 }
@@ -89,12 +88,12 @@ impl Subst {
         let mut changes: Vec<Change> = Vec::new();
         while changes.len() < most {
             let from = changes.last().map_or(0, |(range, _)| range.end);
-            let Some(found) = self.regex.captures_at(input, from) else { break };
-            let range = found.get_match().range();
+            let Some(found) = self.regex.groups_at(input, from) else { break };
+            let range = found.range();
             if range.is_empty() {
                 return Err(EmptyMatch);
             }
-            changes.push((range, self.replacement.expand(ctx, &found)));
+            changes.push((range, self.replacement.expand(ctx, input, &found)));
         }
         Ok(changes)
     }
@@ -114,9 +113,9 @@ impl Replacement {
         found.ok_or_else(|| Diagnostic::error(loc, "this replacement ends in a backslash"))
     }
 
-    /// The text for one match.
-    pub fn expand(&self, ctx: &mut Ctx, found: &Captures<'_>) -> Bytes {
-        self.expand_with(ctx, |n| found.get(n).map_or(&b""[..], |m| m.as_bytes()))
+    /// The text for one match in `input`.
+    pub fn expand(&self, ctx: &mut Ctx, input: &[u8], found: &Groups) -> Bytes {
+        self.expand_with(ctx, |n| found.text(input, n))
     }
 
     /// The text for one match, whose groups `group` gives.

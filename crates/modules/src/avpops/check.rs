@@ -7,7 +7,6 @@ use super::args::{
 use bytes::Bytes;
 use host::load::Loader;
 use host::{Arg, Call, Ctx, Registrar, Routes, Value};
-use regex::bytes::Regex;
 use script::ast;
 use script::posix::{self, Case};
 use script::{Diagnostic, Loc};
@@ -89,7 +88,7 @@ impl Op {
 }
 
 /// `fnmatch` without flags, as a regular expression.
-fn glob(pattern: &[u8], case: Case) -> Option<Regex> {
+fn glob(pattern: &[u8], case: Case) -> Option<posix::Pattern> {
     let mut out = b"^".to_vec();
     let literal = |out: &mut Vec<u8>, byte: u8| {
         if !byte.is_ascii_alphanumeric() && byte.is_ascii() {
@@ -128,7 +127,7 @@ fn glob(pattern: &[u8], case: Case) -> Option<Regex> {
 }
 
 enum With {
-    Regex(Regex),
+    Regex(posix::Pattern),
     Value(Operand),
 }
 

@@ -1,7 +1,6 @@
 //! Rules of files like `permissions.allow`: `left : right`, each ALL or a list of regular expressions, with
 //! EXCEPT.
 
-use regex::bytes::Regex;
 use script::posix::{self, Case};
 use std::path::Path;
 
@@ -9,8 +8,8 @@ use std::path::Path;
 #[derive(Debug)]
 struct Side {
     /// Empty: ALL.
-    any_of: Vec<Regex>,
-    none_of: Vec<Regex>,
+    any_of: Vec<posix::Pattern>,
+    none_of: Vec<posix::Pattern>,
 }
 
 impl Side {
@@ -30,7 +29,7 @@ impl Side {
 }
 
 /// Regular expressions with commas between them, in quotes or not.
-fn list(text: &str) -> Result<Vec<Regex>, String> {
+fn list(text: &str) -> Result<Vec<posix::Pattern>, String> {
     outside_quotes(text, ',')
         .into_iter()
         .map(|part| {

@@ -1,7 +1,6 @@
 //! `ua-filtering`: which user agents a look-up takes, by a POSIX expression: a basic one, unless
 //! `extended-regexp` is said.
 
-use regex::bytes::Regex;
 use script::posix::{self, Case};
 
 /// The expression while flags are read.
@@ -23,7 +22,7 @@ impl Filter {
         Ok(())
     }
 
-    pub fn build(self) -> Result<Option<Regex>, String> {
+    pub fn build(self) -> Result<Option<posix::Pattern>, String> {
         let Some(pattern) = self.pattern else { return Ok(None) };
         let case = if self.any_case { Case::Ignore } else { Case::Sensitive };
         let pattern = if self.extended { pattern.into_bytes() } else { extended(pattern.as_bytes()) };

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use host::arg::{Arg, format_of};
 use host::load::Loader;
 use host::{Call, Format};
-use regex::bytes::Regex;
 use script::ast::Dialect;
+use script::posix;
 use script::{Diagnostic, Loc, ast};
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ pub struct LookupFlags {
     pub expand_branches: bool,
     pub method_filtering: bool,
     /// Set when only some user agents are wanted.
-    pub agents: Option<Regex>,
+    pub agents: Option<posix::Pattern>,
     /// `global`: contacts that other servers of a federation have, too.
     pub global: bool,
     pub max_ping_latency_us: Option<u32>,
@@ -336,7 +336,7 @@ mod tests {
         ] {
             let seen = |text| {
                 let f = LookupFlags::parse(text, Dialect::V4).expect("correct flags");
-                let filter = f.agents.map(|a| a.as_str().to_string());
+                let filter = f.agents.map(|a| String::from_utf8_lossy(a.source()).into_owned());
                 (filter, f.method_filtering, f.expand_branches, f.no_branches)
             };
             assert_eq!(seen(words), seen(letters), "{words}");

@@ -1,7 +1,7 @@
 //! Session descriptions (RFC 8866) as lines, their streams and codecs.
 
 use bytes::Bytes;
-use regex::bytes::Regex;
+use script::posix;
 use std::ops::Range;
 
 /// Streams of one description that are looked at.
@@ -45,9 +45,9 @@ const STATIC: [(&str, &str, &str); 25] = [
 pub enum Codecs<'a> {
     Named(&'a [u8]),
     WithClock(&'a [u8], &'a [u8]),
-    Matching(&'a Regex),
+    Matching(&'a posix::Pattern),
     /// All that do not match.
-    Other(&'a Regex),
+    Other(&'a posix::Pattern),
 }
 
 impl Codecs<'_> {
@@ -126,7 +126,11 @@ impl Sdp {
     }
 
     /// The last stream whose media and transport match.
-    pub fn find_stream(&self, media: &Regex, transport: Option<&Regex>) -> Option<Range<usize>> {
+    pub fn find_stream(
+        &self,
+        media: &posix::Pattern,
+        transport: Option<&posix::Pattern>,
+    ) -> Option<Range<usize>> {
         let matches = |stream: &Range<usize>| {
             let words = self.words(stream);
             let word = |n: usize| words.get(n).copied().unwrap_or_default();
@@ -297,7 +301,7 @@ mod tests {
                          a=fmtp:97 mode=any\r\na=rtcp-fb:97 nack\r\na=rtpmap:98 speex/8000\r\na=rtpmap:101 rtx/90000\r\n\
                          a=fmtp:101 apt=97\r\nm=video 4002 RTP/SAVP 31\r\na=inactive\r\n";
 
-    fn re(pattern: &str) -> Regex {
+    fn re(pattern: &str) -> posix::Pattern {
         compile_lines(pattern.as_bytes(), Case::Ignore).unwrap()
     }
 

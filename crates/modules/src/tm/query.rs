@@ -1,6 +1,7 @@
 //! Questions about the transaction of a message, and acting on others by Call-ID.
 
 use super::Tm;
+use crate::pattern::Pattern;
 use host::registrar::Since;
 use host::{Call, Registrar, Routes, Text};
 use sip::Method;
@@ -43,15 +44,11 @@ pub fn check_trans(call: &mut Call<Tm>) -> i32 {
 }
 
 /// t_check_status(regexp)
-pub fn check_status(call: &mut Call<Tm>, pattern: Text) -> i32 {
+pub fn check_status(call: &mut Call<Tm>, pattern: Pattern) -> i32 {
     let ctx = &mut *call.ctx;
     let status = super::vars::reply_code(ctx);
-    let Ok(regex) = regex::bytes::RegexBuilder::new(&pattern.str()).size_limit(1 << 20).build() else {
-        host::error!("tm", "t_check_status: {} is no regular expression", pattern.str());
-        return -1;
-    };
     let text = if status == 0 { String::new() } else { status.to_string() };
-    if !text.is_empty() && regex.is_match(text.as_bytes()) { 1 } else { -1 }
+    if !text.is_empty() && pattern.0.is_match(text.as_bytes()) { 1 } else { -1 }
 }
 
 /// t_local_replied("all" | "last")

@@ -11,11 +11,11 @@ use crate::ast::{Config, Dialect, GlobalValue, RouteKind, VarSpec};
 use crate::diagnostic::{Diagnostic, Loc};
 use crate::host::{Env, Lang, RouteId};
 use crate::ops::{ConstId, FuncId, Op, Pc, VarId};
+use crate::posix::Pattern;
 use crate::program::{AsyncSite, LaunchSite, Parallel, Program, RouteInfo, default_while_loops, sorted};
 use crate::value::Value;
 use ahash::AHashMap;
 use bytes::Bytes;
-use regex::bytes::Regex;
 
 /// Statements and expressions in each other; the parser allows less.
 const MAX_DEPTH: u32 = 400;
@@ -44,7 +44,7 @@ struct Compiler<'a, L: Lang> {
     texts: AHashMap<Bytes, ConstId>,
     vars: Vec<L::Var>,
     funcs: Vec<L::Func>,
-    regexes: Vec<Regex>,
+    regexes: Vec<Pattern>,
     asyncs: Vec<AsyncSite>,
     launches: Vec<LaunchSite>,
     parallels: Vec<Parallel>,

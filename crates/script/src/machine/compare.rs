@@ -1,9 +1,8 @@
 //! Comparisons, truth and pattern matching on values of any kind.
 
 use crate::ops::{Cmp, Want};
-use crate::posix;
+use crate::posix::{self, Pattern};
 use crate::value::Value;
-use regex::bytes::Regex;
 use std::cell::RefCell;
 use std::cmp::Ordering;
 
@@ -89,7 +88,7 @@ pub(crate) fn truth(value: &Value) -> i32 {
 }
 
 /// NULL matches nothing.
-pub(crate) fn matches(want: Want, left: &Value, regex: &Regex) -> i32 {
+pub(crate) fn matches(want: Want, left: &Value, regex: &Pattern) -> i32 {
     if left.has_failed() {
         return NEITHER;
     }
@@ -114,14 +113,14 @@ const CACHED: usize = 64;
 
 struct Cache {
     /// Newest use last.
-    entries: Vec<(Vec<u8>, Regex)>,
+    entries: Vec<(Vec<u8>, Pattern)>,
 }
 
 thread_local! {
     static CACHE: RefCell<Cache> = const { RefCell::new(Cache { entries: Vec::new() }) };
 }
 
-fn with_cached<T>(pattern: &[u8], then: impl FnOnce(&Regex) -> T) -> Option<T> {
+fn with_cached<T>(pattern: &[u8], then: impl FnOnce(&Pattern) -> T) -> Option<T> {
     CACHE.with_borrow_mut(|cache| {
         let entries = &mut cache.entries;
         match entries.iter().rposition(|(p, _)| p == pattern) {
