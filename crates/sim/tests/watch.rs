@@ -111,7 +111,10 @@ fn a_call_passes_its_moments() {
 #[test]
 fn local_replies_leave_through_their_moments() {
     for (reply, expected) in [
-        ("t_reply(404, \"None\")", ["RequestIn OPTIONS", "Created OPTIONS", "ReplyOut 404 404", "Replied OPTIONS 404"].as_slice()),
+        (
+            "t_reply(404, \"None\")",
+            ["RequestIn OPTIONS", "Created OPTIONS", "ReplyOut 404 404", "Replied OPTIONS 404"].as_slice(),
+        ),
         ("sl_send_reply(404, \"None\")", &["RequestIn OPTIONS", "ReplyOut 404 404", "Replied OPTIONS 404"]),
     ] {
         let mut desk = desk("", &format!("route {{ {reply}; }}"));
@@ -162,12 +165,30 @@ fn a_request_is_held_at_each_moment() {
         ("RequestIn", "INVITE", "", SERIAL, "10.0.0.3 INVITE"),
         ("RequestIn", "OPTIONS", "", SERIAL, "10.0.0.3 OPTIONS"),
         ("RequestOut", "INVITE", "", SERIAL, "10.0.0.3 INVITE"),
-        ("RequestOut", "OPTIONS", "", "route { t_on_branch(\"b\"); t_relay(); } branch_route[b] { append_hf(\"X: 1\\r\\n\"); }", "10.0.0.3 OPTIONS"),
+        (
+            "RequestOut",
+            "OPTIONS",
+            "",
+            "route { t_on_branch(\"b\"); t_relay(); } branch_route[b] { append_hf(\"X: 1\\r\\n\"); }",
+            "10.0.0.3 OPTIONS",
+        ),
         ("AckIn", "ACK", "", "route { t_relay(); }", "10.0.0.3 ACK"),
         ("ForwardOut", "ACK", "", "route { t_relay(); }", "10.0.0.3 ACK"),
         ("ForwardOut", "OPTIONS", "", "route { forward(\"sip:10.0.0.3\"); }", "10.0.0.3 OPTIONS"),
-        ("Routed", "OPTIONS", "Route: <sip:10.0.0.1;lr;x=1>\n", "route { loose_route(); t_relay(); }", "10.0.0.3 OPTIONS"),
-        ("LocalOut", "OPTIONS", "", "route { t_new_request(\"MESSAGE\", \"sip:x@10.0.0.3\", \"sip:a@b\", \"sip:c@d\"); t_reply(200, \"x\"); }", "10.0.0.3 MESSAGE"),
+        (
+            "Routed",
+            "OPTIONS",
+            "Route: <sip:10.0.0.1;lr;x=1>\n",
+            "route { loose_route(); t_relay(); }",
+            "10.0.0.3 OPTIONS",
+        ),
+        (
+            "LocalOut",
+            "OPTIONS",
+            "",
+            "route { t_new_request(\"MESSAGE\", \"sip:x@10.0.0.3\", \"sip:a@b\", \"sip:c@d\"); t_reply(200, \"x\"); }",
+            "10.0.0.3 MESSAGE",
+        ),
     ] {
         let case = format!("{moment} {method} {routes}");
         let mut desk = desk(&format!("{moment} 700 1"), routes);
@@ -210,7 +231,10 @@ fn replies_are_held_in_order() {
         assert_eq!(got, order, "{moment}");
         check_idle(&mut desk);
     }
-    let mut desk = desk("ReplyOut 700 1", "route { t_reply(180, \"A\"); t_reply(183, \"B\"); t_reply(200, \"C\"); t_reply(486, \"D\"); }");
+    let mut desk = desk(
+        "ReplyOut 700 1",
+        "route { t_reply(180, \"A\"); t_reply(183, \"B\"); t_reply(200, \"C\"); t_reply(486, \"D\"); }",
+    );
     desk.receive(2, &request("INVITE", "i", ""));
     desk.advance(2200);
     let got = desk.summaries();
@@ -287,7 +311,8 @@ fn a_cancel_drops_what_is_held() {
         assert!(late.iter().all(|s| !s.contains("INVITE")), "{moment}: {late:?}");
         check_idle(&mut desk);
     }
-    let mut desk = desk("ReplyOut 1000 1", "route { if (is_method(\"INVITE\")) t_reply(200, \"OK\"); else t_relay(); }");
+    let mut desk =
+        desk("ReplyOut 1000 1", "route { if (is_method(\"INVITE\")) t_reply(200, \"OK\"); else t_relay(); }");
     desk.receive(2, &request("INVITE", "i", ""));
     desk.receive(2, &request("CANCEL", "i", ""));
     desk.advance(2000);
@@ -309,7 +334,10 @@ fn a_deadline_ends_the_wait() {
         reply(&mut desk, &options, 486);
         desk.advance(5000);
         let got = desk.summaries();
-        assert!(got.iter().any(|s| s == "10.0.0.2 SIP/2.0 480 Nobody" || s == "10.0.0.2 SIP/2.0 486 R"), "{moment}: {got:?}");
+        assert!(
+            got.iter().any(|s| s == "10.0.0.2 SIP/2.0 480 Nobody" || s == "10.0.0.2 SIP/2.0 486 R"),
+            "{moment}: {got:?}"
+        );
         check_idle(&mut desk);
     }
 }

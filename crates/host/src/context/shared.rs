@@ -12,7 +12,6 @@ use std::any::{Any, TypeId};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
-
 pub type Hook = Arc<dyn Fn(&mut Ctx) + Send + Sync>;
 pub type TlsHint = Arc<dyn Fn(&Ctx, &crate::ctx::MsgState) -> u32 + Send + Sync>;
 
