@@ -75,7 +75,7 @@ pub fn register(m: &mut Registrar<ProtoTls>) {
     m.ready(|module, hooks, _| {
         let module = module.clone();
         if module.domains.client_tls_domain_avp.is_some() {
-            hooks.tls_hint = Some(std::sync::Arc::new(move |ctx, state| module.domains.hint(ctx, state)));
+            hooks.tls_hints.push(std::sync::Arc::new(move |ctx, state| module.domains.hint(ctx, state)));
         }
     });
 }

@@ -12,7 +12,9 @@ pub mod tran;
 pub mod vars;
 pub mod worker;
 
-pub use context::{avp, call, chunks, clock, ctx, log, outage, owner, shared, stats, status, timers, var};
+pub use context::{
+    avp, call, chunks, clock, ctx, log, outage, owner, shared, stats, status, timers, var, watch,
+};
 pub use language::{arg, format, late, subst};
 pub(crate) use load::unknown;
 pub use load::{globals, listen, parameters, reference, registrar, reload};

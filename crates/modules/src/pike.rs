@@ -5,7 +5,7 @@
 
 use ahash::AHashMap;
 use host::arg::ROUTE;
-use host::ctx::After;
+use host::call::DEFAULT_LIMIT_MS;
 use host::events::{EventParams, raise};
 use host::load::Loader;
 use host::log::{self, Level};
@@ -13,15 +13,12 @@ use host::mi::{MiError, MiParams, MiResult};
 use host::shared::Hooks;
 use host::stats::Stats;
 use host::status::MAIN;
-use host::worker::Refused;
-use host::{Call, Ctx, Registrar, Routes, Value};
+use host::watch::Moment;
+use host::{Call, Ctx, Outcome, Registrar, Routes, Value};
 use parking_lot::Mutex;
-use script::ast::RouteKind;
 use script::{End, RouteId};
 use serde_json::json;
-use std::cell::Cell;
 use std::net::IpAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 
 const BLOCKED: &str = "E_PIKE_BLOCKED";
@@ -91,7 +88,7 @@ fn ready(module: &Arc<Pike>, hooks: &mut Hooks, _: &Stats) {
     hooks.event_names.push(BLOCKED);
     if let Some(route) = module.route {
         let module = module.clone();
-        hooks.request_in.push(Arc::new(move |ctx| module.check_by_route(ctx, route)));
+        hooks.watch.on(Moment::RequestIn, move |ctx, _| check_by_route(ctx, &module, route));
     }
 }
 
@@ -156,21 +153,15 @@ impl Pike {
             log::emit(level, "pike", text);
         }
     }
+}
 
-    /// `check_route`: every request, unless the route drops.
-    fn check_by_route(&self, ctx: &mut Ctx, route: RouteId) {
-        let end = Rc::new(Cell::new(None));
-        let told = end.clone();
-        ctx.fork_run(
-            route,
-            RouteKind::Request,
-            Vec::new(),
-            After::Then(Box::new(move |_, _, end| told.set(Some(end)))),
-        );
-        if end.take() != Some(End::Drop) && self.check(ctx) < 0 {
-            ctx.state.ext.set(Refused);
-        }
-    }
+/// `check_route`: every request, unless the route drops it. One that the route waits too long for passes.
+fn check_by_route(ctx: &mut Ctx, module: &Arc<Pike>, route: RouteId) -> Outcome {
+    let module = module.clone();
+    ctx.call_route(route, "pike check_route", DEFAULT_LIMIT_MS, 1, move |ctx, end| match end {
+        End::Drop => 1,
+        _ => module.check(ctx),
+    })
 }
 
 fn tick(call: &mut Call<Pike>) {

@@ -2,7 +2,8 @@
 
 use crate::pattern::Pattern;
 use bytes::Bytes;
-use host::{Call, Ctx, Registrar, Routes, Text, Value};
+use host::watch::Moment;
+use host::{Call, Ctx, Outcome, Registrar, Routes, Text, Value};
 use script::ast::Dialect;
 use sip::{Anchor, HeaderName, Message, NameAddr, Piece, Span, Uri};
 
@@ -256,15 +257,11 @@ fn hops(msg: &Message) -> Option<Vec<Hop>> {
 }
 
 /// loose_route(): true when the Route headers decide where the request goes.
-fn loose_route(call: &mut Call<Rr>) -> i32 {
-    let rc = route(call);
-    if rc > 0 && route_params(call.ctx).is_some() && !call.ctx.shared().hooks.routed.is_empty() {
-        let shared = call.ctx.shared().clone();
-        for hook in &shared.hooks.routed {
-            hook(call.ctx);
-        }
+fn loose_route(call: &mut Call<Rr>) -> Outcome {
+    match route(call) {
+        rc if rc > 0 && route_params(call.ctx).is_some() => host::tm::show_here(call.ctx, Moment::Routed),
+        rc => rc.into(),
     }
-    rc
 }
 
 fn route(call: &mut Call<Rr>) -> i32 {

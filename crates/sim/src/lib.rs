@@ -14,6 +14,7 @@ mod module;
 mod network;
 mod post;
 pub mod scenarios;
+pub mod watch;
 mod world;
 
 use scenarios::Scenario;

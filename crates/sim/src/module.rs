@@ -37,7 +37,9 @@ fn register(m: &mut Registrar<Sim>) {
 pub fn all() -> &'static [ModuleDef] {
     static ALL: LazyLock<Vec<ModuleDef>> = LazyLock::new(|| {
         let own = ModuleDef { name: "sim", make: || host::registrar::module(register) };
-        modules::ALL.iter().chain(drivers::ALL).copied().chain([own]).collect()
+        let watching =
+            ModuleDef { name: "sim_watch", make: || host::registrar::module(crate::watch::register) };
+        modules::ALL.iter().chain(drivers::ALL).copied().chain([own, watching]).collect()
     });
     &ALL
 }
@@ -54,7 +56,7 @@ impl WaitingVariable for Late {
         if ms == 0 {
             return value.into();
         }
-        let clock = CLOCK.with(|clock| clock.borrow().clone());
+        let clock = clock();
         Answer::later("$later", "", 5000, async move {
             clock.sleep(ms).await;
             value
@@ -65,11 +67,21 @@ impl WaitingVariable for Late {
 /// slow([ms, rc]): waits that long and returns rc. Without a time by the seed: now, after up to four
 /// seconds, or never; 1, or -1 (more rarely, and at its deadline, 5 s).
 fn slow(_: &mut Call<Sim>, ms: Option<Int>, rc: Option<Int>) -> Outcome {
-    let clock = CLOCK.with(|clock| clock.borrow().clone());
+    waits(ms.map(|ms| ms.0.max(0) as u64), rc.map(|rc| rc.0 as i32))
+}
+
+/// The clock of the worker that runs now.
+pub(crate) fn clock() -> Executor {
+    CLOCK.with(|clock| clock.borrow().clone())
+}
+
+/// What `slow` does.
+pub(crate) fn waits(ms: Option<u64>, rc: Option<i32>) -> Outcome {
+    let clock = clock();
     let (ms, rc) = match ms {
-        Some(ms) => (ms.0.max(0) as u64, rc.map_or(1, |rc| rc.0 as i32)),
+        Some(ms) => (ms, rc.unwrap_or(1)),
         None => {
-            let rc = if clock.below(5) == 0 { -1 } else { 1 };
+            let rc = rc.unwrap_or(if clock.below(5) == 0 { -1 } else { 1 });
             let ms = match clock.below(10) {
                 0 => return Outcome::Done(rc),
                 1 => 1_000_000,

@@ -110,6 +110,17 @@ pub const ALL: &[Scenario] = &[
         ..BASE
     },
     Scenario {
+        name: "hooks",
+        params: "loadmodule \"sim_watch.so\"\nmodparam(\"sim_watch\", \"always\", 1)",
+        routes: concat!(
+            main_route!(
+                "if (is_method(\"OPTIONS\")) { t_reply(200, \"OK\"); exit; } t_on_failure(\"f\"); $msg.branch = \"sip:c@10.0.0.5\"; t_relay();"
+            ),
+            "failure_route[f] { if (t_was_cancelled()) exit; $du = \"sip:10.0.0.4\"; t_relay(); }\n"
+        ),
+        ..BASE
+    },
+    Scenario {
         name: "never-answers",
         routes: concat!(
             main_route!("if (is_method(\"INVITE\")) async(slow(), lost); else t_relay();"),

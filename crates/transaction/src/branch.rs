@@ -283,7 +283,7 @@ impl<T, B> Transactions<T, B> {
             b.interval = parts.config.t1;
             b.again = parts.wheel.set(now.after(b.interval.into()).0, Due::RequestAgain(id.index, branch));
         }
-        parts.outputs.push_back(Output::Transmit { path, bytes });
+        parts.outputs.push_back(Output::Transmit { txn: id, path, bytes });
         true
     }
 
@@ -477,7 +477,7 @@ impl<T, B> Parts<'_, T, B> {
         let b = &self.txn.branches[usize::from(branch)];
         let (Some(path), Ok(invite)) = (b.path, Message::parse(b.bytes.clone())) else { return };
         let bytes = sip::build_ack(&invite, reply, &self.txn.hop_headers);
-        self.outputs.push_back(Output::Transmit { path, bytes });
+        self.outputs.push_back(Output::Transmit { txn: self.txn.id, path, bytes });
     }
 
     pub(crate) fn cancel_branch(&mut self, now: Instant, branch: u16, headers: &Bytes) {
@@ -514,7 +514,7 @@ impl<T, B> Parts<'_, T, B> {
             let limit = (64 * u64::from(self.config.t1)).min(txn.fr_inv.into());
             b.fr = self.wheel.set(now.after(limit).0, Due::FinalReply(txn.id.index, branch));
         }
-        self.outputs.push_back(Output::Transmit { path, bytes });
+        self.outputs.push_back(Output::Transmit { txn: self.txn.id, path, bytes });
     }
 
     /// Timers A and E, and those of a CANCEL.
@@ -539,7 +539,7 @@ impl<T, B> Parts<'_, T, B> {
         };
         b.interval = b.interval.saturating_mul(2).min(config.t2).max(1);
         b.again = self.wheel.set(now.after(b.interval.into()).0, Due::RequestAgain(txn.id.index, branch));
-        self.outputs.push_back(Output::Transmit { path, bytes });
+        self.outputs.push_back(Output::Transmit { txn: self.txn.id, path, bytes });
     }
 }
 

@@ -125,7 +125,12 @@ impl Path {
 /// What a transaction wants done.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
-    Transmit { path: Path, bytes: Bytes },
+    /// A message of this transaction, its retransmissions too.
+    Transmit {
+        txn: TxnId,
+        path: Path,
+        bytes: Bytes,
+    },
     Event(Event),
 }
 

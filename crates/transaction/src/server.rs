@@ -64,6 +64,7 @@ impl<T, B> Transactions<T, B> {
     /// Sends a reply upstream and keeps it for retransmissions. After a final reply only further 2xx to
     /// an INVITE are taken (and not kept); one that a callee sent also after a negative reply. A final reply cancels the branches that are still open.
     pub fn reply(&mut self, now: Instant, id: TxnId, status: u16, bytes: Bytes, origin: Origin) -> Replied {
+        let takes = self.takes_reply(id, status, origin);
         let Some(parts) = self.parts(id) else { return Replied::Late };
         let txn = parts.txn;
         let success = (200..300).contains(&status);
@@ -72,19 +73,17 @@ impl<T, B> Transactions<T, B> {
             Origin::Relayed => &mut parts.stats.replies_relayed,
         };
         if !txn.is_open() {
-            let taken = txn.state == Upstream::Accepted || origin == Origin::Relayed;
-            // Without a key nobody is upstream.
-            if !(txn.is_invite && txn.key.is_some() && success && taken) {
+            if !takes {
                 return Replied::Late;
             }
             *counter += 1;
-            parts.outputs.push_back(Output::Transmit { path: txn.upstream, bytes });
+            parts.outputs.push_back(Output::Transmit { txn: id, path: txn.upstream, bytes });
             return Replied::Sent;
         }
         let local = txn.state == Upstream::Local;
         if !local {
             *counter += 1;
-            parts.outputs.push_back(Output::Transmit { path: txn.upstream, bytes: bytes.clone() });
+            parts.outputs.push_back(Output::Transmit { txn: id, path: txn.upstream, bytes: bytes.clone() });
             txn.last_reply = bytes;
         }
         txn.status = status;
@@ -114,6 +113,18 @@ impl<T, B> Transactions<T, B> {
         Replied::Sent
     }
 
+    /// Whether `reply` would send it.
+    pub fn takes_reply(&self, id: TxnId, status: u16, origin: Origin) -> bool {
+        let Some(txn) = self.txn(id) else { return false };
+        let again = txn.is_invite && txn.key.is_some() && (200..300).contains(&status);
+        txn.is_open() || again && (txn.state == Upstream::Accepted || origin == Origin::Relayed)
+    }
+
+    /// Somebody is upstream: it is no request of this server itself.
+    pub fn has_upstream(&self, id: TxnId) -> bool {
+        self.txn(id).is_some_and(|txn| txn.key.is_some())
+    }
+
     /// Replies make no connection when the one the request came by is gone.
     pub fn keep_to_connection(&mut self, id: TxnId) {
         if let Some(parts) = self.parts(id) {
@@ -129,7 +140,11 @@ impl<T, B> Transactions<T, B> {
         if txn.last_reply.is_empty() {
             return false;
         }
-        parts.outputs.push_back(Output::Transmit { path: txn.upstream, bytes: txn.last_reply.clone() });
+        parts.outputs.push_back(Output::Transmit {
+            txn: id,
+            path: txn.upstream,
+            bytes: txn.last_reply.clone(),
+        });
         true
     }
 
@@ -162,7 +177,11 @@ impl<T, B> Transactions<T, B> {
         txn.interval = (txn.interval * 2).min(parts.config.t2);
         txn.again = parts.wheel.set(now.after(txn.interval.into()).0, Due::ReplyAgain(id.index));
         parts.stats.replies_again += 1;
-        parts.outputs.push_back(Output::Transmit { path: txn.upstream, bytes: txn.last_reply.clone() });
+        parts.outputs.push_back(Output::Transmit {
+            txn: id,
+            path: txn.upstream,
+            bytes: txn.last_reply.clone(),
+        });
     }
 
     /// Status sent upstream last; 0: none.

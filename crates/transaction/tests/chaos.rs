@@ -171,7 +171,7 @@ impl World {
                     assert!(!self.ended, "ends once");
                     self.ended = true;
                 }
-                Output::Transmit { path, bytes } => {
+                Output::Transmit { path, bytes, .. } => {
                     self.sent(path, Message::parse(bytes).expect("a message"))
                 }
             }

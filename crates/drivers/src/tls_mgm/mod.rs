@@ -117,7 +117,7 @@ pub fn register(m: &mut Registrar<TlsMgm>) {
     m.ready(|module, hooks, _| {
         let module = module.clone();
         if module.client_tls_domain_avp.is_some() || module.client_sip_domain_avp.is_some() {
-            hooks.tls_hint = Some(Arc::new(move |ctx, state| module.hint(ctx, state)));
+            hooks.tls_hints.push(Arc::new(move |ctx, state| module.hint(ctx, state)));
         }
     });
 }

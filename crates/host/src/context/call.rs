@@ -93,6 +93,13 @@ impl From<i32> for Outcome {
     }
 }
 
+/// Nothing to say is 1.
+impl From<()> for Outcome {
+    fn from(_: ()) -> Outcome {
+        Outcome::Done(1)
+    }
+}
+
 /// true is 1, false is -1.
 impl From<bool> for Outcome {
     fn from(ok: bool) -> Outcome {

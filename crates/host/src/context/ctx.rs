@@ -7,6 +7,7 @@ use crate::context::timers::Timers;
 use crate::context::var::Context;
 use crate::shared::Shared;
 use crate::stats::{Counter, Stats};
+use crate::watch::{OnWire, Wire};
 use ahash::AHashMap;
 use bytes::Bytes;
 use script::ast::RouteKind;
@@ -440,7 +441,24 @@ impl Ctx {
 
     /// Queues bytes for the network.
     pub fn transmit(&mut self, path: Path, bytes: Bytes) {
+        self.transmit_for(None, path, bytes);
+    }
+
+    /// The same for a transaction.
+    pub(crate) fn transmit_for(&mut self, txn: Option<TxnId>, path: Path, bytes: Bytes) {
+        let bytes = self.tapped(Wire::Sent, txn, path, bytes);
         self.core.outputs.push(Output::Transmit { path, bytes });
+    }
+
+    /// Bytes as they go on when modules have seen them pass.
+    pub(crate) fn tapped(&mut self, wire: Wire, txn: Option<TxnId>, path: Path, bytes: Bytes) -> Bytes {
+        if !self.core.shared.hooks.watch.taps(wire) {
+            return bytes;
+        }
+        let shared = self.core.shared.clone();
+        let mut passing = OnWire { txn, path, bytes };
+        shared.hooks.watch.tapping(wire).for_each(|tap| tap(self, &mut passing));
+        passing.bytes
     }
 
     /// Runs a script to its end or first suspension, then `state.after`. The current message is

@@ -27,3 +27,4 @@ pub mod timers;
 pub mod transform;
 pub mod uri;
 pub mod var;
+pub mod watch;

@@ -1,7 +1,7 @@
 //! What is kept of an operation that a script or a module waits for.
 
 use crate::context::call::Finish;
-use crate::context::ctx::{MsgState, Sip, TaskId};
+use crate::context::ctx::{Ctx, MsgState, Sip, TaskId};
 use crate::context::stats::{Counter, Stats};
 use crate::context::timers::TimerKey;
 use bytes::Bytes;
@@ -38,7 +38,12 @@ pub struct Parked {
     pub member: Option<Member>,
     /// A `parallel` that waits for its members.
     pub group: Option<Box<Group>>,
+    /// What follows instead of the script: it gets the message that was held, and what the operation leaves to do.
+    pub then: Option<Then>,
 }
+
+/// Goes on when a wait beside any script is over; gives the return code of the operation.
+pub type Then = Box<dyn FnOnce(&mut Ctx, Option<Box<MsgState>>, Finish) -> i32>;
 
 /// Where `launch()` reports.
 pub struct Report {

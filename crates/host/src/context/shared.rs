@@ -12,10 +12,6 @@ use std::any::{Any, TypeId};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
-/// Sees the status and the bytes of a reply.
-pub type ReplyHook = Arc<dyn Fn(&mut Ctx, u16, &bytes::Bytes) + Send + Sync>;
-pub type StrayHook = Arc<dyn Fn(&mut Ctx, &sip::Message) -> bool + Send + Sync>;
-
 pub type Hook = Arc<dyn Fn(&mut Ctx) + Send + Sync>;
 pub type TlsHint = Arc<dyn Fn(&Ctx, &crate::ctx::MsgState) -> u32 + Send + Sync>;
 
@@ -28,25 +24,15 @@ pub struct Hooks {
     pub timers: Vec<(u64, Hook)>,
     /// The same on every worker.
     pub worker_timers: Vec<(u64, Hook)>,
-    /// Before the main route, with the message in `ctx.state`.
-    pub request_in: Vec<Hook>,
-    /// After the main route.
-    pub request_end: Vec<Hook>,
-    pub txn: Vec<crate::tm::TxnHook>,
-    /// A reply was sent without a transaction; the request is in `ctx.state`.
-    pub stateless_reply: Vec<ReplyHook>,
-    /// A reply that belongs to no transaction came in; true: it was one of this module's.
-    pub stray_reply: Vec<StrayHook>,
-    /// Each reply of a transaction before its routes; it is the current message, and may be edited.
-    pub reply_in: Vec<Hook>,
-    /// `loose_route()` found our own Route in the current request.
-    pub routed: Vec<Hook>,
+    /// Moments of messages on their way.
+    pub watch: crate::watch::Watch,
     /// Names of the events that a module raises, for lists.
     pub event_names: Vec<&'static str>,
     /// Modules that carry events to other programs.
     pub event_transports: Vec<Arc<dyn crate::events::EventTransport>>,
-    /// Chooses how TLS is begun with the next hop of the message: what `Path::hint` carries, 0 nothing.
-    pub tls_hint: Option<TlsHint>,
+    /// Choose how TLS is begun with the next hop of a message: what `Path::hint` carries. The first that does not
+    /// say 0 counts.
+    pub tls_hints: Vec<TlsHint>,
     /// The server ends: last writes.
     pub stop: Vec<Hook>,
     /// Run once beside the workers, on the management thread (listeners of mi_fifo, httpd ...).

@@ -1,10 +1,10 @@
 //! Slots of operations that scripts and modules wait for: taken, tied to transactions, dropped. What goes on
 //! when one is done is the worker's (`worker/park.rs`).
 
-use crate::context::call::{Finish, Wait};
-use crate::context::ctx::{Ctx, TaskId};
+use crate::context::call::{Finish, Suspension, Wait};
+use crate::context::ctx::{Ctx, MsgState, TaskId};
 use crate::context::ops::{Ended, Named};
-use crate::context::parked::Parked;
+use crate::context::parked::{Parked, Then};
 use crate::context::timers::{Due, TimerKey};
 use bytes::Bytes;
 use script::ast::RouteKind;
@@ -54,6 +54,7 @@ impl Ctx {
             kind: 0,
             member: None,
             group: None,
+            then: None,
         };
         let id = match self.core.free_tasks.pop() {
             Some(index) => {
@@ -82,6 +83,32 @@ impl Ctx {
     pub(crate) fn tie(&mut self, id: TaskId, txn: TxnId) {
         self.core.tasks[id.index as usize].txn = Some(txn);
         self.core.tasks_of.entry(txn).or_default().push(id);
+    }
+
+    /// Waits for an operation beside any script, with the message that is held for it. It ends with the
+    /// transaction; else `then` follows.
+    pub(crate) fn wait_beside(
+        &mut self,
+        held: Option<Box<MsgState>>,
+        txn: Option<TxnId>,
+        operation: Suspension,
+        then: Then,
+    ) {
+        let call_id = held.as_ref().and_then(|state| state.msg.call_id()).unwrap_or_default();
+        let Suspension { what, detail, wait, limit_ms, on_deadline } = operation;
+        match self.park_slot(what, detail, call_id, script::Loc::default(), limit_ms, on_deadline) {
+            Some(id) => {
+                if let Some(txn) = txn {
+                    self.tie(id, txn);
+                }
+                let slot = &mut self.core.tasks[id.index as usize];
+                (slot.state, slot.then) = (held, Some(then));
+                self.begin_wait(id, wait);
+            }
+            None => {
+                then(self, held, Box::new(move |_| on_deadline));
+            }
+        }
     }
 
     pub(crate) fn begin_wait(&mut self, id: TaskId, wait: Wait) {
@@ -130,6 +157,7 @@ impl Ctx {
             kind: 0,
             member: None,
             group: None,
+            then: None,
         };
         let parked = std::mem::replace(slot, free);
         self.core.free_tasks.push(id.index);

@@ -606,10 +606,15 @@ pub fn load(
     let mut hooks = Hooks::default();
     let mut commands = Vec::new();
     for (name, module) in loader.modules.iter() {
+        hooks.watch.module = name;
         module.hooks(&mut hooks, &loader.stats);
         commands.extend(module.commands(name));
     }
     crate::db::hooks(&loader.databases.open(), &loader.globals, &mut hooks);
+    if let Err(contradiction) = hooks.watch.arrange() {
+        loader.diagnostics.push(Diagnostic::error(script::Loc::default(), contradiction));
+        return Err((sources, loader.diagnostics));
+    }
     let event_routes = config.routes.iter().enumerate().filter(|(_, r)| r.kind == RouteKind::Event);
     let event_routes = event_routes
         .filter_map(|(i, r)| Some((r.name.clone()?, EventRoute { route: RouteId(i as u16), mode: r.mode })));

@@ -1,18 +1,20 @@
 //! Before the script: what the transactions say about an arriving request.
 
-use super::{TxnEvent, cancel, drain, tell};
-use crate::ctx::Ctx;
+use super::watch::{Way, show};
+use super::{cancel, drain};
+use crate::ctx::{Ctx, MsgState};
 use crate::stats::Source;
+use crate::watch::{Moment, Seen, Wire};
 use bytes::Bytes;
 use sip::{Message, Method};
 use std::rc::Rc;
-use transaction::{Acked, Path, Relation};
+use transaction::{Path, Relation, TxnId};
 
 pub enum Admit {
     /// A retransmission, an ACK or a CANCEL that was dealt with, or nothing that a script could answer.
     Absorbed,
-    /// The main route runs.
-    Run,
+    /// The main route runs. An ACK: the transaction that it is for, if there is one.
+    Run(Option<TxnId>),
 }
 
 /// Retransmissions of requests whose script ran to its end run it again, up to `t_newtran` or
@@ -23,29 +25,30 @@ pub fn admit(ctx: &mut Ctx, msg: &Rc<Message>, source: Path) -> Admit {
         return Admit::Absorbed;
     }
     let now = ctx.core.now;
-    match ctx.core.txns.txns.find(msg) {
+    let found = ctx.core.txns.txns.find(msg);
+    if let Some((id, _)) = found {
+        ctx.tapped(Wire::Matched, Some(id), source, msg.buf().clone());
+    }
+    match found {
         Some((id, Relation::Retransmission)) => {
             if ctx.core.txns.txns.get(id).is_none_or(|data| data.absorb) {
                 ctx.core.txns.txns.retransmission(id);
                 drain(ctx);
                 return Admit::Absorbed;
             }
-            Admit::Run
+            Admit::Run(None)
         }
         Some((id, Relation::Ack | Relation::AckOfSuccess)) => {
-            let acked = ctx.core.txns.txns.on_ack(now, id);
+            ctx.core.txns.txns.on_ack(now, id);
             drain(ctx);
-            if acked == Acked::Success {
-                tell(ctx, id, TxnEvent::AckIn);
-            }
             // Scripts see every ACK; `t_relay` knows those whose way ends here.
-            Admit::Run
+            Admit::Run(Some(id))
         }
         Some((id, Relation::Cancel)) if !ctx.requests_of(id).is_empty() => {
             cancel::waiting(ctx, msg, source, id);
             Admit::Absorbed
         }
-        Some((_, Relation::Cancel)) => Admit::Run,
+        Some((_, Relation::Cancel)) => Admit::Run(None),
         None if msg.method() == Method::Ack => {
             if crate::reply::is_ack_of_ours(ctx, msg) {
                 // Module sl's, when it is loaded.
@@ -54,14 +57,42 @@ pub fn admit(ctx: &mut Ctx, msg: &Rc<Message>, source: Path) -> Admit {
                 }
                 Admit::Absorbed
             } else {
-                Admit::Run
+                Admit::Run(None)
             }
         }
         None if ctx.core.draining && msg.to_tag().is_none() => {
             refuse_new(ctx, msg, source);
             Admit::Absorbed
         }
-        None => Admit::Run,
+        None => Admit::Run(None),
+    }
+}
+
+/// Modules see the request, then its main route runs. `of`: what an ACK is for.
+pub(crate) fn request_in(ctx: &mut Ctx, state: Box<MsgState>, of: Option<TxnId>) {
+    show(ctx, Moment::RequestIn, state, Seen::of(None), move |ctx, state, way| match way {
+        Way::Stopped => refused(ctx, state),
+        Way::On if is_of_success(ctx, &state, of) => {
+            show(ctx, Moment::AckIn, state, Seen::of(of), |ctx, state, way| match way {
+                Way::On => ctx.run(state),
+                Way::Stopped => refused(ctx, state),
+            });
+        }
+        Way::On => ctx.run(state),
+    });
+}
+
+fn is_of_success(ctx: &Ctx, state: &MsgState, of: Option<TxnId>) -> bool {
+    let refusal = || of.is_some_and(|id| ctx.core.txns.txns.status(id) >= 300);
+    state.msg.method() == Method::Ack && !refusal()
+}
+
+/// Nobody is told; a transaction that it got while it waited forgets it.
+fn refused(ctx: &mut Ctx, state: Box<MsgState>) {
+    ctx.core.traffic.dropped_requests.up();
+    if let Some(id) = state.txn {
+        let now = ctx.core.now;
+        ctx.core.txns.txns.release(now, id);
     }
 }
 

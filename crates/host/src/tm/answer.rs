@@ -1,11 +1,14 @@
 //! Replies made here to the request of a transaction.
 
-use super::{TxnData, TxnEvent, drain, request, tell};
+use super::watch::{Way, show, tell};
+use super::{MAX_QUEUE, TxnData, drain, request};
 use crate::ctx::{Ctx, MsgState};
 use crate::reply::Maker;
+use crate::watch::{Moment, Seen, Told};
 use bytes::Bytes;
+use script::ast::RouteKind;
 use script::{RouteId, Task};
-use sip::Method;
+use sip::{Message, Method, SocketNames};
 use transaction::{Origin, Replied, TxnId};
 
 /// The 100 for an INVITE; `None` when none is due.
@@ -89,11 +92,142 @@ pub fn reply_with(ctx: &mut Ctx, id: TxnId, code: u16, reason: &[u8], parts: Par
         };
         crate::reply::build_with(ctx, state, code, reason, tag, &parts)
     };
-    send_reply(ctx, id, code, bytes, Origin::Here)
+    send_made(ctx, id, code, bytes)
 }
 
-/// Hands a final or provisional reply to the transaction.
-pub(crate) fn send_reply(ctx: &mut Ctx, id: TxnId, code: u16, bytes: Bytes, origin: Origin) -> i32 {
+/// A reply on its way upstream.
+pub(super) struct Leaving {
+    /// The status that it goes with.
+    code: u16,
+    form: Form,
+}
+
+enum Form {
+    /// Made here.
+    Made(Bytes),
+    /// Of a branch, with the status that it gets.
+    Relayed(Box<MsgState>, Option<(u16, Bytes)>),
+}
+
+impl Leaving {
+    fn origin(&self) -> Origin {
+        match self.form {
+            Form::Made(_) => Origin::Here,
+            Form::Relayed(..) => Origin::Relayed,
+        }
+    }
+}
+
+/// Sends a reply made here. 1 sent, or held by a watcher on its way; -1: it comes too late.
+pub(super) fn send_made(ctx: &mut Ctx, id: TxnId, code: u16, bytes: Bytes) -> i32 {
+    leave(ctx, id, Leaving { code, form: Form::Made(bytes) })
+}
+
+/// Sends a branch's reply on. `changed`: the status that it gets.
+pub(super) fn relay_reply(
+    ctx: &mut Ctx,
+    id: TxnId,
+    code: u16,
+    state: Box<MsgState>,
+    changed: Option<(u16, Bytes)>,
+) -> i32 {
+    leave(ctx, id, Leaving { code, form: Form::Relayed(state, changed) })
+}
+
+fn leave(ctx: &mut Ctx, id: TxnId, leaving: Leaving) -> i32 {
+    let (code, origin) = (leaving.code, leaving.origin());
+    let watched =
+        ctx.core.shared.hooks.watch.watches(Moment::ReplyOut) && ctx.core.txns.txns.has_upstream(id);
+    if !watched {
+        let bytes = match leaving.form {
+            Form::Made(bytes) => bytes,
+            Form::Relayed(state, changed) => print(ctx, id, &state, changed),
+        };
+        return send(ctx, id, code, bytes, origin);
+    }
+    if !ctx.core.txns.txns.takes_reply(id, code, origin) {
+        return -1;
+    }
+    let Some(data) = ctx.core.txns.txns.get_mut(id) else { return -1 };
+    match &mut data.leaving {
+        // A provisional reply that finds no room is forgotten, a final one never.
+        Some(queue) if queue.len() >= MAX_QUEUE && code < 200 => return -1,
+        Some(queue) => queue.push_back(leaving),
+        None => {
+            data.leaving = Some(Default::default());
+            show_leaving(ctx, id, leaving);
+        }
+    }
+    1
+}
+
+/// The watchers see a reply, then it is printed and sent, and the next one follows.
+fn show_leaving(ctx: &mut Ctx, id: TxnId, leaving: Leaving) {
+    let (code, origin) = (leaving.code, leaving.origin());
+    let (state, changed, made) = match leaving.form {
+        Form::Relayed(state, changed) => (Some(state), changed, None),
+        Form::Made(bytes) => (reply_state(ctx, id, bytes.clone()), None, Some(bytes)),
+    };
+    let Some(state) = state else { return next_leaving(ctx, id) };
+    let seen = Seen { branch: state.txn_branch, ..Seen::of(Some(id)).status(code).origin(origin) };
+    show(ctx, Moment::ReplyOut, state, seen, move |ctx, state, way| {
+        if way == Way::On {
+            let bytes = match made {
+                Some(bytes) if state.edits.is_empty() => bytes,
+                Some(_) => print_made(ctx, &state),
+                None => print(ctx, id, &state, changed),
+            };
+            send(ctx, id, code, bytes, origin);
+        }
+        next_leaving(ctx, id);
+    });
+}
+
+fn next_leaving(ctx: &mut Ctx, id: TxnId) {
+    let Some(data) = ctx.core.txns.txns.get_mut(id) else { return };
+    match data.leaving.as_mut().and_then(|queue| queue.pop_front()) {
+        Some(leaving) => show_leaving(ctx, id, leaving),
+        None => data.leaving = None,
+    }
+}
+
+/// A reply made here as a message that watchers may look at and edit.
+fn reply_state(ctx: &Ctx, id: TxnId, bytes: Bytes) -> Option<Box<MsgState>> {
+    let mut state = made_state(ctx, bytes)?;
+    let data = ctx.core.txns.txns.get(id)?;
+    state.txn = Some(id);
+    state.avps = data.avps.clone();
+    state.source.socket = data.source.socket;
+    state.flags = data.saved.as_ref().map_or(0, |saved| saved.flags);
+    Some(state)
+}
+
+/// The state of a reply that was made here.
+pub(crate) fn made_state(ctx: &Ctx, bytes: Bytes) -> Option<Box<MsgState>> {
+    let task = Task::new(ctx.core.shared.program(), RouteId(0));
+    let msg = std::rc::Rc::new(Message::parse(bytes).ok()?);
+    Some(MsgState::new(msg, crate::context::detached::nowhere(), ctx.core.now, RouteKind::OnReply, task))
+}
+
+/// A reply as it goes upstream.
+fn print(ctx: &Ctx, id: TxnId, reply: &MsgState, changed: Option<(u16, Bytes)>) -> Bytes {
+    let send = ctx.core.txns.txns.get(id).map_or_else(SocketNames::default, |d| names(ctx, d.source.socket));
+    let status = changed.as_ref().map(|(code, reason)| (*code, &reason[..]));
+    sip::print_reply(&reply.msg, &reply.edits, status, &send, &names(ctx, reply.source.socket))
+}
+
+/// A reply that was made here, as watchers left it.
+pub(crate) fn print_made(ctx: &Ctx, reply: &MsgState) -> Bytes {
+    let names = names(ctx, reply.source.socket);
+    sip::print_as_received(&reply.msg, &reply.edits, &names)
+}
+
+fn names(ctx: &Ctx, socket: u16) -> SocketNames {
+    ctx.core.shared.sockets.get(usize::from(socket)).map(|s| s.names.clone()).unwrap_or_default()
+}
+
+/// Hands a final or provisional reply to the transaction. 1 sent, -1 not.
+fn send(ctx: &mut Ctx, id: TxnId, code: u16, bytes: Bytes, origin: Origin) -> i32 {
     let now = ctx.core.now;
     let shown = bytes.clone();
     if let (Origin::Here, Some(data)) = (origin, ctx.core.txns.txns.get_mut(id))
@@ -101,21 +235,23 @@ pub(crate) fn send_reply(ctx: &mut Ctx, id: TxnId, code: u16, bytes: Bytes, orig
     {
         data.local_status = code;
     }
-    if let (false, Some(data)) = (ctx.core.shared.hooks.txn.is_empty(), ctx.core.txns.txns.get_mut(id)) {
-        data.reply_out = bytes.clone();
-    }
     if ctx.core.shared.stream_rules.no_new_for_replies != 0 {
         keep_to_connection(ctx, id);
     }
     let sent = ctx.core.txns.txns.reply(now, id, code, bytes, origin);
-    if sent == Replied::Sent {
-        tell(ctx, id, TxnEvent::ReplyOut { status: code });
+    if sent == Replied::Late {
+        drain(ctx);
+        return -1;
+    }
+    if ctx.core.shared.hooks.watch.tells(Told::Replied) && ctx.core.txns.txns.has_upstream(id) {
+        let seen = Seen { bytes: shown.clone(), ..Seen::of(Some(id)).status(code).origin(origin) };
+        tell(ctx, id, Told::Replied, seen);
     }
     drain(ctx);
-    if let (Some(route), Origin::Here, Replied::Sent) = (ctx.core.txns.settings.reply_route, origin, sent) {
-        request::show(ctx, route, shown);
+    if let (Some(route), Origin::Here) = (ctx.core.txns.settings.reply_route, origin) {
+        request::show_to_route(ctx, route, shown);
     }
-    if sent == Replied::Sent { 1 } else { -1 }
+    1
 }
 
 /// `tcp_no_new_conn_rplflag`, which the script may have set after the transaction was made.

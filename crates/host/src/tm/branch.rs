@@ -144,12 +144,11 @@ fn by_stream(ctx: &Ctx, state: &MsgState, target: &Branch, path: Path) -> Result
         let exists = shared.connections().is_some_and(|all| all.exists(&path));
         return if exists { Ok(path) } else { Err(SendError::NoConnection) };
     }
-    match &shared.hooks.tls_hint {
-        Some(hint) if matches!(path.transport, Transport::Tls | Transport::Wss) => {
-            Ok(path.with_hint(hint(ctx, state)))
-        }
-        _ => Ok(path),
+    if !matches!(path.transport, Transport::Tls | Transport::Wss) {
+        return Ok(path);
     }
+    let hints = shared.hooks.tls_hints.iter().map(|hint| hint(ctx, state));
+    Ok(path.with_hint(hints.into_iter().find(|hint| *hint != 0).unwrap_or(0)))
 }
 
 /// Whether a blacklist forbids a destination to this message.

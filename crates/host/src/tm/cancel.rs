@@ -1,12 +1,15 @@
 //! CANCEL (RFC 3261 §9.2): answered at once, sent on to branches that have rung.
 
-use super::{TxnEvent, create, drain, failure, send_reply, tell};
+use super::answer::send_made;
+use super::watch::show_request;
+use super::{create, drain, failure};
 use crate::ctx::{Ctx, MsgState};
+use crate::watch::{Moment, Seen};
 use script::ast::RouteKind;
 use script::{RouteId, Task};
 use sip::Message;
 use std::rc::Rc;
-use transaction::{ORIGINATOR, Origin, Path, Relation, TxnId, Verdict};
+use transaction::{ORIGINATOR, Path, Relation, TxnId, Verdict};
 
 /// A message as the start of a script's state.
 pub(super) fn plain_state(ctx: &Ctx, msg: &Rc<Message>, source: Path) -> Box<MsgState> {
@@ -29,7 +32,7 @@ pub fn cancel(ctx: &mut Ctx) -> Option<i32> {
         let id = ctx.core.txns.txns.find_cancelled(&msg)?;
         let tag = super::to_tag(ctx, id);
         let bytes = crate::reply::build(ctx, &ctx.state, 200, b"canceling", Some(&tag));
-        send_reply(ctx, own, 200, bytes, Origin::Here);
+        send_made(ctx, own, 200, bytes);
         stop(ctx, id);
         return Some(1);
     }
@@ -49,12 +52,11 @@ pub fn cancel(ctx: &mut Ctx) -> Option<i32> {
 }
 
 /// 200 to the CANCEL, in a transaction of its own, with the tag of the INVITE's replies.
-fn answer(ctx: &mut Ctx, state: &mut MsgState, invite: TxnId) {
+fn answer(ctx: &mut Ctx, state: &mut Box<MsgState>, invite: TxnId) {
     let tag = super::to_tag(ctx, invite);
     if let Some(id) = create(ctx, state) {
-        state.txn = Some(id);
         let bytes = crate::reply::build(ctx, state, 200, b"canceling", Some(&tag));
-        send_reply(ctx, id, 200, bytes, Origin::Here);
+        send_made(ctx, id, 200, bytes);
     }
 }
 
@@ -65,7 +67,12 @@ pub fn stop(ctx: &mut Ctx, invite: TxnId) {
     if let Some(data) = ctx.core.txns.txns.get_mut(invite) {
         data.failing = false;
     }
-    tell(ctx, invite, TxnEvent::Cancelled);
+    show_request(ctx, Moment::Cancelled, invite, Seen::of(Some(invite)), move |ctx| {
+        cancel_branches(ctx, invite)
+    });
+}
+
+fn cancel_branches(ctx: &mut Ctx, invite: TxnId) {
     let now = ctx.core.now;
     let headers = ctx.core.txns.txns.get(invite).map(|d| d.cancel_headers.clone());
     let headers = headers.filter(|h| !h.is_empty()).unwrap_or(ORIGINATOR);

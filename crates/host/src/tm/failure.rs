@@ -1,13 +1,16 @@
 //! When all branches have failed: failure routes, then the best reply upstream.
 
-use super::{Answer, TxnData, TxnEvent, drain, request, send_reply, tell};
+use super::answer::relay_reply;
+use super::watch::show_request;
+use super::{Answer, drain, request};
 use crate::branches::request_branch;
 use crate::ctx::{After, Ctx, MsgState};
+use crate::watch::{Moment, Seen};
 use bytes::Bytes;
 use script::ast::{Dialect, RouteKind};
 use script::{RouteId, Task};
-use sip::{Method, SocketNames};
-use transaction::{Origin, TxnId, Verdict};
+use sip::Method;
+use transaction::{TxnId, Verdict};
 
 /// Acts on what a reply or a timeout meant for its transaction.
 pub(super) fn on_verdict(ctx: &mut Ctx, id: TxnId, verdict: Verdict) {
@@ -29,13 +32,28 @@ fn all_failed(ctx: &mut Ctx, id: TxnId, winner: Option<u16>) {
     if winner.is_some_and(|winner| super::relay::next_way(ctx, id, winner)) {
         return;
     }
-    if let Some(branch) = winner {
-        tell(ctx, id, TxnEvent::Failing { branch, status });
-    }
-    let Some(data) = ctx.core.txns.txns.get_mut(id) else { return };
-    match data.on_failure.take() {
-        Some(route) if winner.is_some() => run_route(ctx, id, route, winner),
-        _ => answer(ctx, id, winner),
+    let Some(branch) = winner else {
+        if let Some(data) = ctx.core.txns.txns.get_mut(id) {
+            data.on_failure = None;
+        }
+        return answer(ctx, id, None);
+    };
+    data_failing(ctx, id, true);
+    let seen = Seen::of(Some(id)).branch(branch).status(status);
+    show_request(ctx, Moment::Failing, id, seen, move |ctx| {
+        data_failing(ctx, id, false);
+        let Some(data) = ctx.core.txns.txns.get_mut(id) else { return };
+        match data.on_failure.take() {
+            Some(route) => run_route(ctx, id, route, winner),
+            None => answer(ctx, id, winner),
+        }
+    });
+}
+
+/// What comes meanwhile is not decided about.
+fn data_failing(ctx: &mut Ctx, id: TxnId, failing: bool) {
+    if let Some(data) = ctx.core.txns.txns.get_mut(id) {
+        data.failing = failing;
     }
 }
 
@@ -167,17 +185,5 @@ fn answer(ctx: &mut Ctx, id: TxnId, winner: Option<u16>) {
         _ => super::replies::changed_status(&reply),
     };
     let code = changed.as_ref().map_or(status, |(code, _)| *code);
-    let bytes = print(ctx, id, &reply, changed);
-    send_reply(ctx, id, code, bytes, Origin::Relayed);
-}
-
-/// A reply as it goes upstream.
-pub(super) fn print(ctx: &Ctx, id: TxnId, reply: &MsgState, changed: Option<(u16, Bytes)>) -> Bytes {
-    let names = |socket: u16| -> SocketNames {
-        ctx.core.shared.sockets.get(usize::from(socket)).map(|s| s.names.clone()).unwrap_or_default()
-    };
-    let send =
-        ctx.core.txns.txns.get(id).map_or_else(SocketNames::default, |d: &TxnData| names(d.source.socket));
-    let status = changed.as_ref().map(|(code, reason)| (*code, &reason[..]));
-    sip::print_reply(&reply.msg, &reply.edits, status, &send, &names(reply.source.socket))
+    relay_reply(ctx, id, code, reply, changed);
 }

@@ -19,10 +19,12 @@ pub mod reply;
 mod request;
 mod stateless;
 mod stats;
+pub mod watch;
 
-use crate::ctx::{After, Branch, Ctx, MsgState, Output};
+use crate::ctx::{After, Branch, Ctx, Ext, MsgState};
 use crate::shared::Shared;
 use crate::var::Context;
+use crate::watch::{Moment, Seen, Told};
 use answer::{bare_state, trying, trying_bytes};
 use bytes::Bytes;
 use script::{End, RouteId, Task};
@@ -32,8 +34,8 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use transaction::{Config, Event, Instant, Path, Transactions, TxnId};
 
+pub(crate) use admit::request_in;
 pub use admit::{Admit, admit};
-pub(crate) use answer::send_reply;
 pub use answer::{Parts, reply, reply_with, to_tag, trying_current};
 pub use branch::{Found, LocalVia};
 pub use cancel::{cancel, stop};
@@ -44,6 +46,7 @@ pub use relay::{Relay, new_transaction, relay};
 pub use replies::{ReplyStatus, final_replies, on_reply, status_of};
 pub use request::{Answer, Done, NewRequest, own_call_id, send_new};
 pub use stateless::{forward, forward_or_wait, forward_reply, send_to};
+pub use watch::{show_here, with_request};
 
 /// What belongs to a transaction besides its state machine.
 pub struct TxnData {
@@ -75,8 +78,10 @@ pub struct TxnData {
     created: Instant,
     /// Status that the last reply route or failure route saw (`t_check_status`).
     pub seen_status: u16,
-    /// The last reply that went upstream, for observers of `TxnEvent::ReplyOut`.
-    pub reply_out: Bytes,
+    /// What modules keep with the transaction, by type: there from `Told::Created` to `Told::Ended`.
+    pub ext: Ext,
+    /// A reply is held on its way upstream; these follow it.
+    leaving: Option<VecDeque<answer::Leaving>>,
 }
 
 /// What belongs to a branch.
@@ -162,79 +167,12 @@ impl Default for Settings {
     }
 }
 
-/// What modules may observe of a transaction.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum TxnEvent {
-    Created,
-    /// A reply of a branch, before it is relayed.
-    ReplyIn {
-        branch: u16,
-        status: u16,
-    },
-    /// A reply goes upstream.
-    ReplyOut {
-        status: u16,
-    },
-    /// All branches have failed and the failure route, if there is one, runs next.
-    Failing {
-        branch: u16,
-        status: u16,
-    },
-    Cancelled,
-    /// An ACK for a 2xx of this transaction passed.
-    AckIn,
-    Ended,
-}
-
-/// Observer of transactions. `ctx.state` is the request where there is one.
-pub type TxnHook = std::sync::Arc<dyn Fn(&mut Ctx, TxnId, TxnEvent) + Send + Sync>;
-
-/// Tells the observers, with the request of the transaction as the current message.
-pub(crate) fn tell(ctx: &mut Ctx, id: TxnId, event: TxnEvent) {
-    if ctx.core.shared.hooks.txn.is_empty() {
-        return;
-    }
-    let shared = ctx.core.shared.clone();
-    let saved = ctx.core.txns.txns.get_mut(id).and_then(|data| data.saved.take());
-    // A request that never went downstream and is not the one being worked on.
-    let bare = match &saved {
-        None if ctx.state.txn != Some(id) => ctx.core.txns.txns.get(id).map(|data| bare_state(ctx, data)),
-        _ => None,
-    };
-    if let Some(mut bare) = bare {
-        bare.txn = Some(id);
-        let here = std::mem::replace(&mut ctx.state, bare);
-        for hook in &shared.hooks.txn {
-            hook(ctx, id, event);
-        }
-        ctx.state = here;
-        return;
-    }
-    match saved {
-        Some(saved) => {
-            let here = std::mem::replace(&mut ctx.state, saved);
-            for hook in &shared.hooks.txn {
-                hook(ctx, id, event);
-            }
-            let saved = std::mem::replace(&mut ctx.state, here);
-            if let Some(data) = ctx.core.txns.txns.get_mut(id) {
-                data.saved = Some(saved);
-            }
-        }
-        None => {
-            for hook in &shared.hooks.txn {
-                hook(ctx, id, event);
-            }
-        }
-    }
-}
-
 /// Sends what the transactions want sent and handles their events.
 pub fn drain(ctx: &mut Ctx) {
     while let Some(output) = ctx.core.txns.txns.poll_output() {
         match output {
-            transaction::Output::Transmit { path, bytes } => {
-                ctx.core.outputs.push(Output::Transmit { path, bytes })
+            transaction::Output::Transmit { txn, path, bytes } => {
+                ctx.transmit_for(Some(txn), path, bytes);
             }
             transaction::Output::Event(event) => on_event(ctx, event),
         }
@@ -261,7 +199,7 @@ fn on_event(ctx: &mut Ctx, event: Event) {
             }
         }
         Event::Ended { txn } => {
-            tell(ctx, txn, TxnEvent::Ended);
+            watch::tell(ctx, txn, Told::Ended, Seen::of(Some(txn)));
             ctx.drop_tasks_of(txn);
         }
     }
@@ -301,7 +239,7 @@ pub enum Held {
 
 /// The script of `state` waits: makes the server transaction when there is none (100 for an INVITE). From now on
 /// the request that comes again is answered before the script.
-pub fn hold(ctx: &mut Ctx, state: &mut MsgState) -> Held {
+pub fn hold(ctx: &mut Ctx, state: &mut Box<MsgState>) -> Held {
     if let Some(id) = state.txn {
         // The script made it itself (`t_newtran`).
         if let Some(data) = ctx.core.txns.txns.get_mut(id) {
@@ -319,10 +257,16 @@ pub fn hold(ctx: &mut Ctx, state: &mut MsgState) -> Held {
         data.absorb = true;
         data.implicit = true;
     }
-    state.txn = Some(id);
     let bytes = trying_bytes(ctx, state, id);
     trying(ctx, bytes, id);
     Held::Waits
+}
+
+impl Ctx {
+    /// What modules keep with a transaction. `None`: it is over.
+    pub fn ext_of(&mut self, id: TxnId) -> Option<&mut Ext> {
+        self.core.txns.txns.get_mut(id).map(|data| &mut data.ext)
+    }
 }
 
 impl BranchData {
@@ -358,42 +302,34 @@ impl TxnData {
             cancel_headers: Bytes::new(),
             seen_status: 0,
             created: state.received_at,
-            reply_out: Bytes::new(),
+            ext: Ext::default(),
+            leaving: None,
             done: None,
         }
     }
 }
 
 /// Makes the server transaction of a request. `None`: there are too many.
-pub(crate) fn create(ctx: &mut Ctx, state: &MsgState) -> Option<TxnId> {
-    let upstream = crate::reply::return_path(ctx, state);
-    insert(ctx, &state.msg, upstream, TxnData::of(state))
+pub(crate) fn create(ctx: &mut Ctx, state: &mut Box<MsgState>) -> Option<TxnId> {
+    std::mem::swap(&mut ctx.state, state);
+    let id = create_current(ctx);
+    std::mem::swap(&mut ctx.state, state);
+    id
 }
 
 /// The same for the current message.
 pub(crate) fn create_current(ctx: &mut Ctx) -> Option<TxnId> {
     let upstream = crate::reply::return_path(ctx, &ctx.state);
-    let data = TxnData::of(&ctx.state);
-    let msg = ctx.state.msg.clone();
-    let id = insert(ctx, &msg, upstream, data)?;
-    ctx.state.txn = Some(id);
-    apply_timeouts(ctx);
-    Some(id)
-}
-
-fn insert(ctx: &mut Ctx, msg: &Rc<Message>, upstream: Path, data: TxnData) -> Option<TxnId> {
     let now = ctx.core.now;
-    let id = match ctx.core.txns.txns.create(now, msg, upstream, data) {
-        Ok(id) => id,
-        Err(_) => {
-            crate::warn!("tm", "too many transactions: a request is not handled");
-            return None;
-        }
+    let msg = ctx.state.msg.clone();
+    let Ok(id) = ctx.core.txns.txns.create(now, &msg, upstream, TxnData::of(&ctx.state)) else {
+        crate::warn!("tm", "too many transactions: a request is not handled");
+        return None;
     };
     set_agent(ctx, id);
-    if !ctx.core.shared.hooks.txn.is_empty() {
-        tell(ctx, id, TxnEvent::Created);
-    }
+    ctx.state.txn = Some(id);
+    apply_timeouts(ctx);
+    watch::tell_here(ctx, Told::Created, &Seen::of(Some(id)));
     Some(id)
 }
 
@@ -419,16 +355,17 @@ pub fn asked_for(ctx: &mut Ctx, id: TxnId) {
 }
 
 /// The main route ended.
-pub fn request_done(ctx: &mut Ctx, mut state: Box<MsgState>, _end: End) {
-    if !ctx.core.shared.hooks.request_end.is_empty() {
-        let shared = ctx.core.shared.clone();
-        let outer = std::mem::replace(&mut ctx.state, state);
-        for hook in &shared.hooks.request_end {
-            hook(ctx);
+pub fn request_done(ctx: &mut Ctx, state: Box<MsgState>, _end: End) {
+    let seen = Seen::of(state.txn);
+    watch::show(ctx, Moment::RequestEnd, state, seen, |ctx, state, way| {
+        if way == watch::Way::On {
+            keep_failure_route(ctx, state);
         }
-        state = std::mem::replace(&mut ctx.state, outer);
-    }
-    // Its failure route may still be wanted, when nobody answers.
+    });
+}
+
+/// The failure route of a request that was not relayed may still be wanted, when nobody answers.
+fn keep_failure_route(ctx: &mut Ctx, state: Box<MsgState>) {
     if let Some(id) = state.txn
         && state.on_failure.is_some()
         && ctx.core.txns.txns.is_open(id)

@@ -1,13 +1,15 @@
 //! `t_relay`: transaction, branches, branch routes, sending.
 
 use super::branch::{self, Found, SendError, lookup_of};
+use super::watch::{Way, show};
 use super::{BranchData, cancel, create_current, drain, failure, save_request, trying_current};
 use crate::branches::request_branch;
 use crate::call::{Finish, Outcome, Suspension};
 use crate::ctx::{After, Branch, Ctx, MsgState, Resolved};
+use crate::watch::{Moment, Seen};
 use bytes::Bytes;
 use script::ast::RouteKind;
-use script::{End, Task};
+use script::{End, RouteId, Task};
 use sip::Method;
 use sip::names::Query;
 use transaction::{Refused, Relation, TxnId, Verdict};
@@ -206,22 +208,15 @@ pub(super) fn open_targets(
             ctx.core.txns.txns.set_minor(id, number);
         }
         match route {
-            Some(route) => {
-                let task = Task::new(ctx.core.shared.program(), route);
-                let mut state = ctx.state.fork(RouteKind::Branch, task);
-                (state.ruri, state.dst_uri, state.path) = (Some(target.uri), target.dst_uri, target.path);
-                (state.ruri_q, state.branch_flags, state.socket) = (target.q, target.flags, target.socket);
-                state.txn_branch = Some(number);
-                state.on_branch = None;
-                state.on_reply = None;
-                let how = how.clone();
-                state.after = After::Then(Box::new(move |ctx, state, end| {
-                    branch_ready(ctx, id, number, state, end, how);
-                }));
+            route if route.is_some() || ctx.core.shared.hooks.watch.watches(Moment::RequestOut) => {
+                let state = branch_state(ctx, id, number, target, route, how);
                 if let Some(data) = ctx.core.txns.txns.get_mut(id) {
                     data.failing = true;
                 }
-                ctx.run(state);
+                match route {
+                    Some(_) => ctx.run(state),
+                    None => leave(ctx, id, number, state, how.clone()),
+                }
                 if let Some(data) = ctx.core.txns.txns.get_mut(id) {
                     data.failing = ctx.state.kind == RouteKind::Failure;
                 }
@@ -231,7 +226,7 @@ pub(super) fn open_targets(
                     None => {}
                 }
             }
-            None => {
+            _ => {
                 let sending = send_branch(ctx, id, number, None, &target, how);
                 match sending {
                     Ok(()) => sent += 1,
@@ -252,6 +247,29 @@ pub(super) fn open_targets(
     }
     drain(ctx);
     if sent > 0 { Ok(()) } else { Err(error) }
+}
+
+/// A branch as a message of its own, with its branch route if there is one.
+fn branch_state(
+    ctx: &mut Ctx,
+    id: TxnId,
+    number: u16,
+    target: Branch,
+    route: Option<RouteId>,
+    how: &Relay,
+) -> Box<MsgState> {
+    let task = Task::new(ctx.core.shared.program(), route.unwrap_or(RouteId(0)));
+    let mut state = ctx.state.fork(RouteKind::Branch, task);
+    (state.ruri, state.dst_uri, state.path) = (Some(target.uri), target.dst_uri, target.path);
+    (state.ruri_q, state.branch_flags, state.socket) = (target.q, target.flags, target.socket);
+    state.txn_branch = Some(number);
+    state.on_branch = None;
+    state.on_reply = None;
+    let how = how.clone();
+    state.after = After::Then(Box::new(move |ctx, state, end| {
+        branch_ready(ctx, id, number, state, end, how);
+    }));
+    state
 }
 
 /// Sends a branch, made of the current message or of what its branch route left.
@@ -279,33 +297,51 @@ fn send_branch(
     Ok(())
 }
 
-/// The branch route ended: the branch is sent, unless it said `drop`.
+/// The branch route ended: the branch leaves, unless it said `drop`.
 fn branch_ready(ctx: &mut Ctx, id: TxnId, number: u16, state: Box<MsgState>, end: End, how: Relay) {
-    let waited = ctx.core.txns.txns.get(id).is_none_or(|d| !d.failing);
-    let mut target = request_branch(&state);
-    let minor = ctx.core.txns.settings.minor_flag & target.flags != 0;
     if let Some(data) = ctx.core.txns.txns.branch_data(id, number) {
         data.on_reply = state.on_reply;
-        target.attrs = data.target.attrs.clone();
-        target.values = std::mem::take(&mut data.target.values);
-        data.target = target.clone();
     }
-    if minor {
-        ctx.core.txns.txns.set_minor(id, number);
-    }
-    let sending = match end {
+    let verdict = match end {
         // Its number is free for the next one.
-        End::Drop if ctx.core.txns.txns.drop_branch(id, number) => Ok(()),
-        End::Drop => Err(SendError::Dropped),
-        _ => send_branch(ctx, id, number, Some(&state), &target, &how),
+        End::Drop if ctx.core.txns.txns.drop_branch(id, number) => Verdict::Absorb,
+        End::Drop => fail(ctx, id, number, SendError::Dropped),
+        _ => return leave(ctx, id, number, state, how),
     };
-    let verdict = match sending {
-        Ok(()) => Verdict::Absorb,
-        Err(SendError::NotYet) => return look_up(ctx, id, number, state, target, how),
-        Err(error) => fail(ctx, id, number, error),
-    };
+    settle(ctx, id, verdict);
+}
+
+/// Watchers see the branch, then it is sent.
+fn leave(ctx: &mut Ctx, id: TxnId, number: u16, state: Box<MsgState>, how: Relay) {
+    let seen = Seen::of(Some(id)).branch(number);
+    show(ctx, Moment::RequestOut, state, seen, move |ctx, state, way| {
+        let mut target = request_branch(&state);
+        let minor = ctx.core.txns.settings.minor_flag & target.flags != 0;
+        if let Some(data) = ctx.core.txns.txns.branch_data(id, number) {
+            target.attrs = data.target.attrs.clone();
+            target.values = std::mem::take(&mut data.target.values);
+            data.target = target.clone();
+        }
+        if minor {
+            ctx.core.txns.txns.set_minor(id, number);
+        }
+        let sending = match way {
+            Way::On => send_branch(ctx, id, number, Some(&state), &target, &how),
+            Way::Stopped => Err(SendError::Dropped),
+        };
+        let verdict = match sending {
+            Ok(()) => Verdict::Absorb,
+            Err(SendError::NotYet) => return look_up(ctx, id, number, state, target, how),
+            Err(error) => fail(ctx, id, number, error),
+        };
+        settle(ctx, id, verdict);
+    });
+}
+
+/// Within `t_relay` the script hears of it; a branch that waited has nobody else to tell.
+fn settle(ctx: &mut Ctx, id: TxnId, verdict: Verdict) {
+    let waited = ctx.core.txns.txns.get(id).is_none_or(|d| !d.failing);
     drain(ctx);
-    // Within `t_relay` the script hears of it; a branch route that waited has nobody else to tell.
     if waited {
         failure::on_verdict(ctx, id, verdict);
     }

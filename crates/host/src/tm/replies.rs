@@ -1,13 +1,16 @@
 //! Replies from downstream: reply routes, then upstream.
 
-use super::{Answer, MAX_QUEUE, TxnEvent, drain, failure, request, send_reply, tell};
+use super::answer::relay_reply;
+use super::watch::{Way, show};
+use super::{Answer, MAX_QUEUE, drain, failure, request};
 use crate::ctx::{After, Ctx, MsgState};
+use crate::watch::{Moment, Seen, Wire};
 use bytes::Bytes;
 use script::ast::RouteKind;
 use script::{End, RouteId, Task};
 use sip::Message;
 use std::rc::Rc;
-use transaction::{Origin, Path, Received, TxnId, Verdict};
+use transaction::{Path, Received, TxnId, Verdict};
 
 /// `change_reply_status`, kept with the reply.
 #[derive(Clone, Default)]
@@ -56,6 +59,7 @@ pub fn on_reply(ctx: &mut Ctx, msg: Rc<Message>, source: Path) {
             _ => stray(ctx, msg, source),
         };
     };
+    ctx.tapped(Wire::Matched, Some(id), source, msg.buf().clone());
     let now = ctx.core.now;
     // Timers and the ACK of a negative reply do not wait for scripts.
     let received = ctx.core.txns.txns.receive(now, id, branch, &msg);
@@ -94,22 +98,19 @@ fn handle(ctx: &mut Ctx, id: TxnId, arrived: Arrived) {
         }
         return;
     }
-    tell(ctx, id, TxnEvent::ReplyIn { branch, status: state.msg.status() });
-    let state = seen_by_modules(ctx, state);
-    next_route(ctx, id, branch, state, Stage::Global, Kept::Yes);
-}
-
-/// Shows a reply to the modules that asked for it.
-fn seen_by_modules(ctx: &mut Ctx, state: Box<MsgState>) -> Box<MsgState> {
-    if ctx.core.shared.hooks.reply_in.is_empty() {
-        return state;
+    if let (true, Some(data)) =
+        (ctx.core.shared.hooks.watch.watches(Moment::ReplyIn), ctx.core.txns.txns.get_mut(id))
+    {
+        data.busy = true;
     }
-    let shared = ctx.core.shared.clone();
-    let here = std::mem::replace(&mut ctx.state, state);
-    for hook in &shared.hooks.reply_in {
-        hook(ctx);
-    }
-    std::mem::replace(&mut ctx.state, here)
+    let seen = Seen::of(Some(id)).branch(branch).status(state.msg.status());
+    show(ctx, Moment::ReplyIn, state, seen, move |ctx, state, way| {
+        let kept = if way == Way::On { Kept::Yes } else { Kept::Dropped };
+        match kept == Kept::Dropped && state.msg.status() < 200 {
+            true => decide(ctx, id, branch, state, kept),
+            false => next_route(ctx, id, branch, state, Stage::Global, Kept::Yes),
+        }
+    });
 }
 
 fn is_of_cancel(state: &MsgState) -> bool {
@@ -217,8 +218,7 @@ fn decide(ctx: &mut Ctx, id: TxnId, branch: u16, state: Box<MsgState>, kept: Kep
                         reply: Some(state.msg.clone()),
                     });
                 }
-                let bytes = failure::print(ctx, id, &state, changed);
-                send_reply(ctx, id, code, bytes, Origin::Relayed);
+                relay_reply(ctx, id, code, state, changed);
             } else {
                 failure::on_verdict(ctx, id, verdict);
             }
@@ -239,24 +239,19 @@ fn next_in_queue(ctx: &mut Ctx, id: TxnId) {
 
 /// A reply of no transaction: the global route, then on by its second Via.
 fn stray(ctx: &mut Ctx, msg: Rc<Message>, source: Path) {
-    if !ctx.core.shared.hooks.stray_reply.is_empty() {
-        let shared = ctx.core.shared.clone();
-        if shared.hooks.stray_reply.iter().any(|hook| hook(ctx, &msg)) {
-            return;
-        }
-    }
     let task = Task::new(ctx.core.shared.program(), RouteId(0));
-    let mut state = MsgState::new(msg, source, ctx.core.now, RouteKind::OnReply, task);
-    match global_route(ctx) {
-        Some(route) => {
-            state.after = After::Then(Box::new(|ctx, state, end| {
+    let state = MsgState::new(msg, source, ctx.core.now, RouteKind::OnReply, task);
+    let seen = Seen::of(None).status(state.msg.status());
+    show(ctx, Moment::StrayReply, state, seen, |ctx, state, way| match (way, global_route(ctx)) {
+        (Way::Stopped, _) => {}
+        (Way::On, Some(route)) => {
+            let after = After::Then(Box::new(|ctx, state, end| {
                 if end != End::Drop || (200..300).contains(&state.msg.status()) {
-                    super::forward_reply(ctx, &state);
+                    super::forward_reply(ctx, state);
                 }
             }));
-            let after = std::mem::replace(&mut state.after, After::Nothing);
             start(ctx, state, route, after);
         }
-        None => super::forward_reply(ctx, &state),
-    }
+        (Way::On, None) => super::forward_reply(ctx, state),
+    });
 }

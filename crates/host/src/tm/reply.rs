@@ -2,10 +2,13 @@
 
 use crate::ctx::{Ctx, MsgState};
 use crate::tm::Parts;
+use crate::tm::answer::{made_state, print_made};
+use crate::tm::watch::{Way, show, tell_here};
+use crate::watch::{Moment, Seen, Told};
 use bytes::Bytes;
 use script::ast::Dialect;
 use sip::{HeaderName, HeaderOrder, Message, Method, ReplyParts, Rport};
-use transaction::Path;
+use transaction::{Origin, Path};
 
 /// How scripts changed the handling of the topmost Via (`force_rport`, `set_via_handling`), kept with
 /// the message.
@@ -228,10 +231,42 @@ pub fn send_stateless(ctx: &mut Ctx, code: u16, reason: &[u8]) -> i32 {
     let tag = (code != 100).then_some(&tag[..]);
     let bytes = build(ctx, &ctx.state, code, reason, tag);
     let path = return_path(ctx, &ctx.state);
-    ctx.transmit(path, bytes.clone());
-    if !ctx.core.shared.hooks.stateless_reply.is_empty() {
-        let shared = ctx.core.shared.clone();
-        shared.hooks.stateless_reply.iter().for_each(|hook| hook(ctx, code, &bytes));
+    let seen = Seen::of(None).status(code).origin(Origin::Here);
+    match ctx.core.shared.hooks.watch.watches(Moment::ReplyOut) {
+        true => show_stateless(ctx, path, bytes, seen),
+        false => stateless_leaves(ctx, path, bytes, seen),
     }
     1
+}
+
+fn show_stateless(ctx: &mut Ctx, path: Path, bytes: Bytes, seen: Seen) {
+    let Some(mut state) = made_state(ctx, bytes.clone()) else { return };
+    state.source.socket = path.socket;
+    state.avps = ctx.state.avps.clone();
+    state.flags = ctx.state.flags;
+    // The request, for those who are told of its reply: its script may be over by then.
+    let tells = ctx.core.shared.hooks.watch.tells(Told::Replied);
+    let task = script::Task::new(ctx.core.shared.program(), script::RouteId(0));
+    let request = tells.then(|| ctx.state.fork(ctx.state.kind, task));
+    let told = seen.clone();
+    show(ctx, Moment::ReplyOut, state, seen, move |ctx, state, way| {
+        if way == Way::Stopped {
+            return;
+        }
+        let bytes = if state.edits.is_empty() { bytes } else { print_made(ctx, &state) };
+        match request {
+            Some(request) => {
+                let outer = std::mem::replace(&mut ctx.state, request);
+                stateless_leaves(ctx, path, bytes, told);
+                ctx.state = outer;
+            }
+            None => ctx.transmit(path, bytes),
+        }
+    });
+}
+
+/// The request is the current message.
+fn stateless_leaves(ctx: &mut Ctx, path: Path, bytes: Bytes, seen: Seen) {
+    ctx.transmit(path, bytes.clone());
+    tell_here(ctx, Told::Replied, &Seen { bytes, ..seen });
 }

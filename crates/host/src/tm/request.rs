@@ -1,15 +1,17 @@
 //! Requests of this server itself: nobody is upstream, whoever asked gets the final reply.
 
 use super::branch::{self, Found, SendError, path_of};
+use super::watch::{Way, show, tell};
 use super::{BranchData, TxnData, drain};
 use crate::branches::request_branch;
-use crate::ctx::{After, Ctx, MsgState, Resolved};
+use crate::ctx::{After, Branch, Ctx, MsgState, Resolved};
+use crate::watch::{Moment, Seen, Told};
 use bytes::Bytes;
 use script::ast::RouteKind;
 use script::{End, RouteId, Task};
 use sip::Message;
 use std::rc::Rc;
-use transaction::{Path, TxnId};
+use transaction::{Origin, Path, TxnId};
 
 /// How a request of this server ended.
 #[derive(Clone, Debug)]
@@ -144,49 +146,71 @@ fn fail(ctx: &mut Ctx, error: SendError, done: Option<Done>) -> i32 {
 /// Longest a name may take.
 const LOOKUP_MS: u64 = 10_000;
 
+/// The request gets its transaction, watchers see it, then it goes out.
 fn launch(ctx: &mut Ctx, mut state: Box<MsgState>, done: Option<Done>) -> i32 {
+    match path_of(ctx, &state, &request_branch(&state), None) {
+        Ok(_) | Err(SendError::NotYet) => {}
+        Err(error) => return fail(ctx, error, done),
+    }
+    let now = ctx.core.now;
+    let data = TxnData { done, ..TxnData::of(&state) };
+    let Ok(id) = ctx.core.txns.txns.create_local(now, &state.msg, state.source, data) else { return -1 };
+    super::set_agent(ctx, id);
+    state.txn = Some(id);
+    show(ctx, Moment::LocalOut, state, Seen::of(Some(id)).origin(Origin::Here), move |ctx, state, way| {
+        match way {
+            Way::On => find_way(ctx, id, state),
+            Way::Stopped => never_left(ctx, id, SendError::Dropped),
+        }
+    });
+    1
+}
+
+fn find_way(ctx: &mut Ctx, id: TxnId, mut state: Box<MsgState>) {
     let target = request_branch(&state);
     match path_of(ctx, &state, &target, None) {
-        Ok(path) => send(ctx, &state, path, done),
+        Ok(path) => send(ctx, id, &state, target, path),
         Err(SendError::NotYet) => {
             let Some(wanted) = branch::lookup_of(&ctx.core.shared.sockets, &target, None) else {
-                return fail(ctx, SendError::BadUri, done);
+                return never_left(ctx, id, SendError::BadUri);
             };
             let Resolved::Later(future) = ctx.core.spawner.resolve(wanted.clone()) else {
-                return fail(ctx, SendError::Unresolvable, done);
+                return never_left(ctx, id, SendError::Unresolvable);
             };
             ctx.spawn("local request", LOOKUP_MS, async move {
                 let found = future.await.unwrap_or_default();
                 Box::new(move |ctx: &mut Ctx| {
                     state.ext.entry::<Found>().0.push((wanted, found));
-                    launch(ctx, state, done)
+                    find_way(ctx, id, state);
+                    1
                 }) as crate::call::Finish
             });
-            1
         }
-        Err(error) => fail(ctx, error, done),
+        Err(error) => never_left(ctx, id, error),
     }
 }
 
-fn send(ctx: &mut Ctx, state: &MsgState, path: Path, done: Option<Done>) -> i32 {
+fn never_left(ctx: &mut Ctx, id: TxnId, error: SendError) {
+    let done = ctx.core.txns.txns.get_mut(id).and_then(|data| data.done.take());
+    tell(ctx, id, Told::Ended, Seen::of(Some(id)));
+    ctx.core.txns.txns.remove(id);
+    fail(ctx, error, done);
+}
+
+fn send(ctx: &mut Ctx, id: TxnId, state: &MsgState, target: Branch, path: Path) {
     let now = ctx.core.now;
-    let data = TxnData { done, ..TxnData::of(state) };
-    let Ok(id) = ctx.core.txns.txns.create_local(now, &state.msg, path, data) else { return -1 };
-    super::set_agent(ctx, id);
-    let target = request_branch(state);
-    let Ok(number) = ctx.core.txns.txns.open_branch(id, BranchData::new(target.clone())) else { return -1 };
+    let Ok(number) = ctx.core.txns.txns.open_branch(id, BranchData::new(target.clone())) else { return };
     let cookie = ctx.core.txns.txns.via_branch(id, number);
     let bytes = branch::print_local(ctx, state, &target, &path, &cookie);
     ctx.core.txns.txns.send(now, id, number, bytes.clone(), path);
     drain(ctx);
     if let Some(route) = ctx.core.txns.settings.request_route {
-        show(ctx, route, bytes);
+        show_to_route(ctx, route, bytes);
     }
-    1
 }
 
 /// Lets a route look at a message that was made here.
-pub(super) fn show(ctx: &mut Ctx, route: RouteId, bytes: Bytes) {
+pub(super) fn show_to_route(ctx: &mut Ctx, route: RouteId, bytes: Bytes) {
     let Ok(msg) = Message::parse(bytes) else { return };
     let task = Task::new(ctx.core.shared.program(), route);
     // An event's route: what it waits for concerns nobody.

@@ -1,10 +1,13 @@
 //! Forwarding without a transaction: ACKs, `forward()`, `send()`, stray replies.
 
 use super::branch::{self, SendError, path_of};
+use super::watch::{Way, show};
 use crate::branches::request_branch;
 use crate::call::{Finish, Outcome, Suspension};
 use crate::ctx::{Branch, Ctx, MsgState, Resolved};
+use crate::watch::{Moment, Seen};
 use bytes::Bytes;
+use script::{RouteId, Task};
 use sip::{Message, SocketNames, Via};
 use std::net::SocketAddr;
 use transaction::Path;
@@ -16,15 +19,35 @@ pub fn forward(ctx: &mut Ctx, proxy: Option<&Bytes>) -> i32 {
     if msg.call_id().is_none() || msg.cseq_parts().is_none() {
         return -1;
     }
-    let target = request_branch(&ctx.state);
-    let path = match path_of(ctx, &ctx.state, &target, proxy) {
-        Ok(path) => path,
-        Err(error) => return error.code(),
-    };
-    let msg = ctx.state.msg.clone();
-    let Some(via) = msg.via() else { return -1 };
-    let cookie = via_branch(ctx, &msg, via);
-    let bytes = branch::print(ctx, &ctx.state, None, &target, &path, &cookie);
+    if !ctx.core.shared.hooks.watch.watches(Moment::ForwardOut) {
+        return match printed(ctx, &ctx.state, proxy) {
+            Ok((path, bytes)) => forwarded(ctx, path, bytes),
+            Err(error) => error.code(),
+        };
+    }
+    if let Err(error) = path_of(ctx, &ctx.state, &request_branch(&ctx.state), proxy) {
+        return error.code();
+    }
+    let copy = ctx.state.fork(ctx.state.kind, Task::new(ctx.core.shared.program(), RouteId(0)));
+    let (seen, proxy) = (Seen::of(ctx.state.txn), proxy.cloned());
+    show(ctx, Moment::ForwardOut, copy, seen, move |ctx, state, way| {
+        if let (Way::On, Ok((path, bytes))) = (way, printed(ctx, &state, proxy.as_ref())) {
+            forwarded(ctx, path, bytes);
+        }
+    });
+    1
+}
+
+/// A request as it is forwarded, and where to.
+fn printed(ctx: &Ctx, state: &MsgState, proxy: Option<&Bytes>) -> Result<(Path, Bytes), SendError> {
+    let target = request_branch(state);
+    let path = path_of(ctx, state, &target, proxy)?;
+    let via = state.msg.via().ok_or(SendError::Dropped)?;
+    let cookie = via_branch(ctx, &state.msg, via);
+    Ok((path, branch::print(ctx, state, None, &target, &path, &cookie)))
+}
+
+fn forwarded(ctx: &mut Ctx, path: Path, bytes: Bytes) -> i32 {
     ctx.core.traffic.forwarded_requests.up();
     ctx.transmit(path, bytes);
     1
@@ -104,7 +127,7 @@ pub fn send_to(ctx: &mut Ctx, uri: Bytes, headers: Bytes) -> Outcome {
 }
 
 /// Sends a reply of no transaction on by its second Via (RFC 3261 §16.7 step 2, §18.1.2).
-pub fn forward_reply(ctx: &mut Ctx, state: &MsgState) {
+pub fn forward_reply(ctx: &mut Ctx, state: Box<MsgState>) {
     if !ctx.core.shared.forwards {
         ctx.core.traffic.dropped_replies.up();
         return;
@@ -128,14 +151,21 @@ pub fn forward_reply(ctx: &mut Ctx, state: &MsgState) {
     let text = String::from_utf8_lossy(&host).into_owned();
     let Ok(ip) = text.trim_start_matches('[').trim_end_matches(']').parse() else { return };
     let remote = SocketAddr::new(ip, port);
-    let names = |socket: u16| -> SocketNames {
-        ctx.core.shared.sockets.get(usize::from(socket)).map(|s| s.names.clone()).unwrap_or_default()
-    };
-    let names = names(state.source.socket);
+    let path = Path { socket: state.source.socket, transport, remote, connection: 0 };
+    let seen = Seen::of(None).status(super::status_of(&state).0);
+    show(ctx, Moment::ReplyOut, state, seen, move |ctx, state, way| {
+        if way == Way::On {
+            let bytes = printed_reply(ctx, &state);
+            ctx.core.traffic.forwarded_replies.up();
+            ctx.transmit(path, bytes);
+        }
+    });
+}
+
+fn printed_reply(ctx: &Ctx, state: &MsgState) -> Bytes {
+    let socket = ctx.core.shared.sockets.get(usize::from(state.source.socket));
+    let names = socket.map_or_else(SocketNames::default, |s| s.names.clone());
     let status = super::replies::changed_status(state).filter(|_| !(200..300).contains(&state.msg.status()));
     let status = status.as_ref().map(|(code, reason)| (*code, &reason[..]));
-    let bytes = sip::print_reply(&state.msg, &state.edits, status, &names, &names);
-    let path = Path { socket: state.source.socket, transport, remote, connection: 0 };
-    ctx.core.traffic.forwarded_replies.up();
-    ctx.transmit(path, bytes);
+    sip::print_reply(&state.msg, &state.edits, status, &names, &names)
 }

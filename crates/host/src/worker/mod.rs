@@ -11,6 +11,7 @@ use crate::context::timers::{Due, Timers};
 use crate::ctx::{After, Core, Ctx, MsgState, Output, Rng, Spawn, TaskId, Upper};
 use crate::shared::{Hook, Hooks, Shared};
 use crate::tm::{self, Admit};
+use crate::watch::Wire;
 use bytes::Bytes;
 use script::Task;
 use script::ast::RouteKind;
@@ -54,10 +55,6 @@ pub enum Input {
 }
 
 /// One owner of calls. `step` in, `take_outputs` out; between them only the worker changes.
-/// Put into a request by a hook of `request_in`: it goes no further.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Refused;
-
 pub struct Worker {
     ctx: Ctx,
 }
@@ -237,6 +234,7 @@ fn accept_alias(ctx: &Ctx, msg: &Message, source: &Path) {
 }
 
 fn on_message(ctx: &mut Ctx, source: Path, bytes: Bytes) {
+    let bytes = ctx.tapped(Wire::Received, None, source, bytes);
     let msg = match Message::parse(bytes) {
         Ok(msg) => Rc::new(msg),
         Err(ParseError::KeepAlive) => return,
@@ -254,9 +252,7 @@ fn on_message(ctx: &mut Ctx, source: Path, bytes: Bytes) {
     if source.is_reliable() && ctx.core.shared.stream_rules.accept_aliases {
         accept_alias(ctx, &msg, &source);
     }
-    if let Admit::Absorbed = tm::admit(ctx, &msg, source) {
-        return;
-    }
+    let Admit::Run(of) = tm::admit(ctx, &msg, source) else { return };
     let program = ctx.core.shared.program();
     let Some(route) = program.route(RouteKind::Request, None) else { return };
     let task = Task::new(program, route);
@@ -266,17 +262,5 @@ fn on_message(ctx: &mut Ctx, source: Path, bytes: Bytes) {
     let shared = &ctx.core.shared;
     let first = shared.first_vars.get().unwrap_or(&shared.initial_vars);
     state.vars = first.as_slice().into();
-    if !ctx.core.shared.hooks.request_in.is_empty() {
-        let shared = ctx.core.shared.clone();
-        let outer = std::mem::replace(&mut ctx.state, state);
-        for hook in &shared.hooks.request_in {
-            hook(ctx);
-        }
-        state = std::mem::replace(&mut ctx.state, outer);
-        if state.ext.find::<Refused>().is_some() {
-            ctx.core.traffic.dropped_requests.up();
-            return;
-        }
-    }
-    ctx.run(state);
+    tm::request_in(ctx, state, of);
 }

@@ -6,8 +6,10 @@ use crate::registrar::Func;
 use crate::tm::Held;
 use crate::worker::ops::Ended;
 use script::ast::RouteKind;
-use script::{RouteId, Task, Value};
+use script::{End, RouteId, Task, Value};
 use sip::Method;
+use std::cell::RefCell;
+use std::rc::Rc;
 
 impl Ctx {
     /// Puts a script aside until its operation is done. `state` is not the current one any more.
@@ -37,6 +39,48 @@ impl Ctx {
                 self.run(state);
             }
         }
+    }
+
+    /// Runs a route as a script of its own over a copy of the current message, for a watcher or a function that goes
+    /// on with `done` when the route has ended: at once, or later when it waits (`limit_ms` at most, then with
+    /// `on_deadline`).
+    pub fn call_route(
+        &mut self,
+        route: RouteId,
+        what: &'static str,
+        limit_ms: u64,
+        on_deadline: i32,
+        done: impl FnOnce(&mut Ctx, End) -> i32 + 'static,
+    ) -> Outcome {
+        /// What the route and whoever waits for it tell each other.
+        #[derive(Default)]
+        struct Meeting {
+            end: Option<End>,
+            waits: Option<TaskId>,
+        }
+        let meeting = Rc::new(RefCell::new(Meeting::default()));
+        let (told, kind) = (meeting.clone(), self.state.kind);
+        let done = Rc::new(RefCell::new(Some(done)));
+        let later = done.clone();
+        let ended = move |ctx: &mut Ctx, _: Box<MsgState>, end: End| {
+            told.borrow_mut().end = Some(end);
+            let waits = told.borrow().waits;
+            if let (Some(id), Some(done)) = (waits, later.take()) {
+                ctx.resume(id, Box::new(move |ctx| done(ctx, end)));
+            }
+        };
+        self.fork_run(route, kind, Vec::new(), After::Then(Box::new(ended)));
+        let end = meeting.borrow().end;
+        if let (Some(end), Some(done)) = (end, done.take()) {
+            return Outcome::Done(done(self, end));
+        }
+        Outcome::Suspend(Box::new(Suspension {
+            what,
+            detail: Default::default(),
+            wait: crate::call::Wait::External(Box::new(move |_, id| meeting.borrow_mut().waits = Some(id))),
+            limit_ms,
+            on_deadline,
+        }))
     }
 
     #[cold]
@@ -85,6 +129,10 @@ impl Ctx {
                 self.run(state);
             }
             return;
+        }
+        if let Some(then) = parked.then.take() {
+            let rc = then(self, parked.state.take(), finish);
+            return self.note_done(&parked, how, rc);
         }
         let Some(mut state) = parked.state.take() else {
             let rc = finish(self);

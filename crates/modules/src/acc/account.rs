@@ -102,17 +102,12 @@ pub type Shared = Rc<RefCell<Account>>;
 #[derive(Clone, Default)]
 struct Link(Option<Shared>);
 
-/// Accounts of transactions of this worker.
-#[derive(Default)]
-struct Accounts(ahash::AHashMap<TxnId, Shared>);
-
 /// The account of the current message or its transaction, if there is one.
 pub fn find(ctx: &mut Ctx) -> Option<Shared> {
     if let Some(account) = ctx.state.ext.find::<Link>().and_then(|link| link.0.clone()) {
         return Some(account);
     }
-    let id = ctx.state.txn?;
-    ctx.local::<Accounts>().0.get(&id).cloned()
+    of(ctx, ctx.state.txn?)
 }
 
 /// The same, made when there is none.
@@ -132,21 +127,24 @@ pub fn entry(ctx: &mut Ctx, module: &Acc) -> Shared {
 fn keep(ctx: &mut Ctx, account: &Shared) {
     ctx.state.ext.set(Link(Some(account.clone())));
     if let Some(id) = ctx.state.txn {
-        ctx.local::<Accounts>().0.insert(id, account.clone());
+        link(ctx, id, account);
     }
 }
 
-/// The transaction of the current message was made, or something happened to it: routes of its replies find
-/// the account too.
-pub fn adopt(ctx: &mut Ctx, id: TxnId) -> Option<Shared> {
-    if let Some(account) = ctx.local::<Accounts>().0.get(&id) {
-        return Some(account.clone());
+fn link(ctx: &mut Ctx, id: TxnId, account: &Shared) {
+    if let Some(ext) = ctx.ext_of(id) {
+        ext.set(Link(Some(account.clone())));
     }
-    let account = ctx.state.ext.find::<Link>()?.0.clone()?;
-    ctx.local::<Accounts>().0.insert(id, account.clone());
-    Some(account)
 }
 
-pub fn forget(ctx: &mut Ctx, id: TxnId) {
-    ctx.local::<Accounts>().0.remove(&id);
+/// The account of a transaction.
+pub fn of(ctx: &mut Ctx, id: TxnId) -> Option<Shared> {
+    ctx.ext_of(id)?.find::<Link>()?.0.clone()
+}
+
+/// The transaction of the current message was made: routes of its replies find the account too.
+pub fn adopt(ctx: &mut Ctx, id: TxnId) {
+    if let Some(account) = ctx.state.ext.find::<Link>().and_then(|link| link.0.clone()) {
+        link(ctx, id, &account);
+    }
 }

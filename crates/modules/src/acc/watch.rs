@@ -7,21 +7,17 @@ use bytes::Bytes;
 use host::Ctx;
 use host::shared::Hooks;
 use host::stats::Stats;
-use host::tm::TxnEvent;
+use host::watch::{Moment, Seen, Told};
 use sip::{Message, Method};
 use std::sync::Arc;
-use transaction::TxnId;
+use transaction::{Origin, TxnId};
 
 pub fn ready(module: &Arc<Acc>, hooks: &mut Hooks, _: &Stats) {
     hooks.event_names.extend([super::EVENT, super::MISSED_EVENT]);
-    let module = module.clone();
-    hooks.txn.push(Arc::new(move |ctx: &mut Ctx, id: TxnId, event: TxnEvent| match event {
-        TxnEvent::Created if ctx.state.txn == Some(id) => drop(account::adopt(ctx, id)),
-        TxnEvent::Failing { branch, status } => failing(ctx, &module, id, branch, status),
-        TxnEvent::ReplyOut { status } => replied(ctx, &module, id, status),
-        TxnEvent::Ended => account::forget(ctx, id),
-        _ => {}
-    }));
+    hooks.watch.told(Told::Created, |ctx, seen| seen.txn.into_iter().for_each(|id| account::adopt(ctx, id)));
+    let (of_failed, of_replied) = (module.clone(), module.clone());
+    hooks.watch.on(Moment::Failing, move |ctx, seen| failing(ctx, &of_failed, seen));
+    hooks.watch.told(Told::Replied, move |ctx, seen| replied(ctx, &of_replied, seen));
 }
 
 /// What is to be reported of the transaction whose request is the current message.
@@ -30,14 +26,15 @@ fn marked(ctx: &mut Ctx, module: &Acc, id: TxnId) -> Option<(Option<account::Sha
     if !msg.is_request() || msg.method() == Method::Cancel && !module.report_cancels {
         return None;
     }
-    let account = account::adopt(ctx, id);
+    let account = account::of(ctx, id);
     let marks = account.as_ref().map(|a| a.borrow().marks).unwrap_or_default();
     let marks = marks.with(module.flagged(ctx.state.flags));
     if marks == Marks::default() { None } else { Some((account, marks)) }
 }
 
 /// Calls that are missed are reported before the failure route, which may mark the next destination.
-fn failing(ctx: &mut Ctx, module: &Acc, id: TxnId, branch: u16, status: u16) {
+fn failing(ctx: &mut Ctx, module: &Acc, seen: &Seen) {
+    let (Some(id), Some(branch)) = (seen.txn, seen.branch) else { return };
     let Some((account, marks)) = marked(ctx, module, id) else { return };
     if !marks.any(What::Missed) {
         return;
@@ -45,18 +42,19 @@ fn failing(ctx: &mut Ctx, module: &Acc, id: TxnId, branch: u16, status: u16) {
     let reply = host::tm::branch_reply(ctx, id, branch);
     let ending = match reply {
         Some(reply) => of_reply(&reply),
-        None => made_here(status),
+        None => made_here(seen.status),
     };
     missed(ctx, module, account, marks, ending);
 }
 
-fn replied(ctx: &mut Ctx, module: &Acc, id: TxnId, status: u16) {
+fn replied(ctx: &mut Ctx, module: &Acc, seen: &Seen) {
+    let (Some(id), status) = (seen.txn, seen.status) else { return };
     let Some((account, mut marks)) = marked(ctx, module, id) else { return };
     let Some(data) = ctx.core.txns.txns.get(id) else { return };
-    let local = data.local_status == status;
+    let local = seen.origin == Origin::Here;
     // A 503 goes upstream as 500: what was received is accounted.
     let translated = !local && status == 500 && data.seen_status == 503;
-    let Ok(reply) = Message::parse(data.reply_out.clone()) else { return };
+    let Ok(reply) = Message::parse(seen.bytes.clone()) else { return };
     let ending = || {
         let mut ending = of_reply(&reply);
         // Tags made here name no dialog.

@@ -12,18 +12,21 @@ use host::ctx::MsgState;
 use host::var::Context;
 use host::{Ctx, Outcome};
 use sip::{Anchor, HeaderName, Message, NameAddr, Uri};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// A reply of any transaction, before its routes.
-pub fn reply(ctx: &mut Ctx, module: &Arc<MidRegistrar>) {
+pub fn reply(ctx: &mut Ctx, module: &Arc<MidRegistrar>) -> Outcome {
     let reply = ctx.state.msg.clone();
     if !(200..300).contains(&reply.status()) || reply.cseq_parts().is_none_or(|(_, m)| &m[..] != b"REGISTER")
     {
-        return;
+        return Outcome::Done(1);
     }
-    let Some(request) = host::tm::other_message(ctx, Context::Request) else { return };
-    let Some(passing) = request.ext.find::<Option<Passing>>().cloned().flatten() else { return };
-    keep(ctx, module, &request, &reply, passing);
+    let Some(request) = host::tm::other_message(ctx, Context::Request) else { return Outcome::Done(1) };
+    match request.ext.find::<Option<Passing>>().cloned().flatten() {
+        Some(passing) => keep(ctx, module, &request, reply, passing),
+        None => Outcome::Done(1),
+    }
 }
 
 /// What becomes of one contact of the request.
@@ -34,10 +37,16 @@ struct Granted {
     expires: u32,
 }
 
-fn keep(ctx: &mut Ctx, module: &Arc<MidRegistrar>, request: &MsgState, reply: &Message, passing: Passing) {
+fn keep(
+    ctx: &mut Ctx,
+    module: &Arc<MidRegistrar>,
+    request: &MsgState,
+    reply: Rc<Message>,
+    passing: Passing,
+) -> Outcome {
     let now = now_s(ctx);
     let contacts = reply.addresses(HeaderName::Contact).unwrap_or_default();
-    let granted = granted(ctx, module, request, reply, &passing, &contacts, now);
+    let granted = granted(ctx, module, request, &reply, &passing, &contacts, now);
     if granted.iter().zip(&passing.asked).any(|(g, a)| a.expires > 0 && g.expires == 0) {
         host::notice!("mid_registrar", "the main registrar's 200 lacks a contact of its REGISTER");
     }
@@ -73,27 +82,18 @@ fn keep(ctx: &mut Ctx, module: &Arc<MidRegistrar>, request: &MsgState, reply: &M
         }
         shown.header(&aor, &record.contacts)
     };
-    let header = Arc::new(parking_lot::Mutex::new(None));
-    let out = header.clone();
-    let finish = move |_: &mut Ctx, done: Result<Option<Bytes>, _>| {
-        *out.lock() = done.ok().flatten();
+    let (table, key) = (passing.table.clone(), passing.key.clone());
+    let extra = module.reg.push.headers(&passing.push, passing.ids.first().copied());
+    let finish = move |ctx: &mut Ctx, done: Result<Option<Bytes>, _>| {
+        // What the database did not tell is what the request named.
+        let header = done.ok().flatten().or_else(|| asked_header(&passing, &contacts));
+        replace_contacts(ctx, &reply, header);
+        for line in extra {
+            ctx.state.edits.insert(Anchor::End, line);
+        }
         1
     };
-    match usrloc.change(ctx, "mid_registrar", &passing.table, passing.key.clone(), work, finish) {
-        Outcome::Done(_) => {}
-        // The reply does not wait for the database; its contacts are those that the request named.
-        Outcome::Suspend(operation) => {
-            if let host::Wait::Future(future) = operation.wait {
-                ctx.spawn(operation.what, operation.limit_ms, future);
-            }
-        }
-    }
-    let header = header.lock().take();
-    let header = header.or_else(|| asked_header(&passing, &contacts));
-    replace_contacts(ctx, reply, header);
-    for line in module.reg.push.headers(&passing.push, passing.ids.first().copied()) {
-        ctx.state.edits.insert(Anchor::End, line);
-    }
+    usrloc.change(ctx, "mid_registrar", &table, key, work, finish)
 }
 
 /// Contacts leave with the registration of the whole address: no one by one.

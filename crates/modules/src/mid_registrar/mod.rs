@@ -14,6 +14,7 @@ use host::load::Loader;
 use host::registrar::ParamFn;
 use host::shared::Hooks;
 use host::stats::Stats;
+use host::watch::Moment;
 use host::{Registrar, Routes};
 use script::ast::ParamValue;
 use std::sync::Arc;
@@ -144,7 +145,7 @@ fn ready(module: &Arc<MidRegistrar>, hooks: &mut Hooks, _: &Stats) {
         table.index_ids();
     }
     let on_reply = module.clone();
-    hooks.reply_in.push(Arc::new(move |ctx| back::reply(ctx, &on_reply)));
+    hooks.watch.on(Moment::ReplyIn, move |ctx, _| back::reply(ctx, &on_reply));
     let leaving = module.clone();
     module.reg.usrloc().watch(Arc::new(move |ctx, table, aor, changes| {
         leave::changed(ctx, &leaving, table, aor, changes);

@@ -5,7 +5,7 @@ use super::{Dialogs, NatTraversal, Wanted};
 use crate::path::source_uri;
 use bytes::Bytes;
 use host::Ctx;
-use host::tm::TxnEvent;
+use host::watch::Seen;
 use sip::Method;
 use transaction::TxnId;
 
@@ -71,20 +71,24 @@ impl Dialogs {
 }
 
 impl NatTraversal {
-    /// Something happened to a transaction; its request is the current message.
-    pub(super) fn watch_call(&self, ctx: &mut Ctx, id: TxnId, event: TxnEvent) {
-        if self.interval == 0 || !ctx.state.msg.is_request() {
-            return;
-        }
-        match (ctx.state.msg.method(), event) {
-            (Method::Invite, TxnEvent::ReplyIn { branch, status: 101..300 }) => {
+    /// A reply of a callee: the call is heard of.
+    pub(super) fn reply_in(&self, ctx: &mut Ctx, seen: &Seen) {
+        let (Some(id), Some(branch), 101..300) = (seen.txn, seen.branch, seen.status) else { return };
+        host::tm::with_request(ctx, id, |ctx| {
+            if ctx.state.msg.method() == Method::Invite {
                 self.begin(ctx);
                 self.answered_by(ctx, id, branch);
             }
-            (Method::Invite, TxnEvent::ReplyOut { status: 300.. }) if ctx.state.msg.to_tag().is_none() => {
+        });
+    }
+
+    /// The current request was answered.
+    pub(super) fn watch_call(&self, ctx: &mut Ctx, status: u16) {
+        match (ctx.state.msg.method(), status) {
+            (Method::Invite, 300..) if ctx.state.msg.to_tag().is_none() => {
                 self.end(ctx, Side::Caller);
             }
-            (Method::Bye, TxnEvent::ReplyOut { status: 200.. }) => {
+            (Method::Bye, 200..) => {
                 let _ = self.end(ctx, Side::Caller) || self.end(ctx, Side::Callee);
             }
             _ => {}

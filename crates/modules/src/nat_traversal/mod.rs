@@ -13,9 +13,9 @@ use ahash::AHashMap;
 use bytes::Bytes;
 use host::shared::Hooks;
 use host::stats::Stats;
-use host::tm::TxnEvent;
 use host::var::{At, Kind, Variable};
 use host::vars::name::Name;
+use host::watch::{Moment, Told};
 use host::{Call, Ctx, Int, Registrar, Routes, Value};
 use parking_lot::Mutex;
 use sip::{HeaderName, Method};
@@ -112,16 +112,17 @@ fn ready(module: &Arc<NatTraversal>, hooks: &mut Hooks, stats: &Stats) {
     count("subscribed_endpoints", |endpoint| endpoint.subscribed > 0);
     let of_calls = module.clone();
     stats.computed("nat_traversal", "dialog_endpoints", move || of_calls.dialogs.lock().counts.len() as i64);
-    let stateless = module.clone();
-    hooks.stateless_reply.push(Arc::new(move |ctx, status, reply| stateless.answered(ctx, status, reply)));
-    let module = module.clone();
-    hooks.txn.push(Arc::new(move |ctx, id, event| {
-        module.watch_call(ctx, id, event);
-        if let TxnEvent::ReplyOut { status } = event {
-            let reply = ctx.core.txns.txns.get(id).map(|data| data.reply_out.clone()).unwrap_or_default();
-            module.answered(ctx, status, &reply);
+    if module.interval == 0 {
+        return;
+    }
+    let (rings, replied) = (module.clone(), module.clone());
+    hooks.watch.on(Moment::ReplyIn, move |ctx, seen| rings.reply_in(ctx, seen));
+    hooks.watch.told(Told::Replied, move |ctx, seen| {
+        if seen.txn.is_some() {
+            replied.watch_call(ctx, seen.status);
         }
-    }));
+        replied.answered(ctx, seen.status, &seen.bytes);
+    });
 }
 
 /// client_nat_test(tests): 1 private address in Contact, 2 another address or port in Via, 4 private address
@@ -176,7 +177,7 @@ impl NatTraversal {
         let asked = ctx.state.ext.find::<Wanted>().is_some_and(|wanted| wanted.0);
         let method = ctx.state.msg.method();
         let lasts = matches!(method, Method::Register | Method::Subscribe);
-        if !asked || !lasts || !(200..300).contains(&status) || self.interval == 0 {
+        if !asked || !lasts || !(200..300).contains(&status) {
             return;
         }
         let now = ctx.core.wall_us / 1_000_000;

@@ -17,6 +17,7 @@ use host::registrar::ParamFn;
 use host::shared::Hooks;
 use host::stats::Stats;
 use host::tm::branch::{lookup_of, path_of};
+use host::watch::Moment;
 use host::{Branch, Call, Ctx, Registrar};
 use parking_lot::Mutex;
 use script::ast::ParamValue;
@@ -162,7 +163,10 @@ pub fn register(m: &mut Registrar<Nathelper>) {
 fn ready(module: &Arc<Nathelper>, hooks: &mut Hooks, _: &Stats) {
     if module.ping.interval > 0 {
         let module = module.clone();
-        hooks.stray_reply.push(Arc::new(move |ctx, reply| module.answered(ctx, reply)));
+        hooks.watch.on(Moment::StrayReply, move |ctx, _| {
+            let reply = ctx.state.msg.clone();
+            !module.answered(ctx, &reply)
+        });
     }
 }
 

@@ -6,45 +6,28 @@ use bytes::Bytes;
 use host::Ctx;
 use host::shared::Hooks;
 use host::stats::Stats;
-use host::tm::TxnEvent;
+use host::watch::{Moment, Seen, Told};
 use sip::{NameAddr, Span};
 use std::sync::Arc;
-use transaction::TxnId;
 
-/// What was done in branch and failure routes, by transaction.
-#[derive(Default)]
-struct ByTransaction(ahash::AHashMap<TxnId, Done>);
-
-/// Notes a change of the current request.
+/// Notes a change of the current request, also where its replies find it.
 pub fn remember(ctx: &mut Ctx, change: impl Fn(&mut Done)) {
     change(ctx.state.ext.entry::<Done>());
-    if let Some(id) = ctx.state.txn {
-        change(ctx.local::<ByTransaction>().0.entry(id).or_default());
-    }
-}
-
-/// All that was done to the request of a transaction.
-fn done(ctx: &mut Ctx, id: TxnId) -> Done {
-    let later = ctx.local::<ByTransaction>().0.get(&id).copied().unwrap_or_default();
-    let saved = ctx.core.txns.txns.get(id).and_then(|data| data.saved.as_ref());
-    let first = saved.and_then(|s| s.ext.find::<Done>()).copied().unwrap_or_default();
-    Done {
-        from: first.from || later.from,
-        to: first.to || later.to,
-        cseq: first.cseq.max(later.cseq),
-        ..Done::default()
+    if let Some(ext) = ctx.state.txn.and_then(|id| ctx.ext_of(id)) {
+        change(ext.entry::<Done>());
     }
 }
 
 pub fn ready(module: &Arc<Uac>, hooks: &mut Hooks, _: &Stats) {
-    hooks.txn.push(Arc::new(|ctx: &mut Ctx, id: TxnId, event: TxnEvent| {
-        if event == TxnEvent::Ended {
-            ctx.local::<ByTransaction>().0.remove(&id);
+    hooks.watch.told(Told::Created, |ctx, seen| {
+        let done = ctx.state.ext.find::<Done>().copied();
+        if let (Some(done), Some(ext)) = (done, seen.txn.and_then(|id| ctx.ext_of(id))) {
+            ext.set(done);
         }
-    }));
-    hooks.reply_in.push(Arc::new(undo));
+    });
+    hooks.watch.on(Moment::ReplyIn, undo);
     let module = module.clone();
-    hooks.routed.push(Arc::new(move |ctx: &mut Ctx| routed(ctx, &module)));
+    hooks.watch.on(Moment::Routed, move |ctx, _| routed(ctx, &module));
 }
 
 /// A later request of a dialog came by our Route.
@@ -69,9 +52,9 @@ fn routed(ctx: &mut Ctx, module: &Uac) {
 }
 
 /// The current message is a reply from downstream: From, To and CSeq become those of the request as it came.
-fn undo(ctx: &mut Ctx) {
-    let Some(id) = ctx.state.txn else { return };
-    let done = done(ctx, id);
+fn undo(ctx: &mut Ctx, seen: &Seen) {
+    let Some(id) = seen.txn else { return };
+    let done = ctx.ext_of(id).and_then(|ext| ext.find::<Done>()).copied().unwrap_or_default();
     if !done.from && !done.to && done.cseq == 0 {
         return;
     }

@@ -185,7 +185,7 @@ impl Driver {
         let mut out = Vec::new();
         while let Some(output) = self.txns.poll_output() {
             match output {
-                Output::Transmit { path, bytes } => {
+                Output::Transmit { path, bytes, .. } => {
                     let text = String::from_utf8_lossy(&bytes).into_owned();
                     let mut words = text.split_whitespace();
                     let first = words.next().unwrap_or("").to_owned();
