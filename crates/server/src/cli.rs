@@ -79,6 +79,14 @@ pub enum Command {
         /// The script
         file: PathBuf,
     },
+    /// Print the reference of the modules, or what it says about one name
+    Manual {
+        /// A module, function, parameter (`tm:fr_timeout`), variable, command, event or statistic
+        name: Option<String>,
+        /// For developers: the file of words of this module, with the words missing
+        #[arg(long, requires = "name")]
+        skeleton: bool,
+    },
 }
 
 /// What to do with the tables of a database.

@@ -10,6 +10,7 @@ mod demo;
 mod load;
 mod log;
 mod mailbox;
+mod manual;
 mod reload;
 mod runner;
 mod serve;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         Some(Command::Db { command }) => database::run(command),
         Some(Command::Explain { format, file }) => commands::explain(file, *format, &cli.run),
         Some(Command::Demo(options)) => demo::run(options),
+        Some(Command::Manual { name, skeleton }) => manual::run(name.as_deref(), *skeleton),
         None => {
             let file = cli.run.file.clone().unwrap_or_else(|| config::BUILT_IN.into());
             match cli.run.check || cli.run.check_functions {

@@ -1,14 +1,20 @@
 //! One connection for tools: no pool, no worker.
 
 use super::{Backend, Failure};
-use crate::{db_mysql, db_postgres, db_sqlite};
+#[cfg(feature = "mysql")]
+use crate::db_mysql;
+#[cfg(feature = "postgres")]
+use crate::db_postgres;
+use crate::db_sqlite;
 use host::db::{DbError, DbUrl, Dialect, Query, Rows};
 
 /// A connection to any of the three kinds of databases.
 pub struct Session(Kind);
 
 enum Kind {
+    #[cfg(feature = "mysql")]
     MySql(db_mysql::MySql, <db_mysql::MySql as Backend>::Conn),
+    #[cfg(feature = "postgres")]
     Postgres(db_postgres::Postgres, <db_postgres::Postgres as Backend>::Conn),
     Sqlite(db_sqlite::File),
 }
@@ -41,23 +47,31 @@ impl Session {
 
     async fn connect(url: &DbUrl) -> Result<Session, String> {
         Ok(Session(match dialect_of(url)? {
+            #[cfg(feature = "mysql")]
             Dialect::MySql => {
                 let backend = db_mysql::MySql::for_tools(url)?;
                 let conn = backend.connect().await?;
-                Kind::MySql(backend, conn)
+                #[cfg(feature = "mysql")]
+            Kind::MySql(backend, conn)
             }
+            #[cfg(feature = "postgres")]
             Dialect::Postgres => {
                 let backend = db_postgres::Postgres::for_tools(url)?;
                 let conn = backend.connect().await?;
-                Kind::Postgres(backend, conn)
+                #[cfg(feature = "postgres")]
+            Kind::Postgres(backend, conn)
             }
             Dialect::Sqlite => Kind::Sqlite(db_sqlite::File::for_tools(url)),
+            #[cfg(not(all(feature = "mysql", feature = "postgres")))]
+            _ => return Err(format!("this program was built without {}", url.scheme)),
         }))
     }
 
     pub async fn run(&mut self, text: &str) -> Result<Rows, DbError> {
-        let result = match &mut self.0 {
+        let result: Result<Rows, Failure> = match &mut self.0 {
+            #[cfg(feature = "mysql")]
             Kind::MySql(backend, conn) => backend.run(conn, text).await,
+            #[cfg(feature = "postgres")]
             Kind::Postgres(backend, conn) => backend.run(conn, text).await,
             Kind::Sqlite(file) => return file.run(Query::raw(text.to_string())).await,
         };

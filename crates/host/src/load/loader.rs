@@ -74,6 +74,13 @@ enum Wrong {
     Type,
 }
 
+/// An error in a call, with the form that the function has where no better advice is known.
+fn explained(mut error: Diagnostic, info: &FunctionInfo) -> Diagnostic {
+    let hint = || format!("{}; `fermata manual {}` explains it", info.form(), info.name);
+    error.hint.get_or_insert_with(hint);
+    error
+}
+
 /// Load-time state; modules and arguments prepare themselves through it.
 #[derive(Clone)]
 pub struct Loader {
@@ -341,13 +348,13 @@ impl Loader {
                 let takes = if fewest == most { format!("{fewest}") } else { format!("{fewest} to {most}") };
                 problem.get_or_insert_with(|| {
                     let text = format!("{name}() takes {takes} parameters, here are {}", args.len());
-                    (Wrong::Number, Diagnostic::error(site.loc, text))
+                    (Wrong::Number, explained(Diagnostic::error(site.loc, text), info))
                 });
                 continue;
             }
             match module.prepare(*i, args, site.loc, self) {
                 Ok(func) => return Ok(func),
-                Err(error) => problem = Some((Wrong::Type, error)),
+                Err(error) => problem = Some((Wrong::Type, explained(error, info))),
             }
         }
         Err(problem.expect("a candidate failed").1)
@@ -368,14 +375,19 @@ impl Loader {
                 continue;
             }
             let def = self.known.iter().find(|m| m.name == name);
-            match def {
-                Some(def) => modules.push((def.name, (def.make)())),
-                None => {
-                    let error = crate::unknown::module(self.known, &name, load.loc);
-                    self.diagnostics.push(error);
-                    self.missing.push(load.name.clone());
-                }
-            }
+            let made = def.map(|def| (def.name, (def.make)()));
+            let error = match made {
+                Some((name, module)) => match module.left_out() {
+                    Some(feature) => crate::unknown::left_out(name, feature, load.loc),
+                    None => {
+                        modules.push((name, module));
+                        continue;
+                    }
+                },
+                None => crate::unknown::module(self.known, &name, load.loc),
+            };
+            self.diagnostics.push(error);
+            self.missing.push(load.name.clone());
         }
         self.loaded = modules.iter().map(|(name, _)| *name).collect();
         for param in &config.params {
@@ -438,8 +450,9 @@ impl Loader {
         let module = crate::reference::renamed(&module).map_or_else(|| module.clone(), str::to_owned);
         let name = String::from_utf8_lossy(&param.name).into_owned();
         let Some((_, loaded)) = modules.iter_mut().find(|(n, _)| *n == module) else {
-            // `modparam("auth_db|usrloc|uri", ...)` is for those of them that are loaded.
-            if several {
+            // `modparam("auth_db|usrloc|uri", ...)` is for those of them that are loaded. What cannot be loaded was
+            // reported at its loadmodule.
+            if several || self.missing.contains(&param.module) {
                 return;
             }
             if self.known.iter().any(|m| m.name == module) {
@@ -449,8 +462,7 @@ impl Loader {
                 );
                 self.diagnostics.push(error.hint(format!("loadmodule \"{module}.so\" above it")));
             }
-            // A module that does not exist was reported at its loadmodule.
-            else if !self.missing.contains(&param.module) {
+            else {
                 self.diagnostics.push(Diagnostic::error(
                     param.loc,
                     format!("modparam for module {module}, which is not loaded"),

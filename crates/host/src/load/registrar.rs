@@ -63,6 +63,8 @@ impl Returns for Outcome {
 pub trait Function<M, Args>: Copy + Send + Sync + 'static {
     /// (fewest, most) arguments.
     fn arity() -> (usize, usize);
+    /// What each argument is, and whether it may be left out.
+    fn takes() -> Vec<(&'static str, bool)>;
     /// It may suspend the script.
     fn may_wait() -> bool;
     fn prepare(
@@ -84,6 +86,9 @@ macro_rules! functions {
                 let flags: &[bool] = &[$($a::OPTIONAL),*];
                 let needed = flags.iter().rposition(|optional| !optional).map_or(0, |i| i + 1);
                 (needed, flags.len())
+            }
+            fn takes() -> Vec<(&'static str, bool)> {
+                vec![$((<$a as Arg<M>>::WHAT, $a::OPTIONAL)),*]
             }
             fn may_wait() -> bool {
                 R::MAY_WAIT
@@ -132,6 +137,7 @@ struct FunctionDef<M> {
     routes: Routes,
     since: Since,
     arity: (usize, usize),
+    takes: fn() -> Vec<(&'static str, bool)>,
     may_wait: bool,
     prepare: Prepare<M>,
 }
@@ -156,6 +162,7 @@ pub struct Registrar<M> {
     late_commands: Vec<(&'static str, &'static str, fn(&mut Call<'_, M>, &MiParams, MiAnswer))>,
     transformations: Vec<(&'static str, crate::load::TranBuilder)>,
     needs: Vec<&'static str>,
+    left_out: Option<&'static str>,
     init: Option<fn(&mut M, &mut Loader) -> Result<(), String>>,
     ready: Option<fn(&Arc<M>, &mut Hooks, &Stats)>,
     start: Option<fn(&mut Call<'_, M>)>,
@@ -197,7 +204,7 @@ impl<M: Default + Send + Sync + 'static> Registrar<M> {
         let prepare: Prepare<M> =
             Box::new(move |args, loc, loader, module| f.prepare(name, args, loc, loader, module));
         let (arity, may_wait) = (F::arity(), F::may_wait());
-        self.functions.push(FunctionDef { name, routes, since, arity, may_wait, prepare });
+        self.functions.push(FunctionDef { name, routes, since, arity, takes: F::takes, may_wait, prepare });
     }
 
     /// A variable class with a name inside or an index: `build` prepares each use.
@@ -261,6 +268,10 @@ impl<M: Default + Send + Sync + 'static> Registrar<M> {
     pub fn needs(&mut self, modules: &[&'static str]) {
         self.needs.extend(modules);
     }
+    /// The program was built without this module: it is in the cargo feature of that name.
+    pub fn left_out(&mut self, feature: &'static str) {
+        self.left_out = Some(feature);
+    }
     /// After all parameters, before routes are compiled.
     pub fn init(&mut self, init: fn(&mut M, &mut Loader) -> Result<(), String>) {
         self.init = Some(init);
@@ -296,6 +307,7 @@ impl<M: Default + Send + Sync + 'static> Registrar<M> {
             late_commands: Vec::new(),
             transformations: Vec::new(),
             needs: Vec::new(),
+            left_out: None,
             init: None,
             ready: None,
             start: None,
@@ -323,13 +335,23 @@ pub fn module<M: Default + Send + Sync + 'static>(register: fn(&mut Registrar<M>
 /// The list `ALL` of a crate of modules: for the loader, the manual and completions.
 #[macro_export]
 macro_rules! modules {
-    ($($name:ident),* $(,)?) => {
-        /// The modules of this crate.
+    ($($name:ident $(if $feature:tt)?),* $(,)?) => {
+        /// The modules of this crate. `if "x"`: only with the cargo feature `x`.
         pub static ALL: &[$crate::ModuleDef] = &[
-            $($crate::ModuleDef {
-                name: $crate::registrar::plain(stringify!($name)),
-                make: || $crate::registrar::module($name::register),
-            }),*
+            $(
+                $(#[cfg(feature = $feature)])?
+                $crate::ModuleDef {
+                    name: $crate::registrar::plain(stringify!($name)),
+                    make: || $crate::registrar::module($name::register),
+                },
+                $(
+                    #[cfg(not(feature = $feature))]
+                    $crate::ModuleDef {
+                        name: $crate::registrar::plain(stringify!($name)),
+                        make: || $crate::registrar::module::<()>(|m| m.left_out($feature)),
+                    },
+                )?
+            )*
         ];
     };
 }
@@ -365,15 +387,44 @@ pub struct FunctionInfo {
     pub routes: Routes,
     pub since: Since,
     pub arity: (usize, usize),
+    /// What each argument is ("a string"), and whether it may be left out.
+    pub takes: fn() -> Vec<(&'static str, bool)>,
     /// It may suspend the script.
     pub may_wait: bool,
+}
+
+impl FunctionInfo {
+    /// The form of a call by the types of its arguments: `sql_query(string, [variable])`.
+    pub fn form(&self) -> String {
+        let arg = |(what, optional): (&'static str, bool)| {
+            let what = ["a ", "an ", "the "].iter().find_map(|article| what.strip_prefix(article)).unwrap_or(what);
+            if optional { format!("[{what}]") } else { what.to_owned() }
+        };
+        format!("{}({})", self.name, (self.takes)().into_iter().map(arg).collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// How a parameter takes its value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ParamKind {
+    Int,
+    Text,
+    /// A number or a text.
+    Any,
+    /// Accepted without effect, for this reason.
+    Ignored(&'static str),
 }
 
 /// A loaded module with its type erased.
 pub trait Module: Send + Sync {
     fn set_param(&mut self, name: &str, value: &ParamValue) -> Result<ParamSet, String>;
-    fn param_names(&self) -> Vec<&'static str>;
+    fn param_names(&self) -> Vec<&'static str> {
+        self.params().into_iter().map(|(name, _)| name).collect()
+    }
+    fn params(&self) -> Vec<(&'static str, ParamKind)>;
     fn needs(&self) -> &[&'static str];
+    /// The cargo feature that this build left out, and the module with it.
+    fn left_out(&self) -> Option<&'static str>;
     fn init(&mut self, loader: &mut Loader) -> Result<(), String>;
     /// Parameters are final from here on.
     fn seal(&mut self) -> (TypeId, Arc<dyn Any + Send + Sync>);
@@ -390,6 +441,8 @@ pub trait Module: Send + Sync {
     fn variable(&self, spec: &VarSpec, loader: &mut Loader) -> Option<Result<Kind, Diagnostic>>;
     fn transformations(&self) -> Vec<(&'static str, crate::load::TranBuilder)>;
     fn commands(&self, module: &'static str) -> Vec<MiCommand>;
+    /// Names and help of the commands, also before the module is sealed; those that answer later last.
+    fn command_help(&self) -> Vec<(&'static str, &'static str)>;
     fn hooks(&self, hooks: &mut Hooks, stats: &Stats);
 }
 
@@ -423,12 +476,22 @@ impl<M: Default + Send + Sync + 'static> Module for Loaded<M> {
         Ok(ParamSet::Set)
     }
 
-    fn param_names(&self) -> Vec<&'static str> {
-        self.registrar.params.keys().copied().collect()
+    fn params(&self) -> Vec<(&'static str, ParamKind)> {
+        let kind = |set: &ParamFn<M>| match set {
+            ParamFn::Int(_) => ParamKind::Int,
+            ParamFn::Text(_) => ParamKind::Text,
+            ParamFn::Any(_) => ParamKind::Any,
+            ParamFn::Ignored(why) => ParamKind::Ignored(why),
+        };
+        self.registrar.params.iter().map(|(name, set)| (*name, kind(set))).collect()
     }
 
     fn needs(&self) -> &[&'static str] {
         &self.registrar.needs
+    }
+
+    fn left_out(&self) -> Option<&'static str> {
+        self.registrar.left_out
     }
 
     fn init(&mut self, loader: &mut Loader) -> Result<(), String> {
@@ -450,6 +513,7 @@ impl<M: Default + Send + Sync + 'static> Module for Loaded<M> {
             routes: f.routes,
             since: f.since,
             arity: f.arity,
+            takes: f.takes,
             may_wait: f.may_wait,
         };
         self.registrar.functions.iter().map(info).collect()
@@ -476,6 +540,11 @@ impl<M: Default + Send + Sync + 'static> Module for Loaded<M> {
 
     fn transformations(&self) -> Vec<(&'static str, crate::load::TranBuilder)> {
         self.registrar.transformations.clone()
+    }
+
+    fn command_help(&self) -> Vec<(&'static str, &'static str)> {
+        let now = self.registrar.commands.iter().map(|(name, help, ..)| (*name, *help));
+        now.chain(self.registrar.late_commands.iter().map(|(name, help, _)| (*name, *help))).collect()
     }
 
     fn commands(&self, module: &'static str) -> Vec<MiCommand> {

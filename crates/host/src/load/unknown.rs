@@ -25,6 +25,13 @@ pub(crate) fn module(known: &[ModuleDef], name: &str, loc: Loc) -> Diagnostic {
     )
 }
 
+/// `loadmodule` of a module that this program was built without.
+pub(crate) fn left_out(name: &str, feature: &str, loc: Loc) -> Diagnostic {
+    Diagnostic::error(loc, format!("this program was built without module {name}")).hint(format!(
+        "build it with the feature `{feature}`, as the default does: cargo build --release -p server --features {feature}"
+    ))
+}
+
 /// What is known when a name is not found.
 pub(crate) struct Unknown<'a> {
     pub known: &'static [ModuleDef],
@@ -76,6 +83,11 @@ impl Unknown<'_> {
     /// It is of a module of the reference that does not exist here.
     fn not_built(&self, shown: &str, kind: Kind, name: &str, loc: Loc) -> Option<Diagnostic> {
         let owners = reference::owners(kind, name);
+        let mut left_out = self.known.iter().filter(|def| owners.contains(&def.name));
+        if let Some(def) = left_out.find(|def| (def.make)().left_out().is_some()) {
+            let text = format!("{shown} is of module {}, which this program was built without", def.name);
+            return Some(Diagnostic::error(loc, text));
+        }
         let here = |owner: &&str| self.known.iter().any(|def| def.name == *owner);
         let owner = owners.iter().find(|owner| !here(owner))?;
         // One that is here and has the name in another version only is the better guess.
