@@ -405,7 +405,8 @@ fn socket_of(ctx: &Ctx, uri: &Uri) -> Option<u16> {
     let found = sockets.iter().position(|s| {
         s.transport == transport
             && (s.names.host.eq_ignore_ascii_case(&uri.host) && s.names.port == uri.port_or_default()
-                || uri.ip() == Some(s.addr.ip()) && s.addr.port() == uri.port_or_default())
+                || uri.ip() == Some(s.addr.ip()) && s.addr.port() == uri.port_or_default()
+                || uri.ip().is_some_and(|ip| ctx.core.shared.hears(s, ip, uri.port_or_default())))
     });
     found.map(|i| i as u16)
 }

@@ -268,6 +268,7 @@ pub fn peer(path: &Path) -> Peer {
         socket: path.socket,
         transport: path.transport,
         remote: path.remote,
+        local: path.local,
         connection: path.connection_id(),
         open: if path.is_only_existing() { Open::Never } else { Open::Allowed },
         hint: path.hint(),
@@ -275,8 +276,8 @@ pub fn peer(path: &Path) -> Peer {
 }
 
 fn path(peer: &Peer) -> Path {
-    let Peer { socket, transport, remote, connection, open, .. } = *peer;
-    let path = Path { socket, transport, remote, connection };
+    let Peer { socket, transport, remote, local, connection, open, .. } = *peer;
+    let path = Path { socket, transport, remote, local, connection };
     if open == Open::Never { path.only_existing() } else { path }
 }
 

@@ -56,7 +56,7 @@ pub use server::{Acked, Origin, Replied};
 pub use store::{Full, Transactions};
 
 use bytes::Bytes;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Milliseconds on the worker's monotonic clock.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
@@ -82,6 +82,9 @@ pub struct Path {
     pub socket: u16,
     pub transport: sip::Transport,
     pub remote: SocketAddr,
+    /// Address of this machine, for a socket that is bound to all of them: where a message came to, or is sent
+    /// from. `None`: the socket's own.
+    pub local: Option<IpAddr>,
     /// Stream connection, 0 for datagrams or "any connection to that address"; may carry what
     /// [`Path::only_existing`] and [`Path::with_hint`] say instead.
     pub connection: u64,

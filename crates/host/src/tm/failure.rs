@@ -1,13 +1,13 @@
 //! When all branches have failed: failure routes, then the best reply upstream.
 
-use super::{Answer, TxnData, TxnEvent, drain, request, send_reply, tell};
+use super::{Answer, TxnEvent, drain, request, send_reply, tell};
 use crate::branches::request_branch;
 use crate::ctx::{After, Ctx, MsgState};
 use bytes::Bytes;
 use script::ast::{Dialect, RouteKind};
 use script::{RouteId, Task};
 use sip::{Method, SocketNames};
-use transaction::{Origin, TxnId, Verdict};
+use transaction::{Origin, Path, TxnId, Verdict};
 
 /// Acts on what a reply or a timeout meant for its transaction.
 pub(super) fn on_verdict(ctx: &mut Ctx, id: TxnId, verdict: Verdict) {
@@ -173,11 +173,8 @@ fn answer(ctx: &mut Ctx, id: TxnId, winner: Option<u16>) {
 
 /// A reply as it goes upstream.
 pub(super) fn print(ctx: &Ctx, id: TxnId, reply: &MsgState, changed: Option<(u16, Bytes)>) -> Bytes {
-    let names = |socket: u16| -> SocketNames {
-        ctx.core.shared.sockets.get(usize::from(socket)).map(|s| s.names.clone()).unwrap_or_default()
-    };
-    let send =
-        ctx.core.txns.txns.get(id).map_or_else(SocketNames::default, |d: &TxnData| names(d.source.socket));
+    let names = |path: &Path| super::branch::socket_names(ctx, path);
+    let send = ctx.core.txns.txns.get(id).map_or_else(SocketNames::default, |d| names(&d.source));
     let status = changed.as_ref().map(|(code, reason)| (*code, &reason[..]));
-    sip::print_reply(&reply.msg, &reply.edits, status, &send, &names(reply.source.socket))
+    sip::print_reply(&reply.msg, &reply.edits, status, &send, &names(&reply.source))
 }

@@ -5,7 +5,7 @@ use crate::branches::request_branch;
 use crate::call::{Finish, Outcome, Suspension};
 use crate::ctx::{Branch, Ctx, MsgState, Resolved};
 use bytes::Bytes;
-use sip::{Message, SocketNames, Via};
+use sip::{Message, Via};
 use std::net::SocketAddr;
 use transaction::Path;
 
@@ -96,7 +96,7 @@ pub fn send_to(ctx: &mut Ctx, uri: Bytes, headers: Bytes) -> Outcome {
         if !headers.is_empty() {
             edits.insert(sip::Anchor::Top, headers);
         }
-        let names = branch::names_of(ctx, &ctx.state, path.socket);
+        let names = branch::names_of(ctx, &ctx.state, &path);
         let bytes = sip::print_as_received(&ctx.state.msg, &edits, &names);
         ctx.transmit(path, bytes);
         1
@@ -128,14 +128,13 @@ pub fn forward_reply(ctx: &mut Ctx, state: &MsgState) {
     let text = String::from_utf8_lossy(&host).into_owned();
     let Ok(ip) = text.trim_start_matches('[').trim_end_matches(']').parse() else { return };
     let remote = SocketAddr::new(ip, port);
-    let names = |socket: u16| -> SocketNames {
-        ctx.core.shared.sockets.get(usize::from(socket)).map(|s| s.names.clone()).unwrap_or_default()
-    };
-    let names = names(state.source.socket);
+    let socket = state.source.socket;
+    let local = branch::leaving_by(ctx, socket, remote);
+    let path = Path { socket, transport, remote, local, connection: 0 };
+    let (send, received) = (branch::socket_names(ctx, &path), branch::socket_names(ctx, &state.source));
     let status = super::replies::changed_status(state).filter(|_| !(200..300).contains(&state.msg.status()));
     let status = status.as_ref().map(|(code, reason)| (*code, &reason[..]));
-    let bytes = sip::print_reply(&state.msg, &state.edits, status, &names, &names);
-    let path = Path { socket: state.source.socket, transport, remote, connection: 0 };
+    let bytes = sip::print_reply(&state.msg, &state.edits, status, &send, &received);
     ctx.core.traffic.forwarded_replies.up();
     ctx.transmit(path, bytes);
 }
