@@ -446,3 +446,6 @@ fn is_direction(call: &mut Call<Rr>, direction: Text) -> i32 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
