@@ -120,7 +120,13 @@ impl Runner {
         };
         let (patience, dns_patience) = (patience("exec_msg_threshold"), patience("exec_dns_threshold"));
         let resolver = Resolver::new(dns, cache);
-        let spawner = Spawner { runner: Rc::default(), post: post.clone(), resolver, dns_patience, starts: Rc::default() };
+        let spawner = Spawner {
+            runner: Rc::default(),
+            post: post.clone(),
+            resolver,
+            dns_patience,
+            starts: Rc::default(),
+        };
         let lost = shared.stats.counter("net", "mailbox_dropped");
         let workers = post.boxes.len();
         let worker = Worker::new(shared, index, workers as u16, seed, Rc::new(spawner.clone()), clock(epoch));

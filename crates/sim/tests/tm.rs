@@ -169,6 +169,7 @@ fn the_next_callee_has_the_time_that_is_due_to_him() {
     let sent = desk.sent();
     reply(&mut desk, to(&sent, 4).expect("the second"), 180);
     desk.advance(15_000);
-    let heard: Vec<String> = desk.summaries().into_iter().filter(|line| line.starts_with("10.0.0.2 ")).collect();
+    let heard: Vec<String> =
+        desk.summaries().into_iter().filter(|line| line.starts_with("10.0.0.2 ")).collect();
     assert_eq!(heard, ["10.0.0.2 SIP/2.0 180 R"]);
 }

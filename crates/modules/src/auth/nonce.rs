@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(nonces.take(nonce.as_bytes(), 2, 5, 121), Worth::Stale);
         let nonce = nonces.make(100, 9);
         assert_eq!(nonces.take(nonce.as_bytes(), 0, 6, 131), Worth::Stale);
-        assert_eq!(Nonces::new("other".into(), 30, true).take(nonce.as_bytes(), 0, 101), Worth::Stale);
+        assert_eq!(Nonces::new("other".into(), 30, true).take(nonce.as_bytes(), 0, 8, 101), Worth::Stale);
         let nonce = nonces.make(100, 10);
         let again = |count, request| nonces.take(nonce.as_bytes(), count, request, 120);
         assert_eq!([again(1, 90), again(1, 90), again(1, 91)], [Worth::Good, Worth::Good, Worth::Stale]);

@@ -30,7 +30,8 @@ fn left(routes: &str, uri: &str, to_tag: &str, headers: &str) -> String {
     );
     let relayed = sent.iter().filter(|m| m.text.starts_with("MESSAGE"));
     let one = |m: &testing::Sent| {
-        let via = m.text.split("Via: SIP/2.0/").nth(1).and_then(|via| via.split(';').next()).unwrap_or_default();
+        let via =
+            m.text.split("Via: SIP/2.0/").nth(1).and_then(|via| via.split(';').next()).unwrap_or_default();
         format!("{} by {via}", m.to)
     };
     relayed.map(one).collect::<Vec<_>>().join(", ")
@@ -84,11 +85,15 @@ fn our_path_leads_back_to_the_phone() {
             "127.0.0.7:6000 by UDP 127.0.0.1:5090",
         ),
         (
-            format!("Route: <sip:127.0.0.1;lr;r2=on>\nRoute: <sip:127.0.0.1;transport=tcp;r2=on;lr;{received}%3btransport%3dtcp>\n"),
+            format!(
+                "Route: <sip:127.0.0.1;lr;r2=on>\nRoute: <sip:127.0.0.1;transport=tcp;r2=on;lr;{received}%3btransport%3dtcp>\n"
+            ),
             "127.0.0.7:6000 by TCP 127.0.0.1",
         ),
         (
-            format!("Route: <sip:127.0.0.1;lr;r2=on>\nRoute: <sip:127.0.0.1;transport=tcp;r2=on;lr;{received}%3Btransport%3DTCP>\n"),
+            format!(
+                "Route: <sip:127.0.0.1;lr;r2=on>\nRoute: <sip:127.0.0.1;transport=tcp;r2=on;lr;{received}%3Btransport%3DTCP>\n"
+            ),
             "127.0.0.7:6000 by TCP 127.0.0.1",
         ),
     ] {
