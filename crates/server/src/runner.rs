@@ -72,6 +72,7 @@ pub fn run(setup: Setup) -> std::io::Result<()> {
 
 pub struct Runner {
     worker: RefCell<Worker>,
+    pub shared: Arc<Shared>,
     index: usize,
     /// `None` where connections are listened for.
     sockets: Vec<Option<UdpSocket>>,
@@ -129,9 +130,11 @@ impl Runner {
         };
         let lost = shared.stats.counter("net", "mailbox_dropped");
         let workers = post.boxes.len();
-        let worker = Worker::new(shared, index, workers as u16, seed, Rc::new(spawner.clone()), clock(epoch));
+        let worker =
+            Worker::new(shared.clone(), index, workers as u16, seed, Rc::new(spawner.clone()), clock(epoch));
         let Common { directory, sockets: stream_sockets, settings } = streams;
         let runner = Rc::new_cyclic(|weak| Runner {
+            shared,
             streams: Streams::new(
                 index,
                 directory,
@@ -225,7 +228,7 @@ impl Runner {
         let at = usize::from(socket);
         let wildcard = self.sockets[at].as_ref().is_some_and(|s| s.local().ip().is_unspecified());
         for Datagram { bytes, remote, local } in batch.drain(..) {
-            let local = wildcard.then(|| local.ip());
+            let local = if wildcard { self.shared.note_local(local.ip()) } else { 0 };
             let source = Path { socket, transport: sip::Transport::Udp, remote, local, connection: 0 };
             self.sort(clock, source, bytes, &mut letters);
         }
@@ -344,7 +347,7 @@ impl Runner {
             self.step(clock, Input::Undeliverable { path: source, bytes });
         }
         for Letter { source, bytes } in mail.outgoing {
-            self.streams.send(peer(&source), bytes);
+            self.streams.send(peer(&self.shared, &source), bytes);
         }
         for id in mail.closing {
             self.streams.close(id);
@@ -391,10 +394,14 @@ impl Runner {
         for output in outputs.drain(..) {
             match output {
                 Output::Transmit { path, bytes } if path.is_reliable() => {
-                    self.streams.send(peer(&path), bytes);
+                    self.streams.send(peer(&self.shared, &path), bytes);
                 }
                 Output::Transmit { path, bytes } => match sends.get_mut(usize::from(path.socket)) {
-                    Some(list) => list.push(Outgoing { bytes, remote: path.remote, source: path.local }),
+                    Some(list) => list.push(Outgoing {
+                        bytes,
+                        remote: path.remote,
+                        source: self.shared.local_address(path.local),
+                    }),
                     None => self.complain(&format!("there is no socket to send to {} from", path.remote)),
                 },
                 Output::Shutdown { code } => self.post.main.tell(|told| told.shut_down = Some(code)),

@@ -283,7 +283,7 @@ impl World {
                 self.watch_coming(&bytes);
                 let worker = host::owner::receiver(&bytes, self.workers.len()).unwrap_or(0);
                 let source =
-                    Path { socket: 0, transport: Transport::Udp, remote: from, local: None, connection: 0 };
+                    Path { socket: 0, transport: Transport::Udp, remote: from, local: 0, connection: 0 };
                 self.step(worker, Input::Message { source, bytes });
             }
             Event::Arrives { from, to, bytes } => {

@@ -193,7 +193,7 @@ fn start(worker: &mut Worker, prepare: impl FnOnce(&mut MsgState), ran: Rc<RefCe
         socket: 0,
         transport: sip::Transport::Udp,
         remote: ([127, 0, 0, 2], 5060).into(),
-        local: None,
+        local: 0,
         connection: 0,
     };
     // Not a request route: no transaction is made when it waits.
@@ -245,7 +245,7 @@ impl Server {
     pub fn receive_bytes(&mut self, from: &str, bytes: bytes::Bytes) -> Vec<Sent> {
         let remote = from.parse().expect("an address");
         let transport = sip::Transport::Udp;
-        let source = transaction::Path { socket: 0, transport, remote, local: None, connection: 0 };
+        let source = transaction::Path { socket: 0, transport, remote, local: 0, connection: 0 };
         self.step(Input::Message { source, bytes })
     }
 

@@ -56,7 +56,7 @@ pub use server::{Acked, Origin, Replied};
 pub use store::{Full, Transactions};
 
 use bytes::Bytes;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 /// Milliseconds on the worker's monotonic clock.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
@@ -83,8 +83,8 @@ pub struct Path {
     pub transport: sip::Transport,
     pub remote: SocketAddr,
     /// Address of this machine, for a socket that is bound to all of them: where a message came to, or is sent
-    /// from. `None`: the socket's own.
-    pub local: Option<IpAddr>,
+    /// from. A number in the owner's list of addresses; 0: the socket's own.
+    pub local: u16,
     /// Stream connection, 0 for datagrams or "any connection to that address"; may carry what
     /// [`Path::only_existing`] and [`Path::with_hint`] say instead.
     pub connection: u64,

@@ -45,12 +45,32 @@ impl Listen {
     }
 }
 
+/// Addresses of this machine that sockets bound to all of them know.
+const MAX_LOCAL: usize = 4096;
+
 impl Shared {
-    /// A message came to this address by a socket that is bound to all of them: it is one of ours.
-    pub fn note_local(&self, ip: IpAddr) {
-        if !self.local_addresses.read().contains(&ip) {
-            self.local_addresses.write().push(ip);
+    /// A message came to this address by a socket that is bound to all of them, or goes out from it: it is one of ours.
+    /// Its number for `Path::local`.
+    pub fn note_local(&self, ip: IpAddr) -> u16 {
+        let known = |all: &[IpAddr]| all.iter().position(|one| *one == ip).map(|at| at as u16 + 1);
+        if let Some(number) = known(&self.local_addresses.read()) {
+            return number;
         }
+        let mut all = self.local_addresses.write();
+        if let Some(number) = known(&all) {
+            return number;
+        }
+        if all.len() >= MAX_LOCAL {
+            return 0;
+        }
+        all.push(ip);
+        all.len() as u16
+    }
+
+    /// The address of this number.
+    pub fn local_address(&self, number: u16) -> Option<IpAddr> {
+        let at = usize::from(number).checked_sub(1)?;
+        self.local_addresses.read().get(at).copied()
     }
 
     /// A socket that is bound to all addresses listens on this one too. Port 0: any.

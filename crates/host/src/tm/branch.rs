@@ -6,7 +6,7 @@ use crate::shared::Listen;
 use bytes::Bytes;
 use sip::names::{Hop, Query, Security};
 use sip::{Edits, Message, PrintTarget, SocketNames, Transport, Uri};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use transaction::Path;
 
 /// Why a request cannot be sent.
@@ -211,10 +211,13 @@ pub struct LocalVia {
     pub port: Option<u16>,
 }
 
-/// The address of ours that the route to `remote` starts from; only for a socket that is bound to all of them.
-pub fn leaving_by(ctx: &Ctx, socket: u16, remote: SocketAddr) -> Option<IpAddr> {
-    let wildcard = ctx.core.shared.sockets.get(usize::from(socket))?.is_wildcard();
-    wildcard.then(|| ctx.core.spawner.source_for(remote.ip())).flatten()
+/// The address of ours that the route to `remote` starts from, as `Path::local`; only for a socket that is bound to
+/// all of them.
+pub fn leaving_by(ctx: &Ctx, socket: u16, remote: SocketAddr) -> u16 {
+    let shared = &ctx.core.shared;
+    let wildcard = shared.sockets.get(usize::from(socket)).is_some_and(|s| s.is_wildcard());
+    let from = wildcard.then(|| ctx.core.spawner.source_for(remote.ip())).flatten();
+    from.map_or(0, |ip| shared.note_local(ip))
 }
 
 /// Names of the socket of a path as they are printed into messages.
@@ -222,7 +225,8 @@ pub fn socket_names(ctx: &Ctx, path: &Path) -> SocketNames {
     let Some(socket) = ctx.core.shared.sockets.get(usize::from(path.socket)) else {
         return SocketNames::default();
     };
-    socket.names_at(path.local.or_else(|| leaving_by(ctx, path.socket, path.remote)))
+    let local = if path.local == 0 { leaving_by(ctx, path.socket, path.remote) } else { path.local };
+    socket.names_at(ctx.core.shared.local_address(local))
 }
 
 /// Names of the socket of a path as this message prints them.

@@ -42,8 +42,8 @@ pub fn register(table: &mut VarTable) {
 
 /// The socket that the message came in by, at the address it came to.
 pub(super) fn incoming(ctx: &Ctx) -> Option<Listen> {
-    let source = &ctx.state.source;
-    Some(ctx.core.shared.sockets.get(usize::from(source.socket))?.at(source.local))
+    let (source, shared) = (&ctx.state.source, &ctx.core.shared);
+    Some(shared.sockets.get(usize::from(source.socket))?.at(shared.local_address(source.local)))
 }
 
 fn ip_value(ip: IpAddr) -> Value {
@@ -121,7 +121,8 @@ impl Variable for Socket {
         let sockets = &ctx.core.shared.sockets;
         let Some(index) = index else { return Value::Null };
         let Some(socket) = sockets.get(usize::from(index)) else { return Value::Null };
-        let here = socket.at(state.source.local.filter(|_| index == state.source.socket));
+        let came_to = ctx.core.shared.local_address(state.source.local);
+        let here = socket.at(came_to.filter(|_| index == state.source.socket));
         match self.field {
             Some(read) => read(&here),
             None => Value::Str(describe(&here)),

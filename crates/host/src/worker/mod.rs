@@ -237,9 +237,6 @@ fn accept_alias(ctx: &Ctx, msg: &Message, source: &Path) {
 }
 
 fn on_message(ctx: &mut Ctx, source: Path, bytes: Bytes) {
-    if let Some(ip) = source.local {
-        ctx.core.shared.note_local(ip);
-    }
     let msg = match Message::parse(bytes) {
         Ok(msg) => Rc::new(msg),
         Err(ParseError::KeepAlive) => return,

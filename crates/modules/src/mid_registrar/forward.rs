@@ -107,7 +107,7 @@ fn replace_contacts(ctx: &mut Ctx, values: &[String]) {
 fn host_of(ctx: &Ctx) -> Option<String> {
     let socket = ctx.state.socket.unwrap_or(ctx.state.source.socket);
     let listen = ctx.shared().sockets.get(usize::from(socket))?;
-    let names = listen.names_at(ctx.state.source.local);
+    let names = listen.names_at(ctx.shared().local_address(ctx.state.source.local));
     Some(format!("{}:{}", String::from_utf8_lossy(&names.host), names.port))
 }
 
