@@ -43,6 +43,7 @@ fn run(worker: &mut Worker, name: &str) -> Option<u64> {
         socket: 0,
         transport: sip::Transport::Udp,
         remote: ([127, 0, 0, 2], 5060).into(),
+        local: 0,
         connection: 0,
     };
     let state = MsgState::new(

@@ -136,6 +136,8 @@ host::modules! {
 }
 
 #[cfg(test)]
+mod mutations;
+#[cfg(test)]
 #[allow(dead_code, unused_imports)]
 mod testing {
     testing::over!(crate::ALL, drivers::ALL);

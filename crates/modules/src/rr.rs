@@ -403,7 +403,8 @@ fn socket_of(ctx: &Ctx, uri: &Uri) -> Option<u16> {
     let found = sockets.iter().position(|s| {
         s.transport == transport
             && (s.names.host.eq_ignore_ascii_case(&uri.host) && s.names.port == uri.port_or_default()
-                || uri.ip() == Some(s.addr.ip()) && s.addr.port() == uri.port_or_default())
+                || uri.ip() == Some(s.addr.ip()) && s.addr.port() == uri.port_or_default()
+                || uri.ip().is_some_and(|ip| ctx.core.shared.hears(s, ip, uri.port_or_default())))
     });
     found.map(|i| i as u16)
 }
@@ -437,3 +438,6 @@ fn is_direction(call: &mut Call<Rr>, direction: Text) -> i32 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

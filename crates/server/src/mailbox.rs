@@ -211,7 +211,7 @@ mod tests {
 
     fn letters(count: usize) -> Vec<Letter> {
         let remote = ([127, 0, 0, 1], 5060).into();
-        let source = Path { socket: 0, transport: sip::Transport::Udp, remote, connection: 0 };
+        let source = Path { socket: 0, transport: sip::Transport::Udp, remote, local: 0, connection: 0 };
         (0..count).map(|_| Letter { source, bytes: Bytes::new() }).collect()
     }
 

@@ -72,6 +72,7 @@ pub fn run(setup: Setup) -> std::io::Result<()> {
 
 pub struct Runner {
     worker: RefCell<Worker>,
+    pub shared: Arc<Shared>,
     index: usize,
     /// `None` where connections are listened for.
     sockets: Vec<Option<UdpSocket>>,
@@ -120,12 +121,20 @@ impl Runner {
         };
         let (patience, dns_patience) = (patience("exec_msg_threshold"), patience("exec_dns_threshold"));
         let resolver = Resolver::new(dns, cache);
-        let spawner = Spawner { runner: Rc::default(), post: post.clone(), resolver, dns_patience };
+        let spawner = Spawner {
+            runner: Rc::default(),
+            post: post.clone(),
+            resolver,
+            dns_patience,
+            starts: Rc::default(),
+        };
         let lost = shared.stats.counter("net", "mailbox_dropped");
         let workers = post.boxes.len();
-        let worker = Worker::new(shared, index, workers as u16, seed, Rc::new(spawner.clone()), clock(epoch));
+        let worker =
+            Worker::new(shared.clone(), index, workers as u16, seed, Rc::new(spawner.clone()), clock(epoch));
         let Common { directory, sockets: stream_sockets, settings } = streams;
         let runner = Rc::new_cyclic(|weak| Runner {
+            shared,
             streams: Streams::new(
                 index,
                 directory,
@@ -216,8 +225,11 @@ impl Runner {
         self.streamed.set(0);
         let clock = clock(self.epoch);
         let mut letters = self.letters.borrow_mut();
-        for Datagram { bytes, remote, .. } in batch.drain(..) {
-            let source = Path { socket, transport: sip::Transport::Udp, remote, connection: 0 };
+        let at = usize::from(socket);
+        let wildcard = self.sockets[at].as_ref().is_some_and(|s| s.local().ip().is_unspecified());
+        for Datagram { bytes, remote, local } in batch.drain(..) {
+            let local = if wildcard { self.shared.note_local(local.ip()) } else { 0 };
+            let source = Path { socket, transport: sip::Transport::Udp, remote, local, connection: 0 };
             self.sort(clock, source, bytes, &mut letters);
         }
         self.deliver(&mut letters);
@@ -335,7 +347,7 @@ impl Runner {
             self.step(clock, Input::Undeliverable { path: source, bytes });
         }
         for Letter { source, bytes } in mail.outgoing {
-            self.streams.send(peer(&source), bytes);
+            self.streams.send(peer(&self.shared, &source), bytes);
         }
         for id in mail.closing {
             self.streams.close(id);
@@ -382,10 +394,14 @@ impl Runner {
         for output in outputs.drain(..) {
             match output {
                 Output::Transmit { path, bytes } if path.is_reliable() => {
-                    self.streams.send(peer(&path), bytes);
+                    self.streams.send(peer(&self.shared, &path), bytes);
                 }
                 Output::Transmit { path, bytes } => match sends.get_mut(usize::from(path.socket)) {
-                    Some(list) => list.push(Outgoing { bytes, remote: path.remote, source: None }),
+                    Some(list) => list.push(Outgoing {
+                        bytes,
+                        remote: path.remote,
+                        source: self.shared.local_address(path.local),
+                    }),
                     None => self.complain(&format!("there is no socket to send to {} from", path.remote)),
                 },
                 Output::Shutdown { code } => self.post.main.tell(|told| told.shut_down = Some(code)),
@@ -478,6 +494,29 @@ struct Spawner {
     resolver: Resolver,
     /// `exec_dns_threshold`: a look-up that takes longer is worth a log line.
     dns_patience: Option<Duration>,
+    starts: Rc<RefCell<Starts>>,
+}
+
+/// Where routes start from, as the system said not long ago.
+#[derive(Default)]
+struct Starts {
+    asked: Option<Instant>,
+    known: std::collections::HashMap<IpAddr, Option<IpAddr>>,
+}
+
+impl Starts {
+    /// Routes change seldom, and then new ones are wanted soon.
+    const FRESH: Duration = Duration::from_secs(1);
+    const MAX: usize = 4096;
+
+    fn of(&mut self, remote: IpAddr) -> Option<IpAddr> {
+        let old = self.asked.is_none_or(|asked| asked.elapsed() > Starts::FRESH);
+        if old || self.known.len() >= Starts::MAX {
+            self.known.clear();
+            self.asked = Some(Instant::now());
+        }
+        *self.known.entry(remote).or_insert_with(|| net::source_for(remote))
+    }
 }
 
 impl Spawn for Spawner {
@@ -516,7 +555,7 @@ impl Spawn for Spawner {
     }
 
     fn source_for(&self, remote: IpAddr) -> Option<IpAddr> {
-        net::source_for(remote)
+        self.starts.borrow_mut().of(remote)
     }
 
     fn records(&self, name: String, kind: RecordKind) -> Later<Vec<Record>> {

@@ -174,6 +174,10 @@ fn run_workers(
     started: Instant,
 ) -> Result<ExitCode, Failed> {
     streams::show(&shared, &common.directory);
+    if shared.sockets.iter().any(host::shared::Listen::is_wildcard) {
+        let all = net::interfaces().unwrap_or_default();
+        shared.local_addresses.write().extend(all.iter().map(|interface| interface.addr));
+    }
     let shared = Arc::new(shared);
     let post = Arc::new(Post::new(sockets.len()));
     let _ = shared.dispatch.set(post.clone());

@@ -263,20 +263,22 @@ impl Connections for Switchboard {
 }
 
 /// What a path of the transactions means to connections.
-pub fn peer(path: &Path) -> Peer {
+pub fn peer(shared: &Shared, path: &Path) -> Peer {
     Peer {
         socket: path.socket,
         transport: path.transport,
         remote: path.remote,
+        local: shared.local_address(path.local),
         connection: path.connection_id(),
         open: if path.is_only_existing() { Open::Never } else { Open::Allowed },
         hint: path.hint(),
     }
 }
 
-fn path(peer: &Peer) -> Path {
-    let Peer { socket, transport, remote, connection, open, .. } = *peer;
-    let path = Path { socket, transport, remote, connection };
+fn path(shared: &Shared, peer: &Peer) -> Path {
+    let Peer { socket, transport, remote, local, connection, open, .. } = *peer;
+    let local = local.map_or(0, |ip| shared.note_local(ip));
+    let path = Path { socket, transport, remote, local, connection };
     if open == Open::Never { path.only_existing() } else { path }
 }
 
@@ -286,7 +288,7 @@ pub struct OwnerOf(pub Weak<Runner>);
 impl Owner for OwnerOf {
     fn received(&self, from: Peer, messages: &mut Vec<Bytes>) {
         if let Some(runner) = self.0.upgrade() {
-            runner.on_messages(path(&from), messages);
+            runner.on_messages(path(&runner.shared, &from), messages);
         }
     }
 
@@ -296,13 +298,13 @@ impl Owner for OwnerOf {
 
     fn undelivered(&self, to: Peer, messages: Vec<Bytes>) {
         if let Some(runner) = self.0.upgrade() {
-            runner.on_undelivered(path(&to), messages);
+            runner.on_undelivered(path(&runner.shared, &to), messages);
         }
     }
 
     fn pass_on(&self, worker: u16, to: Peer, bytes: Bytes) {
         if let Some(runner) = self.0.upgrade() {
-            runner.pass_on(worker.into(), Letter { source: path(&to), bytes });
+            runner.pass_on(worker.into(), Letter { source: path(&runner.shared, &to), bytes });
         }
     }
 

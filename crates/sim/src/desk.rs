@@ -143,7 +143,7 @@ impl Desk {
 
     pub fn receive_bytes(&mut self, from: u8, bytes: Bytes) {
         let remote = SocketAddr::from(([10, 0, 0, from], 5060));
-        let source = Path { socket: 0, transport: sip::Transport::Udp, remote, connection: 0 };
+        let source = Path { socket: 0, transport: sip::Transport::Udp, remote, local: 0, connection: 0 };
         let worker = host::owner::receiver(&bytes, self.workers.len()).unwrap_or(0);
         self.step(worker, Input::Message { source, bytes });
         self.settle();

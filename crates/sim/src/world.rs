@@ -282,7 +282,8 @@ impl World {
             Event::Arrives { from, to, bytes } if to == SocketAddr::from(SERVER) => {
                 self.watch_coming(&bytes);
                 let worker = host::owner::receiver(&bytes, self.workers.len()).unwrap_or(0);
-                let source = Path { socket: 0, transport: Transport::Udp, remote: from, connection: 0 };
+                let source =
+                    Path { socket: 0, transport: Transport::Udp, remote: from, local: 0, connection: 0 };
                 self.step(worker, Input::Message { source, bytes });
             }
             Event::Arrives { from, to, bytes } => {

@@ -132,3 +132,44 @@ fn the_time_to_ring_can_be_changed_while_it_rings() {
     desk.advance(300);
     assert_eq!(desk.summaries()[..2], ["10.0.0.3 CANCEL", "10.0.0.2 SIP/2.0 408 Request Timeout"]);
 }
+
+/// The branch route that a request was given runs for the branches of its failure routes too; one that a failure
+/// route sets holds from then on.
+#[test]
+fn branch_routes_run_for_every_branch() {
+    let mut desk = Desk::new(&format!(
+        "{HEAD} route {{ t_on_branch(\"b\"); t_on_failure(\"f\"); t_relay(); }}\n\
+         branch_route[b] {{ append_hf(\"X-B: $T_branch_idx\\r\\n\"); }}\n\
+         branch_route[c] {{ append_hf(\"X-C: $T_branch_idx\\r\\n\"); }}\n\
+         failure_route[f] {{ $ru = \"sip:two@10.0.0.4\"; t_on_failure(\"g\"); t_relay(); }}\n\
+         failure_route[g] {{ t_on_branch(\"c\"); $ru = \"sip:three@10.0.0.5\"; t_on_failure(\"h\"); t_relay(); }}\n\
+         failure_route[h] {{ $ru = \"sip:four@10.0.0.6\"; t_relay(); }}"
+    ));
+    invite(&mut desk, "sip:one@10.0.0.3");
+    for (host, header) in [(3, "X-B: 0"), (4, "X-B: 1"), (5, "X-C: 2"), (6, "X-C: 3")] {
+        let sent = desk.sent();
+        let request = to(&sent, host).unwrap_or_else(|| panic!("nothing for 10.0.0.{host}"));
+        let text = String::from_utf8_lossy(&request.bytes).into_owned();
+        assert!(text.contains(&format!("{header}\r\n")) && text.matches("\r\nX-").count() == 1, "{text}");
+        reply(&mut desk, request, 486);
+    }
+}
+
+/// With `fr_inv_timeout` a multiple of `fr_timeout` the guard of forgotten transactions is due at the moment a callee
+/// is given up: the next one is not its business.
+#[test]
+fn the_next_callee_has_the_time_that_is_due_to_him() {
+    let mut desk = Desk::new(&format!(
+        "{HEAD} route {{ t_on_failure(\"f\"); t_relay(); }} failure_route[f] {{ $ru = \"sip:two@10.0.0.4\"; t_relay(); }}"
+    ));
+    invite(&mut desk, "sip:one@10.0.0.3");
+    let sent = desk.sent();
+    reply(&mut desk, to(&sent, 3).expect("the first"), 180);
+    desk.advance(20_100);
+    let sent = desk.sent();
+    reply(&mut desk, to(&sent, 4).expect("the second"), 180);
+    desk.advance(15_000);
+    let heard: Vec<String> =
+        desk.summaries().into_iter().filter(|line| line.starts_with("10.0.0.2 ")).collect();
+    assert_eq!(heard, ["10.0.0.2 SIP/2.0 180 R"]);
+}

@@ -88,6 +88,7 @@ header_names! {
     Timestamp "Timestamp" 0
     MimeVersion "MIME-Version" 0
     Identity "Identity" b'y'
+    IdentityInfo "Identity-Info" b'n'
     FeatureCaps "Feature-Caps" 0
 }
 
@@ -186,6 +187,14 @@ impl Header {
         let [start, label_end, value_start, value_end, end] =
             [line.start, label_end, value.start, value.end, line.end].map(|at| at as u16);
         Header { name, start, label_end, value_start, value_end, end }
+    }
+
+    /// Its name in full, also when it is written in its compact form (RFC 3261 §7.3.3).
+    pub fn full_name<'a>(&self, msg: &'a crate::Message) -> &'a [u8] {
+        match msg.bytes(self.label()) {
+            [_] if self.name != HeaderName::Other => self.name.as_str().as_bytes(),
+            label => label,
+        }
     }
 
     /// From the first byte of the name to after the line end (folded lines included).

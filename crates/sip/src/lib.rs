@@ -29,6 +29,6 @@ pub use method::Method;
 pub use nameaddr::NameAddr;
 pub use params::Params;
 pub use print::{PrintTarget, SocketNames, edited_body, print_as_received, print_reply, print_request};
-pub use uri::{Scheme, Transport, Uri, UriError};
+pub use uri::{Scheme, Transport, Uri, UriError, ip_of as host_ip};
 pub use uri_edit::{escape_param, escape_user, unescape};
 pub use via::{Rport, Via};

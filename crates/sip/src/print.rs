@@ -215,8 +215,8 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// `received` and `rport` of the sender, right after host and port; an `rport` that the Via
-    /// has gets its value where it stands.
+    /// `received` and `rport` of the sender, right after host and port. What the Via has of them already gets its
+    /// value where it stands: whoever wrote it did not see where the message came from (RFC 3261 §18.2.1).
     fn insert_via_params(&mut self, params: &'a [u8]) {
         let msg = self.msg;
         let Some(via) = msg.via().filter(|_| !params.is_empty()) else { return };
@@ -228,7 +228,8 @@ impl<'a> Plan<'a> {
         let given = || params.split(|&b| b == b';').filter(|param| !param.is_empty());
         // A forced rport stands before received, as the reference prints it.
         for param in given().filter(is_rport).chain(given().filter(|param| !is_rport(param))) {
-            if is_rport(&param) && self.set_rport(via, &param[b"rport".len()..]) {
+            let name = param.iter().position(|&b| b == b'=').unwrap_or(param.len());
+            if self.set_param(via, &param[..name], &param[name..]) {
                 continue;
             }
             self.insert(via.sent_by_end, b";");
@@ -239,10 +240,9 @@ impl<'a> Plan<'a> {
         self.inserted.rotate_right(added);
     }
 
-    /// Gives the `rport` of the Via this value (`=5060`); false when the Via has none.
-    fn set_rport(&mut self, via: &Via, value: &'a [u8]) -> bool {
-        let Some((name, _)) = via.params.slices().find(|(name, _)| name.eq_ignore_ascii_case(b"rport"))
-        else {
+    /// Gives a parameter of the Via this value (`=5060`); false when the Via has no such.
+    fn set_param(&mut self, via: &Via, name: &[u8], value: &'a [u8]) -> bool {
+        let Some((name, _)) = via.params.slices().find(|(known, _)| known.eq_ignore_ascii_case(name)) else {
             return false;
         };
         let buf = self.msg.buf();

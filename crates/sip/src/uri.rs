@@ -151,8 +151,8 @@ impl Uri {
     }
 }
 
-/// An address, IPv6 with or without brackets.
-pub(crate) fn ip_of(host: &[u8]) -> Option<IpAddr> {
+/// The address that a host of a URI or Via is, IPv6 with or without brackets.
+pub fn ip_of(host: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(host).ok()?;
     match text.strip_prefix('[') {
         Some(inner) => inner.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6),

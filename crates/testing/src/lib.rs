@@ -193,6 +193,7 @@ fn start(worker: &mut Worker, prepare: impl FnOnce(&mut MsgState), ran: Rc<RefCe
         socket: 0,
         transport: sip::Transport::Udp,
         remote: ([127, 0, 0, 2], 5060).into(),
+        local: 0,
         connection: 0,
     };
     // Not a request route: no transaction is made when it waits.
@@ -237,9 +238,14 @@ impl Server {
 
     /// Hands in one message and waits for all that it starts. `\n` line ends become CRLF.
     pub fn receive(&mut self, from: &str, text: &str) -> Vec<Sent> {
+        self.receive_bytes(from, text.replace('\n', "\r\n").into())
+    }
+
+    /// The same with the bytes as they are.
+    pub fn receive_bytes(&mut self, from: &str, bytes: bytes::Bytes) -> Vec<Sent> {
         let remote = from.parse().expect("an address");
-        let source = transaction::Path { socket: 0, transport: sip::Transport::Udp, remote, connection: 0 };
-        let bytes = text.replace('\n', "\r\n").into();
+        let transport = sip::Transport::Udp;
+        let source = transaction::Path { socket: 0, transport, remote, local: 0, connection: 0 };
         self.step(Input::Message { source, bytes })
     }
 

@@ -82,6 +82,9 @@ pub struct Path {
     pub socket: u16,
     pub transport: sip::Transport,
     pub remote: SocketAddr,
+    /// Address of this machine, for a socket that is bound to all of them: where a message came to, or is sent
+    /// from. A number in the owner's list of addresses; 0: the socket's own.
+    pub local: u16,
     /// Stream connection, 0 for datagrams or "any connection to that address"; may carry what
     /// [`Path::only_existing`] and [`Path::with_hint`] say instead.
     pub connection: u64,

@@ -30,7 +30,7 @@ pub fn dummy_message() -> Rc<Message> {
 
 /// A path that leads nowhere, for messages that came from none.
 pub(crate) fn nowhere() -> Path {
-    Path { socket: 0, transport: Transport::Udp, remote: ([127, 0, 0, 1], 9).into(), connection: 0 }
+    Path { socket: 0, transport: Transport::Udp, remote: ([127, 0, 0, 1], 9).into(), local: 0, connection: 0 }
 }
 
 /// State for a route without a message.

@@ -2,7 +2,7 @@
 
 use crate::context::ctx::{Ctx, Program};
 use crate::context::globals::{FlagNames, Globals};
-pub use crate::context::sockets::{Listen, host_text};
+pub use crate::context::sockets::{Listen, bracketed, host_text};
 use crate::mi::MiCommand;
 use crate::stats::Stats;
 use ahash::AHashMap;
@@ -60,6 +60,9 @@ pub struct Shared {
     pub sources: RwLock<Arc<Sources>>,
     pub globals: Globals,
     pub sockets: Vec<Listen>,
+    /// Addresses of this machine; used only by sockets that are bound to all of them. The driver of the workers sets
+    /// those that there are at the start, messages that come to others add them.
+    pub local_addresses: RwLock<Vec<std::net::IpAddr>>,
     pub stats: Stats,
     pub commands: Vec<MiCommand>,
     pub hooks: Hooks,
@@ -143,13 +146,5 @@ impl Shared {
             };
             mine.clone().find(|c| c.names().any(|own| own == name)).or_else(|| mine.find(tail))
         })
-    }
-}
-
-/// A host as it stands in URIs and Vias: an IPv6 address that was written without brackets gets them.
-pub fn bracketed(host: &str) -> String {
-    match host.parse::<std::net::Ipv6Addr>() {
-        Ok(ip) => format!("[{ip}]"),
-        Err(_) => host.to_owned(),
     }
 }

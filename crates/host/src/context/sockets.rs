@@ -2,7 +2,7 @@
 
 use crate::context::shared::Shared;
 use sip::{SocketNames, Transport};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// A listening socket (`socket=` / `listen=`).
 #[derive(Clone, Debug)]
@@ -18,7 +18,69 @@ pub struct Listen {
     pub text: String,
 }
 
+impl Listen {
+    /// Bound to all addresses of the machine.
+    pub fn is_wildcard(&self) -> bool {
+        self.addr.ip().is_unspecified()
+    }
+
+    /// As printed into a message that comes or goes by this address of ours: the advertised name, else the address
+    /// itself, where the socket is bound to all of them.
+    pub fn names_at(&self, local: Option<IpAddr>) -> SocketNames {
+        let mut names = self.names.clone();
+        if let Some(ip) = local.filter(|_| self.is_wildcard() && names.host == host_text(self.addr)) {
+            names.host = host_text(SocketAddr::new(ip, 0)).into();
+        }
+        names
+    }
+
+    /// The socket as a message sees it that came to this address of ours.
+    pub fn at(&self, local: Option<IpAddr>) -> Listen {
+        let mut own = self.clone();
+        if let Some(ip) = local.filter(|_| self.is_wildcard()) {
+            own.names = self.names_at(local);
+            own.addr.set_ip(ip);
+        }
+        own
+    }
+}
+
+/// Addresses of this machine that sockets bound to all of them know.
+const MAX_LOCAL: usize = 4096;
+
 impl Shared {
+    /// A message came to this address by a socket that is bound to all of them, or goes out from it: it is one of ours.
+    /// Its number for `Path::local`.
+    pub fn note_local(&self, ip: IpAddr) -> u16 {
+        let known = |all: &[IpAddr]| all.iter().position(|one| *one == ip).map(|at| at as u16 + 1);
+        if let Some(number) = known(&self.local_addresses.read()) {
+            return number;
+        }
+        let mut all = self.local_addresses.write();
+        if let Some(number) = known(&all) {
+            return number;
+        }
+        if all.len() >= MAX_LOCAL {
+            return 0;
+        }
+        all.push(ip);
+        all.len() as u16
+    }
+
+    /// The address of this number.
+    pub fn local_address(&self, number: u16) -> Option<IpAddr> {
+        let at = usize::from(number).checked_sub(1)?;
+        self.local_addresses.read().get(at).copied()
+    }
+
+    /// A socket that is bound to all addresses listens on this one too. Port 0: any.
+    pub fn hears(&self, socket: &Listen, ip: IpAddr, port: u16) -> bool {
+        socket.is_wildcard()
+            && socket.addr.is_ipv4() == ip.is_ipv4()
+            && (port == 0 || port == socket.addr.port())
+            && self.local_addresses.read().contains(&ip)
+    }
+
     /// True when host and port (0: any) name this server (`myself`): sockets, advertised names, aliases.
     pub fn is_myself(&self, host: &[u8], port: u16, transport: Option<Transport>) -> bool {
         let same = |h: &[u8], p: u16, t: Transport| {
@@ -29,6 +91,9 @@ impl Shared {
         self.sockets.iter().any(|s| {
             same(&s.names.host, s.names.port, s.transport)
                 || same(host_text(s.addr).as_bytes(), s.addr.port(), s.transport)
+                || s.is_wildcard()
+                    && transport.is_none_or(|wanted| wanted == s.transport)
+                    && sip::host_ip(host).is_some_and(|ip| self.hears(s, ip, port))
         }) || self.globals.aliases.iter().any(|a| {
             (a.host.as_bytes().eq_ignore_ascii_case(host)
                 || (a.subdomains && is_below(host, a.host.as_bytes())))
@@ -49,5 +114,13 @@ pub fn host_text(addr: SocketAddr) -> String {
     match addr {
         SocketAddr::V4(a) => a.ip().to_string(),
         SocketAddr::V6(a) => format!("[{}]", a.ip()),
+    }
+}
+
+/// A host as it stands in URIs and Vias: an IPv6 address that was written without brackets gets them.
+pub fn bracketed(host: &str) -> String {
+    match host.parse::<std::net::Ipv6Addr>() {
+        Ok(ip) => format!("[{ip}]"),
+        Err(_) => host.to_owned(),
     }
 }

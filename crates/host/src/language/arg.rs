@@ -86,7 +86,10 @@ impl<M> Arg<M> for Text {
     ) -> Result<Format, Diagnostic> {
         let arg = arg.ok_or_else(|| missing(site, "a string"))?;
         quoted(arg, loader)?;
-        format_of(arg, loader)
+        let format = format_of(arg, loader)?;
+        // In quotes it is a text, which is never NULL, also when nothing but a variable is in it.
+        let is_text = matches!(arg.kind, ArgKind::Text(_)) && loader.dialect == Dialect::V4;
+        Ok(if is_text { format.printed() } else { format })
     }
 
     fn eval(format: &Format, call: &mut Call<'_, M>) -> Result<Text, i32> {

@@ -40,6 +40,14 @@ impl Format {
         })
     }
 
+    /// The same as a text in any case: a lone variable that is NULL prints as `<null>`.
+    pub fn printed(self) -> Format {
+        match self {
+            Format::Var(var) => Format::Mixed([Piece::Var(*var)].into()),
+            other => other,
+        }
+    }
+
     pub fn constant(&self) -> Option<&Bytes> {
         match self {
             Format::Constant(text) => Some(text),

@@ -668,6 +668,7 @@ pub fn load(
         dispatch: Default::default(),
         late: Default::default(),
         first_vars: Default::default(),
+        local_addresses: Default::default(),
         initial_vars: std::mem::take(&mut loader.initial_vars),
         arguments: Default::default(),
         reload: Default::default(),

@@ -1,5 +1,6 @@
 //! Replies made here to the request of a transaction.
 
+use super::branch::socket_names;
 use super::watch::{Way, show, tell};
 use super::{MAX_QUEUE, TxnData, drain, request};
 use crate::ctx::{Ctx, MsgState};
@@ -211,19 +212,15 @@ pub(crate) fn made_state(ctx: &Ctx, bytes: Bytes) -> Option<Box<MsgState>> {
 
 /// A reply as it goes upstream.
 fn print(ctx: &Ctx, id: TxnId, reply: &MsgState, changed: Option<(u16, Bytes)>) -> Bytes {
-    let send = ctx.core.txns.txns.get(id).map_or_else(SocketNames::default, |d| names(ctx, d.source.socket));
+    let send = ctx.core.txns.txns.get(id).map_or_else(SocketNames::default, |d| socket_names(ctx, &d.source));
     let status = changed.as_ref().map(|(code, reason)| (*code, &reason[..]));
-    sip::print_reply(&reply.msg, &reply.edits, status, &send, &names(ctx, reply.source.socket))
+    sip::print_reply(&reply.msg, &reply.edits, status, &send, &socket_names(ctx, &reply.source))
 }
 
 /// A reply that was made here, as watchers left it.
 pub(crate) fn print_made(ctx: &Ctx, reply: &MsgState) -> Bytes {
-    let names = names(ctx, reply.source.socket);
+    let names = socket_names(ctx, &reply.source);
     sip::print_as_received(&reply.msg, &reply.edits, &names)
-}
-
-fn names(ctx: &Ctx, socket: u16) -> SocketNames {
-    ctx.core.shared.sockets.get(usize::from(socket)).map(|s| s.names.clone()).unwrap_or_default()
 }
 
 /// Hands a final or provisional reply to the transaction. 1 sent, -1 not.

@@ -114,7 +114,7 @@ pub fn paths_of(
             return Err(SendError::Filtered);
         }
         let socket = socket_for(ctx, state, target.socket, transport, remote).ok_or(SendError::NoSocket)?;
-        let path = Path { socket, transport, remote, connection: 0 };
+        let path = Path { socket, transport, remote, local: leaving_by(ctx, socket, remote), connection: 0 };
         if path.is_reliable() { by_stream(ctx, state, target, path) } else { Ok(path) }
     };
     if let Some(hop) = sip::names::literal(&wanted) {
@@ -210,10 +210,27 @@ pub struct LocalVia {
     pub port: Option<u16>,
 }
 
-/// Names of a socket as this message prints them.
-pub fn names_of(ctx: &Ctx, state: &MsgState, socket: u16) -> SocketNames {
-    let mut names =
-        ctx.core.shared.sockets.get(usize::from(socket)).map(|s| s.names.clone()).unwrap_or_default();
+/// The address of ours that the route to `remote` starts from, as `Path::local`; only for a socket that is bound to
+/// all of them.
+pub fn leaving_by(ctx: &Ctx, socket: u16, remote: SocketAddr) -> u16 {
+    let shared = &ctx.core.shared;
+    let wildcard = shared.sockets.get(usize::from(socket)).is_some_and(|s| s.is_wildcard());
+    let from = wildcard.then(|| ctx.core.spawner.source_for(remote.ip())).flatten();
+    from.map_or(0, |ip| shared.note_local(ip))
+}
+
+/// Names of the socket of a path as they are printed into messages.
+pub fn socket_names(ctx: &Ctx, path: &Path) -> SocketNames {
+    let Some(socket) = ctx.core.shared.sockets.get(usize::from(path.socket)) else {
+        return SocketNames::default();
+    };
+    let local = if path.local == 0 { leaving_by(ctx, path.socket, path.remote) } else { path.local };
+    socket.names_at(ctx.core.shared.local_address(local))
+}
+
+/// Names of the socket of a path as this message prints them.
+pub fn names_of(ctx: &Ctx, state: &MsgState, path: &Path) -> SocketNames {
+    let mut names = socket_names(ctx, path);
     if let Some(local) = state.ext.find::<LocalVia>() {
         if let Some(host) = &local.host {
             names.host = host.clone();
@@ -234,8 +251,8 @@ pub fn print(
     path: &Path,
     via_branch: &[u8],
 ) -> Bytes {
-    let send = names_of(ctx, state, path.socket);
-    let received = names_of(ctx, state, state.source.socket);
+    let send = names_of(ctx, state, path);
+    let received = names_of(ctx, state, &state.source);
     let mut via = Vec::with_capacity(96);
     via.extend_from_slice(b"Via: SIP/2.0/");
     via.extend_from_slice(path.transport.upper().as_bytes());
@@ -276,8 +293,7 @@ pub fn print(
 pub fn readdressed(ctx: &Ctx, bytes: Bytes, path: &Path, via_branch: &[u8]) -> Bytes {
     let via = Message::parse(bytes.clone()).ok().and_then(|msg| msg.via().cloned());
     let Some(via) = via else { return bytes };
-    let names =
-        ctx.core.shared.sockets.get(usize::from(path.socket)).map(|s| s.names.clone()).unwrap_or_default();
+    let names = socket_names(ctx, path);
     let (before, after) = (&bytes[..via.whole.start as usize], &bytes[via.whole.end as usize..]);
     let mut out = Vec::with_capacity(bytes.len() + 32);
     let mut number = itoa::Buffer::new();
@@ -296,7 +312,7 @@ pub fn readdressed(ctx: &Ctx, bytes: Bytes, path: &Path, via_branch: &[u8]) -> B
 
 /// A request made here: no Via of a previous hop gets parameters.
 pub fn print_local(ctx: &Ctx, state: &MsgState, target: &Branch, path: &Path, via_branch: &[u8]) -> Bytes {
-    let send = names_of(ctx, state, path.socket);
+    let send = names_of(ctx, state, path);
     let via = format!(
         "Via: SIP/2.0/{} {}:{};branch={}\r\n",
         path.transport.upper(),

@@ -171,9 +171,8 @@ pub fn build_with(
 
 /// The Warning header that says what came in and what became of it (`sip_warning`).
 fn warning(ctx: &Ctx, state: &MsgState) -> String {
-    let socket = ctx.core.shared.sockets.get(usize::from(state.source.socket));
-    let here = socket
-        .map_or(String::new(), |s| format!("{}:{}", String::from_utf8_lossy(&s.names.host), s.names.port));
+    let names = crate::tm::branch::socket_names(ctx, &state.source);
+    let here = format!("{}:{}", String::from_utf8_lossy(&names.host), names.port);
     let plain = |uri: Bytes| String::from_utf8_lossy(&uri).replace(['"', '\\', '\r', '\n'], " ");
     format!(
         "Warning: 392 {here} \"Noisy feedback tells:  pid={} req_src_ip={} req_src_port={} in_uri={} out_uri={} \

@@ -8,7 +8,7 @@ use crate::ctx::{Branch, Ctx, MsgState, Resolved};
 use crate::watch::{Moment, Seen};
 use bytes::Bytes;
 use script::{RouteId, Task};
-use sip::{Message, SocketNames, Via};
+use sip::{Message, Via};
 use std::net::SocketAddr;
 use transaction::Path;
 
@@ -119,7 +119,7 @@ pub fn send_to(ctx: &mut Ctx, uri: Bytes, headers: Bytes) -> Outcome {
         if !headers.is_empty() {
             edits.insert(sip::Anchor::Top, headers);
         }
-        let names = branch::names_of(ctx, &ctx.state, path.socket);
+        let names = branch::names_of(ctx, &ctx.state, &path);
         let bytes = sip::print_as_received(&ctx.state.msg, &edits, &names);
         ctx.transmit(path, bytes);
         1
@@ -151,21 +151,22 @@ pub fn forward_reply(ctx: &mut Ctx, state: Box<MsgState>) {
     let text = String::from_utf8_lossy(&host).into_owned();
     let Ok(ip) = text.trim_start_matches('[').trim_end_matches(']').parse() else { return };
     let remote = SocketAddr::new(ip, port);
-    let path = Path { socket: state.source.socket, transport, remote, connection: 0 };
+    let socket = state.source.socket;
+    let local = branch::leaving_by(ctx, socket, remote);
+    let path = Path { socket, transport, remote, local, connection: 0 };
     let seen = Seen::of(None).status(super::status_of(&state).0);
     show(ctx, Moment::ReplyOut, state, seen, move |ctx, state, way| {
         if way == Way::On {
-            let bytes = printed_reply(ctx, &state);
+            let bytes = printed_reply(ctx, &state, &path);
             ctx.core.traffic.forwarded_replies.up();
             ctx.transmit(path, bytes);
         }
     });
 }
 
-fn printed_reply(ctx: &Ctx, state: &MsgState) -> Bytes {
-    let socket = ctx.core.shared.sockets.get(usize::from(state.source.socket));
-    let names = socket.map_or_else(SocketNames::default, |s| s.names.clone());
+fn printed_reply(ctx: &Ctx, state: &MsgState, path: &Path) -> Bytes {
+    let (send, received) = (branch::socket_names(ctx, path), branch::socket_names(ctx, &state.source));
     let status = super::replies::changed_status(state).filter(|_| !(200..300).contains(&state.msg.status()));
     let status = status.as_ref().map(|(code, reason)| (*code, &reason[..]));
-    sip::print_reply(&state.msg, &state.edits, status, &names, &names)
+    sip::print_reply(&state.msg, &state.edits, status, &send, &received)
 }

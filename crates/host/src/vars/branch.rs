@@ -7,7 +7,7 @@ use crate::ctx::{Ctx, MsgState};
 use crate::load::VarTable;
 use crate::var::{At, Kind, Variable};
 use bytes::Bytes;
-use script::ast::AssignOp;
+use script::ast::{AssignOp, Dialect};
 use script::{Diagnostic, Value};
 
 pub fn register(table: &mut VarTable) {
@@ -97,10 +97,11 @@ impl Counted {
 
 impl Variable for Counted {
     fn get(&self, ctx: &mut Ctx, at: At) -> Value {
+        let old = self.from == From::Appended && ctx.core.shared.dialect == Dialect::V21;
         if at == At::All {
             let first = usize::from(self.from == From::Appended);
             // All at once 2.1 prints URIs, whatever was asked for.
-            let field = if self.from == From::Appended { Field::Uri } else { self.field };
+            let field = if old { Field::Uri } else { self.field };
             let values: Vec<Value> = (first..=ctx.state.branches.len())
                 .map(|branch| match read(ctx, branch, field) {
                     Value::Null => Value::Str(Bytes::new()),
@@ -112,7 +113,7 @@ impl Variable for Counted {
         let Some(branch) = self.branch(&ctx.state, at) else { return Value::Null };
         match (self.from, self.field) {
             // Where 2.1 prints numbers.
-            (From::Appended, Field::Q) => Value::Int(i64::from(ctx.state.branches[branch - 1].q)),
+            (From::Appended, Field::Q) if old => Value::Int(i64::from(ctx.state.branches[branch - 1].q)),
             _ => read(ctx, branch, self.field),
         }
     }

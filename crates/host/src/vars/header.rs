@@ -30,11 +30,9 @@ fn first(ctx: &Ctx, name: HeaderName) -> Value {
     ctx.state.msg.value(name).map_or(Value::Null, text_or_null)
 }
 
-/// The headers of this name in the spelling of scripts: compact forms too, but `s` is not Subject, as
-/// in the reference.
+/// The headers of this name; a compact form is the header (RFC 3261 §7.3.3).
 pub fn find<'a>(msg: &'a Message, name: &'a [u8]) -> impl Iterator<Item = &'a Header> {
-    let literal = HeaderName::parse(name) == HeaderName::Subject;
-    msg.headers_named(name).filter(move |h| !literal || msg.bytes(h.label()).eq_ignore_ascii_case(name))
+    msg.headers_named(name)
 }
 
 /// The value with its folds and the blanks at its end.

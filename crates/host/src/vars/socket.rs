@@ -8,7 +8,7 @@ use bytes::Bytes;
 use script::ast::AssignOp;
 use script::{Diagnostic, Value};
 use sip::Transport;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 pub fn register(table: &mut VarTable) {
     let source: [(&str, fn(&mut Ctx) -> Value); 8] = [
@@ -40,8 +40,10 @@ pub fn register(table: &mut VarTable) {
     table.read("proxy_protocol", |_| Value::Null);
 }
 
-fn incoming(ctx: &Ctx) -> Option<&Listen> {
-    ctx.core.shared.sockets.get(usize::from(ctx.state.source.socket))
+/// The socket that the message came in by, at the address it came to.
+pub(super) fn incoming(ctx: &Ctx) -> Option<Listen> {
+    let (source, shared) = (&ctx.state.source, &ctx.core.shared);
+    Some(shared.sockets.get(usize::from(source.socket))?.at(shared.local_address(source.local)))
 }
 
 fn ip_value(ip: IpAddr) -> Value {
@@ -117,10 +119,13 @@ impl Variable for Socket {
             Side::Forced => state.socket,
         };
         let sockets = &ctx.core.shared.sockets;
-        let Some(socket) = index.and_then(|i| sockets.get(usize::from(i))) else { return Value::Null };
+        let Some(index) = index else { return Value::Null };
+        let Some(socket) = sockets.get(usize::from(index)) else { return Value::Null };
+        let came_to = ctx.core.shared.local_address(state.source.local);
+        let here = socket.at(came_to.filter(|_| index == state.source.socket));
         match self.field {
-            Some(read) => read(socket),
-            None => Value::Str(describe(socket)),
+            Some(read) => read(&here),
+            None => Value::Str(describe(&here)),
         }
     }
 
@@ -156,7 +161,8 @@ pub fn force(ctx: &mut Ctx, value: &Value) -> bool {
         ctx.state.socket = None;
         return true;
     }
-    let found = find(&ctx.core.shared.sockets, &value.to_text());
+    let text = value.to_text();
+    let found = find(&ctx.core.shared.sockets, &text).or_else(|| find_wildcard(ctx, &text));
     if found.is_some() {
         ctx.state.socket = found;
     }
@@ -169,17 +175,32 @@ pub fn find(sockets: &[Listen], text: &[u8]) -> Option<u16> {
     let text = std::str::from_utf8(text).ok()?.trim();
     let at = sockets.iter().position(|s| s.tag.as_deref() == Some(text));
     let at = at.or_else(|| {
-        let (transport, rest) = match text.split_once(':') {
-            Some((word, rest)) if Transport::parse(word.as_bytes()).is_some() => {
-                (Transport::parse(word.as_bytes()), rest)
-            }
-            _ => (None, text),
-        };
+        let (transport, rest) = split_transport(text);
         let fits = |s: &Listen| transport.is_none_or(|t| t == s.transport);
         let exact = sockets.iter().position(|s| fits(s) && named(s, rest));
         exact.or_else(|| sockets.iter().position(|s| fits(s) && host_text(s.addr) == rest))
     })?;
     u16::try_from(at).ok()
+}
+
+/// The socket bound to all addresses that listens on the one that a script names.
+fn find_wildcard(ctx: &Ctx, text: &[u8]) -> Option<u16> {
+    let text = std::str::from_utf8(text).ok()?.trim();
+    let (transport, rest) = split_transport(text);
+    let (ip, port) = match rest.parse::<SocketAddr>() {
+        Ok(addr) => (addr.ip(), addr.port()),
+        Err(_) => (rest.trim_matches(['[', ']']).parse().ok()?, 0),
+    };
+    let shared = &ctx.core.shared;
+    let fits = |s: &Listen| transport.is_none_or(|t| t == s.transport) && shared.hears(s, ip, port);
+    shared.sockets.iter().position(fits).and_then(|at| u16::try_from(at).ok())
+}
+
+/// The transport that a name of a socket begins with, and the rest.
+fn split_transport(text: &str) -> (Option<Transport>, &str) {
+    let first = text.split_once(':');
+    let known = first.and_then(|(word, rest)| Some((Transport::parse(word.as_bytes())?, rest)));
+    known.map_or((None, text), |(transport, rest)| (Some(transport), rest))
 }
 
 /// True when `host[:port]` is the bound or the advertised name of a socket.

@@ -41,8 +41,7 @@ fn ip_value(ip: IpAddr) -> Value {
 }
 
 fn local(ctx: &Ctx, value: fn(std::net::SocketAddr) -> Value) -> Value {
-    let socket = ctx.core.shared.sockets.get(usize::from(ctx.state.source.socket));
-    socket.map_or(Value::Null, |s| value(s.addr))
+    socket::incoming(ctx).map_or(Value::Null, |s| value(s.addr))
 }
 
 fn address(ctx: &mut Ctx, header: HeaderName) -> Value {

@@ -44,10 +44,8 @@ pub struct Report {
     call_id: Bytes,
     code: Bytes,
     reason: Bytes,
-    /// Unix seconds: the request came in.
+    /// Unix seconds now: the transaction is complete, its answer goes upstream.
     time: u64,
-    /// Unix seconds now.
-    now: u64,
     account: Option<Account>,
 }
 
@@ -64,8 +62,6 @@ impl Report {
         if module.detect_direction && msg.to_tag().is_some() && !crate::rr::is_downstream(ctx) {
             std::mem::swap(&mut from_tag, &mut to_tag);
         }
-        let waited_ms = ctx.core.now.0.saturating_sub(ctx.state.received_at.0);
-        let now_ms = ctx.core.wall_us / 1000;
         Report {
             method: msg.method_text(),
             from_tag: from_tag.unwrap_or_default(),
@@ -73,15 +69,14 @@ impl Report {
             call_id: msg.call_id().unwrap_or_default(),
             code: ending.code,
             reason: ending.reason,
-            time: now_ms.saturating_sub(waited_ms) / 1000,
-            now: now_ms / 1000,
+            time: ctx.core.wall_us / 1_000_000,
             account,
         }
     }
 
     /// Seconds from the request to now.
     fn setup_time(&self) -> Option<(u64, u64)> {
-        self.account.as_ref().map(|a| (a.created, self.now.saturating_sub(a.created)))
+        self.account.as_ref().map(|a| (a.created, self.time.saturating_sub(a.created)))
     }
 
     fn core(&self) -> [(&'static str, &Bytes); 6] {

@@ -103,6 +103,25 @@ fn answered_calls_stand_in_acc() {
     assert_eq!(rows(&db, "select * from missed_calls"), Vec::<String>::new());
 }
 
+/// The time of a record is that of the answer, so that BYE less INVITE is what was talked.
+#[test]
+fn times_are_those_of_answers() {
+    let folder = Folder::new("acc-times");
+    let db = database(&folder);
+    let routes = r#"route { do_accounting("db|log"); t_relay(); }"#;
+    let mut server = Server::new(&config(&folder, FIELDS, routes), Dialect::V4);
+    let sent = server.receive("127.0.0.2:5060", &invite("1"));
+    let relayed = sent.iter().find(|m| m.text.starts_with("INVITE")).expect("the INVITE");
+    let head = relayed.text.split("\r\n\r\n").next().expect("a head");
+    let lines: Vec<&str> = head.split("\r\n").skip(1).collect();
+    let lines = lines.join("\n").replace("example.com>\nCall", "example.com>;tag=b1\nCall");
+    server.receive("127.0.0.3:5070", &format!("SIP/2.0 180 Ringing\n{lines}\n\n"));
+    server.advance(7_000);
+    server.receive("127.0.0.3:5070", &format!("SIP/2.0 200 Fine\n{lines}\n\n"));
+    let query = "select strftime('%s', time) - strftime('%s', created), setuptime from acc";
+    assert_eq!(rows(&db, query), ["7 7"]);
+}
+
 #[test]
 fn each_missed_destination_is_reported_when_it_is_marked_again() {
     let folder = Folder::new("acc-missed");

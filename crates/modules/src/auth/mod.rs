@@ -219,7 +219,10 @@ impl Auth {
     pub fn spend(&self, ctx: &mut Ctx, credentials: &Credentials) -> i32 {
         let now = (ctx.core.wall_us / 1_000_000) as u32;
         let count = if credentials.qop.is_some() { credentials.nonce_count() } else { 0 };
-        match self.nonces().take(&credentials.nonce, count, now) {
+        let (msg, secret) = (&ctx.state.msg, &ctx.core.shared.tag_secret);
+        let branch = msg.via().and_then(|via| via.branch());
+        let request = secret.hash_one(&(branch, msg.call_id(), msg.cseq_parts(), ctx.state.source.remote));
+        match self.nonces().take(&credentials.nonce, count, request, now) {
             Worth::Good => rc::OK,
             Worth::Stale => {
                 ctx.state.ext.set(WasStale(true));

@@ -23,8 +23,8 @@ pub struct Nonces {
     secret: String,
     /// Seconds.
     lifetime: u32,
-    /// Random part → (expiry, highest nonce count seen).
-    used: Mutex<AHashMap<u64, (u32, u32)>>,
+    /// Random part → (expiry, highest nonce count seen, the request that it was in).
+    used: Mutex<AHashMap<u64, (u32, u32, u64)>>,
     once: bool,
 }
 
@@ -41,8 +41,9 @@ impl Nonces {
     }
 
     /// Checks a nonce and marks it as used. `count`: the client's nonce count (0 without qop); with
-    /// one, the nonce is good again as long as the count rises.
-    pub fn take(&self, nonce: &[u8], count: u32, now: u32) -> Worth {
+    /// one, the nonce is good again as long as the count rises. `request` tells requests apart: one that comes
+    /// again, because its answer was lost, is answered as it was before (RFC 3261 §17.2.2).
+    pub fn take(&self, nonce: &[u8], count: u32, request: u64, now: u32) -> Worth {
         let Some((expiry, random)) = self.open(nonce) else { return Worth::Stale };
         if expiry < now {
             return Worth::Stale;
@@ -52,22 +53,23 @@ impl Nonces {
         }
         let mut used = self.used.lock();
         if used.len() >= MAX_USED {
-            used.retain(|_, (expiry, _)| *expiry >= now);
+            used.retain(|_, (expiry, ..)| *expiry >= now);
             if used.len() >= MAX_USED {
                 host::warn!("auth", "{MAX_USED} nonces are in use: old ones are forgotten");
                 let half = now.saturating_add(self.lifetime / 2);
-                used.retain(|_, (expiry, _)| *expiry >= half);
+                used.retain(|_, (expiry, ..)| *expiry >= half);
             }
         }
         match used.get_mut(&random) {
             None => {
-                used.insert(random, (expiry, count));
+                used.insert(random, (expiry, count, request));
                 Worth::Good
             }
-            Some((_, last)) if count > *last => {
-                *last = count;
+            Some((_, last, user)) if count > *last => {
+                (*last, *user) = (count, request);
                 Worth::Good
             }
+            Some((_, last, user)) if count == *last && request == *user => Worth::Good,
             Some(_) => Worth::Stale,
         }
     }
@@ -102,15 +104,19 @@ mod tests {
     fn a_nonce_is_good_once_and_not_for_long() {
         let nonces = Nonces::new("s".into(), 30, true);
         let nonce = nonces.make(100, 7);
-        assert_eq!(nonces.take(nonce.as_bytes(), 0, 120), Worth::Good);
-        assert_eq!(nonces.take(nonce.as_bytes(), 0, 120), Worth::Stale);
+        assert_eq!(nonces.take(nonce.as_bytes(), 0, 1, 120), Worth::Good);
+        assert_eq!(nonces.take(nonce.as_bytes(), 0, 2, 120), Worth::Stale);
         let nonce = nonces.make(100, 8);
-        assert_eq!(nonces.take(nonce.as_bytes(), 1, 120), Worth::Good);
-        assert_eq!(nonces.take(nonce.as_bytes(), 2, 121), Worth::Good);
-        assert_eq!(nonces.take(nonce.as_bytes(), 2, 121), Worth::Stale);
+        assert_eq!(nonces.take(nonce.as_bytes(), 1, 3, 120), Worth::Good);
+        assert_eq!(nonces.take(nonce.as_bytes(), 2, 4, 121), Worth::Good);
+        assert_eq!(nonces.take(nonce.as_bytes(), 2, 5, 121), Worth::Stale);
         let nonce = nonces.make(100, 9);
-        assert_eq!(nonces.take(nonce.as_bytes(), 0, 131), Worth::Stale);
-        assert_eq!(Nonces::new("other".into(), 30, true).take(nonce.as_bytes(), 0, 101), Worth::Stale);
-        assert_eq!(nonces.take(b"made up", 0, 101), Worth::Stale);
+        assert_eq!(nonces.take(nonce.as_bytes(), 0, 6, 131), Worth::Stale);
+        assert_eq!(Nonces::new("other".into(), 30, true).take(nonce.as_bytes(), 0, 8, 101), Worth::Stale);
+        let nonce = nonces.make(100, 10);
+        let again = |count, request| nonces.take(nonce.as_bytes(), count, request, 120);
+        assert_eq!([again(1, 90), again(1, 90), again(1, 91)], [Worth::Good, Worth::Good, Worth::Stale]);
+        assert_eq!([again(2, 92), again(1, 90), again(2, 92)], [Worth::Good, Worth::Stale, Worth::Good]);
+        assert_eq!(nonces.take(b"made up", 0, 7, 101), Worth::Stale);
     }
 }

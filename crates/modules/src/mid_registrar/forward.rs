@@ -106,7 +106,8 @@ fn replace_contacts(ctx: &mut Ctx, values: &[String]) {
 /// "host:port" of the socket that the request goes out by.
 fn host_of(ctx: &Ctx) -> Option<String> {
     let socket = ctx.state.socket.unwrap_or(ctx.state.source.socket);
-    let names = &ctx.shared().sockets.get(usize::from(socket))?.names;
+    let listen = ctx.shared().sockets.get(usize::from(socket))?;
+    let names = listen.names_at(ctx.shared().local_address(ctx.state.source.local));
     Some(format!("{}:{}", String::from_utf8_lossy(&names.host), names.port))
 }
 

@@ -51,7 +51,7 @@ fn unregister(ctx: &mut Ctx, contact: &Contact, upstream: &Upstream) {
     let Ok(msg) = Message::parse(Bytes::from(request)) else { return };
     let socket = contact.socket().unwrap_or(0);
     let Some(listen) = ctx.shared().sockets.get(usize::from(socket)) else { return };
-    let source = Path { socket, transport: listen.transport, remote: listen.addr, connection: 0 };
+    let source = Path { socket, transport: listen.transport, remote: listen.addr, local: 0, connection: 0 };
     let task = Task::new(ctx.shared().program(), RouteId(0));
     let mut state = MsgState::new(Rc::new(msg), source, ctx.core.now, RouteKind::Local, task);
     state.socket = Some(socket);

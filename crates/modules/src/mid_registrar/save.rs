@@ -217,6 +217,7 @@ pub fn shown(ctx: &Ctx, module: &MidRegistrar, msg: &sip::Message) -> Shown {
         use_domain: reg.usrloc().use_domain,
         shared: ctx.shared().clone(),
         socket: ctx.state.source.socket,
+        local: ctx.core.shared.local_address(ctx.state.source.local),
     }
 }
 

@@ -244,7 +244,7 @@ fn tick(call: &mut Call<NatTraversal>) {
 
 impl NatTraversal {
     fn request(&self, ctx: &mut Ctx, uri: &Bytes, path: Path) -> Bytes {
-        let names = ctx.shared().sockets[usize::from(path.socket)].names.clone();
+        let names = host::tm::branch::socket_names(ctx, &path);
         let host = String::from_utf8_lossy(&names.host).into_owned();
         let from = if self.from.is_empty() { format!("sip:keepalive@{host}") } else { self.from.clone() };
         let (uri, method) = (String::from_utf8_lossy(uri), &self.method);

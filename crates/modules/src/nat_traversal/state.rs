@@ -52,7 +52,7 @@ fn parse(line: &str, sockets: &[Listen]) -> Option<(Bytes, Endpoint)> {
     let parsed = sip::Uri::parse(&Bytes::copy_from_slice(uri.as_bytes())).ok()?;
     let at = sockets.iter().position(|s| format!("{}:{}", s.transport.as_str(), s.addr) == socket)?;
     let remote = std::net::SocketAddr::new(parsed.ip()?, parsed.port_or_default());
-    let path = Way { socket: at as u16, transport: sockets[at].transport, remote, connection: 0 };
+    let path = Way { socket: at as u16, transport: sockets[at].transport, remote, local: 0, connection: 0 };
     let endpoint =
         Endpoint { path, registered: registered.parse().ok()?, subscribed: subscribed.parse().ok()? };
     Some((Bytes::copy_from_slice(uri.as_bytes()), endpoint))

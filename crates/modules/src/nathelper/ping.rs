@@ -25,6 +25,7 @@ use serde_json::json;
 use sip::{Message, NameAddr, Transport};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use transaction::Path;
 
 pub struct Settings {
     /// Seconds; 0: no pings.
@@ -253,7 +254,7 @@ impl Nathelper {
             if self.ping.from.is_empty() {
                 return;
             }
-            let bytes = self.request(ctx, due, &target, path.socket);
+            let bytes = self.request(ctx, due, &target, &path);
             // A ping keeps a connection; it makes none.
             let path = if path.is_reliable() { path.only_existing() } else { path };
             ctx.transmit(path, bytes);
@@ -263,7 +264,7 @@ impl Nathelper {
     }
 
     /// A request to a contact. Its Call-ID tells which contact answered.
-    fn request(&self, ctx: &mut Ctx, due: &Due, target: &Branch, socket: u16) -> Bytes {
+    fn request(&self, ctx: &mut Ctx, due: &Due, target: &Branch, path: &Path) -> Bytes {
         let now = ctx.core.wall_us;
         let contact = &due.contact;
         let counted = self.ping.remove_flag.1 | self.ping.latency_flag.1;
@@ -280,7 +281,7 @@ impl Nathelper {
                 (ping.sent_us, ping.waiting) = (now, true);
             }
         }
-        let names = ctx.shared().sockets[usize::from(socket)].names.clone();
+        let names = host::tm::branch::socket_names(ctx, path);
         let host = format!("{}:{}", String::from_utf8_lossy(&names.host), names.port);
         let mark = self.mark(due.table, contact.id);
         let uri = String::from_utf8_lossy(&target.uri);

@@ -170,7 +170,7 @@ fn address_of(line: &[u8], start: &[u8]) -> Option<(IpAddr, usize)> {
         return None;
     }
     let at = memchr::memmem::rfind(line, b"IN IP")?;
-    let host = line[at + 6..].trim_ascii().split(|b| *b == b'/' || *b == b' ').next()?;
+    let host = line.get(at + 6..)?.trim_ascii().split(|b| *b == b'/' || *b == b' ').next()?;
     // A multicast address with its TTL is left alone.
     if line[at..].contains(&b'/') {
         return None;

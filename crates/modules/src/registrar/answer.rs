@@ -77,6 +77,8 @@ pub struct Shown {
     pub shared: Arc<Shared>,
     /// Index of the socket the request came in by.
     pub socket: u16,
+    /// The address it came to, when that is bound to all of them.
+    pub local: Option<std::net::IpAddr>,
 }
 
 impl Shown {
@@ -112,7 +114,8 @@ impl Shown {
         if let Some(secret) = &self.gruu {
             let socket = contact.socket().unwrap_or(self.socket);
             let Some(listen) = self.shared.sockets.get(usize::from(socket)) else { return };
-            let host = format!("{}:{}", String::from_utf8_lossy(&listen.names.host), listen.names.port);
+            let names = listen.names_at(self.local);
+            let host = format!("{}:{}", String::from_utf8_lossy(&names.host), names.port);
             let parts = gruu::Parts {
                 aor,
                 instance: contact.text(Field::Instance),

@@ -130,6 +130,7 @@ pub fn prepare(
         use_domain: usrloc.use_domain,
         shared: ctx.shared().clone(),
         socket: ctx.state.source.socket,
+        local: ctx.core.shared.local_address(ctx.state.source.local),
     };
     Ok(Job { msg, key, what, rules, shown, push })
 }

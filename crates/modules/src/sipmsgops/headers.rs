@@ -41,21 +41,20 @@ fn append_body_to_reply(call: &mut Call<Sipmsgops>, body: Text) -> i32 {
     1
 }
 
-/// Whether a header bears this name. Compact forms that the reference does not know are names of their own
-/// (`Subject` is not `s`).
+/// Whether a header bears this name, in full or compact on either side.
 pub fn bears(msg: &Message, header: &Header, name: &[u8]) -> bool {
-    let label = msg.bytes(header.label());
-    match (known(name), known(label)) {
-        (HeaderName::Other, HeaderName::Other) => label.eq_ignore_ascii_case(name),
-        (wanted, have) => wanted == have,
+    match HeaderName::parse(name) {
+        HeaderName::Other => {
+            header.name == HeaderName::Other && msg.bytes(header.label()).eq_ignore_ascii_case(name)
+        }
+        known => header.name == known,
     }
 }
 
-fn known(name: &[u8]) -> HeaderName {
-    match name {
-        [letter] if !b"tvfimlkcox".contains(&letter.to_ascii_lowercase()) => HeaderName::Other,
-        name => HeaderName::parse(name),
-    }
+/// Whether a pattern means a header: as it is written, or its full name when that is the compact form.
+fn meant(msg: &Message, header: &Header, matches: impl Fn(&[u8]) -> bool) -> bool {
+    let (label, full) = (msg.bytes(header.label()), header.full_name(msg));
+    matches(label) || (full.len() != label.len() && matches(full))
 }
 
 /// The headers that bear a name.
@@ -66,7 +65,7 @@ pub fn named<'a>(msg: &'a Message, name: &'a [u8]) -> impl Iterator<Item = &'a H
 /// The header that another one is put next to. From 3.x on an unknown name is looked for in the case it is
 /// written in.
 fn anchor<'a>(msg: &'a Message, name: &'a [u8], dialect: Dialect) -> Option<&'a Header> {
-    let exact = dialect == Dialect::V4 && known(name) == HeaderName::Other;
+    let exact = dialect == Dialect::V4 && HeaderName::parse(name) == HeaderName::Other;
     named(msg, name).find(|header| !exact || msg.bytes(header.label()) == name)
 }
 
@@ -115,8 +114,8 @@ fn remove_hf(call: &mut Call<Sipmsgops>, name: Text) -> i32 {
 /// 2.1: remove_hf(pattern, "r" for a regular expression or "g" for wildcards)
 fn remove_hf_match(call: &mut Call<Sipmsgops>, pattern: Text, kind: Text) -> i32 {
     match (&kind[..], posix::compile_lines(&pattern, Case::Ignore)) {
-        (b"g", _) => remove(call, |msg, header| glob(&pattern, msg.bytes(header.label()))),
-        (b"r", Ok(regex)) => remove(call, |msg, header| regex.is_match(msg.bytes(header.label()))),
+        (b"g", _) => remove(call, |msg, header| meant(msg, header, |name| glob(&pattern, name))),
+        (b"r", Ok(regex)) => remove(call, |msg, header| meant(msg, header, |name| regex.is_match(name))),
         (b"r", Err(error)) => {
             host::error!("sipmsgops", "remove_hf {}: {error}", pattern.str());
             -1
@@ -128,11 +127,11 @@ fn remove_hf_match(call: &mut Call<Sipmsgops>, pattern: Text, kind: Text) -> i32
     }
 }
 
-fn remove(call: &mut Call<Sipmsgops>, meant: impl Fn(&Message, &Header) -> bool) -> i32 {
+fn remove(call: &mut Call<Sipmsgops>, wanted: impl Fn(&Message, &Header) -> bool) -> i32 {
     let msg = call.ctx.state.msg.clone();
     let mut found = -1;
     let top = msg.header(HeaderName::Via).map(|via| via.whole().start);
-    for header in msg.headers().iter().filter(|h| meant(&msg, h)) {
+    for header in msg.headers().iter().filter(|h| wanted(&msg, h)) {
         // Without the first Via no reply finds its way.
         if Some(header.whole().start) != top {
             call.ctx.state.edits.delete(header.whole());
@@ -144,19 +143,19 @@ fn remove(call: &mut Call<Sipmsgops>, meant: impl Fn(&Message, &Header) -> bool)
 
 /// remove_hf_re(regexp): on the names, without regard to case.
 fn remove_hf_re(call: &mut Call<Sipmsgops>, pattern: Pattern) -> i32 {
-    remove(call, |msg, header| pattern.0.is_match(msg.bytes(header.label())))
+    remove(call, |msg, header| meant(msg, header, |name| pattern.0.is_match(name)))
 }
 
 /// remove_hf_glob(pattern): `*`, `?` and `[...]`, with regard to case.
 fn remove_hf_glob(call: &mut Call<Sipmsgops>, pattern: Text) -> i32 {
-    remove(call, |msg, header| glob(&pattern, msg.bytes(header.label())))
+    remove(call, |msg, header| meant(msg, header, |name| glob(&pattern, name)))
 }
 
 /// get_glob_headers_values(pattern, $avp(names), $avp(values)): of the headers whose names match.
 fn get_glob_headers_values(call: &mut Call<Sipmsgops>, pattern: Text, names: OutVar, values: OutVar) -> bool {
     let msg = call.ctx.state.msg.clone();
     let mut found = false;
-    for header in msg.headers().iter().filter(|h| glob(&pattern, msg.bytes(h.label()))) {
+    for header in msg.headers().iter().filter(|h| meant(&msg, h, |name| glob(&pattern, name))) {
         found =
             names.set(call.ctx, msg.text(header.label())) && values.set(call.ctx, msg.text(header.value()));
         if !found {

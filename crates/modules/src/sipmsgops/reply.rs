@@ -37,7 +37,7 @@ fn json_of(msg: &Message) -> String {
     // Names that differ in case only share a list, under the first spelling.
     let mut headers: Vec<(&[u8], Vec<String>)> = Vec::new();
     for header in msg.headers() {
-        let (label, value) = (msg.bytes(header.label()), text(msg.bytes(header.value())));
+        let (label, value) = (header.full_name(msg), text(msg.bytes(header.value())));
         match headers.iter_mut().find(|(name, _)| name.eq_ignore_ascii_case(label)) {
             Some((_, values)) => values.push(value),
             None => headers.push((label, vec![value])),

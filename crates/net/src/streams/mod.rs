@@ -25,7 +25,7 @@ use futures_util::FutureExt;
 use sip::Transport;
 use std::cell::RefCell;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -91,6 +91,8 @@ pub struct Peer {
     pub socket: u16,
     pub transport: Transport,
     pub remote: SocketAddr,
+    /// The address of this machine, for a socket that is bound to all of them.
+    pub local: Option<IpAddr>,
     /// 0: whichever leads to `remote`.
     pub connection: u64,
     pub open: Open,
@@ -208,7 +210,8 @@ impl Streams {
         let conn = self.enter(entry);
         // A client that is gone already shows when it is read from.
         let _ = tcp::prepare(&stream, &self.settings.tcp);
-        conn.begin(stream, Link::accepted(&socket.link, socket.local));
+        let local = stream.local_addr().unwrap_or(socket.local);
+        conn.begin(stream, Link::accepted(&socket.link, local));
         spawn_local(self.clone().serve(conn));
     }
 
@@ -272,7 +275,7 @@ impl Streams {
     }
 
     async fn connect(self: Rc<Self>, conn: Rc<Conn>, to: Peer) {
-        let made = self.make(&conn, to.hint).await;
+        let made = self.make(&conn, &to).await;
         match made {
             Ok(()) => {
                 up(&self.directory.counters.connected);
@@ -285,14 +288,15 @@ impl Streams {
         }
     }
 
-    async fn make(&self, conn: &Conn, hint: u32) -> Result<(), Closed> {
+    async fn make(&self, conn: &Conn, to: &Peer) -> Result<(), Closed> {
         let entry = &conn.entry;
         let Some(Some(socket)) = self.sockets.get(usize::from(entry.socket)) else {
             return Err(Closed::Unreachable(io::ErrorKind::AddrNotAvailable));
         };
-        let stream = tcp::connect(socket.local, entry.remote, &self.settings.tcp);
+        let from = to.local.map_or(socket.local, |ip| SocketAddr::new(ip, 0));
+        let stream = tcp::connect(from, entry.remote, &self.settings.tcp);
         let stream = stream.await.map_err(|e| Closed::Unreachable(e.kind()))?;
-        conn.begin(stream, Link::connected(&socket.link, entry.remote, hint)?);
+        conn.begin(stream, Link::connected(&socket.link, entry.remote, to.hint)?);
         Ok(())
     }
 
@@ -356,9 +360,24 @@ impl Streams {
         };
         let messages = got.len();
         if messages > 0 {
-            self.owner.received(peer_of(&conn.entry), &mut got);
+            self.owner.received(self.peer_of(&conn.entry), &mut got);
         }
         (messages, result)
+    }
+
+    /// Who is at the other end of a connection.
+    fn peer_of(&self, entry: &Entry) -> Peer {
+        let socket = self.sockets.get(usize::from(entry.socket)).and_then(Option::as_ref);
+        let wildcard = socket.is_some_and(|socket| socket.local.ip().is_unspecified());
+        Peer {
+            socket: entry.socket,
+            transport: entry.transport,
+            remote: entry.remote,
+            local: entry.local.get().filter(|_| wildcard).map(SocketAddr::ip),
+            connection: entry.id,
+            open: Open::Allowed,
+            hint: 0,
+        }
     }
 
     fn end(&self, conn: &Conn, why: Closed) {
@@ -377,7 +396,7 @@ impl Streams {
         let unsent = conn.end(&why, self.now());
         self.count(conn);
         self.owner.closed(&conn.entry, &why);
-        self.give_back(peer_of(&conn.entry), unsent);
+        self.give_back(self.peer_of(&conn.entry), unsent);
     }
 
     /// Ends a connection of this worker; false: there is none.
@@ -386,17 +405,6 @@ impl Streams {
         conn.kill.set(true);
         conn.wake.notify_one();
         true
-    }
-}
-
-fn peer_of(entry: &Entry) -> Peer {
-    Peer {
-        socket: entry.socket,
-        transport: entry.transport,
-        remote: entry.remote,
-        connection: entry.id,
-        open: Open::Allowed,
-        hint: 0,
     }
 }
 

@@ -68,7 +68,15 @@ fn place(settings: Settings) -> Place {
 }
 
 fn to(remote: SocketAddr) -> Peer {
-    Peer { socket: 0, transport: Transport::Tcp, remote, connection: 0, open: Open::Allowed, hint: 0 }
+    Peer {
+        socket: 0,
+        transport: Transport::Tcp,
+        remote,
+        local: None,
+        connection: 0,
+        open: Open::Allowed,
+        hint: 0,
+    }
 }
 
 fn run(test: impl Future<Output = ()>) {

@@ -328,6 +328,20 @@ fn via_parameters() {
     }
 }
 
+/// What the sender says of itself is not where it was seen.
+#[test]
+fn received_is_said_once() {
+    for (via, want) in [
+        ("h;received=9.9.9.9;branch=1", "h;received=1.1.1.1;branch=1"),
+        ("h;branch=1;received = [::9] ;x", "h;branch=1;received=1.1.1.1 ;x"),
+        ("h;received;branch=1", "h;received=1.1.1.1;branch=1"),
+    ] {
+        let text = format!("BYE sip:b@x SIP/2.0\r\nVia: SIP/2.0/UDP {via}\r\nTo: x\r\n\r\n");
+        let have = print_with(&text, &Edits::default(), &Edits::default(), ";received=1.1.1.1");
+        assert!(have.contains(&format!("\r\nVia: SIP/2.0/UDP {want}\r\n")), "{via}: {have}");
+    }
+}
+
 #[test]
 fn a_deleted_via_gets_no_parameters() {
     let text = "BYE sip:b@x SIP/2.0\r\nVia: SIP/2.0/UDP h;rport\r\nTo: x\r\n\r\n";

@@ -20,7 +20,7 @@ pub fn message(text: &str) -> Message {
 }
 
 pub fn path(port: u16, transport: Transport) -> Path {
-    Path { socket: 0, transport, remote: ([127, 0, 0, 1], port).into(), connection: 0 }
+    Path { socket: 0, transport, remote: ([127, 0, 0, 1], port).into(), local: 0, connection: 0 }
 }
 
 pub fn request(method: &str, branch: &str, cseq: u32) -> Message {
