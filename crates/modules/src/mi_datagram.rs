@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "a management socket is no part of any call")]
 
 use crate::own_file::{self, Access, Kind, OwnFile};
+use host::context::full::Full;
 use host::mi;
 use host::outage::Outage;
 use host::registrar::ParamFn;
@@ -27,6 +28,8 @@ pub struct MiDatagram {
     /// How long a client may take to read what it was sent before.
     timeout: Duration,
     bound: Mutex<Option<Bound>>,
+    /// Answers that their clients did not take.
+    lost: Full,
 }
 
 impl Default for MiDatagram {
@@ -37,6 +40,7 @@ impl Default for MiDatagram {
             pretty: false,
             timeout: Duration::from_secs(2),
             bound: Mutex::default(),
+            lost: Full::default(),
         }
     }
 }
@@ -55,7 +59,8 @@ pub fn register(m: &mut Registrar<MiDatagram>) {
     m.ready(ready);
 }
 
-fn ready(module: &Arc<MiDatagram>, hooks: &mut Hooks, _: &Stats) {
+fn ready(module: &Arc<MiDatagram>, hooks: &mut Hooks, stats: &Stats) {
+    module.lost.show(stats, "mi_datagram", "lost_answers");
     let opening = module.clone();
     hooks.openings.push(Arc::new(move || open(&opening)));
     let lacking = module.clone();
@@ -104,8 +109,9 @@ async fn serve(module: Arc<MiDatagram>, shared: Arc<Shared>) {
             socket.map(|socket| (None, Socket::Udp(socket)))
         }
         Some(Bound::Unix(file, socket)) => {
-            let socket = socket.set_nonblocking(true).and_then(|()| UnixDatagram::from_std(socket));
-            socket.map(|socket| (Some(file), Socket::Unix(socket)))
+            let both = socket.set_nonblocking(true).and_then(|()| Ok((socket.try_clone()?, socket)));
+            let both = both.and_then(|(out, socket)| Ok(Socket::Unix(UnixDatagram::from_std(socket)?, out)));
+            both.map(|socket| (Some(file), socket))
         }
     };
     match served {
@@ -116,7 +122,8 @@ async fn serve(module: Arc<MiDatagram>, shared: Arc<Shared>) {
 
 enum Socket {
     Udp(UdpSocket),
-    Unix(UnixDatagram),
+    /// The same twice: the runtime takes one client that does not read for the whole socket being blocked.
+    Unix(UnixDatagram, std::os::unix::net::UnixDatagram),
 }
 
 /// Who asked.
@@ -131,7 +138,7 @@ impl Socket {
     async fn receive(&self, buffer: &mut [u8]) -> std::io::Result<(usize, Client)> {
         match self {
             Socket::Udp(socket) => socket.recv_from(buffer).await.map(|(n, peer)| (n, Client::Udp(peer))),
-            Socket::Unix(socket) => {
+            Socket::Unix(socket, _) => {
                 let (n, peer) = socket.recv_from(buffer).await?;
                 Ok((n, peer.as_pathname().map_or(Client::Nobody, |path| Client::Unix(path.to_owned()))))
             }
@@ -143,10 +150,10 @@ impl Socket {
     async fn send(&self, text: &[u8], client: &Client, limit: Duration) -> std::io::Result<()> {
         match (self, client) {
             (Socket::Udp(socket), Client::Udp(peer)) => socket.send_to(text, peer).await.map(drop),
-            (Socket::Unix(socket), Client::Unix(path)) => {
+            (Socket::Unix(_, socket), Client::Unix(path)) => {
                 let end = tokio::time::Instant::now() + limit;
                 loop {
-                    match socket.try_send_to(text, path) {
+                    match socket.send_to(text, path) {
                         Err(e) if e.kind() == ErrorKind::WouldBlock && tokio::time::Instant::now() < end => {
                             tokio::time::sleep(RETRY).await;
                         }
@@ -185,7 +192,11 @@ async fn receive(module: &Arc<MiDatagram>, shared: &Arc<Shared>, socket: Arc<Soc
                     Client::Unix(path) => path.display().to_string(),
                     Client::Nobody => return,
                 };
-                notice!("mi_datagram", "the answer to {who} is lost, {} bytes: {e}", text.len());
+                if module.lost.refused() {
+                    notice!("mi_datagram", "the answer to {who} is lost, {} bytes: {e}", text.len());
+                }
+            } else {
+                module.lost.taken();
             }
         });
     }

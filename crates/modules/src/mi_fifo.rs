@@ -106,7 +106,9 @@ async fn serve(module: Arc<MiFifo>, shared: Arc<Shared>) {
     let outage = Outage::default();
     loop {
         match pipe.read_buf(&mut buffer).await {
-            Ok(_) => drop(outage.ends()),
+            Ok(_) => {
+                outage.ends();
+            }
             Err(e) => {
                 if outage.begins() {
                     error!("mi_fifo", "cannot read {path}: {e}; it is tried again and again");

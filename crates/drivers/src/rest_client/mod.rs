@@ -78,7 +78,7 @@ struct Prepared {
 }
 
 /// By how much a transfer ends before the timeout of `async(...)`.
-const MOMENT_MS: u64 = 30;
+const MOMENT_MS: u64 = 100;
 /// More header lines than this are refused.
 const MAX_HEADERS: usize = 100;
 
@@ -224,6 +224,9 @@ fn run(
     outputs: Outputs,
     how: HowCalled,
 ) -> Outcome {
+    // No clock of the worker: this is the time on the wire.
+    #[allow(clippy::disallowed_methods)]
+    let start = tokio::time::Instant::now();
     let prepared = std::mem::take(call.state.ext.entry::<Prepared>());
     call.state.ext.remove::<Prepared>();
     let settings = call.module.settings.clone();
@@ -257,7 +260,7 @@ fn run(
     }
     let outages = call.module.outages.clone();
     let future = async move {
-        let to = transfer::To { clients, outages: &outages, exclusive };
+        let to = transfer::To { clients, outages: &outages, exclusive, start };
         let answer = transfer::run(to, request, headers, &settings, turn).await;
         Box::new(move |ctx: &mut Ctx| outputs.store(ctx, answer)) as Finish
     };

@@ -115,6 +115,8 @@ pub struct To<'a> {
     pub clients: Pair,
     pub outages: &'a Outages,
     pub exclusive: Exclusive,
+    /// When the script asked.
+    pub start: Instant,
 }
 
 /// Does one request within `curl_timeout`, the wait for its turn included.
@@ -125,7 +127,7 @@ pub async fn run(
     settings: &Settings,
     turns: Turns,
 ) -> Answer {
-    let To { clients, outages, exclusive } = to;
+    let To { clients, outages, exclusive, start } = to;
     let url = match std::str::from_utf8(&request.url).ok().map(with_scheme).map(|u| Url::parse(&u)) {
         Some(Ok(url)) if matches!(url.scheme(), "http" | "https") => url,
         _ => {
@@ -133,9 +135,6 @@ pub async fn run(
             return Answer::failed(rc::INTERNAL);
         }
     };
-    // No clock of the worker: this is the time on the wire.
-    #[allow(clippy::disallowed_methods)]
-    let start = Instant::now();
     let far = start + std::time::Duration::from_secs(86_400);
     let end = if settings.total.is_zero() { far } else { start + settings.total };
     let Ok(place) = turns.places.try_acquire() else {
