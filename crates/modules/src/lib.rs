@@ -45,6 +45,7 @@ pub mod msilo;
 pub mod nat_traversal;
 pub mod nathelper;
 pub mod options;
+mod own_file;
 pub mod path;
 pub mod permissions;
 pub mod pike;

@@ -1,93 +1,124 @@
 //! mi_fifo: management commands through a named pipe, as opensips-cli speaks it:
 //! `:reply_fifo_name:{json-rpc}`.
 
+use crate::own_file::{self, Access, Kind, OwnFile};
 use host::mi;
+use host::outage::Outage;
 use host::shared::{Hooks, Shared};
 use host::stats::Stats;
 use host::{Registrar, error, notice};
+use parking_lot::Mutex;
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 
 /// Longest request that is collected before it is thrown away.
 const MAX_REQUEST: usize = 1 << 20;
+/// A reply must be read in this time.
+const REPLY_TIME: Duration = Duration::from_secs(10);
 
 pub struct MiFifo {
     name: PathBuf,
-    mode: u32,
-    user: Option<String>,
-    group: Option<String>,
+    access: Access,
     reply_dir: PathBuf,
     pretty: bool,
+    /// Made at the start, until the service takes it.
+    pipe: Mutex<Option<(OwnFile, File)>>,
 }
 
 impl Default for MiFifo {
     fn default() -> MiFifo {
         MiFifo {
             name: "/tmp/opensips_fifo".into(),
-            mode: 0o660,
-            user: None,
-            group: None,
+            access: Access { mode: 0o660, ..Access::default() },
             reply_dir: "/tmp/".into(),
             pretty: false,
+            pipe: Mutex::default(),
         }
     }
 }
 
 pub fn register(m: &mut Registrar<MiFifo>) {
     m.param_text("fifo_name", |s, v| Ok(s.name = v.into()));
-    m.param_int("fifo_mode", |s, v| Ok(s.mode = v as u32));
+    m.param_int("fifo_mode", |s, v| Ok(s.access.mode = v as u32 & 0o777));
     m.param_text("reply_dir", |s, v| Ok(s.reply_dir = v.into()));
     m.param_int("pretty_printing", |s, v| Ok(s.pretty = v != 0));
-    m.param("fifo_user", host::registrar::ParamFn::Any(|s, v| Ok(s.user = Some(owner_text(v)))));
-    m.param("fifo_group", host::registrar::ParamFn::Any(|s, v| Ok(s.group = Some(owner_text(v)))));
+    m.param(
+        "fifo_user",
+        host::registrar::ParamFn::Any(|s, v| Ok(s.access.user = Some(own_file::owner_text(v)))),
+    );
+    m.param(
+        "fifo_group",
+        host::registrar::ParamFn::Any(|s, v| Ok(s.access.group = Some(own_file::owner_text(v)))),
+    );
     m.ignored(&["trace_destination", "trace_bwlist"], "tracing of management traffic does not exist yet");
     m.ignored(&["reply_indent"], "replies are JSON");
     m.ready(ready);
 }
 
-fn owner_text(value: &script::ast::ParamValue) -> String {
-    match value {
-        script::ast::ParamValue::Int(n) => n.to_string(),
-        script::ast::ParamValue::Text(t) => String::from_utf8_lossy(t).into_owned(),
-    }
-}
+/// `O_NONBLOCK`.
+const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits() as i32;
 
 fn ready(module: &Arc<MiFifo>, hooks: &mut Hooks, _: &Stats) {
+    let opening = module.clone();
+    hooks.openings.push(Arc::new(move || open(&opening)));
+    let lacking = module.clone();
+    hooks.lacks.push(("mi_fifo", Arc::new(move || lacks(&lacking))));
     let module = module.clone();
     hooks.services.push(Arc::new(move |shared| Box::pin(serve(module.clone(), shared))));
 }
 
-/// Removes the pipe when the server ends.
-struct Remove(PathBuf);
-
-impl Drop for Remove {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+fn lacks(module: &MiFifo) -> Vec<String> {
+    let mut lacks: Vec<String> = own_file::folder_missing(&module.name).into_iter().collect();
+    if !module.reply_dir.is_dir() {
+        lacks.push(format!("the folder {} (reply_dir) is missing", module.reply_dir.display()));
     }
+    lacks
+}
+
+/// Makes the pipe, and opens it for reading and writing: so it never reports its end when a client goes.
+fn open(module: &MiFifo) -> Result<(), String> {
+    let path = &module.name;
+    let mode = rustix::fs::Mode::from_raw_mode(module.access.mode);
+    let made = own_file::make(path, Kind::Fifo, &module.access, || {
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0)?;
+        std::fs::OpenOptions::new().read(true).write(true).custom_flags(NONBLOCK).open(path)
+    });
+    *module.pipe.lock() = Some(made.map_err(|e| format!("mi_fifo: {e}"))?);
+    if !module.reply_dir.is_dir() {
+        return Err(format!("mi_fifo: the folder {} (reply_dir) is missing", module.reply_dir.display()));
+    }
+    Ok(())
 }
 
 async fn serve(module: Arc<MiFifo>, shared: Arc<Shared>) {
-    let path = &module.name;
-    if let Err(e) = make_fifo(&module) {
-        return error!("mi_fifo", "cannot make {}: {e}", path.display());
-    }
-    let _remove = Remove(path.clone());
-    // Read and write: the pipe never reports its end when a client goes.
-    let mut pipe = match pipe::OpenOptions::new().read_write(true).open_receiver(path) {
+    let Some((_own, pipe)) = module.pipe.lock().take() else { return };
+    let path = module.name.display();
+    let mut pipe = match pipe::Receiver::from_file_unchecked(pipe) {
         Ok(pipe) => pipe,
-        Err(e) => return error!("mi_fifo", "cannot open {}: {e}", path.display()),
+        Err(e) => return error!("mi_fifo", "cannot read {path}: {e}"),
     };
     let mut buffer = Vec::with_capacity(4096);
+    let outage = Outage::default();
     loop {
         match pipe.read_buf(&mut buffer).await {
-            Ok(0) => continue,
-            Ok(_) => {}
-            Err(e) => return error!("mi_fifo", "cannot read {}: {e}", path.display()),
+            Ok(_) => {
+                outage.ends();
+            }
+            Err(e) => {
+                if outage.begins() {
+                    error!("mi_fifo", "cannot read {path}: {e}; it is tried again and again");
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
         }
         while let Some((reply, request)) = next_request(&mut buffer) {
             let (module, shared) = (module.clone(), shared.clone());
+            // Each in a task of its own: one that waits holds back no other.
             tokio::spawn(async move {
                 let answer = mi::answer(&shared, &request).await;
                 if let (Some(name), Some(answer)) = (reply, answer) {
@@ -100,36 +131,6 @@ async fn serve(module: Arc<MiFifo>, shared: Arc<Shared>) {
             buffer.clear();
         }
     }
-}
-
-/// Makes the pipe anew, with its mode and owner.
-fn make_fifo(module: &MiFifo) -> std::io::Result<()> {
-    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-    match std::fs::metadata(&module.name) {
-        Ok(meta) if meta.file_type().is_fifo() => std::fs::remove_file(&module.name)?,
-        Ok(_) => return Err(std::io::Error::other("the file exists and is no FIFO")),
-        Err(_) => {}
-    }
-    let mode = rustix::fs::Mode::from_raw_mode(module.mode);
-    rustix::fs::mknodat(rustix::fs::CWD, &module.name, rustix::fs::FileType::Fifo, mode, 0)?;
-    std::fs::set_permissions(&module.name, std::fs::Permissions::from_mode(module.mode))?;
-    if module.user.is_some() || module.group.is_some() {
-        let user = module.user.as_deref().map(|u| id_of("/etc/passwd", u)).transpose()?;
-        let group = module.group.as_deref().map(|g| id_of("/etc/group", g)).transpose()?;
-        std::os::unix::fs::chown(&module.name, user, group)?;
-    }
-    Ok(())
-}
-
-/// A numeric id, or the third field of the name's line.
-fn id_of(file: &str, name: &str) -> std::io::Result<u32> {
-    if let Ok(id) = name.parse() {
-        return Ok(id);
-    }
-    let text = std::fs::read_to_string(file)?;
-    let line = text.lines().map(|l| l.split(':')).find(|l| l.clone().next() == Some(name));
-    let id = line.and_then(|mut l| l.nth(2)?.parse().ok());
-    id.ok_or_else(|| std::io::Error::other(format!("{name} is not in {file}")))
 }
 
 /// Cuts the next complete request off the buffer: (name of the reply FIFO, JSON).
@@ -172,7 +173,9 @@ async fn send_reply(module: &MiFifo, name: &str, answer: &serde_json::Value) {
     let text =
         if module.pretty { serde_json::to_string_pretty(answer) } else { serde_json::to_string(answer) };
     let text = text.unwrap_or_default() + "\n";
-    if let Err(e) = write_fifo(&path, text.as_bytes()).await {
+    // Whoever reads slowly costs a task, and not for ever.
+    let written = tokio::time::timeout(REPLY_TIME, write_fifo(&path, text.as_bytes())).await;
+    if let Err(e) = written.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
         notice!("mi_fifo", "cannot write the answer to {}: {e}", path.display());
     }
 }
@@ -186,7 +189,7 @@ async fn write_fifo(path: &Path, text: &[u8]) -> std::io::Result<()> {
             Err(e) if tries == 200 => return Err(e),
             Err(_) => tries += 1,
         }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     };
     pipe.write_all(text).await
 }

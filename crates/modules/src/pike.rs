@@ -6,6 +6,7 @@
 use ahash::AHashMap;
 use host::arg::ROUTE;
 use host::call::DEFAULT_LIMIT_MS;
+use host::context::full::Full;
 use host::events::{EventParams, raise};
 use host::load::Loader;
 use host::log::{self, Level};
@@ -35,6 +36,7 @@ pub struct Pike {
     check_route: Option<String>,
     route: Option<RouteId>,
     seen: Mutex<AHashMap<IpAddr, Seen>>,
+    full: Full,
 }
 
 struct Seen {
@@ -56,6 +58,7 @@ impl Default for Pike {
             check_route: None,
             route: None,
             seen: Mutex::default(),
+            full: Full::default(),
         }
     }
 }
@@ -84,7 +87,8 @@ fn init(s: &mut Pike, loader: &mut Loader) -> Result<(), String> {
     Ok(())
 }
 
-fn ready(module: &Arc<Pike>, hooks: &mut Hooks, _: &Stats) {
+fn ready(module: &Arc<Pike>, hooks: &mut Hooks, stats: &Stats) {
+    module.full.show(stats, "pike", "unwatched_requests");
     hooks.event_names.push(BLOCKED);
     if let Some(route) = module.route {
         let module = module.clone();
@@ -119,6 +123,9 @@ impl Pike {
     fn count(&self, address: IpAddr, now: u64) -> i32 {
         let mut seen = self.seen.lock();
         if seen.len() >= MAX_ADDRESSES && !seen.contains_key(&address) {
+            if self.full.refused() {
+                host::warn!("pike", "{MAX_ADDRESSES} addresses are watched: further ones pass unwatched");
+            }
             return 1;
         }
         let entry = seen.entry(address).or_insert(Seen { hits: 0, before: 0, blocked: false, last: now });
@@ -142,6 +149,9 @@ impl Pike {
             }
             seen.blocked || now.saturating_sub(seen.last) < self.latency
         });
+        if self.seen.lock().len() < MAX_ADDRESSES {
+            self.full.taken();
+        }
         for address in freed {
             self.report(&format!("{address} is no longer blocked"));
         }

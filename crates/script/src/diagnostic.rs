@@ -22,6 +22,19 @@ impl Loc {
 pub enum Severity {
     Error,
     Warning,
+    /// Nothing against the script: what a machine lacks that it may not run on.
+    Note,
+}
+
+impl Severity {
+    /// "error", "warning", "note"
+    pub fn word(self) -> &'static str {
+        match self {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Note => "note",
+        }
+    }
 }
 
 /// One thing wrong with a configuration. Never a bare string: place, what, and what to write instead.
@@ -155,7 +168,7 @@ impl Sources {
     ///    = hint: no `;` may stand between `}` and `else`
     /// ```
     pub fn render(&self, d: &Diagnostic) -> String {
-        let kind = if d.is_error() { "error" } else { "warning" };
+        let kind = d.severity.word();
         let mut out = format!("{kind}: {}\n", d.message);
         if let Some(file) = self.files.get(d.loc.file as usize) {
             let (line, column) = self.line_col(d.loc);

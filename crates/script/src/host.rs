@@ -28,6 +28,8 @@ pub struct CallSite<'a> {
     pub route: RouteKind,
     /// It is the operand of async() or launch().
     pub waits: Waits,
+    /// What `async(..., N)` allows, milliseconds.
+    pub timeout_ms: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

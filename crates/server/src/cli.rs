@@ -51,6 +51,9 @@ pub enum Command {
         /// Warnings count as errors
         #[arg(long)]
         strict: bool,
+        /// What this machine lacks (folders, certificates, databases, addresses) counts as an error: the script is to run here
+        #[arg(long)]
+        here: bool,
         /// Scripts to check
         #[arg(required = true)]
         files: Vec<PathBuf>,

@@ -3,7 +3,7 @@
 use crate::BAD_SCRIPT;
 use crate::cli::{Picture, Report, Run};
 use crate::config::{self, Depth};
-use script::{Diagnostic, Loc, Sources};
+use script::{Diagnostic, Loc, Severity, Sources};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,20 +16,48 @@ pub enum Strictness {
     Warnings,
 }
 
+/// What it means that this machine lacks something: a folder, a certificate, a database, an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Machine {
+    /// The script may be meant for another one.
+    Any,
+    /// The script is to run here.
+    This,
+}
+
 /// Checks scripts; says what each listens on, as the reference does, or everything that is wrong.
-pub fn check(files: &[PathBuf], run: &Run, report: Report, strictness: Strictness) -> ExitCode {
+pub fn check(
+    files: &[PathBuf],
+    run: &Run,
+    report: Report,
+    strictness: Strictness,
+    machine: Machine,
+) -> ExitCode {
     let mut found = Vec::new();
     let code = all(files, |file| {
-        let (sources, diagnostics, sockets) = match config::load(file, run, Depth::Lint) {
-            Ok(shared) => ((*shared.sources()).clone(), shared.warnings, Some(shared.sockets)),
-            Err(refused) => elsewhere(refused),
+        let (sources, mut diagnostics, sockets) = match config::load(file, run, Depth::Lint) {
+            Ok(shared) => {
+                let mut diagnostics = shared.warnings.clone();
+                diagnostics.extend(config::missing_here(&shared));
+                ((*shared.sources()).clone(), diagnostics, shared.sockets)
+            }
+            Err(config::Refused { sources, diagnostics }) => (sources, diagnostics, Vec::new()),
         };
-        let correct = sockets.is_some() && (strictness == Strictness::Errors || diagnostics.is_empty());
-        match (report, sockets) {
+        if machine == Machine::Any {
+            diagnostics.iter_mut().filter(|d| d.is_error() && d.here).for_each(note);
+        }
+        let counts = |d: &Diagnostic| match d.severity {
+            Severity::Error => true,
+            Severity::Warning => strictness == Strictness::Warnings,
+            Severity::Note => false,
+        };
+        let runs = !diagnostics.iter().any(Diagnostic::is_error);
+        let correct = !diagnostics.iter().any(counts);
+        match (report, runs) {
             (Report::Json, _) => found.extend(diagnostics.iter().map(|d| as_json(&sources, d))),
-            (Report::Text, Some(sockets)) => {
-                for warning in &diagnostics {
-                    eprintln!("{}", sources.render(warning).trim_end());
+            (Report::Text, true) => {
+                for problem in &diagnostics {
+                    eprintln!("{}", sources.render(problem).trim_end());
                 }
                 for socket in &sockets {
                     println!("{}: listens on {}", file.display(), socket.text);
@@ -37,7 +65,7 @@ pub fn check(files: &[PathBuf], run: &Run, report: Report, strictness: Strictnes
                 let verdict = if correct { "correct" } else { "has warnings" };
                 println!("{}: {verdict}", file.display());
             }
-            (Report::Text, None) => eprint!("{}", config::Refused { sources, diagnostics }.render()),
+            (Report::Text, false) => eprint!("{}", config::Refused { sources, diagnostics }.render()),
         }
         correct
     });
@@ -47,16 +75,10 @@ pub fn check(files: &[PathBuf], run: &Run, report: Report, strictness: Strictnes
     code
 }
 
-/// A script whose only faults are this machine's (a file, an interface that is not here) is correct: it may be meant
-/// for another one.
-fn elsewhere(refused: config::Refused) -> (Sources, Vec<Diagnostic>, Option<Vec<host::Listen>>) {
-    let config::Refused { sources, mut diagnostics } = refused;
-    for problem in diagnostics.iter_mut().filter(|d| d.is_error() && d.here) {
-        problem.severity = script::Severity::Warning;
-        problem.hint.get_or_insert_with(|| "the server does not start on a machine like this one".to_owned());
-    }
-    let correct = !diagnostics.iter().any(Diagnostic::is_error);
-    (sources, diagnostics, correct.then(Vec::new))
+/// What only this machine lacks says nothing against the script.
+fn note(problem: &mut Diagnostic) {
+    problem.severity = Severity::Note;
+    problem.hint.get_or_insert_with(|| "the server does not start on a machine like this one".to_owned());
 }
 
 /// One diagnostic for programs; lines and columns count from 1, the end is behind the last character.
@@ -70,7 +92,7 @@ fn as_json(sources: &Sources, diagnostic: &Diagnostic) -> serde_json::Value {
         "column": column,
         "endLine": end_line,
         "endColumn": end_column,
-        "severity": if diagnostic.is_error() { "error" } else { "warning" },
+        "severity": diagnostic.severity.word(),
         "message": diagnostic.message,
         "hint": diagnostic.hint,
     })

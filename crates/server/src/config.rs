@@ -76,6 +76,7 @@ pub fn load(file: &Path, run: &Run, depth: Depth) -> Result<host::Shared, Refuse
         let waiting = crate::commands::waiting_functions();
         diagnostics.extend(script::lint(&config, &|name| waiting.contains(name)));
     }
+    let declared = Config { routes: Vec::new(), ..config.clone() };
     listen_on(&mut config, &run.listen, &mut diagnostics);
     alias_by_address(&mut config);
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -86,6 +87,7 @@ pub fn load(file: &Path, run: &Run, depth: Depth) -> Result<host::Shared, Refuse
             let mut shared = shared;
             diagnostics.append(&mut shared.warnings);
             shared.warnings = diagnostics;
+            shared.declared = declared;
             Ok(shared)
         }
         Ok(shared) => Err(Refused { sources: (*shared.sources()).clone(), diagnostics }),
@@ -93,6 +95,47 @@ pub fn load(file: &Path, run: &Run, depth: Depth) -> Result<host::Shared, Refuse
             diagnostics.extend(more);
             Err(Refused { sources, diagnostics })
         }
+    }
+}
+
+/// What a script that is correct needs and this machine does not have, each an error of this machine. Looks at interfaces and
+/// files, and asks databases for a connection.
+pub fn missing_here(shared: &host::Shared) -> Vec<Diagnostic> {
+    let place = |name: &[&[u8]]| {
+        let found = shared.declared.globals.iter().find(|g| name.contains(&&g.name[..]));
+        found.map_or(Loc::default(), |g| g.loc)
+    };
+    let sockets = shared.sockets.iter().filter(|socket| {
+        let free = std::net::UdpSocket::bind((socket.addr.ip(), 0));
+        free.is_err_and(|e| e.kind() == std::io::ErrorKind::AddrNotAvailable)
+    });
+    let sockets = sockets.map(|socket| {
+        let text = format!("cannot listen on {}: no interface of this machine has this address", socket.text);
+        let own = |g: &&Global| {
+            matches!(&g.name[..], b"socket" | b"listen") && word_of(g).contains(&host_of(socket))
+        };
+        let loc = shared.declared.globals.iter().find(own).map_or(place(&[b"socket", b"listen"]), |g| g.loc);
+        (loc, text)
+    });
+    let module = |name: &str| {
+        let found = shared.declared.modules.iter().find(|m| m.name == name.as_bytes());
+        found.map_or(Loc::default(), |m| m.loc)
+    };
+    let lacks = shared.hooks.lacks.iter().flat_map(|(name, lacks)| {
+        lacks().into_iter().map(move |text| (module(name), format!("module {name}: {text}")))
+    });
+    let all = sockets.chain(lacks);
+    all.map(|(loc, text)| Diagnostic::error(loc, text).of_this_machine()).collect()
+}
+
+fn host_of(socket: &host::Listen) -> String {
+    socket.addr.ip().to_string()
+}
+
+fn word_of(global: &Global) -> String {
+    match &global.value {
+        GlobalValue::Word(text) | GlobalValue::Text(text) => String::from_utf8_lossy(text).into_owned(),
+        _ => String::new(),
     }
 }
 

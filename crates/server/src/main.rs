@@ -11,6 +11,7 @@ mod load;
 mod log;
 mod mailbox;
 mod manual;
+mod pid_file;
 mod reload;
 mod runner;
 mod serve;
@@ -19,7 +20,7 @@ mod streams;
 
 use clap::Parser;
 use cli::{Cli, Command, Report, Run};
-use commands::Strictness;
+use commands::{Machine, Strictness};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -43,9 +44,10 @@ fn main() -> ExitCode {
     };
     std::panic::set_hook(Box::new(|panic| host::error!("core", "a defect in the server: {panic}")));
     match &cli.command {
-        Some(Command::Check { files, format, strict }) => {
+        Some(Command::Check { files, format, strict, here }) => {
             let strictness = if *strict { Strictness::Warnings } else { Strictness::Errors };
-            commands::check(files, &cli.run, *format, strictness)
+            let machine = if *here { Machine::This } else { Machine::Any };
+            commands::check(files, &cli.run, *format, strictness, machine)
         }
         Some(Command::Fmt { check, files }) => commands::format(files, *check),
         Some(Command::Db { command }) => database::run(command),
@@ -55,7 +57,7 @@ fn main() -> ExitCode {
         None => {
             let file = cli.run.file.clone().unwrap_or_else(|| config::BUILT_IN.into());
             match cli.run.check || cli.run.check_functions {
-                true => commands::check(&[file], &cli.run, Report::Text, Strictness::Errors),
+                true => commands::check(&[file], &cli.run, Report::Text, Strictness::Errors, Machine::Any),
                 false => run(&file, &cli.run, started),
             }
         }

@@ -3,6 +3,7 @@
 use crate::cli::Run;
 use crate::log::Logger;
 use crate::mailbox::Post;
+use crate::pid_file::PidFile;
 use crate::runner::{self, Bound, Setup};
 use crate::settings;
 use crate::streams::{self, Common, Switchboard};
@@ -25,8 +26,8 @@ use tokio::signal::unix::{SignalKind, signal};
 /// The server could not start; the text is for the operator.
 pub struct Failed(pub String);
 
-/// How long modules get for their last writes once no call is open.
-const LAST_WRITES: Duration = Duration::from_secs(5);
+/// How long modules get for their last writes once no call is open: a database may be locked for a backup.
+const LAST_WRITES: Duration = Duration::from_secs(30);
 /// How long a worker thread gets to end.
 const LAST_STEP: Duration = Duration::from_secs(2);
 
@@ -44,6 +45,16 @@ pub fn serve(shared: Shared, run: &Run, started: Instant) -> Result<ExitCode, Fa
     let (sockets, clamped) = bind(&shared, workers, &options, &common)?;
     crate::reload::offer(&shared, run);
     enter(&place)?;
+    let mut pid_files = Vec::new();
+    for path in [&run.pid_file, &run.pgid_file].into_iter().flatten() {
+        pid_files.push(PidFile::open(path).map_err(Failed)?);
+    }
+    let limited = limits(&shared);
+    process::become_user(user.as_ref(), group)
+        .map_err(|e| Failed(format!("cannot become user {:?}, group {:?}: {e}", place.user, place.group)))?;
+    for open in &shared.hooks.openings {
+        open().map_err(Failed)?;
+    }
     if run.daemon {
         process::daemonize().map_err(|e| Failed(format!("cannot go into the background: {e}")))?;
     }
@@ -51,13 +62,15 @@ pub fn serve(shared: Shared, run: &Run, started: Instant) -> Result<ExitCode, Fa
     let logger = Logger::start(settings::logging(run, globals))
         .map_err(|e| Failed(format!("cannot start the log thread: {e}")))?;
     logger.install();
-    limits(&shared);
+    for text in limited {
+        host::warn!("core", "{text}");
+    }
     if let Some(text) = clamped {
         host::notice!("core", "{text}");
     }
-    let _pid_file = [&run.pid_file, &run.pgid_file].map(|file| file.as_deref().map(PidFile::write));
-    process::become_user(user.as_ref(), group)
-        .map_err(|e| Failed(format!("cannot become user {:?}, group {:?}: {e}", place.user, place.group)))?;
+    for file in &mut pid_files {
+        file.write().map_err(Failed)?;
+    }
     let code = run_workers(shared, run, sockets, common, started);
     logger.flush();
     code
@@ -67,21 +80,24 @@ fn known<T>(found: Option<T>, what: &str, name: &str) -> Result<T, Failed> {
     found.ok_or_else(|| Failed(format!("there is no {what} {name}")))
 }
 
-fn limits(shared: &Shared) {
+/// Limits of the process; what could not be had.
+fn limits(shared: &Shared) -> Vec<String> {
+    let mut problems = Vec::new();
     if let Some(files) = shared.globals.int(&["open_files_limit"]).and_then(|n| u64::try_from(n).ok()) {
         match process::limit_open_files(files) {
             Ok(granted) if granted < files => {
-                host::warn!("core", "open_files_limit: {granted} of {files} files were granted");
+                problems.push(format!("open_files_limit: {granted} of {files} files were granted"));
             }
             Ok(_) => {}
-            Err(e) => host::warn!("core", "open_files_limit has no effect: {e}"),
+            Err(e) => problems.push(format!("open_files_limit has no effect: {e}")),
         }
     }
     if shared.globals.flag(&["disable_core_dump"]).unwrap_or(false)
         && let Err(e) = process::disable_core_dump()
     {
-        host::warn!("core", "disable_core_dump has no effect: {e}");
+        problems.push(format!("disable_core_dump has no effect: {e}"));
     }
+    problems
 }
 
 /// Local time for log lines and scripts; again later, when clocks change for summer.
@@ -146,24 +162,6 @@ fn enter(place: &settings::Place) -> Result<(), Failed> {
         std::env::set_current_dir(directory).map_err(|e| failed("cannot work in", directory, e))?;
     }
     Ok(())
-}
-
-/// A file with the process number; gone when the server ends.
-struct PidFile(std::path::PathBuf);
-
-impl PidFile {
-    fn write(path: &Path) -> PidFile {
-        if let Err(e) = std::fs::write(path, format!("{}\n", std::process::id())) {
-            host::error!("core", "cannot write {}: {e}", path.display());
-        }
-        PidFile(path.to_owned())
-    }
-}
-
-impl Drop for PidFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 fn run_workers(

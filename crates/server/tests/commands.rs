@@ -94,8 +94,24 @@ fn missing_modules_and_missing_interfaces() {
         "check FILE",
         &elsewhere,
         0,
-        &["warning: cannot listen on udp:nosuchif0:5060", "correct"],
+        &["note: cannot listen on udp:nosuchif0:5060", "correct"],
     );
+    check("strict-elsewhere", "check --strict FILE", &elsewhere, 0, &["note: ", "correct"]);
+    check("here", "check --here FILE", &elsewhere, 1, &["error: cannot listen on udp:nosuchif0:5060"]);
+    let lacking = GOOD.replace("127.0.0.1", "192.0.2.1");
+    let lacking = format!(
+        "loadmodule \"mi_fifo.so\"\nmodparam(\"mi_fifo\", \"fifo_name\", \"/no/such/folder/fifo\")\n\
+         loadmodule \"db_sqlite.so\"\nloadmodule \"sqlops.so\"\n\
+         modparam(\"sqlops\", \"db_url\", \"sqlite:///no/such/file.db\")\n{lacking}"
+    );
+    let words = [
+        "cannot listen on udp:192.0.2.1:5060: no interface",
+        "/no/such/folder/fifo: its folder is missing",
+        "the database /no/such/file.db is missing",
+    ];
+    check("lacking", "check FILE", &lacking, 0, &[&words[..], &["note: ", "correct"]].concat());
+    check("lacking-here", "check --here FILE", &lacking, 1, &[&words[..], &["3 errors keep"]].concat());
+
     check(
         "renamed",
         "check FILE",

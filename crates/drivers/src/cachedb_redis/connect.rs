@@ -41,11 +41,13 @@ pub enum Conn {
 }
 
 impl Conn {
+    /// What the server says no to is an error, not a value.
     pub async fn run(&mut self, cmd: &Cmd) -> RedisResult<Value> {
-        match self {
+        let answer = match self {
             Conn::One(conn) => conn.req_packed_command(cmd).await,
             Conn::Cluster(conn) => conn.req_packed_command(cmd).await,
-        }
+        };
+        answer.and_then(Value::extract_error)
     }
 }
 
@@ -96,7 +98,7 @@ impl Target {
         }
         let (connect_limit, query_limit) = (settings.connect, settings.query);
         let certificates = domain.map(certificates).transpose()?;
-        let name = url.to_string();
+        let name = format!("{url} ({})", addresses(&servers));
         let (next, outage) = (AtomicUsize::new(0), Outage::default());
         Ok(Target { name, servers, certificates, sentinel, next, connect_limit, query_limit, outage })
     }
@@ -118,7 +120,7 @@ impl Target {
         let client = self.client(server)?;
         let mut conn = client.get_multiplexed_async_connection_with_config(&self.config()).await?;
         let unix = matches!(server.addr(), ConnectionAddr::Unix(_));
-        if unix || !is_cluster(&mut conn).await {
+        if unix || !is_cluster(&mut conn).await? {
             return Ok(Conn::One(conn));
         }
         let mut builder = ClusterClient::builder(self.servers.clone())
@@ -151,6 +153,11 @@ impl Target {
     }
 }
 
+/// "10.0.0.1:6379, 10.0.0.2:6379"
+fn addresses(servers: &[ConnectionInfo]) -> String {
+    servers.iter().map(|server| server.addr().to_string()).collect::<Vec<_>>().join(", ")
+}
+
 fn info(
     addr: ConnectionAddr,
     login: &RedisConnectionInfo,
@@ -176,11 +183,14 @@ fn certificates(domain: &Domain) -> Result<TlsCertificates, String> {
     Ok(TlsCertificates { client_tls, root_cert: domain.ca_list.as_ref().map(read).transpose()? })
 }
 
-/// A server that is part of a Cluster says so.
-async fn is_cluster(conn: &mut MultiplexedConnection) -> bool {
-    let answer = conn.req_packed_command(redis::cmd("INFO").arg("cluster")).await;
-    let Ok(Value::BulkString(text)) = answer else { return false };
-    String::from_utf8_lossy(&text).contains("cluster_enabled:1")
+/// A server that is part of a Cluster says so. The error: it says nothing, as one that stands still.
+async fn is_cluster(conn: &mut MultiplexedConnection) -> RedisResult<bool> {
+    Ok(match conn.req_packed_command(redis::cmd("INFO").arg("cluster")).await? {
+        Value::BulkString(text) => String::from_utf8_lossy(&text).contains("cluster_enabled:1"),
+        Value::VerbatimString { text, .. } => text.contains("cluster_enabled:1"),
+        // Refused, to a user who may not ask.
+        _ => false,
+    })
 }
 
 /// The shared part is behind an `Arc`: each worker has a link of its own.

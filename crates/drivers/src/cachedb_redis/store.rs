@@ -91,6 +91,10 @@ impl RedisStore {
                 self.link.lost(number, "no answer in time");
                 return Err(CacheError::TimedOut);
             }
+            // The server's own word: it is there, and another connection would hear the same.
+            if error.code().is_some() {
+                return Err(refused(&error));
+            }
             if !(error.is_connection_dropped() || error.is_io_error() || error.is_unrecoverable_error()) {
                 return Err(refused(&error));
             }

@@ -75,6 +75,10 @@ impl Driver for MySqlDriver {
         Tls::of(url, self.verify()).map(drop)
     }
 
+    fn lacks(&self, url: &DbUrl) -> Option<String> {
+        crate::sql::no_answer(url, 3306)
+    }
+
     fn pool(&self, db: &Db, ctx: &mut Ctx) -> Rc<dyn Pool> {
         let limits = Limits::of(ctx, self.slow_us);
         let tls = Tls::with_domain(db.url(), self.verify(), ctx).unwrap_or_else(|why| {
@@ -290,11 +294,57 @@ fn failure(error: sqlx::Error) -> Failure {
     match number {
         // Shutdown in progress; the connection was killed; the server is going away.
         1053 | 1927 | 2006 | 2013 | 4031 => Failure::Lost(refused.message().to_string()),
-        _ => Failure::Refused(DbError::Refused {
-            code: number.to_string(),
-            message: refused.message().to_string(),
-        }),
+        _ => {
+            let (code, message) = (number.to_string(), refused.message().to_string());
+            Failure::Refused(match is_passing(number) {
+                true => DbError::Unable { code, message },
+                false => DbError::Refused { code, message },
+            })
+        }
     }
+}
+
+/// Errors that are no fault of the statement: read-only for a failover, locked for a backup, out of room or memory, not ready.
+fn is_passing(number: u16) -> bool {
+    matches!(
+        number,
+        1015..=1017
+            | 1020
+            | 1021
+            | 1026
+            | 1030
+            | 1037
+            | 1038
+            | 1040
+            | 1041
+            | 1047
+            | 1099
+            | 1100
+            | 1114
+            | 1180
+            | 1194
+            | 1195
+            | 1203
+            | 1205
+            | 1206
+            | 1213
+            | 1223
+            | 1226
+            | 1290
+            | 1317
+            | 1613
+            | 1614
+            | 1637
+            | 1689
+            | 1792
+            | 1836
+            | 1969
+            | 3024
+            | 3032
+            | 3100
+            | 3101
+            | 3572
+    )
 }
 
 #[cfg(test)]

@@ -77,6 +77,10 @@ impl Driver for PgDriver {
         Tls::of(url, self.verify(url)).map(drop)
     }
 
+    fn lacks(&self, url: &DbUrl) -> Option<String> {
+        crate::sql::no_answer(url, 5432)
+    }
+
     fn pool(&self, db: &Db, ctx: &mut Ctx) -> Rc<dyn Pool> {
         let limits = Limits::of(ctx, self.slow_us);
         let tls = Tls::with_domain(db.url(), self.verify(db.url()), ctx).unwrap_or_else(|why| {
@@ -245,7 +249,17 @@ fn failure(error: sqlx::Error) -> Failure {
     if code.starts_with("57P") || code.starts_with("08") {
         return Failure::Lost(refused.message().to_string());
     }
-    Failure::Refused(DbError::Refused { code, message: refused.message().to_string() })
+    let message = refused.message().to_string();
+    Failure::Refused(match is_passing(&code) {
+        true => DbError::Unable { code, message },
+        false => DbError::Refused { code, message },
+    })
+}
+
+/// Read-only (a standby, a failover), rolled back for others' sake, out of resources, locked, trouble with files: no fault of
+/// the statement.
+fn is_passing(code: &str) -> bool {
+    code == "25006" || ["40", "53", "55", "58"].iter().any(|class| code.starts_with(class))
 }
 
 #[cfg(test)]

@@ -69,6 +69,14 @@ impl Driver for SqliteDriver {
         if url.database.is_empty() { Err("the path of the file is missing".to_string()) } else { Ok(()) }
     }
 
+    fn lacks(&self, url: &DbUrl) -> Option<String> {
+        let path = std::path::Path::new(&url.database);
+        let memory = url.database == ":memory:" || url.database.starts_with("file:");
+        (!memory && !path.exists()).then(|| {
+            format!("the database {} is missing: make it with `fermata db create {url}`", path.display())
+        })
+    }
+
     fn pool(&self, db: &Db, ctx: &mut Ctx) -> Rc<dyn Pool> {
         Rc::new(SqlitePool(self.handle(&db.url().database, &ctx.shared().stats)))
     }

@@ -8,7 +8,7 @@ use host::worker::ops::{note_queued, note_refused};
 use parking_lot::Mutex;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, InterruptHandle, OpenFlags, ToSql};
+use rusqlite::{Connection, ErrorCode, InterruptHandle, OpenFlags, ToSql};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -107,6 +107,7 @@ impl Handle {
             running,
             connection: None,
             down: false,
+            unable: false,
             queries: stats.counter("db", "db_queries"),
             failed: stats.counter("db", "db_failed_queries"),
             slow: stats.counter("db", "db_slow_queries"),
@@ -151,6 +152,8 @@ struct Thread {
     connection: Option<Connection>,
     /// The last attempt to open failed, and that was logged.
     down: bool,
+    /// The last statement could not be done, for no fault of its own, and that was logged.
+    unable: bool,
     queries: Counter,
     failed: Counter,
     slow: Counter,
@@ -256,11 +259,32 @@ impl Thread {
         }
     }
 
-    fn report(&self, job: &Job, result: &Answer, took: Duration) {
-        if let Err(error) = result {
-            self.failed.up();
-            if !matches!(error, DbError::Down(_)) && !job.answer.is_closed() {
-                host::error!("db_sqlite", "{error}: {}", shown(job));
+    fn report(&mut self, job: &Job, result: &Answer, took: Duration) {
+        match result {
+            Ok(_) => {
+                // Reading may go on all the while.
+                let wrote = !job.queries.iter().all(Query::reads_only);
+                if wrote && std::mem::take(&mut self.unable) {
+                    host::notice!("db_sqlite", "{} takes statements again", self.path);
+                }
+            }
+            Err(error) => {
+                self.failed.up();
+                match error {
+                    DbError::Down(_) => {}
+                    // Whoever has a lock lets go; until then one line is enough.
+                    DbError::Unable { .. } => {
+                        if !std::mem::replace(&mut self.unable, true) {
+                            host::error!("db_sqlite", "{} takes no statements: {error}", self.path);
+                        }
+                        if self.settings.store.is_none() && wants_reopening(error) {
+                            self.running.lock().interrupt = None;
+                            self.connection = None;
+                        }
+                    }
+                    error if !job.answer.is_closed() => host::error!("db_sqlite", "{error}: {}", shown(job)),
+                    _ => {}
+                }
             }
         }
         let us = took.as_micros() as u64;
@@ -287,7 +311,10 @@ fn connect(path: &str, settings: &Settings) -> rusqlite::Result<Connection> {
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_URI;
     let connection = match settings.store {
-        None => Connection::open_with_flags(path, flags)?,
+        None => {
+            make_private(path);
+            Connection::open_with_flags(path, flags)?
+        }
         Some(_) => Connection::open_in_memory()?,
     };
     connection.busy_timeout(Duration::from_millis(settings.busy_ms))?;
@@ -305,6 +332,26 @@ fn connect(path: &str, settings: &Settings) -> rusqlite::Result<Connection> {
     }
     add_regexp(&connection)?;
     Ok(connection)
+}
+
+/// A file that is not there yet is made so that only its owner and group get at it: it holds passwords. Files that SQLite
+/// makes beside it get the same mode. What cannot be made SQLite reports itself.
+fn make_private(path: &str) {
+    if !path.starts_with("file:") && !path.is_empty() && path != ":memory:" {
+        let _ = private().create_new(true).open(path);
+    }
+}
+
+fn private() -> std::fs::OpenOptions {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).mode(0o660);
+    options
+}
+
+/// A file, made anew, that only the server's user and group get at.
+pub fn private_file(path: &std::path::Path) -> std::io::Result<std::fs::File> {
+    private().create(true).truncate(true).open(path)
 }
 
 /// The function behind `text REGEXP pattern`.
@@ -426,15 +473,49 @@ impl ToSql for Bound<'_> {
     }
 }
 
+/// What SQLite says no to; what it cannot do now is told apart from what it will never do.
 fn refused(error: rusqlite::Error) -> DbError {
     match &error {
-        rusqlite::Error::SqliteFailure(e, message) => DbError::Refused {
-            code: e.extended_code.to_string(),
-            message: message.clone().unwrap_or_else(|| error.to_string()),
-        },
+        rusqlite::Error::SqliteFailure(e, message) => {
+            let (code, message) =
+                (e.extended_code.to_string(), message.clone().unwrap_or_else(|| error.to_string()));
+            match is_passing(e.code) {
+                true => DbError::Unable { code, message },
+                false => DbError::Refused { code, message },
+            }
+        }
         rusqlite::Error::SqlInputError { error: e, msg, .. } => {
             DbError::Refused { code: e.extended_code.to_string(), message: msg.clone() }
         }
         _ => DbError::Refused { code: String::new(), message: error.to_string() },
     }
+}
+
+/// The file is locked, read-only, damaged or full: no fault of the statement.
+fn is_passing(code: ErrorCode) -> bool {
+    use ErrorCode::*;
+    matches!(
+        code,
+        PermissionDenied
+            | DatabaseBusy
+            | DatabaseLocked
+            | OutOfMemory
+            | ReadOnly
+            | SystemIoFailure
+            | DatabaseCorrupt
+            | DiskFull
+            | CannotOpen
+            | FileLockingProtocolFailed
+            | NoLargeFileSupport
+            | AuthorizationForStatementDenied
+            | NotADatabase
+    )
+}
+
+/// Another connection may do better: the file was put aside, or came back.
+fn wants_reopening(error: &DbError) -> bool {
+    let DbError::Unable { code, .. } = error else { return false };
+    let primary = code.parse::<i32>().unwrap_or(0) & 0xff;
+    // SQLITE_READONLY, IOERR, CORRUPT, CANTOPEN, NOTADB.
+    matches!(primary, 8 | 10 | 11 | 14 | 26)
 }

@@ -1,11 +1,12 @@
 //! A folder of tables as a database in memory.
 
 use super::file::{self, Column, Table};
-use crate::db_sqlite::thread::{Store, read};
+use crate::db_sqlite::thread::{Store, private_file, read};
 use ahash::AHashMap;
 use host::db::{DbValue, Dialect, quote};
 use parking_lot::Mutex;
 use rusqlite::Connection;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -136,7 +137,9 @@ impl Store for Tables {
             }
             let (path, new) = (self.folder.join(name), self.folder.join(format!("{name}.new")));
             // A file is there whole or not at all.
-            let written = std::fs::write(&new, &text).and_then(|()| std::fs::rename(&new, &path));
+            let written = private_file(&new)
+                .and_then(|mut out| out.write_all(&text))
+                .and_then(|()| std::fs::rename(&new, &path));
             written.map_err(|e| format!("{}: {e}", path.display()))?;
             (known.stamp, known.text) = (stamp(&path), text);
         }

@@ -2,6 +2,7 @@
 
 use super::Settings;
 use super::names::Names;
+use super::phase::Watch;
 use crate::tls::{Check, ClientTls};
 use crate::tls_mgm::Domain;
 use ahash::AHashMap;
@@ -26,9 +27,18 @@ pub type LastSeen = Rc<RefCell<AHashMap<String, Instant>>>;
 /// The state of a worker.
 #[derive(Default)]
 pub struct Clients {
-    by_domain: Vec<(Option<Domain>, Client)>,
+    by_domain: Vec<(Option<Domain>, Pair)>,
     turns: Option<Turns>,
     pub last_seen: LastSeen,
+}
+
+/// The clients of one TLS identity.
+#[derive(Clone)]
+pub struct Pair {
+    /// Keeps connections for the next request.
+    pub kept: Client,
+    /// Makes one for each request.
+    pub fresh: Client,
 }
 
 /// The right to transfer, and how many wait for it.
@@ -64,35 +74,17 @@ impl Clients {
         settings: &Settings,
         domain: Option<&Domain>,
         names: Names,
-    ) -> Result<Client, String> {
-        if let Some((_, client)) = self.by_domain.iter().find(|(known, _)| known.as_ref() == domain) {
-            return Ok(client.clone());
+    ) -> Result<Pair, String> {
+        if let Some((_, pair)) = self.by_domain.iter().find(|(known, _)| known.as_ref() == domain) {
+            return Ok(pair.clone());
         }
-        let mut builder = Client::builder()
-            .tls_backend_preconfigured(tls(settings, domain)?)
-            .dns_resolver(names)
-            .redirect(match settings.redirects {
-                0 => Policy::none(),
-                most => Policy::limited(most),
-            })
-            .pool_max_idle_per_host(IDLE_PER_HOST)
-            .pool_idle_timeout(if settings.lifetime.is_zero() { IDLE } else { settings.lifetime })
-            .tcp_nodelay(true)
-            .http1_ignore_invalid_headers_in_responses(true);
-        if !settings.connect.is_zero() {
-            builder = builder.connect_timeout(settings.connect);
-        }
-        builder = match settings.version {
-            1 | 2 => builder.http1_only(),
-            5 => builder.http2_prior_knowledge(),
-            _ => builder,
-        };
-        let client = builder.build().map_err(|e| e.to_string())?;
+        let kept = build(settings, domain, names.clone(), IDLE_PER_HOST)?;
+        let pair = Pair { kept, fresh: build(settings, domain, names, 0)? };
         // One that the database has changed since takes the place of the old one.
         let name = |domain: Option<&Domain>| domain.map(|d| d.name.clone());
         self.by_domain.retain(|(known, _)| name(known.as_ref()) != name(domain));
-        self.by_domain.push((domain.cloned(), client.clone()));
-        Ok(client)
+        self.by_domain.push((domain.cloned(), pair.clone()));
+        Ok(pair)
     }
 
     pub fn turn(&mut self, settings: &Settings) -> Turns {
@@ -102,4 +94,29 @@ impl Clients {
         };
         self.turns.get_or_insert_with(new).clone()
     }
+}
+
+/// A client that keeps up to `idle` connections to a host.
+fn build(settings: &Settings, domain: Option<&Domain>, names: Names, idle: usize) -> Result<Client, String> {
+    let mut builder = Client::builder()
+        .tls_backend_preconfigured(tls(settings, domain)?)
+        .dns_resolver(names)
+        .redirect(match settings.redirects {
+            0 => Policy::none(),
+            most => Policy::limited(most),
+        })
+        .connector_layer(Watch)
+        .pool_max_idle_per_host(idle)
+        .pool_idle_timeout(if settings.lifetime.is_zero() { IDLE } else { settings.lifetime })
+        .tcp_nodelay(true)
+        .http1_ignore_invalid_headers_in_responses(true);
+    if !settings.connect.is_zero() {
+        builder = builder.connect_timeout(settings.connect);
+    }
+    builder = match settings.version {
+        1 | 2 => builder.http1_only(),
+        5 => builder.http2_prior_knowledge(),
+        _ => builder,
+    };
+    builder.build().map_err(|e| e.to_string())
 }

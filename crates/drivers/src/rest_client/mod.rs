@@ -3,14 +3,18 @@
 mod client;
 mod escape;
 mod names;
+mod outages;
+mod phase;
 mod transfer;
 
 use crate::tls_mgm::TlsMgm;
 use bytes::Bytes;
 use client::Clients;
+use host::arg::HowCalled;
 use host::call::Finish;
 use host::{Call, Ctx, OutVar, Outcome, Registrar, Routes, Suspension, Text};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use outages::Outages;
 use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -63,6 +67,7 @@ pub struct RestClient {
     tls: Option<Arc<TlsMgm>>,
     /// Hosts that a worker connects to right now (`no_concurrent_connects`).
     connecting: Arc<Mutex<Vec<(String, u16)>>>,
+    outages: Arc<Outages>,
 }
 
 /// What the next request of this message gets besides its own parameters.
@@ -72,6 +77,8 @@ struct Prepared {
     domain: Option<String>,
 }
 
+/// By how much a transfer ends before the timeout of `async(...)`.
+const MOMENT_MS: u64 = 100;
 /// More header lines than this are refused.
 const MAX_HEADERS: usize = 100;
 
@@ -126,9 +133,10 @@ fn get(
     body: OutVar,
     ctype: Option<OutVar>,
     status: Option<OutVar>,
+    how: HowCalled,
 ) -> Outcome {
     let request = Request { method: Method::GET, url: url.0, body: None, ctype: None };
-    run(call, "rest_get", request, Outputs { body, ctype, status })
+    run(call, "rest_get", request, Outputs { body, ctype, status }, how)
 }
 
 /// rest_post(url, body, [content type], body, [content type], [status])
@@ -140,11 +148,12 @@ fn post(
     body: OutVar,
     ctype: Option<OutVar>,
     status: Option<OutVar>,
+    how: HowCalled,
 ) -> Outcome {
     let ctype_out = ctype;
     let request =
         Request { method: Method::POST, url: url.0, body: Some(send.0), ctype: send_ctype.map(|t| t.0) };
-    run(call, "rest_post", request, Outputs { body, ctype: ctype_out, status })
+    run(call, "rest_post", request, Outputs { body, ctype: ctype_out, status }, how)
 }
 
 /// rest_put(url, body, [content type], body, [content type], [status])
@@ -156,10 +165,11 @@ fn put(
     body: OutVar,
     ctype: Option<OutVar>,
     status: Option<OutVar>,
+    how: HowCalled,
 ) -> Outcome {
     let request =
         Request { method: Method::PUT, url: url.0, body: Some(send.0), ctype: send_ctype.map(|t| t.0) };
-    run(call, "rest_put", request, Outputs { body, ctype, status })
+    run(call, "rest_put", request, Outputs { body, ctype, status }, how)
 }
 
 /// rest_append_hf(line): one header of the next request of this message.
@@ -207,7 +217,16 @@ impl Outputs {
     }
 }
 
-fn run(call: &mut Call<RestClient>, what: &'static str, request: Request, outputs: Outputs) -> Outcome {
+fn run(
+    call: &mut Call<RestClient>,
+    what: &'static str,
+    request: Request,
+    outputs: Outputs,
+    how: HowCalled,
+) -> Outcome {
+    // No clock of the worker: this is the time on the wire.
+    #[allow(clippy::disallowed_methods)]
+    let start = tokio::time::Instant::now();
     let prepared = std::mem::take(call.state.ext.entry::<Prepared>());
     call.state.ext.remove::<Prepared>();
     let settings = call.module.settings.clone();
@@ -221,8 +240,8 @@ fn run(call: &mut Call<RestClient>, what: &'static str, request: Request, output
     let domain = prepared.domain.and_then(|name| call.module.tls.as_ref()?.client_now(&name));
     let worker = call.core.worker;
     let names = names::of(call.ctx);
-    let client = match call.local::<Clients>().client(&settings, domain.as_ref(), names) {
-        Ok(client) => client,
+    let clients = match call.local::<Clients>().client(&settings, domain.as_ref(), names) {
+        Ok(clients) => clients,
         Err(error) => {
             host::error!("rest_client", "{what}: {error}");
             return Outcome::Done(rc::INTERNAL);
@@ -233,8 +252,16 @@ fn run(call: &mut Call<RestClient>, what: &'static str, request: Request, output
     let exclusive =
         transfer::Exclusive::new(&call.module.connecting, worker, call.local::<Clients>(), &settings);
     let limit = settings.total.as_millis() as u64;
+    let mut settings = settings;
+    if let Some(ms) = how.timeout_ms {
+        // A moment before the script's own deadline, which cannot say what was late.
+        let script = Duration::from_millis(ms.saturating_sub(MOMENT_MS).max(1));
+        settings.total = if settings.total.is_zero() { script } else { settings.total.min(script) };
+    }
+    let outages = call.module.outages.clone();
     let future = async move {
-        let answer = transfer::run(client, request, headers, &settings, turn, exclusive).await;
+        let to = transfer::To { clients, outages: &outages, exclusive, start };
+        let answer = transfer::run(to, request, headers, &settings, turn).await;
         Box::new(move |ctx: &mut Ctx| outputs.store(ctx, answer)) as Finish
     };
     // The transfer ends itself in time and tells what has arrived; the deadline is a second line.
@@ -258,6 +285,10 @@ fn headers(lines: &[Bytes], request: &Request, settings: &Settings) -> Result<He
         map.append(name, HeaderValue::from_bytes(value).map_err(|_| text())?);
     }
     if let Some(body) = &request.body {
+        if body.is_empty() {
+            // Servers ask for it (411) where a body could be (RFC 9110 §8.6).
+            map.insert(http::header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
         match &request.ctype {
             Some(ctype) => {
                 let value = HeaderValue::from_bytes(ctype)

@@ -1,7 +1,9 @@
 //! One request: its turn, its phases, and how each way to fail is told to the script.
 
 use super::Settings;
-use super::client::{Clients, LastSeen, Turns};
+use super::client::{Clients, LastSeen, Pair, Turns};
+use super::outages::{self, Outages};
+use super::phase::{self, Phase};
 use bytes::{Bytes, BytesMut};
 use host::worker::ops::{note_queued, note_refused};
 use http::{HeaderMap, Method, Version};
@@ -108,15 +110,24 @@ impl Drop for Held {
     }
 }
 
+/// Where a request goes.
+pub struct To<'a> {
+    pub clients: Pair,
+    pub outages: &'a Outages,
+    pub exclusive: Exclusive,
+    /// When the script asked.
+    pub start: Instant,
+}
+
 /// Does one request within `curl_timeout`, the wait for its turn included.
 pub async fn run(
-    client: Client,
+    to: To<'_>,
     request: Request,
     headers: HeaderMap,
     settings: &Settings,
     turns: Turns,
-    exclusive: Exclusive,
 ) -> Answer {
+    let To { clients, outages, exclusive, start } = to;
     let url = match std::str::from_utf8(&request.url).ok().map(with_scheme).map(|u| Url::parse(&u)) {
         Some(Ok(url)) if matches!(url.scheme(), "http" | "https") => url,
         _ => {
@@ -124,9 +135,6 @@ pub async fn run(
             return Answer::failed(rc::INTERNAL);
         }
     };
-    // No clock of the worker: this is the time on the wire.
-    #[allow(clippy::disallowed_methods)]
-    let start = Instant::now();
     let far = start + std::time::Duration::from_secs(86_400);
     let end = if settings.total.is_zero() { far } else { start + settings.total };
     let Ok(place) = turns.places.try_acquire() else {
@@ -144,18 +152,15 @@ pub async fn run(
     let Ok(held) = exclusive.claim(&host, start) else {
         return Answer::failed(rc::ALREADY_CONNECTING);
     };
-    let mut builder = client.request(request.method, url.clone()).headers(headers);
-    if settings.version == 1 {
-        builder = builder.version(Version::HTTP_10);
-    }
-    if let Some(body) = request.body {
-        builder = builder.body(body);
-    }
-    let response = match timeout_at(end, builder.send()).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(error)) => return Answer::failed(failure(&url, &error)),
-        Err(_) => return Answer::failed(rc::TRANSFER_TIMEOUT),
+    let version = (settings.version == 1).then_some(Version::HTTP_10);
+    let response = match send(&clients, &url, request, headers, version, end).await {
+        Ok(response) => response,
+        Err(lost) => {
+            outages.begins(&url, &lost.why);
+            return Answer::failed(lost.rc);
+        }
     };
+    outages.ends(&url);
     exclusive.connected(&host, start);
     drop((held, place));
     let status = response.status().as_u16();
@@ -163,6 +168,66 @@ pub async fn run(
     let ctype = ctype.map_or_else(Bytes::new, |v| Bytes::copy_from_slice(v.as_bytes()));
     let (rc, body) = read(&url, response, end, settings.max_body).await;
     Answer { rc, status, body, ctype }
+}
+
+/// No answer came.
+struct Lost {
+    rc: i32,
+    why: String,
+}
+
+/// Sends a request; once more, on a new connection, when a kept one was closed before it brought anything: the server has
+/// ended it while the request was on its way, as it may (RFC 9112 §9.3.1, as curl does for every method).
+async fn send(
+    clients: &Pair,
+    url: &Url,
+    request: Request,
+    headers: HeaderMap,
+    version: Option<Version>,
+    end: Instant,
+) -> Result<reqwest::Response, Lost> {
+    let attempt = |client: &Client| {
+        let mut builder = client.request(request.method.clone(), url.clone()).headers(headers.clone());
+        if let Some(version) = version {
+            builder = builder.version(version);
+        }
+        if let Some(body) = &request.body {
+            builder = builder.body(body.clone());
+        }
+        phase::watch(timeout_at(end, builder.send()))
+    };
+    let first = attempt(&clients.kept).await;
+    let (sent, phase) = match &first {
+        (Ok(Err(error)), Phase::Kept) if closed_early(error) => attempt(&clients.fresh).await,
+        _ => first,
+    };
+    let lost = |rc: i32, why: &str| Lost { rc, why: why.to_owned() };
+    match sent {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(error)) => Err(failure(&error)),
+        Err(_) if phase == Phase::Connecting => Err(lost(rc::CONNECT_TIMEOUT, "no connection in time")),
+        Err(_) => Err(lost(rc::TRANSFER_TIMEOUT, "nothing came in time")),
+    }
+}
+
+/// The server ended the connection; nothing of an answer was there.
+fn closed_early(error: &reqwest::Error) -> bool {
+    let mut at: Option<&dyn Error> = Some(error);
+    while let Some(error) = at {
+        if let Some(http) = error.downcast_ref::<hyper::Error>()
+            && (http.is_incomplete_message() || http.is_canceled())
+        {
+            return true;
+        }
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return matches!(
+                io.kind(),
+                ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe
+            );
+        }
+        at = error.source();
+    }
+    false
 }
 
 /// A URL without a scheme is HTTP, as curl has it.
@@ -197,10 +262,10 @@ async fn read(url: &Url, mut response: reqwest::Response, end: Instant, max: Opt
 
 /// Without login and query: those may hold secrets.
 fn shown(url: &Url) -> String {
-    format!("{}://{}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
+    format!("{}{}", outages::server(url), url.path())
 }
 
-fn failure(url: &Url, error: &reqwest::Error) -> i32 {
+fn failure(error: &reqwest::Error) -> Lost {
     let rc = match () {
         () if error.is_dns() => rc::INTERNAL,
         () if error.is_connect() && error.is_timeout() => rc::CONNECT_TIMEOUT,
@@ -208,8 +273,7 @@ fn failure(url: &Url, error: &reqwest::Error) -> i32 {
         () if error.is_timeout() => rc::TRANSFER_TIMEOUT,
         () => rc::INTERNAL,
     };
-    host::error!("rest_client", "{}: {}", shown(url), root(error));
-    rc
+    Lost { rc, why: root(error) }
 }
 
 /// No connection came to be; the alternative is one on which TLS or HTTP failed.

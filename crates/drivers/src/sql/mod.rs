@@ -64,3 +64,21 @@ pub trait Backend: 'static {
     /// does not answer any more.
     async fn replace(&self, conn: Self::Conn) -> Result<Self::Conn, String>;
 }
+
+/// Why no connection to a server comes to be, for `check`.
+#[allow(clippy::disallowed_methods, reason = "asked before anything runs, where waiting is allowed")]
+pub fn no_answer(url: &host::db::DbUrl, port: u16) -> Option<String> {
+    use std::net::{TcpStream, ToSocketAddrs};
+    let (host, port) = (if url.host.is_empty() { "localhost" } else { &url.host }, url.port.unwrap_or(port));
+    if url.params.iter().any(|(name, _)| name == "socket" || name == "unix_socket") || host.starts_with('/') {
+        return None;
+    }
+    let mut why = "the host has no address".to_owned();
+    for address in (host, port).to_socket_addrs().into_iter().flatten() {
+        match TcpStream::connect_timeout(&address, std::time::Duration::from_secs(1)) {
+            Ok(_) => return None,
+            Err(error) => why = error.to_string(),
+        }
+    }
+    Some(format!("no database answers at {host}:{port}: {why}"))
+}

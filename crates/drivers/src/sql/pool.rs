@@ -8,7 +8,7 @@ use super::lease::{Lease, Use};
 use super::mend::{reconnect, settle_all};
 use super::{Backend, Failure};
 use host::Ctx;
-use host::db::{BatchFuture, Db, DbError, DbFuture, Pool, Query, Rows, literal};
+use host::db::{BatchFuture, Db, DbError, DbFuture, Dialect, Pool, Query, Rows, literal};
 use host::stats::{Counter, Stats};
 use host::worker::ops::{note_queued, note_refused};
 use std::cell::{Cell, RefCell};
@@ -152,6 +152,10 @@ impl<B: Backend> SqlPool<B> {
     }
 }
 
+fn writes(text: &str) -> bool {
+    !text.trim_start().get(..6).is_some_and(|word| word.eq_ignore_ascii_case("select"))
+}
+
 impl<B: Backend> Pool for SqlPool<B> {
     fn run(&self, query: Query) -> DbFuture {
         let pool = self.0.clone();
@@ -258,8 +262,15 @@ impl<B: Backend> Inner<B> {
             if silence || matches!(error, DbError::Refused { .. }) {
                 host::error!(B::MODULE, "{error}: {}", shown());
             }
+            if matches!(error, DbError::Unable { .. }) && self.db.trouble().begins() {
+                host::error!(B::MODULE, "{} takes no statements now: {error}: {}", self.db.url(), shown());
+            }
         } else {
             self.silent.set(false);
+            // Reading may go on all the while.
+            if writes(text) && self.db.trouble().ends() {
+                host::notice!(B::MODULE, "{} takes statements again", self.db.url());
+            }
         }
         let us = since.elapsed().as_micros() as u64;
         if self.limits.slow_us > 0 && us > self.limits.slow_us {
@@ -440,10 +451,21 @@ impl<B: Backend> Inner<B> {
     pub(super) fn is_up(&self) {
         let before = std::mem::replace(&mut self.state.borrow_mut().health, Health::Up);
         if matches!(before, Health::Down(_)) && self.db.outage().ends() {
-            host::notice!(B::MODULE, "{} is reachable again", self.db.url());
+            host::notice!(B::MODULE, "{} is reachable again", self.name());
             self.tell(Reach::Connected);
         }
         self.state.borrow_mut().no_growth = None;
+    }
+
+    /// The server as log lines name it, with its port.
+    fn name(&self) -> String {
+        let url = self.db.url();
+        let port = match B::DIALECT {
+            _ if url.port.is_some() || url.host.is_empty() => return url.to_string(),
+            Dialect::MySql => 3306,
+            _ => 5432,
+        };
+        format!("{url} ({}:{port})", url.host)
     }
 
     fn tell(&self, reach: Reach) {
@@ -463,7 +485,7 @@ impl<B: Backend> Inner<B> {
             let _ = waiter.send(Err(DbError::Down(why.to_string())));
         }
         if !matches!(before, Health::Down(_)) && self.db.outage().begins() {
-            host::error!(B::MODULE, "{} is unreachable: {why}", self.db.url());
+            host::error!(B::MODULE, "{} is unreachable: {why}", self.name());
             self.tell(Reach::Disconnected);
         }
         if !reconnecting {

@@ -1,6 +1,8 @@
 //! The TLS domains with their files read: which one a connection gets.
 
 use super::{Domain, TlsMgm};
+use crate::tls::{Check, ClientTls};
+use ahash::AHashMap;
 use host::ctx::MsgState;
 use host::{Ctx, Value};
 use parking_lot::{Mutex, RwLock};
@@ -8,7 +10,7 @@ use rustls::{ClientConfig, ServerConfig};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Different domains that scripts may name for connections; more take no effect.
+/// Different hints that are remembered.
 const MAX_HINTS: usize = 10_000;
 
 /// What is needed for new connections; swapped as a whole by `tls_reload`.
@@ -17,16 +19,51 @@ pub struct Live {
     current: RwLock<Arc<Built>>,
     /// What the database holds, and whose side each is of; `None` before it was read.
     stored: RwLock<Option<Vec<(bool, Domain)>>>,
-    /// What scripts said, by the number that a path carries, from 1.
-    hints: Mutex<Vec<Hint>>,
+    /// By the number that a path carries, from 1.
+    hints: Mutex<Hints>,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum Hint {
+/// What is known of a connection that may be made.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+struct Hint {
     /// `client_tls_domain_avp`
-    Domain(String),
+    domain: Option<String>,
     /// `client_sip_domain_avp`
-    Sip(String),
+    sip: Option<String>,
+    /// The name of the next hop, unless it is an address.
+    host: Option<String>,
+}
+
+/// What scripts and next hops said, by number; the oldest goes when there are `MAX_HINTS`, so that whoever chooses names
+/// cannot make a connection go without.
+#[derive(Default)]
+struct Hints {
+    all: Vec<Hint>,
+    numbers: AHashMap<Hint, usize>,
+    next: usize,
+}
+
+impl Hints {
+    fn number(&mut self, hint: Hint) -> u32 {
+        if let Some(at) = self.numbers.get(&hint) {
+            return *at as u32 + 1;
+        }
+        let at = self.next % MAX_HINTS;
+        self.next += 1;
+        match self.all.get_mut(at) {
+            Some(old) => {
+                self.numbers.remove(old);
+                *old = hint.clone();
+            }
+            None => self.all.push(hint.clone()),
+        }
+        self.numbers.insert(hint, at);
+        at as u32 + 1
+    }
+
+    fn get(&self, number: u32) -> Hint {
+        number.checked_sub(1).and_then(|at| self.all.get(at as usize).cloned()).unwrap_or_default()
+    }
 }
 
 #[derive(Default)]
@@ -43,7 +80,10 @@ struct Server {
 
 struct Client {
     domain: Domain,
+    /// Checks no name.
     config: Arc<ClientConfig>,
+    /// Checks the name that is asked for, when names are checked.
+    named: Option<Arc<ClientConfig>>,
     own: Option<Arc<[u8]>>,
 }
 
@@ -107,26 +147,25 @@ impl TlsMgm {
     /// For a connection to `remote`.
     pub fn for_client(&self, remote: SocketAddr, hint: u32) -> Result<ForClient, String> {
         let built = self.live.current.read().clone();
-        let hint = hint.checked_sub(1).and_then(|at| self.live.hints.lock().get(at as usize).cloned());
-        let name = match &hint {
-            Some(Hint::Sip(name)) => Some(name.clone()),
-            _ => None,
-        };
-        let found = match &hint {
-            Some(Hint::Domain(wanted)) => built.clients.iter().find(|c| c.domain.name == *wanted),
-            _ => best(&built.clients, |c| &c.domain, remote, name.as_deref()),
+        let Hint { domain, sip, host } = self.live.hints.lock().get(hint);
+        let found = match &domain {
+            Some(wanted) => built.clients.iter().find(|c| c.domain.name == *wanted),
+            None => best(&built.clients, |c| &c.domain, remote, sip.as_deref()),
         };
         let found = found.ok_or_else(|| format!("no client_domain leads to {remote}"))?;
+        // What the script says comes before what the request says.
+        let name = sip.or(host);
+        let named = found.named.as_ref().filter(|_| name.is_some());
         Ok(ForClient {
-            config: found.config.clone(),
+            config: named.unwrap_or(&found.config).clone(),
             own: found.own.clone(),
             verified: found.domain.verify_cert.unwrap_or(true),
             name,
         })
     }
 
-    /// What the AVPs of a message say about connections that are made for it; 0: nothing.
-    pub fn hint(&self, ctx: &Ctx, state: &MsgState) -> u32 {
+    /// What the AVPs of a message say about connections that are made for it, and the name of its next hop; 0: nothing.
+    pub fn hint(&self, ctx: &Ctx, state: &MsgState, host: Option<&[u8]>) -> u32 {
         let value = |name: &Option<host::avp::AvpName>| {
             let name = (*name)?;
             let branch = state.txn.zip(state.txn_branch);
@@ -135,19 +174,12 @@ impl TlsMgm {
             of_branch.or_else(|| state.avps.borrow().first(name).cloned())
         };
         let text = |value: Value| String::from_utf8_lossy(&value.to_text()).into_owned();
-        let hint = match (value(&self.client_tls_domain_avp), value(&self.client_sip_domain_avp)) {
-            (Some(domain), _) => Hint::Domain(text(domain)),
-            (None, Some(domain)) => Hint::Sip(text(domain)),
-            (None, None) => return 0,
+        let hint = Hint {
+            domain: value(&self.client_tls_domain_avp).map(text),
+            sip: value(&self.client_sip_domain_avp).map(text),
+            host: host.map(|host| String::from_utf8_lossy(host).to_ascii_lowercase()),
         };
-        let mut hints = self.live.hints.lock();
-        let at = hints.iter().position(|known| *known == hint).or_else(|| {
-            (hints.len() < MAX_HINTS).then(|| {
-                hints.push(hint);
-                hints.len() - 1
-            })
-        });
-        at.map_or(0, |at| at as u32 + 1)
+        if hint == Hint::default() { 0 } else { self.live.hints.lock().number(hint) }
     }
 }
 
@@ -160,8 +192,14 @@ impl Built {
     }
 
     fn call(&mut self, domain: &Domain) -> Result<(), String> {
-        let config = domain.client().build().map_err(|e| format!("client_domain {}: {e}", domain.name))?;
-        self.clients.push(Client { domain: domain.clone(), config: Arc::new(config), own: domain.shown() });
+        let build = |tls: ClientTls| {
+            tls.build().map(Arc::new).map_err(|e| format!("client_domain {}: {e}", domain.name))
+        };
+        let config = build(domain.client())?;
+        let named =
+            domain.checks_names().then(|| ClientTls { check: Check::ChainAndName, ..domain.client() });
+        let named = named.map(build).transpose()?;
+        self.clients.push(Client { domain: domain.clone(), config, named, own: domain.shown() });
         Ok(())
     }
 }
@@ -250,6 +288,20 @@ mod tests {
             match_sip_domain: list(sip),
             ..Domain::default()
         }
+    }
+
+    #[test]
+    fn hints_are_bounded_and_none_is_lost_while_it_is_new() {
+        let mut hints = Hints::default();
+        let named = |n: usize| Hint { host: Some(format!("h{n}")), ..Hint::default() };
+        let first = hints.number(named(0));
+        assert_eq!(hints.number(named(0)), first);
+        for n in 1..MAX_HINTS * 2 {
+            let number = hints.number(named(n));
+            assert_eq!(hints.get(number), named(n));
+        }
+        assert_eq!((hints.all.len(), hints.numbers.len()), (MAX_HINTS, MAX_HINTS));
+        assert_eq!(hints.get(0), Hint::default());
     }
 
     #[test]

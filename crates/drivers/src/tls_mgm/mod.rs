@@ -26,6 +26,8 @@ pub struct Domain {
     pub match_sip_domain: Vec<String>,
     pub tls_method: Option<String>,
     pub verify_cert: Option<bool>,
+    /// The certificate of a named next hop must be for that name; on unless said otherwise. Fermata's own.
+    pub verify_hostname: Option<bool>,
     pub require_cert: Option<bool>,
     pub certificate: Option<PathBuf>,
     pub private_key: Option<PathBuf>,
@@ -65,6 +67,7 @@ const SETTINGS: &[(&str, Setter)] = &[
         Ok(d.tls_method = Some(v.to_string()))
     }),
     ("verify_cert", |d, v| Ok(d.verify_cert = Some(switch(v)?))),
+    ("verify_hostname", |d, v| Ok(d.verify_hostname = Some(switch(v)?))),
     ("require_cert", |d, v| Ok(d.require_cert = Some(switch(v)?))),
     ("certificate", |d, v| Ok(d.certificate = Some(v.into()))),
     ("private_key", |d, v| Ok(d.private_key = Some(v.into()))),
@@ -116,9 +119,7 @@ pub fn register(m: &mut Registrar<TlsMgm>) {
     });
     m.ready(|module, hooks, _| {
         let module = module.clone();
-        if module.client_tls_domain_avp.is_some() || module.client_sip_domain_avp.is_some() {
-            hooks.tls_hints.push(Arc::new(move |ctx, state| module.hint(ctx, state)));
-        }
+        hooks.tls_hints.push(Arc::new(move |ctx, state, host| module.hint(ctx, state, host)));
     });
 }
 
@@ -126,7 +127,7 @@ pub fn register(m: &mut Registrar<TlsMgm>) {
 pub fn params<M: HasDomains>(m: &mut Registrar<M>) {
     m.param_text("client_domain", |m, text| Ok(add(&mut m.domains().clients, text)));
     m.param_text("server_domain", |m, text| Ok(add(&mut m.domains().servers, text)));
-    settings!(m: "match_ip_address", "match_sip_domain", "tls_method", "verify_cert", "require_cert",
+    settings!(m: "match_ip_address", "match_sip_domain", "tls_method", "verify_cert", "verify_hostname", "require_cert",
         "certificate", "private_key", "ca_list", "ca_dir", "crl_dir");
     m.ignored(&["tls_send_timeout"], "writing never blocks");
     m.ignored(&["ciphers_list", "dh_params", "ec_curve"], "rustls offers only what is safe");
@@ -225,8 +226,12 @@ pub fn versions(method: &str) -> Result<Vec<&'static rustls::SupportedProtocolVe
 }
 
 impl Domain {
-    /// The client's side of this domain. Names are not checked, as in the reference: the domain
-    /// says whom it trusts.
+    /// Certificates of next hops that have a name must be for that name.
+    pub fn checks_names(&self) -> bool {
+        self.verify_cert.unwrap_or(true) && self.verify_hostname.unwrap_or(true)
+    }
+
+    /// The client's side of this domain towards an address: there is no name to check.
     pub fn client(&self) -> ClientTls {
         let authorities = self.ca_list.iter().chain(&self.ca_dir).cloned().collect();
         ClientTls {

@@ -8,6 +8,7 @@ pub mod chunks;
 pub mod clock;
 pub mod ctx;
 pub mod detached;
+pub mod full;
 pub mod func;
 pub mod globals;
 pub mod list;

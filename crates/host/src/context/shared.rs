@@ -13,7 +13,8 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
 pub type Hook = Arc<dyn Fn(&mut Ctx) + Send + Sync>;
-pub type TlsHint = Arc<dyn Fn(&Ctx, &crate::ctx::MsgState) -> u32 + Send + Sync>;
+/// The last argument: the name of the next hop, unless it is an address.
+pub type TlsHint = Arc<dyn Fn(&Ctx, &crate::ctx::MsgState, Option<&[u8]>) -> u32 + Send + Sync>;
 
 /// Places where modules join in.
 #[derive(Default)]
@@ -35,10 +36,16 @@ pub struct Hooks {
     pub tls_hints: Vec<TlsHint>,
     /// The server ends: last writes.
     pub stop: Vec<Hook>,
+    /// Take addresses and files before anything runs. An error, what the operator should read, ends the start.
+    pub openings: Vec<Opening>,
+    /// (module, what this machine lacks for it): folders, addresses, databases. For `check`; may take a moment.
+    pub lacks: Vec<(&'static str, Lacks)>,
     /// Run once beside the workers, on the management thread (listeners of mi_fifo, httpd ...).
     pub services: Vec<Service>,
 }
 
+pub type Lacks = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+pub type Opening = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 /// A long-lived task of a module that is no part of any call.
 pub type Service = Arc<dyn Fn(Arc<Shared>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
@@ -56,6 +63,8 @@ pub type Reload = Box<dyn Fn(&Arc<Shared>, crate::mi::MiAnswer) + Send + Sync>;
 
 pub struct Shared {
     pub program: RwLock<Arc<Program>>,
+    /// What the configuration said besides routes, as it was written; empty where nobody asks.
+    pub declared: script::ast::Config,
     /// Texts of the configuration, for places in it; a reload adds files.
     pub sources: RwLock<Arc<Sources>>,
     pub globals: Globals,

@@ -28,6 +28,37 @@ pub trait Arg<M>: Sized {
     fn eval(prepared: &Self::Prepared, call: &mut Call<'_, M>) -> Result<Self, i32>;
 }
 
+/// Whether the call stands by itself or in `async(...)` or `launch(...)`. No parameter: it comes last in a function's list,
+/// where a script has nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HowCalled {
+    pub waits: script::Waits,
+    /// What `async(..., N)` allows, milliseconds.
+    pub timeout_ms: Option<u64>,
+}
+
+impl<M> Arg<M> for HowCalled {
+    type Prepared = HowCalled;
+    const OPTIONAL: bool = true;
+    const WHAT: &'static str = "nothing";
+
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        _: Loc,
+        loader: &mut Loader,
+        _: &Arc<M>,
+    ) -> Result<HowCalled, Diagnostic> {
+        match arg {
+            None => Ok(loader.how_called),
+            Some(arg) => Err(Diagnostic::error(arg.loc, "there are too many parameters".to_owned())),
+        }
+    }
+
+    fn eval(how: &HowCalled, _: &mut Call<'_, M>) -> Result<HowCalled, i32> {
+        Ok(*how)
+    }
+}
+
 /// A text, variables inside expanded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Text(pub Bytes);

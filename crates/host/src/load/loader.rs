@@ -1,6 +1,7 @@
 //! From a syntax tree to what workers run: core parameters, modules, prepared routes. Every problem
 //! is reported, not only the first.
 
+use crate::arg::HowCalled;
 use crate::context::awaited::Awaited;
 use crate::ctx::Sip;
 use crate::events::{EventRoute, Events};
@@ -118,6 +119,8 @@ pub struct Loader {
     pub forwards: bool,
     /// Variables prepared since the last look that may have to wait.
     awaited: Vec<Arc<Awaited>>,
+    /// How the function that is prepared now is called.
+    pub(crate) how_called: HowCalled,
     /// How many there are in all.
     all_awaited: u32,
 }
@@ -536,6 +539,7 @@ impl Env<Sip> for Loader {
     }
     fn function(&mut self, site: &CallSite<'_>) -> Result<Func, Diagnostic> {
         self.awaited.clear();
+        self.how_called = HowCalled { waits: site.waits, timeout_ms: site.timeout_ms };
         Loader::function(self, site)
     }
     fn word(&mut self, word: &[u8], loc: Loc) -> Result<Var, Diagnostic> {
@@ -603,6 +607,7 @@ pub fn load(
         caches: Default::default(),
         forwards: false,
         awaited: Vec::new(),
+        how_called: HowCalled { waits: script::Waits::Plain, timeout_ms: None },
         all_awaited: 0,
     };
     loader.globals = Globals::read(config, &mut loader.diagnostics);
@@ -638,6 +643,7 @@ pub fn load(
     let (forwards, reply_to_via) = (loader.forwards, loader.globals.flag(&["reply_to_via"]));
     let forwards = forwards || loader.globals.flag(&["disable_stateless_fwd"]) == Some(false);
     let shared = Shared {
+        declared: Default::default(),
         program: parking_lot::RwLock::new(Arc::new(program)),
         sources: parking_lot::RwLock::new(Arc::new(sources)),
         sockets,

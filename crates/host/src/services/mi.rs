@@ -4,6 +4,7 @@ use crate::ctx::Ctx;
 use crate::shared::Shared;
 use serde_json::Value as Json;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// An error as JSON-RPC carries it.
 #[derive(Clone, Debug, PartialEq)]
@@ -230,8 +231,35 @@ pub async fn call(shared: &Arc<Shared>, name: &str, params: MiParams) -> MiResul
     })
 }
 
-/// Answers one JSON-RPC 2.0 text (a request or a batch). `None`: only notifications.
+/// Texts that may be under way at a time: a command may wait for a database.
+pub const UNDER_WAY_LIMIT: usize = 1000;
+
+/// Counts one text for as long as it is under way.
+struct UnderWay;
+
+static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
+
+impl UnderWay {
+    fn enter() -> Option<UnderWay> {
+        let entered = UnderWay;
+        // Dropped, the refused one is not counted any more.
+        (UNDER_WAY.fetch_add(1, Ordering::Relaxed) < UNDER_WAY_LIMIT).then_some(entered)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        UNDER_WAY.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Answers one JSON-RPC 2.0 text (a request or a batch). `None`: only notifications. Carriers run each text in a task of
+/// its own, so that one that waits holds back no other.
 pub async fn answer(shared: &Arc<Shared>, text: &[u8]) -> Option<Json> {
+    let Some(_under_way) = UnderWay::enter() else {
+        shared.stats.counter("mi", "refused_commands").add(1);
+        return Some(failure(&MiError::new(503, "Too many commands are under way"), Json::Null));
+    };
     match serde_json::from_slice::<Json>(text) {
         Err(_) => Some(failure(&MiError::new(-32700, "Parse error"), Json::Null)),
         Ok(Json::Array(requests)) if requests.is_empty() => {
@@ -281,6 +309,14 @@ mod tests {
     fn command(help: &'static str) -> MiCommand {
         let (scope, run) = (MiScope::One, Arc::new(|_: &mut Ctx, _: &MiParams| Ok(Json::Null)));
         MiCommand { name: "m:x", aliases: vec!["x"], module: "m", help, scope, run, late: None }
+    }
+
+    #[test]
+    fn what_is_under_way_has_a_bound() {
+        let all: Vec<_> = std::iter::from_fn(UnderWay::enter).collect();
+        assert_eq!(all.len(), UNDER_WAY_LIMIT);
+        drop(all);
+        assert!(UnderWay::enter().is_some());
     }
 
     #[test]

@@ -108,6 +108,7 @@ pub fn paths_of(
         return Err(SendError::BadUri);
     }
     let wanted = query_of(&ctx.core.shared.sockets, &uri, target.socket);
+    let name = uri.ip().is_none().then_some(&uri.host[..]);
     let way = |hop: &Hop| {
         let Hop { transport, addr: remote } = *hop;
         if blocked(ctx, state, transport, remote) {
@@ -115,7 +116,7 @@ pub fn paths_of(
         }
         let socket = socket_for(ctx, state, target.socket, transport, remote).ok_or(SendError::NoSocket)?;
         let path = Path { socket, transport, remote, local: leaving_by(ctx, socket, remote), connection: 0 };
-        if path.is_reliable() { by_stream(ctx, state, target, path) } else { Ok(path) }
+        if path.is_reliable() { by_stream(ctx, state, target, path, name) } else { Ok(path) }
     };
     if let Some(hop) = sip::names::literal(&wanted) {
         return way(&hop).map(|path| smallvec::smallvec![path]);
@@ -136,8 +137,14 @@ pub fn paths_of(
     }
 }
 
-/// The same way with what the script said about connections.
-fn by_stream(ctx: &Ctx, state: &MsgState, target: &Branch, path: Path) -> Result<Path, SendError> {
+/// The same way with what the script said about connections. `name`: that of the next hop, unless it is an address.
+fn by_stream(
+    ctx: &Ctx,
+    state: &MsgState,
+    target: &Branch,
+    path: Path,
+    name: Option<&[u8]>,
+) -> Result<Path, SendError> {
     let shared = &ctx.core.shared;
     if target.flags & shared.stream_rules.no_new_for_requests != 0 {
         let path = path.only_existing();
@@ -147,7 +154,7 @@ fn by_stream(ctx: &Ctx, state: &MsgState, target: &Branch, path: Path) -> Result
     if !matches!(path.transport, Transport::Tls | Transport::Wss) {
         return Ok(path);
     }
-    let hints = shared.hooks.tls_hints.iter().map(|hint| hint(ctx, state));
+    let hints = shared.hooks.tls_hints.iter().map(|hint| hint(ctx, state, name));
     Ok(path.with_hint(hints.into_iter().find(|hint| *hint != 0).unwrap_or(0)))
 }
 

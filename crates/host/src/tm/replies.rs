@@ -72,6 +72,15 @@ pub fn on_reply(ctx: &mut Ctx, msg: Rc<Message>, source: Path) {
         let room = data.queue.len() < MAX_QUEUE || arrived.msg.status() >= 200;
         if room && received == Received::New {
             data.queue.push_back(arrived);
+        } else if received == Received::New {
+            let stats = &ctx.core.shared.stats;
+            stats.counter("tm", "dropped_provisional_replies").up();
+            let call_id = String::from_utf8_lossy(&arrived.msg.call_id().unwrap_or_default()).into_owned();
+            crate::info!(
+                "tm",
+                "{MAX_QUEUE} replies wait for a script: a {} is dropped (Call-ID {call_id})",
+                arrived.msg.status()
+            );
         }
         return;
     }

@@ -17,7 +17,7 @@ pub fn write(path: &Path, list: &[(String, Table)], now: u64, wall_s: u64) {
 }
 
 fn write_to(path: &Path, list: &[(String, Table)], now: u64, wall_s: u64) -> io::Result<()> {
-    let mut out = BufWriter::new(fs::File::create(path)?);
+    let mut out = BufWriter::new(crate::own_file::private(path)?);
     for (name, table) in list {
         for (key, value, left) in table.list(now, |_| true) {
             let expires = if left == 0 { 0 } else { wall_s + u64::from(left) };

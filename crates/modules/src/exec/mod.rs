@@ -6,10 +6,11 @@ mod process;
 
 use crate::exec::process::{Done, Undertaker, Want};
 use bytes::Bytes;
-use host::arg::AnyVar;
+use host::arg::{AnyVar, HowCalled};
 use host::call::Finish;
 use host::var::Kind;
 use host::{Call, Ctx, OutVar, Outcome, Registrar, Routes, Suspension, Text};
+use script::Waits;
 
 /// How long a command may hold a script when `time_to_kill` is not set.
 const LIMIT_MS: u64 = 120_000;
@@ -60,7 +61,8 @@ fn command(call: &mut Call<Exec>, text: &[u8]) -> process::Command {
 
 /// exec(command, [stdin], [stdout], [stderr], [environment]): 1 when all output was read, whatever
 /// the exit status; 2 at once when no output is asked for; -1 when it could not be started or took
-/// too long.
+/// too long. A plain call gives each variable the whole output as one value, `async` and `launch` each line
+/// by itself, so that they stack up in an AVP (`exec_sync` and `resume_async_exec` of OpenSIPS).
 fn exec(
     call: &mut Call<Exec>,
     text: Text,
@@ -68,9 +70,10 @@ fn exec(
     stdout: Option<OutVar>,
     stderr: Option<OutVar>,
     env: Option<AnyVar>,
+    how: HowCalled,
 ) -> Outcome {
     let command = command(call, &text);
-    start(call, "exec", command, stdin, stdout, stderr, env)
+    start(call, "exec", command, stdin, Outputs { stdout, stderr, how }, env)
 }
 
 /// exec_argv(program, [arguments], [stdin], [stdout], [stderr], [environment]): like `exec`, without a
@@ -84,6 +87,7 @@ fn exec_argv(
     stdout: Option<OutVar>,
     stderr: Option<OutVar>,
     env: Option<AnyVar>,
+    how: HowCalled,
 ) -> Outcome {
     let mut command = command(call, &program);
     let mut list: Vec<Bytes> = match args.as_ref().map(|AnyVar(var)| (&var.kind, var)) {
@@ -97,7 +101,7 @@ fn exec_argv(
         return Outcome::Done(-1);
     }
     command.args = Some(list);
-    start(call, "exec_argv", command, stdin, stdout, stderr, env)
+    start(call, "exec_argv", command, stdin, Outputs { stdout, stderr, how }, env)
 }
 
 fn start(
@@ -105,8 +109,7 @@ fn start(
     what: &'static str,
     mut command: process::Command,
     stdin: Option<Text>,
-    stdout: Option<OutVar>,
-    stderr: Option<OutVar>,
+    outputs: Outputs,
     env: Option<AnyVar>,
 ) -> Outcome {
     command.stdin = stdin.map_or_else(Bytes::new, |t| t.0);
@@ -118,21 +121,42 @@ fn start(
             .env
             .extend(avps.values(name).enumerate().map(|(i, v)| (format!("OSIPS_EXEC_{i}"), v.to_text())));
     }
-    command.want = Want { stdout: stdout.is_some(), stderr: stderr.is_some(), exit: false };
-    if stdout.is_none() && stderr.is_none() {
+    command.want = Want { stdout: outputs.stdout.is_some(), stderr: outputs.stderr.is_some(), exit: false };
+    if outputs.stdout.is_none() && outputs.stderr.is_none() {
         return launch(call, command);
     }
     wait(call, what, command, move |ctx, done| {
         let Some(done) = done else { return -1 };
-        for (var, output) in [(stdout, &done.stdout), (stderr, &done.stderr)] {
-            for line in var.iter().flat_map(|_| lines(output)) {
-                if let Some(var) = &var {
-                    var.set(ctx, line);
+        outputs.store(ctx, &done);
+        1
+    })
+}
+
+/// Where output goes, and in what pieces.
+struct Outputs {
+    stdout: Option<OutVar>,
+    stderr: Option<OutVar>,
+    how: HowCalled,
+}
+
+impl Outputs {
+    /// No output leaves a variable as it was.
+    fn store(&self, ctx: &mut Ctx, done: &Done) {
+        for (var, output) in [(&self.stdout, &done.stdout), (&self.stderr, &done.stderr)] {
+            let Some(var) = var else { continue };
+            match self.how.waits {
+                Waits::Plain if output.is_empty() => {}
+                Waits::Plain => {
+                    var.set(ctx, output.clone());
+                }
+                Waits::Async | Waits::Launch => {
+                    for line in lines(output) {
+                        var.set(ctx, line);
+                    }
                 }
             }
         }
-        1
-    })
+    }
 }
 
 /// Lines that are not empty, in order.

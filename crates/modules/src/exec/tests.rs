@@ -17,11 +17,13 @@ fn check(body: &str, expected: &[&str]) {
 }
 
 #[test]
-fn output_stacks_up() {
-    check(r#"exec("echo one; echo; echo two", , $avp(r));"#, &["two", "one"]);
+fn a_plain_call_gives_the_whole_output() {
+    check(r#"exec("echo one; echo; echo two", , $avp(r));"#, &["one\n\ntwo\n"]);
+    check(r#"exec_argv("printf", $avp(none), , $avp(r)); $avp(r) = $rc;"#, &["1"]);
+    check(r#"$var(o) = "kept"; exec("true", , $var(o)); $avp(r) = $var(o);"#, &["kept"]);
     check(
         r#"exec("printf 'a b'; echo x >&2", , $var(o), $var(e)); $avp(r) = $var(o) + "/" + $var(e);"#,
-        &["a b/x"],
+        &["a b/x\n"],
     );
     check(r#"exec("cat; exit 3", "input", $var(o)); $avp(r) = $var(o);"#, &["input"]);
     check(r#"$var(x) = exec("exit 3", , $var(o)); $avp(r) = $var(x);"#, &["1"]);
@@ -29,10 +31,22 @@ fn output_stacks_up() {
 }
 
 #[test]
+fn lines_stack_up_after_async() {
+    let config = format!("{CONFIG}route[done] {{ $avp(r) = \"end\"; }}\n");
+    for (call, expected) in [
+        (r#"exec("echo one; echo; echo two", , $avp(r))"#, &["end", "two", "one"][..]),
+        (r#"exec_argv("echo", $avp(none), , $avp(r))"#, &["end"]),
+    ] {
+        let ran = run(&config, &format!("async({call}, done);"), Dialect::V4);
+        assert_eq!(ran.avps("r"), expected, "{call}");
+    }
+}
+
+#[test]
 fn the_environment_is_an_avp() {
     check(
         r#"$avp(env) = "b"; $avp(env) = "a"; exec("echo $$OSIPS_EXEC_0-$$OSIPS_EXEC_1", , $avp(r), , $avp(env));"#,
-        &["a-b"],
+        &["a-b\n"],
     );
 }
 
@@ -42,8 +56,8 @@ fn large_input_and_output_do_not_lock_up() {
         while ($var(i) < 14) { $var(t) = $var(t) + $var(t); $var(i) = $var(i) + 1; }
         exec("cat; echo; echo end", $var(t), $avp(r)); exec("yes | head -c 3000000 | tail -c 20", , $var(x));"#;
     let ran = script(body);
-    assert_eq!(ran.avps("r").iter().map(String::len).collect::<Vec<_>>(), [3, 16 << 14]);
-    check(r#"exec("echo out; exec 1>&-", "never read", $avp(r));"#, &["out"]);
+    assert_eq!(ran.avps("r").iter().map(String::len).collect::<Vec<_>>(), [(16 << 14) + 5]);
+    check(r#"exec("echo out; exec 1>&-", "never read", $avp(r));"#, &["out\n"]);
 }
 
 #[test]
@@ -55,7 +69,7 @@ fn without_output_nobody_waits() {
         "exec(\"mkfifo {0}\", , $var(o)); $var(x) = exec(\"echo late > {0}\"); $avp(r) = $var(x); exec(\"cat {0}\", , $avp(r));",
         fifo.display()
     );
-    check(&body, &["late", "2"]);
+    check(&body, &["late\n", "2"]);
 }
 
 #[test]

@@ -112,7 +112,7 @@ impl NatTraversal {
         let Some(key) = call_key(ctx, Side::Caller) else { return };
         let Some(path) = ctx.core.txns.txns.branch(id, branch).and_then(|b| b.path) else { return };
         let uri = Bytes::from(crate::path::uri_of(path.remote, path.transport));
-        let registered = self.endpoints.lock().get(&uri).is_some_and(|e| e.registered > 0);
+        let registered = self.endpoints.with(&uri, |e| e.registered > 0) == Some(true);
         let mut dialogs = self.dialogs.lock();
         if registered && dialogs.calls.contains_key(&key) {
             dialogs.add(key, uri, ctx.core.wall_us / 1_000_000);

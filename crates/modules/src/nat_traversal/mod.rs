@@ -4,8 +4,10 @@
 //! was granted, or the call that they began stands.
 
 mod dialogs;
+mod endpoints;
 mod state;
 
+use self::endpoints::{Endpoint, Endpoints};
 use crate::nathelper::checks::{Private, has_private_contact, has_private_via, ip_differs_from_via};
 use crate::nathelper::contact::{Org, fix};
 use crate::path::source_uri;
@@ -24,16 +26,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use transaction::Path;
 
-/// Endpoints of one server; further ones are not kept alive.
-const MAX_ENDPOINTS: usize = 200_000;
-
 pub struct NatTraversal {
     /// Seconds; 0: off.
     interval: u64,
     method: String,
     from: String,
     extra_headers: String,
-    endpoints: Mutex<AHashMap<Bytes, Endpoint>>,
+    endpoints: Endpoints,
     dialogs: Mutex<Dialogs>,
     state_file: PathBuf,
     seconds: AtomicU64,
@@ -46,13 +45,6 @@ struct Dialogs {
     counts: AHashMap<Bytes, u32>,
 }
 
-/// Whom to send something, and until when (Unix seconds), by why.
-struct Endpoint {
-    path: Path,
-    registered: u64,
-    subscribed: u64,
-}
-
 impl Default for NatTraversal {
     fn default() -> NatTraversal {
         NatTraversal {
@@ -60,7 +52,7 @@ impl Default for NatTraversal {
             method: "NOTIFY".into(),
             from: String::new(),
             extra_headers: String::new(),
-            endpoints: Mutex::default(),
+            endpoints: Endpoints::default(),
             dialogs: Mutex::default(),
             state_file: "keepalive_state".into(),
             seconds: AtomicU64::new(0),
@@ -93,7 +85,7 @@ pub fn register(m: &mut Registrar<NatTraversal>) {
         }
     });
     m.stop(|call| {
-        if call.module.interval > 0 && !call.module.endpoints.lock().is_empty() {
+        if call.module.interval > 0 && !call.module.endpoints.is_empty() {
             let module = call.module.clone();
             state::write(&module.state_file, &module, &call.shared().sockets);
         }
@@ -101,11 +93,10 @@ pub fn register(m: &mut Registrar<NatTraversal>) {
 }
 
 fn ready(module: &Arc<NatTraversal>, hooks: &mut Hooks, stats: &Stats) {
+    module.endpoints.full.show(stats, "nat_traversal", "refused_endpoints");
     let count = |stat: &str, meant: fn(&Endpoint) -> bool| {
         let module = module.clone();
-        stats.computed("nat_traversal", stat, move || {
-            module.endpoints.lock().values().filter(|endpoint| meant(endpoint)).count() as i64
-        });
+        stats.computed("nat_traversal", stat, move || module.endpoints.count(meant) as i64);
     };
     count("keepalive_endpoints", |_| true);
     count("registered_endpoints", |endpoint| endpoint.registered > 0);
@@ -186,18 +177,14 @@ impl NatTraversal {
         let register = method == Method::Register;
         let uri = Bytes::from(source_uri(ctx));
         self.endpoint(uri.clone(), ctx.state.source);
-        if let Some(endpoint) = self.endpoints.lock().get_mut(&uri) {
+        self.endpoints.with(&uri, |endpoint| {
             *(if register { &mut endpoint.registered } else { &mut endpoint.subscribed }) = until;
-        }
+        });
     }
 
     /// Makes an endpoint known, or tells where it is now.
     fn endpoint(&self, uri: Bytes, path: Path) {
-        let mut endpoints = self.endpoints.lock();
-        if endpoints.len() >= MAX_ENDPOINTS && !endpoints.contains_key(&uri) {
-            return;
-        }
-        endpoints.entry(uri).or_insert(Endpoint { path, registered: 0, subscribed: 0 }).path = path;
+        self.endpoints.put(uri, Endpoint::new(path));
     }
 }
 
@@ -212,7 +199,7 @@ fn granted(reply: &Bytes) -> Option<u32> {
     contacts.into_iter().filter_map(of_contact).max().or_else(|| reply.expires())
 }
 
-/// Every second a part of the endpoints, so that each has its turn once an interval.
+/// Every second some parts of the endpoints, so that each has its turn once an interval.
 fn tick(call: &mut Call<NatTraversal>) {
     let module = call.module.clone();
     if module.interval == 0 {
@@ -221,21 +208,22 @@ fn tick(call: &mut Call<NatTraversal>) {
     let now = call.core.wall_us / 1_000_000;
     let turn = module.seconds.fetch_add(1, Ordering::Relaxed) % module.interval;
     let mut due = Vec::new();
-    let mut dialogs = module.dialogs.lock();
-    dialogs.expire(now);
-    module.endpoints.lock().retain(|uri, endpoint| {
-        for until in [&mut endpoint.registered, &mut endpoint.subscribed] {
-            if *until <= now {
-                *until = 0;
+    module.dialogs.lock().expire(now);
+    for part in Endpoints::parts_of(turn, module.interval) {
+        let dialogs = module.dialogs.lock();
+        module.endpoints.retain(part, |uri, endpoint| {
+            for until in [&mut endpoint.registered, &mut endpoint.subscribed] {
+                if *until <= now {
+                    *until = 0;
+                }
             }
-        }
-        let alive = endpoint.registered + endpoint.subscribed > 0 || dialogs.needs(uri);
-        if alive && u64::from(endpoint.path.remote.port()) % module.interval == turn {
-            due.push((uri.clone(), endpoint.path));
-        }
-        alive
-    });
-    drop(dialogs);
+            let alive = endpoint.registered + endpoint.subscribed > 0 || dialogs.needs(uri);
+            if alive {
+                due.push((uri.clone(), endpoint.path));
+            }
+            alive
+        });
+    }
     for (uri, path) in due {
         let bytes = module.request(call.ctx, &uri, path);
         call.ctx.transmit(path, bytes);
@@ -269,7 +257,7 @@ struct Socket(Name, Arc<NatTraversal>);
 impl Variable for Socket {
     fn get(&self, ctx: &mut Ctx, _: At) -> Value {
         let Some(uri) = self.0.text(ctx) else { return Value::Null };
-        let socket = self.1.endpoints.lock().get(&uri).map(|endpoint| endpoint.path.socket);
+        let socket = self.1.endpoints.with(&uri, |endpoint| endpoint.path.socket);
         match socket.and_then(|socket| ctx.shared().sockets.get(usize::from(socket))) {
             Some(socket) => {
                 let text = format!("{}:{}", socket.names.transport.to_ascii_lowercase(), socket.addr);

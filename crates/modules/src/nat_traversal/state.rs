@@ -1,19 +1,21 @@
 //! Endpoints over a restart: one a line, "uri socket registered subscribed" (the ends in Unix seconds), written when
 //! the server ends.
 
-use super::{Endpoint, NatTraversal};
+use super::NatTraversal;
+use super::endpoints::Endpoint;
 use bytes::Bytes;
 use host::shared::Listen;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use transaction::Path as Way;
 
 /// Writes what is alive.
 pub fn write(file: &Path, module: &NatTraversal, sockets: &[Listen]) {
     let mut text = String::new();
-    for (uri, endpoint) in module.endpoints.lock().iter().filter(|(_, e)| e.registered + e.subscribed > 0) {
-        let Some(socket) = sockets.get(usize::from(endpoint.path.socket)) else { continue };
+    module.endpoints.each(|uri, endpoint| {
+        let socket = sockets.get(usize::from(endpoint.path.socket));
+        let Some(socket) = socket.filter(|_| endpoint.registered + endpoint.subscribed > 0) else { return };
         let uri = String::from_utf8_lossy(uri);
         text.push_str(&format!(
             "{uri} {}:{} {} {}\n",
@@ -22,9 +24,12 @@ pub fn write(file: &Path, module: &NatTraversal, sockets: &[Listen]) {
             endpoint.registered,
             endpoint.subscribed
         ));
-    }
+    });
     let fresh = file.with_extension("new");
-    if let Err(error) = fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, file)) {
+    if let Err(error) = crate::own_file::private(&fresh)
+        .and_then(|mut out| out.write_all(text.as_bytes()))
+        .and_then(|()| fs::rename(&fresh, file))
+    {
         host::error!("nat_traversal", "cannot keep the endpoints in {}: {error}", file.display());
     }
 }
@@ -36,12 +41,11 @@ pub fn read(file: &Path, module: &NatTraversal, sockets: &[Listen], now: u64) {
         Err(error) if error.kind() == ErrorKind::NotFound => return,
         Err(error) => return host::error!("nat_traversal", "cannot read {}: {error}", file.display()),
     };
-    let mut endpoints = module.endpoints.lock();
     for line in text.lines() {
         if let Some((uri, endpoint)) =
             parse(line, sockets).filter(|(_, e)| e.registered.max(e.subscribed) > now)
         {
-            endpoints.insert(uri, endpoint);
+            module.endpoints.put(uri, endpoint);
         }
     }
 }

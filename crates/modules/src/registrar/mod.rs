@@ -148,7 +148,9 @@ impl HasRegistration for Registration {
 /// Contacts could not be read or written. An outage is logged by the driver, once; the rest stands here.
 fn complain(what: &str, error: &DbError) {
     match error {
-        DbError::Down(_) | DbError::Busy => host::debug!("registrar", "{what}: {error}"),
+        DbError::Down(_) | DbError::Busy | DbError::Unable { .. } => {
+            host::debug!("registrar", "{what}: {error}")
+        }
         _ => host::error!("registrar", "{what}: {error}"),
     }
 }

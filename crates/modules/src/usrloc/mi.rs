@@ -10,6 +10,7 @@ use host::mi::{MiAnswer, MiError, MiParams, MiResult};
 use host::{Call, Registrar};
 use serde_json::{Map, Value as Json, json};
 use std::sync::Arc;
+use std::time::Duration;
 
 type Command = fn(&mut Call<'_, Usrloc>, &MiParams) -> MiResult;
 type Late = fn(&mut Call<'_, Usrloc>, &MiParams, MiAnswer);
@@ -190,7 +191,9 @@ fn flush(call: &mut Call<Usrloc>, _: &MiParams, answer: MiAnswer) {
         return answer.give(Ok(json!("OK")));
     }
     let usrloc = call.module.clone();
-    usrloc.flush_all(call.ctx, |_, done| answer.give(done.map(|()| json!("OK")).map_err(failed)));
+    usrloc.flush_all(call.ctx, Duration::ZERO, |_, done| {
+        answer.give(done.map(|()| json!("OK")).map_err(failed))
+    });
 }
 
 fn sync(call: &mut Call<Usrloc>, params: &MiParams, answer: MiAnswer) {

@@ -25,8 +25,14 @@ use host::{Call, Ctx, Registrar};
 use parking_lot::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use table::{Change, Matching, Order, SHARDS, Table};
 
+/// How long the end of the server waits for a database that does not take what it was answered for. A little less than the
+/// server gives to all last writes.
+const LAST_PATIENCE: Duration = Duration::from_secs(25);
+/// How often a database is asked again that did not take what it was told.
+const CATCH_UP_MS: u64 = 1000;
 /// How often a store is told what it could not be told at once.
 const PUBLISH_MS: u64 = 1000;
 
@@ -177,6 +183,11 @@ fn ready(module: &Arc<Usrloc>, hooks: &mut Hooks, stats: &Stats) {
         _ => (module.timer_s * 1000 / SHARDS as u64).max(10),
     };
     hooks.timers.push((every_ms, Arc::new(move |ctx| sweeper.sweep(ctx))));
+    if matches!(module.mode, Mode::WriteThrough | Mode::WriteBack) {
+        let late = module.clone();
+        let catch_up = move |ctx: &mut Ctx| late.tables().iter().for_each(|table| late.catch_up(ctx, table));
+        hooks.timers.push((CATCH_UP_MS, Arc::new(catch_up)));
+    }
     if module.federation.is_some() {
         module.tables().iter().for_each(|table| table.make_published());
         let publisher = module.clone();
@@ -200,7 +211,7 @@ fn start(call: &mut Call<Usrloc>) {
 fn stop(call: &mut Call<Usrloc>) {
     let module = call.module.clone();
     if matches!(module.mode, Mode::WriteThrough | Mode::WriteBack) {
-        module.flush_all(call.ctx, |_, result| {
+        module.flush_all(call.ctx, LAST_PATIENCE, |_, result| {
             if let Err(e) = result {
                 host::error!("usrloc", "the last changes of contacts are not in the database: {e}");
             }

@@ -102,14 +102,15 @@ impl<L: Lang> Compiler<'_, L> {
         }
     }
 
-    fn function(&mut self, call: &Call, waits: Waits) -> FuncId {
-        let site = CallSite { name: &call.name, args: &call.args, loc: call.loc, route: self.kind, waits };
+    fn function(&mut self, call: &Call, waits: Waits, timeout_ms: Option<u64>) -> FuncId {
+        let (name, args) = (&call.name, &call.args);
+        let site = CallSite { name, args, loc: call.loc, route: self.kind, waits, timeout_ms };
         let func = self.env.function(&site);
         self.keep_func(func)
     }
 
     pub(super) fn call(&mut self, call: &Call) {
-        let func = self.function(call, Waits::Plain);
+        let func = self.function(call, Waits::Plain, None);
         self.emit(Op::Call(func));
     }
 
@@ -356,15 +357,15 @@ impl<L: Lang> Compiler<'_, L> {
     }
 
     fn async_(&mut self, call: &Call, resume: &RouteRef, timeout: Option<u32>) {
-        let func = self.function(call, Waits::Async);
-        let Some(resume) = self.fixed_route(resume) else { return };
         let timeout_ms = timeout.filter(|s| *s > 0).map(|s| u64::from(s) * 1000);
+        let func = self.function(call, Waits::Async, timeout_ms);
+        let Some(resume) = self.fixed_route(resume) else { return };
         self.asyncs.push(AsyncSite { func, resume, timeout_ms });
         self.emit(Op::CallAsync(AsyncId(self.asyncs.len() as u32 - 1)));
     }
 
     fn launch(&mut self, call: &Call, report: Option<&RouteRef>, param: Option<&Arg>) {
-        let func = self.function(call, Waits::Launch);
+        let func = self.function(call, Waits::Launch, None);
         let report = match report {
             Some(route) => match self.fixed_route(route) {
                 Some(id) => Some(id),
@@ -404,7 +405,7 @@ impl<L: Lang> Compiler<'_, L> {
                 _ => continue,
             };
             if let ExprKind::Call(call) = &expr.kind {
-                calls.push((self.function(call, Waits::Plain), target));
+                calls.push((self.function(call, Waits::Plain, None), target));
             }
         }
         let timeout_ms = timeout.map(|s| u64::from(s) * 1000);

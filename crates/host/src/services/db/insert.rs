@@ -130,6 +130,9 @@ impl TableQuery {
 
 /// Looks after rows that wait, when the configuration lets any.
 pub(crate) fn hooks(databases: &[Db], globals: &Globals, hooks: &mut Hooks) {
+    for db in databases.iter().cloned() {
+        hooks.lacks.push((db.module(), Arc::new(move || db.lacks().into_iter().collect())));
+    }
     if globals.int(&["query_buffer_size"]).unwrap_or(0) < 2 || databases.is_empty() {
         return;
     }

@@ -62,6 +62,8 @@ pub enum DbError {
     TimedOut,
     /// The server refused the statement; its code (SQLSTATE, error number) and words.
     Refused { code: String, message: String },
+    /// The server is there and cannot do it now, whatever the statement: it is locked, read-only, out of room. Later it may.
+    Unable { code: String, message: String },
     /// The driver cannot do this.
     Unsupported(&'static str),
 }
@@ -72,7 +74,9 @@ impl fmt::Display for DbError {
             DbError::Down(why) => write!(f, "the database is unreachable: {why}"),
             DbError::Busy => f.write_str("too many queries wait for a connection"),
             DbError::TimedOut => f.write_str("the database gave no answer in time"),
-            DbError::Refused { code, message } => write!(f, "{message} ({code})"),
+            DbError::Refused { code, message } | DbError::Unable { code, message } => {
+                write!(f, "{message} ({code})")
+            }
             DbError::Unsupported(what) => write!(f, "this database driver has no {what}"),
         }
     }
@@ -88,6 +92,11 @@ pub trait Driver: Send + Sync {
     fn check(&self, url: &DbUrl) -> Result<(), String> {
         let _ = url;
         Ok(())
+    }
+    /// What this machine lacks for a database of that URL, for `check`; may take a moment.
+    fn lacks(&self, url: &DbUrl) -> Option<String> {
+        let _ = url;
+        None
     }
     /// A worker's pool. Connections are made when queries need them.
     fn pool(&self, db: &Db, ctx: &mut Ctx) -> Rc<dyn Pool>;
@@ -112,6 +121,7 @@ struct Inner {
     driver: Arc<dyn Driver>,
     connections: AtomicUsize,
     outage: Outage,
+    trouble: Outage,
     waiting: insert::Waiting,
 }
 
@@ -131,8 +141,8 @@ impl Db {
     /// A handle on a driver, for tests and for drivers that stand in front of others.
     pub fn new(url: DbUrl, driver: Arc<dyn Driver>) -> Db {
         let id = NEXT_ID.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let (connections, outage) = (AtomicUsize::new(0), Outage::default());
-        Db(Arc::new(Inner { id, url, driver, connections, outage, waiting: Default::default() }))
+        let (connections, outage, trouble) = (AtomicUsize::new(0), Outage::default(), Outage::default());
+        Db(Arc::new(Inner { id, url, driver, connections, outage, trouble, waiting: Default::default() }))
     }
 
     pub fn url(&self) -> &DbUrl {
@@ -147,6 +157,21 @@ impl Db {
     /// Whether workers have lost it.
     pub fn outage(&self) -> &Outage {
         &self.0.outage
+    }
+
+    /// The module of its driver.
+    pub fn module(&self) -> &'static str {
+        self.0.driver.module()
+    }
+
+    /// What this machine lacks for it.
+    pub fn lacks(&self) -> Option<String> {
+        self.0.driver.lacks(&self.0.url)
+    }
+
+    /// Whether it is there and takes no statements (`DbError::Unable`).
+    pub fn trouble(&self) -> &Outage {
+        &self.0.trouble
     }
 
     /// This worker's pool. It may be kept and used in futures of this worker.

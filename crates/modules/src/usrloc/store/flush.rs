@@ -9,6 +9,8 @@ use host::call::Finish;
 use host::db::{DbError, LIMIT_MS, Query};
 use host::{Ctx, error, info};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Rows that are read at once when contacts are loaded.
 const PAGE: u64 = 2_000;
@@ -55,18 +57,38 @@ impl Usrloc {
         });
     }
 
-    /// Writes everything that is pending; `done` gets what went wrong first.
+    /// Tries again what the database did not take, unless an attempt is under way.
+    pub(in crate::usrloc) fn catch_up(self: &Arc<Usrloc>, ctx: &mut Ctx, table: &Arc<Table>) {
+        if !table.behind.load(Ordering::Relaxed) || table.writing.try_lock().is_err() {
+            return;
+        }
+        let Some(mine) = (0..SHARDS).find(|shard| table.is_pending(*shard)) else { return };
+        let place = self.place(ctx, table);
+        ctx.spawn("usrloc flush", LIMIT_MS, async move {
+            let _ = place.flush(Scope::Everything { mine }).await;
+            Box::new(|_: &mut Ctx| 1) as Finish
+        });
+    }
+
+    /// Writes everything that is pending; `done` gets what went wrong first. With `patience`, a database that does not take
+    /// it is asked again and again in that time.
     pub(in crate::usrloc) fn flush_all(
         self: &Arc<Usrloc>,
         ctx: &mut Ctx,
+        patience: Duration,
         done: impl FnOnce(&mut Ctx, Result<(), DbError>) + 'static,
     ) {
         let places: Vec<Place> = self.tables().iter().map(|table| self.place(ctx, table)).collect();
         ctx.spawn("usrloc flush", LAST_WRITES_LIMIT_MS, async move {
             let mut result = Ok(());
-            for place in &places {
-                for shard in 0..SHARDS {
-                    result = result.and(place.flush(Scope::Shard(shard)).await);
+            for pause in std::iter::once(Duration::ZERO).chain(pauses(patience)) {
+                tokio::time::sleep(pause).await;
+                result = Ok(());
+                for place in &places {
+                    result = result.and(place.flush_shards().await);
+                }
+                if result.is_ok() {
+                    break;
                 }
             }
             Box::new(move |ctx: &mut Ctx| {
@@ -106,13 +128,51 @@ impl Usrloc {
     }
 }
 
+/// Pauses between attempts, for `patience` all together.
+fn pauses(patience: Duration) -> impl Iterator<Item = Duration> {
+    const PAUSE: Duration = Duration::from_millis(250);
+    std::iter::repeat_n(PAUSE, (patience.as_millis() / PAUSE.as_millis()) as usize)
+}
+
 impl Place {
-    /// Writes what is pending. One transaction takes along what came while the last one was written.
+    /// Writes what is pending in each shard, until one fails.
+    async fn flush_shards(&self) -> Result<(), DbError> {
+        for shard in 0..SHARDS {
+            self.flush(Scope::Shard(shard)).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is pending, and notes whether that went well.
     pub(super) async fn flush(&self, scope: Scope) -> Result<(), DbError> {
+        let result = self.try_flush(scope).await;
+        match (&result, scope) {
+            (Ok(()), Scope::Everything { .. }) => self.table.behind.store(false, Ordering::Relaxed),
+            (Ok(()), Scope::Shard(_)) => {}
+            (Err(_), _) => self.table.behind.store(true, Ordering::Relaxed),
+        }
+        result
+    }
+
+    /// Writes what is pending. One transaction takes along what came while the last one was written.
+    async fn try_flush(&self, scope: Scope) -> Result<(), DbError> {
         if self.pool.is_none() || self.usrloc.mode == Mode::Memory {
             return Ok(());
         }
+        let failures = self.table.failures.load(Ordering::Relaxed);
         let _order = self.table.writing.lock().await;
+        if self.table.failures.load(Ordering::Relaxed) != failures {
+            // The database did not take it while this waited: asking once more now would make everybody wait in a row.
+            return Err(DbError::Busy);
+        }
+        let result = self.write_pending(scope).await;
+        if result.is_err() {
+            self.table.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+
+    async fn write_pending(&self, scope: Scope) -> Result<(), DbError> {
         let (mine, shards) = match scope {
             Scope::Shard(shard) => (shard, shard..shard + 1),
             Scope::Everything { mine } => (mine, 0..SHARDS),
@@ -166,6 +226,7 @@ impl Place {
         match self.pool()?.run_all(together).await {
             Ok(_) => return Ok(()),
             Err(DbError::Refused { .. }) => {}
+            // Also when it cannot do it now: nothing was written, all of it stays pending.
             Err(error) => return Err(error),
         }
         for query in again() {
@@ -242,6 +303,9 @@ struct Writing<'a> {
 
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
+        if !self.pending.is_empty() {
+            self.table.behind.store(true, Ordering::Relaxed);
+        }
         for (shard, pending) in std::mem::take(&mut self.pending) {
             self.table.not_written(shard, pending);
         }

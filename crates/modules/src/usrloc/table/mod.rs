@@ -41,6 +41,10 @@ pub struct Table {
     /// Held while pending changes are written: writes of one address keep their order, and whoever waits
     /// meanwhile finds that others wrote what it came for.
     pub writing: tokio::sync::Mutex<()>,
+    /// Attempts at writing that failed so far.
+    pub failures: AtomicU64,
+    /// The last attempt at writing failed.
+    pub behind: AtomicBool,
     hasher: RandomState,
     next_id: AtomicU64,
     /// Changes are kept for a database.
@@ -60,6 +64,8 @@ impl Table {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             changing: (0..SHARDS).map(|_| tokio::sync::Mutex::default()).collect(),
             writing: tokio::sync::Mutex::default(),
+            failures: AtomicU64::new(0),
+            behind: AtomicBool::new(false),
             hasher: RandomState::new(),
             next_id: AtomicU64::new(1),
             persistent: AtomicBool::new(false),
