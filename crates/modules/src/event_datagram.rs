@@ -129,7 +129,9 @@ fn json_of(value: &Value) -> Json {
     match value {
         Value::Null | Value::Nought | Value::Failed => Json::Null,
         Value::Int(n) | Value::Num(_, n) => json!(n),
-        Value::Str(text) | Value::Both(text, _) => json!(String::from_utf8_lossy(text)),
+        Value::Str(text) | Value::Pieced(text, _) | Value::Both(text, _) => {
+            json!(String::from_utf8_lossy(text))
+        }
     }
 }
 

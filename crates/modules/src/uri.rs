@@ -226,7 +226,8 @@ mod tests {
     fn verified(state: &mut MsgState) {
         with_credentials(state);
         let header = *state.msg.header(sip::HeaderName::Authorization).expect("credentials");
-        let credentials = sip::digest::Credentials::parse(&state.msg.text(header.value())).expect("credentials");
+        let credentials =
+            sip::digest::Credentials::parse(&state.msg.text(header.value())).expect("credentials");
         host::vars::auth::Offered::offer(state, header, &credentials);
         host::vars::auth::Offered::verified(state);
     }

@@ -7,6 +7,7 @@
 
 use crate::value::Value;
 use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// Who wrote a part of a text.
@@ -44,7 +45,7 @@ pub fn matters(byte: u8) -> bool {
 #[derive(Clone, Default, Debug, PartialEq)]
 pub struct Traced {
     pub text: Bytes,
-    parts: Vec<Part>,
+    parts: SmallVec<[Part; 4]>,
 }
 
 impl Traced {
@@ -55,19 +56,21 @@ impl Traced {
 
     /// A text that came in.
     pub fn foreign(text: Bytes) -> Traced {
-        Traced { text, parts: Vec::new() }
+        Traced { text, parts: SmallVec::new() }
     }
 
     fn whole(text: Bytes, hand: Hand) -> Traced {
         let end = text.len() as u32;
-        let parts = if end > 0 { vec![Part { start: 0, end, hand }] } else { Vec::new() };
+        let parts = if end > 0 { smallvec::smallvec![Part { start: 0, end, hand }] } else { SmallVec::new() };
         Traced { text, parts }
     }
 
     /// `None` for NULL.
     pub fn of(value: &Value) -> Option<Traced> {
         match value {
-            Value::Pieced(text, parts) => Some(Traced { text: text.clone(), parts: parts.0.to_vec() }),
+            Value::Pieced(text, parts) => {
+                Some(Traced { text: text.clone(), parts: parts.0.iter().copied().collect() })
+            }
             value => value.text().map(Traced::foreign),
         }
     }
@@ -88,7 +91,7 @@ impl Traced {
         if self.parts.is_empty() || !self.text.iter().any(|b| matters(*b)) {
             return Value::Str(self.text);
         }
-        Value::Pieced(self.text, Parts(Arc::new(self.parts)))
+        Value::Pieced(self.text, Parts(Arc::new(self.parts.into_vec())))
     }
 }
 
@@ -96,7 +99,7 @@ impl Traced {
 #[derive(Default)]
 pub struct Builder {
     text: BytesMut,
-    parts: Vec<Part>,
+    parts: SmallVec<[Part; 4]>,
 }
 
 impl Builder {
@@ -128,6 +131,15 @@ impl Builder {
         }
     }
 
+    /// A text of at most `max` bytes; of one that is longer nothing counts as the script's.
+    pub fn finish_within(mut self, max: usize) -> Traced {
+        if self.text.len() > max {
+            self.text.truncate(max);
+            self.parts.clear();
+        }
+        self.finish()
+    }
+
     pub fn finish(self) -> Traced {
         Traced { text: self.text.freeze(), parts: self.parts }
     }
@@ -151,7 +163,8 @@ impl Value {
     /// text, and where all of it was the script's, the result is the script's.
     pub fn hand_down(&self, made: Value) -> Value {
         let (Value::Pieced(from, parts), Value::Str(text)) = (self, &made) else { return made };
-        let all_script = matches!(parts.0[..], [Part { start: 0, end, hand: Hand::Script }] if end as usize == from.len());
+        let all_script =
+            matches!(parts.0[..], [Part { start: 0, end, hand: Hand::Script }] if end as usize == from.len());
         if all_script {
             return Value::literal(text.clone());
         }
@@ -286,10 +299,14 @@ mod tests {
 
     #[test]
     fn line_ends_stay_where_the_script_wrote_them() {
-        let check = |value: Value, head: &str| assert_eq!(value.head().unwrap_or_default(), head, "{value:?}");
+        let check =
+            |value: Value, head: &str| assert_eq!(value.head().unwrap_or_default(), head, "{value:?}");
         check(str("a\r\nX: y"), "a X: y");
         check(literal("A: b\r\nC: d\r\n"), "A: b\r\nC: d\r\n");
-        check(joined(&[literal("A: b\r\nC: "), str("x\r\nEvil: y\0z"), literal("\r\n")]), "A: b\r\nC: x Evil: y z\r\n");
+        check(
+            joined(&[literal("A: b\r\nC: "), str("x\r\nEvil: y\0z"), literal("\r\n")]),
+            "A: b\r\nC: x Evil: y z\r\n",
+        );
         check(joined(&[str("plain "), Value::Int(7)]), "plain 7");
         assert_eq!(Value::Null.head(), None);
         assert!(matches!(literal("no quotes"), Value::Str(_)));
@@ -308,7 +325,8 @@ mod tests {
     #[test]
     fn logs_show_what_came_in_without_line_ends() {
         let mut out = BytesMut::new();
-        joined(&[literal("first\n"), str("x\nERROR:core: \x1b[1mforged\ttab"), literal("\n")]).push_printable(&mut out);
+        joined(&[literal("first\n"), str("x\nERROR:core: \x1b[1mforged\ttab"), literal("\n")])
+            .push_printable(&mut out);
         assert_eq!(out, "first\nx\\nERROR:core: \\x1b[1mforged\ttab\n");
         assert_eq!(printable("a\r\nb"), "a\\r\\nb");
         assert_eq!(printable("ä\tb"), "ä\tb");
@@ -316,10 +334,17 @@ mod tests {
 
     #[test]
     fn pieces_cover_the_text() {
-        let whole = joined(&[str("in'"), literal("'lit'"), Value::written_by("e\\'".into(), Hand::Escaped), str("z")]);
+        let whole = joined(&[
+            str("in'"),
+            literal("'lit'"),
+            Value::written_by("e\\'".into(), Hand::Escaped),
+            str("z"),
+        ]);
         let traced = Traced::of(&whole).unwrap();
-        let pieces: Vec<_> = traced.pieces().map(|(hand, p)| (hand, String::from_utf8_lossy(p).into_owned())).collect();
-        let want = [(Hand::Foreign, "in'"), (Hand::Script, "'lit'"), (Hand::Escaped, "e\\'"), (Hand::Foreign, "z")];
+        let pieces: Vec<_> =
+            traced.pieces().map(|(hand, p)| (hand, String::from_utf8_lossy(p).into_owned())).collect();
+        let want =
+            [(Hand::Foreign, "in'"), (Hand::Script, "'lit'"), (Hand::Escaped, "e\\'"), (Hand::Foreign, "z")];
         assert_eq!(pieces, want.map(|(hand, p)| (hand, p.to_string())));
     }
 }

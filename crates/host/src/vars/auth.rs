@@ -84,7 +84,10 @@ impl Offered {
 pub fn verified(ctx: &Ctx, who: &str) -> Option<Rc<Credentials>> {
     let found = ctx.state.ext.find::<Offered>().and_then(|o| o.verified.as_ref());
     if found.is_none() {
-        crate::error!(who, "no credentials were verified before: call www_authorize or proxy_authorize first");
+        crate::error!(
+            who,
+            "no credentials were verified before: call www_authorize or proxy_authorize first"
+        );
     }
     found.map(|shown| shown.credentials.clone())
 }

@@ -173,7 +173,8 @@ mod tests {
             let credentials = Credentials::parse(&value.into()).expect("credentials");
             assert_eq!(nonces.was_offered(&credentials), good, "{algorithm:?} {offered:?} {qop}");
         };
-        let (auth, int) = (", qop=auth, nc=00000001, cnonce=\"c\"", ", qop=auth-int, nc=00000001, cnonce=\"c\"");
+        let (auth, int) =
+            (", qop=auth, nc=00000001, cnonce=\"c\"", ", qop=auth-int, nc=00000001, cnonce=\"c\"");
         let sha = Some(Algorithm::Sha256);
         check(sha, &[Qop::Auth], b"SHA-256", auth, true);
         check(sha, &[Qop::Auth], b"SHA-256-sess", auth, false);
