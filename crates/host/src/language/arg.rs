@@ -130,6 +130,32 @@ impl<M> Arg<M> for Head {
     }
 }
 
+/// Whole header lines: as [`Head`], and what came in as a line stays one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeadLines(pub Bytes);
+
+impl<M> Arg<M> for HeadLines {
+    type Prepared = Format;
+    const WHAT: &'static str = "a string";
+
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        module: &Arc<M>,
+    ) -> Result<Format, Diagnostic> {
+        <Text as Arg<M>>::prepare(arg, site, loader, module)
+    }
+
+    fn eval(format: &Format, call: &mut Call<'_, M>) -> Result<HeadLines, i32> {
+        let head = <Head as Arg<M>>::eval(format, call)?.0;
+        if head.ends_with(b"\n") || !format.text(call.ctx).ends_with(b"\n") {
+            return Ok(HeadLines(head));
+        }
+        Ok(HeadLines([head.trim_ascii_end(), b"\r\n"].concat().into()))
+    }
+}
+
 /// A text that somebody reads as a language of its own (SQL, a shell, JSON): with who wrote which part.
 impl<M> Arg<M> for Traced {
     type Prepared = Format;

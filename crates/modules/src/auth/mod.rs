@@ -6,7 +6,7 @@ use bytes::Bytes;
 use host::load::Loader;
 use host::registrar::ParamFn;
 use host::vars::auth::Offered as Shown;
-use host::{Call, Ctx, Registrar, Routes, Text, Var};
+use host::{Call, Ctx, Head, Registrar, Routes, Text, Var};
 use nonce::{Nonces, Offer, Worth};
 use sip::digest::{Algorithm, Challenge, Credentials, DigestError, Outline, Qop, Stale, ha1};
 use sip::{HeaderName, Method, Uri};
@@ -271,7 +271,7 @@ fn meant_for(ctx: &Ctx, credentials: &Credentials) -> bool {
 
 fn www_challenge(
     call: &mut Call<Auth>,
-    realm: Text,
+    realm: Head,
     qop: Option<host::Value>,
     algorithms: Option<AlgorithmsArg>,
 ) -> i32 {
@@ -280,7 +280,7 @@ fn www_challenge(
 
 fn proxy_challenge(
     call: &mut Call<Auth>,
-    realm: Text,
+    realm: Head,
     qop: Option<host::Value>,
     algorithms: Option<AlgorithmsArg>,
 ) -> i32 {
@@ -427,7 +427,7 @@ fn consume_credentials(call: &mut Call<Auth>) -> i32 {
 
 fn rpid(call: &mut Call<Auth>) -> Option<Bytes> {
     let module = call.module.clone();
-    module.rpid.as_ref()?.get(call.ctx).text()
+    module.rpid.as_ref()?.get(call.ctx).head()
 }
 
 fn is_rpid_user_e164(call: &mut Call<Auth>) -> bool {
@@ -440,7 +440,7 @@ fn is_rpid_user_e164(call: &mut Call<Auth>) -> bool {
     }
 }
 
-fn append_rpid_hf(call: &mut Call<Auth>, prefix: Option<Text>, suffix: Option<Text>) -> i32 {
+fn append_rpid_hf(call: &mut Call<Auth>, prefix: Option<Head>, suffix: Option<Head>) -> i32 {
     let Some(rpid) = rpid(call) else { return -1 };
     let module = call.module.clone();
     let prefix = prefix.map_or_else(|| Bytes::copy_from_slice(module.rpid_prefix.as_bytes()), |p| p.0);

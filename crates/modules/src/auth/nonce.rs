@@ -79,7 +79,9 @@ impl Nonces {
 
     pub fn make(&self, now: u32, offer: Offer, random: u64) -> String {
         let expiry = now.saturating_add(self.lifetime);
-        let head = format!("{expiry:08x}{:02x}{random:016x}", offer.0);
+        // Whoever sees a number of the generator could tell those before it.
+        let random = self.mac(&format!("{random:016x}"));
+        let head = format!("{expiry:08x}{:02x}{}", offer.0, &random[..16]);
         let mac = self.mac(&head);
         head + &mac
     }

@@ -3,13 +3,14 @@
 mod env;
 mod old;
 mod process;
+mod shell;
 
 use crate::exec::process::{Done, Undertaker, Want};
 use bytes::Bytes;
 use host::arg::AnyVar;
 use host::call::Finish;
 use host::var::Kind;
-use host::{Call, Ctx, OutVar, Outcome, Registrar, Routes, Suspension, Text};
+use host::{Call, Ctx, OutVar, Outcome, Registrar, Routes, Suspension, Text, Traced};
 
 /// How long a command may hold a script when `time_to_kill` is not set.
 const LIMIT_MS: u64 = 120_000;
@@ -63,13 +64,13 @@ fn command(call: &mut Call<Exec>, text: &[u8]) -> process::Command {
 /// too long.
 fn exec(
     call: &mut Call<Exec>,
-    text: Text,
+    text: Traced,
     stdin: Option<Text>,
     stdout: Option<OutVar>,
     stderr: Option<OutVar>,
     env: Option<AnyVar>,
 ) -> Outcome {
-    let command = command(call, &text);
+    let command = command(call, &shell::fill(&text));
     start(call, "exec", command, stdin, stdout, stderr, env)
 }
 

@@ -22,11 +22,12 @@ mod merge;
 mod query;
 mod render;
 pub mod schema;
+mod statement;
 mod url;
 mod value;
 
 pub(crate) use insert::hooks;
-pub use query::{Action, Cond, Join, Name, Op, Query, TableQuery};
+pub use query::{Action, Cond, Join, Name, Op, Query, Statement, TableQuery};
 pub use render::{Dialect, Sql, literal, quote, render};
 pub use url::DbUrl;
 pub use value::{DbValue, Row, Rows};
@@ -62,6 +63,8 @@ pub enum DbError {
     TimedOut,
     /// The server refused the statement; its code (SQLSTATE, error number) and words.
     Refused { code: String, message: String },
+    /// Several statements in one query, which `db_multi_statements` does not allow.
+    Several,
     /// The driver cannot do this.
     Unsupported(&'static str),
 }
@@ -73,6 +76,9 @@ impl fmt::Display for DbError {
             DbError::Busy => f.write_str("too many queries wait for a connection"),
             DbError::TimedOut => f.write_str("the database gave no answer in time"),
             DbError::Refused { code, message } => write!(f, "{message} ({code})"),
+            DbError::Several => f.write_str(
+                "several statements in one query are refused (the core parameter db_multi_statements allows them)",
+            ),
             DbError::Unsupported(what) => write!(f, "this database driver has no {what}"),
         }
     }
