@@ -99,7 +99,7 @@ def test_nobody_relays_to_others_without_a_password(place):
         "a made-up password": dict(extra='Proxy-Authorization: Digest username="alice", realm="127.0.0.1", nonce="x", uri="sip:h", '
                                          f'response="{32 * "0"}"\r\n'),
     }
-    targets = (third.uri, f"sip:bob@127.0.0.1;maddr={host}", f"sip:bob@127.0.0.1:{port}", "sip:127.0.0.1:%s" % port)
+    targets = (third.uri, f"sip:nobody@127.0.0.1;maddr={host}", f"sip:nobody@127.0.0.1:{port}", f"sip:127.0.0.1:{port}")
     for method in METHODS:
         for shape, more in shapes.items():
             what = f"{method} with {shape}"

@@ -1,7 +1,7 @@
 //! Methods, tags and the Request-URI.
 
 use bytes::Bytes;
-use host::{Call, Head, Registrar, Routes, Text};
+use host::{Call, Registrar, Routes, Text};
 use sip::{HeaderName, Uri};
 
 pub fn register<M: Default + Send + Sync + 'static>(m: &mut Registrar<M>) {
@@ -47,7 +47,7 @@ pub fn ruri_has_param<M>(call: &mut Call<M>, name: Text, value: Option<Text>) ->
 
 /// ruri_add_param("name=value"): before the headers of the URI. As in the reference the parameter is added
 /// and the result is -1 all the same.
-pub fn ruri_add_param<M>(call: &mut Call<M>, param: Head) -> i32 {
+pub fn ruri_add_param<M>(call: &mut Call<M>, param: Text) -> i32 {
     if param.is_empty() {
         return 1;
     }

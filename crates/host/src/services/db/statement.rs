@@ -360,7 +360,7 @@ mod tests {
         check("select `c;d`", MySql, false);
         check("select 1 # ; x\n", MySql, false);
         check("select 1 /*! ; drop table t */", MySql, true);
-        check("select $$a;b$$", Postgres, false);
+        check("select $$$$a;b$$$$", Postgres, false);
         assert!(filled("select * from t where id = $fU", "1; delete from t", Postgres).several);
         assert!(!filled("select * from t where id = '$fU'", "1'; delete from t; --", Postgres).several);
     }
