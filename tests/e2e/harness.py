@@ -153,7 +153,8 @@ class Server:
         def post():
             data = request if isinstance(request, bytes) else json.dumps(request).encode()
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.mi_port}/mi", data, timeout=DEADLINE) as reply:
+                post = urllib.request.Request(f"http://127.0.0.1:{self.mi_port}/mi", data, {"Content-Type": "application/json"})
+                with urllib.request.urlopen(post, timeout=DEADLINE) as reply:
                     return reply.read() or b"null"
             except urllib.error.URLError as error:
                 if isinstance(error.reason, ConnectionRefusedError):

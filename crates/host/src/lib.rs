@@ -21,13 +21,13 @@ pub use load::{globals, listen, parameters, reference, registrar, reload};
 pub use services::{aaa, cachedb, db, events, mi, streams};
 pub use tm::{blacklist, branches, contacts, reply};
 
-pub use arg::{Arg, Int, OutVar, OutVars, ReplyCode, Text, Word};
+pub use arg::{Arg, Head, HeadLines, Int, OutVar, OutVars, ReplyCode, Text, Word};
 pub use call::{Call, Finish, Outcome, Suspension, Wait};
 pub use ctx::{After, Branch, Core, Ctx, MsgState, Output, Program, Sip, TaskId};
 pub use format::Format;
 pub use load::{Loader, load};
 pub use registrar::{ModuleDef, Registrar, Routes};
-pub use script::Value;
+pub use script::{Traced, Value};
 pub use shared::{Listen, Shared};
 pub use timers::TimerKey;
 pub use var::{At, Var, Variable};

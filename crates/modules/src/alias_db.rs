@@ -108,7 +108,7 @@ fn lookup(call: &mut Call<AliasDb>, table: Text, flags: Option<Text>) -> Outcome
     let query = query(&module, &table, &uri, flags.as_deref().map_or(b"", |f| f));
     ask(call, "alias_db_lookup", query, move |ctx, found| {
         let mut found = found.into_iter();
-        ctx.state.ruri = found.next();
+        ctx.state.ruri = found.next().map(|uri| script::traced::on_one_line(&uri));
         if module.append_branches {
             let branches = found.map(|uri| Branch { uri, q: -1, ..Branch::default() });
             ctx.state.branches.extend(branches);

@@ -168,22 +168,11 @@ fn decide(
     rc
 }
 
-/// The user name and realm that the request authenticated with.
-fn authenticated(ctx: &Ctx) -> Option<Credentials> {
-    let msg = &ctx.state.msg;
-    let mut headers = msg
-        .headers_of(sip::HeaderName::Authorization)
-        .chain(msg.headers_of(sip::HeaderName::ProxyAuthorization));
-    headers.find_map(|h| Credentials::parse(&msg.text(h.value())).ok())
-}
-
 /// May the authenticated user use the user part of this URI? Without an entry: only its own.
 fn may_use(call: &mut Call<AuthDb>, table: &Text, uri: Option<Bytes>) -> Outcome {
     let module = call.module.clone();
-    let (Some(uri), Some(credentials)) = (uri.and_then(|u| Uri::parse(&u).ok()), authenticated(call.ctx))
-    else {
-        return (-1).into();
-    };
+    let Some(credentials) = host::vars::auth::verified(call.ctx, "auth_db") else { return (-1).into() };
+    let Some(uri) = uri.and_then(|u| Uri::parse(&u).ok()) else { return (-1).into() };
     let (user, domain) = credentials.user_and_domain();
     let mut query = Query::select(table.str().into_owned())
         .column(&module.uri_user_column)

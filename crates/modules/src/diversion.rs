@@ -1,6 +1,6 @@
 //! diversion: the Diversion header (RFC 5806).
 
-use host::{Call, Int, Registrar, Routes, Text};
+use host::{Call, Head, Int, Registrar, Routes};
 use sip::{Anchor, HeaderName, Piece};
 
 /// The module keeps nothing.
@@ -13,7 +13,7 @@ pub fn register(m: &mut Registrar<Diversion>) {
 }
 
 /// add_diversion(reason, [uri], [counter]): above all Diversion headers; by default with the R-URI as received.
-fn add_diversion(call: &mut Call<Diversion>, reason: Text, uri: Option<Text>, counter: Option<Int>) -> i32 {
+fn add_diversion(call: &mut Call<Diversion>, reason: Head, uri: Option<Head>, counter: Option<Int>) -> i32 {
     let state = &mut call.ctx.state;
     let uri = uri.map_or_else(|| state.msg.request_uri(), |uri| uri.0);
     let mut line = [b"Diversion: <", &uri[..], b">;reason=", &reason.0].concat();

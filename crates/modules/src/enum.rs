@@ -254,7 +254,7 @@ fn rewrite(ctx: &mut Ctx, uris: Vec<(Bytes, u32)>) {
     for (uri, rank) in uris {
         match last {
             None => {
-                ctx.state.ruri = Some(uri);
+                ctx.state.ruri = Some(script::traced::on_one_line(&uri));
                 ctx.state.ruri_q = q;
             }
             Some(before) => {

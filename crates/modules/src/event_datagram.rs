@@ -129,7 +129,9 @@ fn json_of(value: &Value) -> Json {
     match value {
         Value::Null | Value::Nought | Value::Failed => Json::Null,
         Value::Int(n) | Value::Num(_, n) => json!(n),
-        Value::Str(text) | Value::Both(text, _) => json!(String::from_utf8_lossy(text)),
+        Value::Str(text) | Value::Pieced(text, _) | Value::Both(text, _) => {
+            json!(String::from_utf8_lossy(text))
+        }
     }
 }
 
@@ -158,7 +160,13 @@ fn as_lines(event: &Event) -> Vec<u8> {
         if text.iter().any(|b| b"'\"\r\n".contains(b)) {
             let escaped: Vec<u8> = text
                 .iter()
-                .flat_map(|b| if *b == b'"' || *b == b'\\' { vec![b'\\', *b] } else { vec![*b] })
+                .flat_map(|b| match b {
+                    b'"' | b'\\' => vec![b'\\', *b],
+                    // A value is no further line of the event.
+                    b'\r' => b"\\r".to_vec(),
+                    b'\n' => b"\\n".to_vec(),
+                    b => vec![*b],
+                })
                 .collect();
             out.push(b'"');
             out.extend_from_slice(&escaped);
@@ -190,6 +198,12 @@ mod tests {
             named,
             "E_X\nip::10.0.0.1\nn::5\n\n",
             r#"{"jsonrpc":"2.0","method":"E_X","params":{"ip":"10.0.0.1","n":5}}"#,
+        );
+        let two = [("x", Value::from("a\r\nforged::1"))].into_iter().collect();
+        check(
+            two,
+            "E_X\nx::\"a\\r\\nforged::1\"\n\n",
+            r#"{"jsonrpc":"2.0","method":"E_X","params":{"x":"a\r\nforged::1"}}"#,
         );
         let plain = [("", Value::from("a \"b\""))].into_iter().collect();
         check(plain, "E_X\n\"a \\\"b\\\"\"\n\n", r#"{"jsonrpc":"2.0","method":"E_X","params":["a \"b\""]}"#);

@@ -34,14 +34,64 @@ fn init(module: &mut MiHttp, loader: &mut Loader) -> Result<(), String> {
     Ok(())
 }
 
+fn refused(status: u16, text: &'static str) -> Answer {
+    Answer { status, content_type: "text/plain", body: Bytes::from_static(text.as_bytes()) }
+}
+
+fn is_json(content_type: &str) -> bool {
+    let kind = content_type.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("application/json") || kind.eq_ignore_ascii_case("application/json-rpc")
+}
+
+/// The page came from this server: by an address, or by a name that is known to be ours. Any other name may have
+/// been made to point here by whoever owns it.
+fn is_own(origin: &str, host: &str, shared: &Shared) -> bool {
+    let Some((_, place)) = origin.split_once("://") else { return false };
+    let Ok(authority) = place.parse::<http::uri::Authority>() else { return false };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let known = name.parse::<std::net::IpAddr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost")
+        || shared.is_myself(name.as_bytes(), 0, None);
+    known && place.eq_ignore_ascii_case(host)
+}
+
 async fn page(shared: Arc<Shared>, query: Query) -> Answer {
     if query.method != "POST" {
         let text = "JSON-RPC 2.0 requests are POSTed here";
-        return Answer { status: 405, content_type: "text/plain", body: Bytes::from_static(text.as_bytes()) };
+        return refused(405, text);
+    }
+    // A page of somebody else's in an administrator's browser may send forms and texts anywhere, but JSON only
+    // where it is asked for first, which is never answered here.
+    if !is_json(&query.content_type) {
+        return refused(415, "the Content-Type must be application/json");
+    }
+    if query.origin.as_ref().is_some_and(|origin| !is_own(origin, &query.host, &shared)) {
+        return refused(403, "requests of other web pages are not taken");
     }
     let body = match mi::answer(&shared, &query.body).await {
         Some(answer) => Bytes::from(answer.to_string()),
         None => Bytes::new(),
     };
     Answer { status: 200, content_type: "application/json", body }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_json_is_taken() {
+        for (kind, good) in [
+            ("application/json", true),
+            ("Application/JSON; charset=utf-8", true),
+            ("application/json-rpc", true),
+            ("text/plain", false),
+            ("text/plain; application/json", false),
+            ("application/x-www-form-urlencoded", false),
+            ("multipart/form-data; boundary=application/json", false),
+            ("", false),
+        ] {
+            assert_eq!(is_json(kind), good, "{kind}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! path: the Path header of registrations that pass through (RFC 3327).
 
 use bytes::Bytes;
-use host::{Call, Ctx, Registrar, Routes, Text};
+use host::{Call, Ctx, Head, Registrar, Routes};
 use sip::{Anchor, HeaderName, Piece, Transport};
 
 pub struct Path {
@@ -18,10 +18,10 @@ impl Default for Path {
 pub fn register(m: &mut Registrar<Path>) {
     m.param_int("use_received", |s, v| Ok(s.use_received = v != 0));
     m.param_int("enable_double_path", |s, v| Ok(s.enable_double_path = v != 0));
-    m.function("add_path", Routes::REQUEST, |call: &mut Call<Path>, user: Option<Text>| {
+    m.function("add_path", Routes::REQUEST, |call: &mut Call<Path>, user: Option<Head>| {
         add(call, user, Received::No)
     });
-    m.function("add_path_received", Routes::REQUEST, |call: &mut Call<Path>, user: Option<Text>| {
+    m.function("add_path_received", Routes::REQUEST, |call: &mut Call<Path>, user: Option<Head>| {
         add(call, user, Received::Yes)
     });
 }
@@ -35,7 +35,7 @@ enum Received {
 
 /// Path headers above those there are. Two when the request leaves by another socket: the upper one with the
 /// leaving socket, the lower one with the incoming socket and the sender.
-fn add(call: &mut Call<Path>, user: Option<Text>, received: Received) -> i32 {
+fn add(call: &mut Call<Path>, user: Option<Head>, received: Received) -> i32 {
     let text = |text: &[u8]| Piece::Text(Bytes::copy_from_slice(text));
     let user =
         user.filter(|user| !user.is_empty()).map(|user| [&user.0[..], b"@"].concat()).unwrap_or_default();

@@ -3,7 +3,7 @@
 use crate::pattern::Pattern;
 use bytes::Bytes;
 use host::watch::Moment;
-use host::{Call, Ctx, Outcome, Registrar, Routes, Text, Value};
+use host::{Call, Ctx, Head, Outcome, Registrar, Routes, Text, Value};
 use script::ast::Dialect;
 use sip::{Anchor, HeaderName, Message, NameAddr, Piece, Span, Uri};
 
@@ -34,7 +34,7 @@ pub fn register(m: &mut Registrar<Rr>) {
     m.function("loose_route", Routes::REQUEST, loose_route);
     m.function("record_route", routes, record_route);
     m.function("record_route_preset", routes, record_route_preset);
-    m.function("add_rr_param", routes.and(Routes::LOCAL), |call: &mut Call<Rr>, param: Text| {
+    m.function("add_rr_param", routes.and(Routes::LOCAL), |call: &mut Call<Rr>, param: Head| {
         add_param(call.ctx, &param)
     });
     let any = routes.and(Routes::ON_REPLY).and(Routes::LOCAL);
@@ -137,7 +137,7 @@ fn text(parts: &[&[u8]]) -> Piece {
 }
 
 /// record_route([params])
-fn record_route(call: &mut Call<Rr>, params: Option<Text>) -> i32 {
+fn record_route(call: &mut Call<Rr>, params: Option<Head>) -> i32 {
     let module = call.module.clone();
     let Some((user, ftag)) = begin(call, params.as_deref()) else { return -1 };
     let lr: &[u8] = if module.enable_full_lr { b";lr=on" } else { b";lr" };
@@ -171,7 +171,7 @@ fn record_route(call: &mut Call<Rr>, params: Option<Text>) -> i32 {
 }
 
 /// record_route_preset(address, [second address])
-fn record_route_preset(call: &mut Call<Rr>, first: Text, second: Option<Text>) -> i32 {
+fn record_route_preset(call: &mut Call<Rr>, first: Head, second: Option<Head>) -> i32 {
     let module = call.module.clone();
     let Some((user, ftag)) = begin(call, None) else { return -1 };
     let lr: &[u8] = if module.enable_full_lr { b";lr=on" } else { b";lr" };

@@ -1,6 +1,6 @@
 //! signaling: replies through the transaction when there is one, else stateless.
 
-use host::{Call, Registrar, ReplyCode, Routes, Text, Value};
+use host::{Call, Head, Registrar, ReplyCode, Routes, Value};
 
 #[derive(Default)]
 pub struct Signaling;
@@ -12,7 +12,7 @@ pub fn register(m: &mut Registrar<Signaling>) {
 }
 
 /// send_reply(code, reason): 1 sent, -1 not.
-fn send_reply(call: &mut Call<Signaling>, code: ReplyCode, reason: Text) -> i32 {
+fn send_reply(call: &mut Call<Signaling>, code: ReplyCode, reason: Head) -> i32 {
     if call.ctx.state.msg.method() == sip::Method::Ack && call.ctx.state.msg.is_request() {
         return 1;
     }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use host::load::Loader;
 use host::stats::Counter;
-use host::{Call, Ctx, Registrar, ReplyCode, Routes, Text};
+use host::{Call, Ctx, Head, Registrar, ReplyCode, Routes};
 
 /// Counters by class of reply.
 #[derive(Default)]
@@ -39,7 +39,7 @@ fn init(s: &mut Sl, loader: &mut Loader) -> Result<(), String> {
 }
 
 /// sl_send_reply(code, reason): 1 sent, -1 not.
-fn sl_send_reply(call: &mut Call<Sl>, code: ReplyCode, reason: Text) -> i32 {
+fn sl_send_reply(call: &mut Call<Sl>, code: ReplyCode, reason: Head) -> i32 {
     let module = call.module.clone();
     send(&module, call.ctx, code.0, &reason.0)
 }

@@ -102,7 +102,7 @@ fn lookup(call: &mut Call<SpeedDial>, table: Text, owner: Option<Text>) -> Outco
             host::error!("speeddial", "{} is no URI", String::from_utf8_lossy(&uri));
             return -1;
         }
-        ctx.state.ruri = Some(uri);
+        ctx.state.ruri = Some(script::traced::on_one_line(&uri));
         1
     })
 }

@@ -2,8 +2,7 @@
 
 use bytes::Bytes;
 use host::Ctx;
-use sip::digest::Credentials;
-use sip::{HeaderName, Uri};
+use sip::Uri;
 
 /// A user and a domain.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,14 +19,6 @@ impl Subject {
     }
 }
 
-/// The credentials that came with a request.
-pub fn credentials(ctx: &Ctx) -> Option<Credentials> {
-    let msg = &ctx.state.msg;
-    let headers = msg.headers_of(HeaderName::Authorization);
-    let mut headers = headers.chain(msg.headers_of(HeaderName::ProxyAuthorization));
-    headers.find_map(|h| Credentials::parse(&msg.text(h.value())).ok())
-}
-
 /// Reads one of the words or a URI (also the 1.x forms with their case as it comes).
 pub fn subject(ctx: &Ctx, word: &Bytes) -> Option<Subject> {
     match word.to_ascii_lowercase().as_slice() {
@@ -35,9 +26,9 @@ pub fn subject(ctx: &Ctx, word: &Bytes) -> Option<Subject> {
         b"to" => Subject::of_uri(&ctx.state.msg.to()?.uri),
         b"from" => Subject::of_uri(&ctx.state.msg.from()?.uri),
         b"credentials" => {
-            let found = credentials(ctx)?;
+            let found = host::vars::auth::verified(ctx, "group")?;
             let (user, domain) = found.user_and_domain();
-            Some(Subject { user, domain: domain.unwrap_or(found.realm) })
+            Some(Subject { user, domain: domain.unwrap_or_else(|| found.realm.clone()) })
         }
         _ => Subject::of_uri(word),
     }

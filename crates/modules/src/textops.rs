@@ -83,6 +83,27 @@ impl Arg<Textops> for Txt {
     }
 }
 
+/// The same for functions that may put it into a header.
+struct HeadTxt(Bytes);
+
+impl Arg<Textops> for HeadTxt {
+    type Prepared = Format;
+    const WHAT: &'static str = "a string";
+
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        _: &Arc<Textops>,
+    ) -> Result<Format, Diagnostic> {
+        as_written(arg, site, loader)
+    }
+
+    fn eval(format: &Format, call: &mut Call<'_, Textops>) -> Result<HeadTxt, i32> {
+        Ok(HeadTxt(format.head(call.ctx)))
+    }
+}
+
 fn as_written(arg: Option<&ast::Arg>, site: Loc, loader: &mut Loader) -> Result<Format, Diagnostic> {
     let arg = arg.ok_or_else(|| Diagnostic::error(site, "a parameter is missing here: a string"))?;
     match &arg.kind {
@@ -178,13 +199,13 @@ fn at_first(
     record(&mut call.state, part, dialect, &[change(found)])
 }
 
-fn everywhere(call: &mut Call<Textops>, part: Part, re: &Pattern, txt: &Txt) -> bool {
+fn everywhere(call: &mut Call<Textops>, part: Part, re: &Pattern, txt: &Bytes) -> bool {
     let dialect = call.shared().dialect;
     let (text, _) = text_of(&call.state, part);
     let mut changes: Vec<Change> = Vec::new();
     let end = |changes: &[Change]| changes.last().map_or(0, |(range, _)| range.end);
     while let Some(range) = re.0.find_at(&text, end(&changes)).filter(|range| !range.is_empty()) {
-        changes.push((range, txt.0.clone()));
+        changes.push((range, txt.clone()));
     }
     record(&mut call.state, part, dialect, &changes)
 }
@@ -201,7 +222,7 @@ fn search_body(call: &mut Call<Textops>, re: Pattern) -> bool {
 }
 
 /// search_append(re, text): after the first match below the first line.
-fn search_append(call: &mut Call<Textops>, re: Pattern, txt: Txt) -> bool {
+fn search_append(call: &mut Call<Textops>, re: Pattern, txt: HeadTxt) -> bool {
     at_first(call, Part::AfterFirstLine, &re, |found| (found.end..found.end, txt.0))
 }
 
@@ -211,7 +232,7 @@ fn search_append_body(call: &mut Call<Textops>, re: Pattern, txt: Txt) -> bool {
 }
 
 /// replace(re, text): the first match below the first line.
-fn replace(call: &mut Call<Textops>, re: Pattern, txt: Txt) -> bool {
+fn replace(call: &mut Call<Textops>, re: Pattern, txt: HeadTxt) -> bool {
     at_first(call, Part::AfterFirstLine, &re, |found| (found, txt.0))
 }
 
@@ -221,24 +242,27 @@ fn replace_body(call: &mut Call<Textops>, re: Pattern, txt: Txt) -> bool {
 }
 
 /// replace_all(re, text)
-fn replace_all(call: &mut Call<Textops>, re: Pattern, txt: Txt) -> bool {
-    everywhere(call, Part::AfterFirstLine, &re, &txt)
+fn replace_all(call: &mut Call<Textops>, re: Pattern, txt: HeadTxt) -> bool {
+    everywhere(call, Part::AfterFirstLine, &re, &txt.0)
 }
 
 /// replace_body_all(re, text)
 fn replace_body_all(call: &mut Call<Textops>, re: Pattern, txt: Txt) -> bool {
-    everywhere(call, Part::Body, &re, &txt)
+    everywhere(call, Part::Body, &re, &txt.0)
 }
 
 /// replace_body_atonce(re, text)
 fn replace_body_atonce(call: &mut Call<Textops>, re: Pattern, txt: Txt) -> bool {
-    everywhere(call, Part::Body, &re, &txt)
+    everywhere(call, Part::Body, &re, &txt.0)
 }
 
 fn substitute(call: &mut Call<Textops>, part: Part, subst: &Subst) -> bool {
     let dialect = call.shared().dialect;
     let (text, _) = text_of(&call.state, part);
-    let changes = subst.changes(call.ctx, &text);
+    let changes = match part {
+        Part::AfterFirstLine => subst.changes_in_head(call.ctx, &text),
+        Part::Body => subst.changes(call.ctx, &text),
+    };
     record(&mut call.state, part, dialect, &changes)
 }
 
@@ -256,7 +280,7 @@ fn subst_body(call: &mut Call<Textops>, expression: Substitution) -> bool {
 fn subst_uri(call: &mut Call<Textops>, expression: Substitution) -> bool {
     let uri = call.state.current_uri();
     let Some(new) = expression.0.apply(call.ctx, &uri) else { return false };
-    call.state.ruri = Some(new);
+    call.state.ruri = Some(script::traced::on_one_line(&new));
     true
 }
 
@@ -265,6 +289,6 @@ fn subst_user(call: &mut Call<Textops>, expression: Substitution) -> bool {
     let Ok(uri) = sip::Uri::parse(&call.state.current_uri()) else { return false };
     let user = uri.user.clone().unwrap_or_default();
     let Some(new) = expression.0.apply(call.ctx, &user) else { return false };
-    call.state.ruri = Some(uri.with_user(&new));
+    call.state.ruri = Some(script::traced::on_one_line(&uri.with_user(&new)));
     true
 }

@@ -147,7 +147,7 @@ fn follow(call: &mut Call<UacRedirect>, total: usize, each: usize) -> bool {
         for (uri, q) in contacts(&module, &filters, &reply).into_iter().take(room) {
             let state = &mut call.ctx.state;
             if followed == 0 {
-                state.ruri = Some(uri);
+                state.ruri = Some(script::traced::on_one_line(&uri));
                 state.ruri_q = q;
                 followed += 1;
             } else if branches::append(state, uri, q) {

@@ -2,7 +2,7 @@
 //! auth_db.
 
 use crate::sipmsgops::request;
-use crate::subjects::{Subject, credentials};
+use crate::subjects::Subject;
 use bytes::Bytes;
 use host::aaa::{Aaa, AaaKind, AaaRequest};
 use host::db::{Db, Name, Query};
@@ -115,10 +115,8 @@ fn init(s: &mut UriModule, loader: &mut Loader) -> Result<(), String> {
 /// May the authenticated user use this URI? With `use_uri_table` the table says it, else the names must be the same.
 fn check(call: &mut Call<UriModule>, uri: Option<Bytes>) -> Outcome {
     let module = call.module.clone();
-    let (Some(uri), Some(credentials)) = (uri.and_then(|u| Subject::of_uri(&u)), credentials(call.ctx))
-    else {
-        return (-1).into();
-    };
+    let Some(credentials) = host::vars::auth::verified(call.ctx, "uri") else { return (-1).into() };
+    let Some(uri) = uri.and_then(|u| Subject::of_uri(&u)) else { return (-1).into() };
     let (user, domain) = credentials.user_and_domain();
     if !module.use_uri_table {
         return Outcome::from(user == uri.user);
@@ -127,7 +125,7 @@ fn check(call: &mut Call<UriModule>, uri: Option<Bytes>) -> Outcome {
     let query = Query::select(&module.table)
         .column(&module.uri_user)
         .eq(&module.user, user)
-        .eq(&module.domain, domain.unwrap_or(credentials.realm))
+        .eq(&module.domain, domain.unwrap_or_else(|| credentials.realm.clone()))
         .eq(&module.uri_user, uri.user);
     db.suspend(call.ctx, "db_check_uri", query.limit(1), |_, rows| match rows {
         Ok(rows) if !rows.is_empty() => 1,
@@ -173,7 +171,7 @@ fn get_auth_id(call: &mut Call<UriModule>, uri: Text, user: OutVar, realm: OutVa
 }
 
 fn is_user(call: &mut Call<UriModule>, name: Text) -> bool {
-    credentials(call.ctx).is_some_and(|c| c.username == name.0)
+    host::vars::auth::verified(call.ctx, "uri").is_some_and(|c| c.username == name.0)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -225,6 +223,15 @@ mod tests {
         state.msg = Rc::new(sip::Message::parse(text.into()).expect("a request"));
     }
 
+    fn verified(state: &mut MsgState) {
+        with_credentials(state);
+        let header = *state.msg.header(sip::HeaderName::Authorization).expect("credentials");
+        let credentials =
+            sip::digest::Credentials::parse(&state.msg.text(header.value())).expect("credentials");
+        host::vars::auth::Offered::offer(state, header, &credentials);
+        host::vars::auth::Offered::verified(state);
+    }
+
     #[test]
     fn who_may_use_which_uri() {
         let folder = Folder::new("uri");
@@ -245,9 +252,11 @@ mod tests {
         let body = r#"if (db_check_to()) $avp(r) = "to"; if (db_check_from()) $avp(r) = "from"; if (is_user("alice")) $avp(r) = "user";
             if (has_totag()) $avp(r) = "tag";"#;
         let ran = run_with(&config(""), body, Dialect::V21, with_credentials);
+        assert!(ran.avps("r").is_empty(), "what was not verified is nobody");
+        let ran = run_with(&config(""), body, Dialect::V21, verified);
         assert_eq!(ran.avps("r"), ["user", "from"]);
         let table = config("modparam(\"uri\", \"use_uri_table\", 1)\n");
-        let ran = run_with(&table, body, Dialect::V21, with_credentials);
+        let ran = run_with(&table, body, Dialect::V21, verified);
         assert_eq!(ran.avps("r"), ["user", "to"]);
         let ran = run(
             &table,

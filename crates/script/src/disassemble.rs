@@ -30,7 +30,7 @@ impl<L: Lang> Program<L> {
 
     fn c(&self, id: ConstId) -> String {
         match self.consts.get(id.0 as usize) {
-            Some(Value::Str(text)) => format!("{:?}", String::from_utf8_lossy(text)),
+            Some(Value::Str(text) | Value::Pieced(text, _)) => format!("{:?}", String::from_utf8_lossy(text)),
             Some(Value::Null) => "NULL".to_string(),
             Some(other) => String::from_utf8_lossy(&other.to_text()).into_owned(),
             None => "?".to_string(),

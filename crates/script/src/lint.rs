@@ -1,5 +1,7 @@
 //! What is allowed and most likely not meant: the warnings of `fermata check`.
 
+mod values;
+
 use crate::ast::{
     ArgKind, BinOp, Config, Dialect, Expr, ExprKind, Route, RouteKind, RouteRef, Stmt, StmtKind, VarSpec,
 };
@@ -22,6 +24,7 @@ pub fn lint(config: &Config, can_wait: &dyn Fn(&[u8]) -> bool) -> Vec<Diagnostic
     lint.unset_variables();
     lint.waits_under_locks(can_wait);
     lint.async_without_tm();
+    lint.values_of_messages();
     if config.dialect == Dialect::V4 {
         lint.old_forms();
     }

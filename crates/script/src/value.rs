@@ -1,3 +1,4 @@
+use crate::traced::Parts;
 use bytes::Bytes;
 
 /// Longest text that operators make, in bytes: doubling in a loop must not fill the memory.
@@ -12,6 +13,8 @@ pub enum Value {
     Null,
     Int(i64),
     Str(Bytes),
+    /// A text of which the script wrote parts itself that matter (line ends, quotes): behaves as `Str`.
+    Pieced(Bytes, Parts),
     /// A text that is also a number ($rp): comparisons and `-` see the number, `+` and printing the text.
     Both(Bytes, i64),
     /// A number that prints as another text ({s.int} of "12 sec"): everything but printing and
@@ -41,7 +44,7 @@ impl Value {
             Value::Null | Value::Nought => Bytes::from_static(b"<null>"),
             Value::Failed => Bytes::new(),
             Value::Int(n) => Bytes::copy_from_slice(itoa::Buffer::new().format(*n).as_bytes()),
-            Value::Str(s) | Value::Both(s, _) | Value::Num(s, _) => s.clone(),
+            Value::Str(s) | Value::Pieced(s, _) | Value::Both(s, _) | Value::Num(s, _) => s.clone(),
         }
     }
     /// The text, `None` for NULL.
@@ -53,7 +56,7 @@ impl Value {
         match self {
             Value::Null | Value::Nought | Value::Failed => None,
             Value::Int(n) => Some(digits.format(*n).as_bytes()),
-            Value::Str(s) | Value::Both(s, _) | Value::Num(s, _) => Some(s),
+            Value::Str(s) | Value::Pieced(s, _) | Value::Both(s, _) | Value::Num(s, _) => Some(s),
         }
     }
     /// The number, when the value carries one (a plain string does not).

@@ -146,7 +146,9 @@ impl Postgres {
         let zone =
             format!("set time zone interval '{sign}{:02}:{:02}' hour to minute", minutes / 60, minutes % 60);
         // A statement whose connection was closed under it ends (from version 14 on).
-        for text in [zone.as_str(), "set client_connection_check_interval = 1000"] {
+        // Backslashes in '…' stand for themselves, as they do by default: that is how values are escaped.
+        let strings = "set standard_conforming_strings = on";
+        for text in [zone.as_str(), strings, "set client_connection_check_interval = 1000"] {
             if let Err(Failure::Lost(why)) = run(&mut conn, text).await {
                 return Err(why);
             }

@@ -387,8 +387,17 @@ fn run_one(connection: &Connection, query: &Query) -> Result<Rows, DbError> {
     match query {
         // Raw texts have their values inside: keeping them would drive out those worth keeping.
         Query::Raw(_) => {
-            let mut statement = connection.prepare(&sql.text).map_err(refused)?;
-            step(connection, &mut statement, &sql.values)
+            use rusqlite::fallible_iterator::FallibleIterator;
+            let mut batch = rusqlite::Batch::new(connection, &sql.text);
+            let mut first: Option<Rows> = None;
+            while let Some(mut statement) = batch.next().map_err(refused)? {
+                let rows = step(connection, &mut statement, &sql.values)?;
+                // As with the other servers: what the first one that selects has found.
+                if first.as_ref().is_none_or(|rows| rows.columns().is_empty()) {
+                    first = Some(rows);
+                }
+            }
+            Ok(first.unwrap_or_default())
         }
         Query::Table(_) => {
             let mut statement = connection.prepare_cached(&sql.text).map_err(refused)?;

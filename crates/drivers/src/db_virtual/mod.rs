@@ -246,7 +246,10 @@ fn unused() -> DbError {
 impl Member {
     /// Notes whether the server was there. A refused statement would be refused elsewhere too.
     fn reached<T>(&self, result: &Result<T, DbError>) -> bool {
-        let there = matches!(result, Ok(_) | Err(DbError::Refused { .. } | DbError::Unsupported(_)));
+        let there = matches!(
+            result,
+            Ok(_) | Err(DbError::Refused { .. } | DbError::Several | DbError::Unsupported(_))
+        );
         self.can.store(there, Ordering::Relaxed);
         there
     }

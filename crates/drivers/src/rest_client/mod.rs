@@ -12,7 +12,7 @@ use bytes::Bytes;
 use client::Clients;
 use host::arg::HowCalled;
 use host::call::Finish;
-use host::{Call, Ctx, OutVar, Outcome, Registrar, Routes, Suspension, Text};
+use host::{Call, Ctx, Head, OutVar, Outcome, Registrar, Routes, Suspension, Text};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use outages::Outages;
 use parking_lot::Mutex;
@@ -144,7 +144,7 @@ fn post(
     call: &mut Call<RestClient>,
     url: Text,
     send: Text,
-    send_ctype: Option<Text>,
+    send_ctype: Option<Head>,
     body: OutVar,
     ctype: Option<OutVar>,
     status: Option<OutVar>,
@@ -161,7 +161,7 @@ fn put(
     call: &mut Call<RestClient>,
     url: Text,
     send: Text,
-    send_ctype: Option<Text>,
+    send_ctype: Option<Head>,
     body: OutVar,
     ctype: Option<OutVar>,
     status: Option<OutVar>,
@@ -173,7 +173,7 @@ fn put(
 }
 
 /// rest_append_hf(line): one header of the next request of this message.
-fn append_hf(call: &mut Call<RestClient>, line: Text) -> bool {
+fn append_hf(call: &mut Call<RestClient>, line: Head) -> bool {
     let prepared = call.state.ext.entry::<Prepared>();
     let room = prepared.headers.len() < MAX_HEADERS;
     if room {

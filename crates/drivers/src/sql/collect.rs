@@ -65,63 +65,9 @@ impl Collect {
     }
 }
 
-/// More than one statement stands in the text (MySQL's rules for quotes and comments).
-pub fn several_statements(text: &str) -> bool {
-    if !text.contains(';') {
-        return false;
-    }
-    let bytes = text.as_bytes();
-    let mut i = 0;
-    while i < bytes.len() {
-        match bytes[i] {
-            quote @ (b'\'' | b'"' | b'`') => {
-                i += 1;
-                while i < bytes.len() && bytes[i] != quote {
-                    i += if bytes[i] == b'\\' && quote != b'`' { 2 } else { 1 };
-                }
-            }
-            b'#' => i = line_end(bytes, i),
-            b'-' if bytes[i..].starts_with(b"-- ") => i = line_end(bytes, i),
-            b'/' if bytes[i..].starts_with(b"/*") => {
-                i += text[i + 2..].find("*/").map_or(bytes.len(), |at| at + 3);
-            }
-            b';' => return !text[i + 1..].trim_matches(|c: char| c == ';' || c.is_whitespace()).is_empty(),
-            _ => {}
-        }
-        i += 1;
-    }
-    false
-}
-
-fn line_end(bytes: &[u8], from: usize) -> usize {
-    bytes[from..].iter().position(|b| *b == b'\n').map_or(bytes.len(), |at| from + at)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn statements_are_counted_outside_quotes() {
-        for (text, several) in [
-            ("select 1", false),
-            ("select 1;", false),
-            ("select 1; ; ", false),
-            ("select 1; drop table t", true),
-            ("select ';' ; ", false),
-            ("select 'it\\'s; fine'", false),
-            ("select 'it''s; fine'", false),
-            ("select \"a;b\", `c;d`", false),
-            ("select 1 # ; x\n", false),
-            ("select 1 -- ; x\n; delete from t", true),
-            ("select /* ; x */ 1", false),
-            ("select 1 /* open ; x", false),
-            ("select '", false),
-            ("select 'a\\", false),
-        ] {
-            assert_eq!(several_statements(text), several, "{text}");
-        }
-    }
 
     #[test]
     fn only_the_first_result_set_counts() {

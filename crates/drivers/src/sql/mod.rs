@@ -25,7 +25,7 @@ mod session;
 mod tests;
 mod tls;
 
-pub use collect::{Collect, several_statements};
+pub use collect::Collect;
 pub use pool::{Limits, Reach, SqlPool};
 pub use session::{Session, dialect_of};
 pub use tls::{Tls, Verify};

@@ -179,7 +179,9 @@ impl<B: Backend> Drop for Connecting<'_, B> {
 
 impl<B: Backend> Inner<B> {
     async fn query(self: &Rc<Self>, query: &Query) -> Result<Rows, DbError> {
-        let text = literal(query, B::DIALECT)?;
+        let text = literal(query, B::DIALECT).inspect_err(|error| {
+            host::error!(B::MODULE, "{error}: {}", String::from_utf8_lossy(&query.detail()));
+        })?;
         self.counters.queries.up();
         let since = Instant::now();
         let result = self.query_text(&text, query.reads_only()).await;

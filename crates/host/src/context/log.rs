@@ -186,7 +186,9 @@ pub fn enabled(level: Level) -> bool {
 /// Writes one line when `level` is enabled.
 pub fn write(level: Level, who: &str, text: Arguments<'_>) {
     if enabled(level) {
-        emit(level, who, &text.to_string());
+        // Names and texts of peers stand in these lines: none of them begins another line.
+        let text = text.to_string();
+        emit(level, who, &script::traced::printable(text.trim_end_matches(['\r', '\n'])));
     }
 }
 

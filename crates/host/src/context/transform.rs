@@ -36,7 +36,7 @@ impl Tran {
     /// The result, or the operation that brings it.
     pub(crate) fn ask(&self, ctx: &mut Ctx, value: Value) -> Answer {
         match &self.0 {
-            Run::Waiting(run) if !value.is_null() => run(ctx, value),
+            Run::Waiting(run) if !value.is_null() => run(ctx, as_plain(value)),
             _ => Answer::Now(self.apply(ctx, value)),
         }
     }
@@ -46,6 +46,14 @@ impl Tran {
         if value.is_null() {
             return Value::Null;
         }
+        if let Value::Pieced(text, _) = &value {
+            let made = self.run(ctx, Value::Str(text.clone()));
+            return value.hand_down(made);
+        }
+        self.run(ctx, value)
+    }
+
+    fn run(&self, ctx: &mut Ctx, value: Value) -> Value {
         match &self.0 {
             Run::Pure(run) => run(value),
             Run::With(run) => run(ctx, value),
@@ -54,5 +62,13 @@ impl Tran {
                 Answer::Later(_) => Value::Null,
             },
         }
+    }
+}
+
+/// Transformations need not know who wrote a text.
+fn as_plain(value: Value) -> Value {
+    match value {
+        Value::Pieced(text, _) => Value::Str(text),
+        value => value,
     }
 }

@@ -6,7 +6,7 @@ use crate::load::Loader;
 use crate::var::Var;
 use bytes::Bytes;
 use script::ast::{self, ArgKind, Dialect};
-use script::{Diagnostic, Loc, Value};
+use script::{Diagnostic, Loc, Traced, Value};
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -127,6 +127,87 @@ impl<M> Arg<M> for Text {
         match format {
             Format::Var(var) => var.get(call.ctx).text().map(Text).ok_or(-1),
             _ => Ok(Text(format.text(call.ctx))),
+        }
+    }
+}
+
+/// A text that goes into the head of a message or of another protocol (a header, a reason, a URI, a parameter):
+/// line ends that the script wrote stay, those of values that came in become blanks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Head(pub Bytes);
+
+impl Deref for Head {
+    type Target = Bytes;
+    fn deref(&self) -> &Bytes {
+        &self.0
+    }
+}
+
+impl<M> Arg<M> for Head {
+    type Prepared = Format;
+    const WHAT: &'static str = "a string";
+
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        module: &Arc<M>,
+    ) -> Result<Format, Diagnostic> {
+        <Text as Arg<M>>::prepare(arg, site, loader, module)
+    }
+
+    fn eval(format: &Format, call: &mut Call<'_, M>) -> Result<Head, i32> {
+        match format {
+            Format::Var(var) => var.get(call.ctx).head().map(Head).ok_or(-1),
+            _ => Ok(Head(format.head(call.ctx))),
+        }
+    }
+}
+
+/// Whole header lines: as [`Head`], and what came in as a line stays one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeadLines(pub Bytes);
+
+impl<M> Arg<M> for HeadLines {
+    type Prepared = Format;
+    const WHAT: &'static str = "a string";
+
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        module: &Arc<M>,
+    ) -> Result<Format, Diagnostic> {
+        <Text as Arg<M>>::prepare(arg, site, loader, module)
+    }
+
+    fn eval(format: &Format, call: &mut Call<'_, M>) -> Result<HeadLines, i32> {
+        let head = <Head as Arg<M>>::eval(format, call)?.0;
+        if head.ends_with(b"\n") || !format.text(call.ctx).ends_with(b"\n") {
+            return Ok(HeadLines(head));
+        }
+        Ok(HeadLines([head.trim_ascii_end(), b"\r\n"].concat().into()))
+    }
+}
+
+/// A text that somebody reads as a language of its own (SQL, a shell, JSON): with who wrote which part.
+impl<M> Arg<M> for Traced {
+    type Prepared = Format;
+    const WHAT: &'static str = "a string";
+
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        module: &Arc<M>,
+    ) -> Result<Format, Diagnostic> {
+        <Text as Arg<M>>::prepare(arg, site, loader, module)
+    }
+
+    fn eval(format: &Format, call: &mut Call<'_, M>) -> Result<Traced, i32> {
+        match format {
+            Format::Var(var) => Traced::of(&var.get(call.ctx)).ok_or(-1),
+            _ => Ok(format.traced(call.ctx)),
         }
     }
 }

@@ -4,7 +4,8 @@ use crate::ctx::Ctx;
 use crate::load::Loader;
 use crate::var::Var;
 use bytes::{Bytes, BytesMut};
-use script::{Diagnostic, FormatPiece, Loc, Value};
+use script::traced::{Builder, Hand};
+use script::{Diagnostic, FormatPiece, Loc, Traced, Value};
 
 #[derive(Debug)]
 pub enum Piece {
@@ -76,9 +77,59 @@ impl Format {
     /// The value now: a lone variable keeps its type and NULL.
     pub fn value(&self, ctx: &mut Ctx) -> Value {
         match self {
+            Format::Constant(text) => Value::literal(text.clone()),
             Format::Var(var) => var.get(ctx),
-            _ => Value::Str(self.text(ctx)),
+            Format::Mixed(_) => self.traced(ctx).into_value(),
         }
+    }
+
+    /// The text now, with who wrote which part of it: for texts that a database, a shell or a parser reads.
+    pub fn traced(&self, ctx: &mut Ctx) -> Traced {
+        match self {
+            Format::Constant(text) => Traced::script(text.clone()),
+            Format::Var(var) => {
+                let mut out = Builder::default();
+                out.push_value(&var.get(ctx));
+                out.finish()
+            }
+            Format::Mixed(pieces) => {
+                let mut out = Builder::default();
+                for piece in pieces {
+                    match piece {
+                        Piece::Text(t) => out.push(Hand::Script, t),
+                        Piece::Var(v) => out.push_value(&v.get(ctx)),
+                    }
+                }
+                out.finish()
+            }
+        }
+    }
+
+    /// The text now as it may stand in the head of a message: line ends only where the script wrote them.
+    pub fn head(&self, ctx: &mut Ctx) -> Bytes {
+        self.filled(ctx, Value::push_head)
+    }
+
+    /// The text now as it may stand in a log line: what came in is shown without line ends and control characters.
+    pub fn printable(&self, ctx: &mut Ctx) -> Bytes {
+        self.filled(ctx, Value::push_printable)
+    }
+
+    fn filled(&self, ctx: &mut Ctx, push: fn(&Value, &mut BytesMut)) -> Bytes {
+        let mut out = BytesMut::with_capacity(128);
+        match self {
+            Format::Constant(text) => return text.clone(),
+            Format::Var(var) => push(&var.get(ctx), &mut out),
+            Format::Mixed(pieces) => {
+                for piece in pieces {
+                    match piece {
+                        Piece::Text(t) => out.extend_from_slice(t),
+                        Piece::Var(v) => push(&v.get(ctx), &mut out),
+                    }
+                }
+            }
+        }
+        out.freeze()
     }
 }
 

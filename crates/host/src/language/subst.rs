@@ -5,7 +5,7 @@ use crate::load::Loader;
 use crate::var::Var;
 use bytes::Bytes;
 use script::posix::{self, Case, Groups, Pattern};
-use script::{Diagnostic, Loc};
+use script::{Diagnostic, Loc, Value};
 use std::ops::Range;
 
 /// A prepared substitution.
@@ -82,8 +82,23 @@ impl Subst {
         self.try_changes(ctx, input).unwrap_or_default()
     }
 
+    /// The same in the head of a message: values of variables bring no line ends along.
+    pub fn changes_in_head(&self, ctx: &mut Ctx, input: &[u8]) -> Vec<Change> {
+        self.changes_with(ctx, input, |value| value.head().unwrap_or_else(|| value.to_text()))
+            .unwrap_or_default()
+    }
+
     /// The same for who tells a failure from a text that does not match.
     pub fn try_changes(&self, ctx: &mut Ctx, input: &[u8]) -> Result<Vec<Change>, EmptyMatch> {
+        self.changes_with(ctx, input, Value::to_text)
+    }
+
+    fn changes_with(
+        &self,
+        ctx: &mut Ctx,
+        input: &[u8],
+        text: fn(&Value) -> Bytes,
+    ) -> Result<Vec<Change>, EmptyMatch> {
         let most = if self.count == Count::All { MAX_CHANGES } else { 1 };
         let mut changes: Vec<Change> = Vec::new();
         while changes.len() < most {
@@ -93,7 +108,7 @@ impl Subst {
             if range.is_empty() {
                 return Err(EmptyMatch);
             }
-            changes.push((range, self.replacement.expand(ctx, input, &found)));
+            changes.push((range, self.replacement.filled(ctx, |n| found.text(input, n), text)));
         }
         Ok(changes)
     }
@@ -120,13 +135,22 @@ impl Replacement {
 
     /// The text for one match, whose groups `group` gives.
     pub fn expand_with<'t>(&self, ctx: &mut Ctx, group: impl Fn(usize) -> &'t [u8]) -> Bytes {
+        self.filled(ctx, group, Value::to_text)
+    }
+
+    fn filled<'t>(
+        &self,
+        ctx: &mut Ctx,
+        group: impl Fn(usize) -> &'t [u8],
+        text: fn(&Value) -> Bytes,
+    ) -> Bytes {
         let mut out = Vec::new();
         for piece in &self.0 {
             match piece {
-                Piece::Text(text) => out.extend_from_slice(text),
+                Piece::Text(literal) => out.extend_from_slice(literal),
                 Piece::Group(n) => out.extend_from_slice(group(*n)),
                 Piece::Uri => out.extend_from_slice(&ctx.state.current_uri()),
-                Piece::Var(var) => out.extend_from_slice(&var.get(ctx).to_text()),
+                Piece::Var(var) => out.extend_from_slice(&text(&var.get(ctx))),
             }
         }
         out.into()

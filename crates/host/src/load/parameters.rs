@@ -41,6 +41,7 @@ pub const PARAMETERS: &[(&str, Effect)] = &[
     ("db_max_async_connections", Works),
     ("db_max_connections", Works),
     ("db_max_queue", Works),
+    ("db_multi_statements", Works),
     ("db_version_table", No("`fermata db` looks after the layout of tables")),
     ("debug", Old("log_level")),
     ("debug_mode", Works),

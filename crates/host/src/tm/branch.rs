@@ -283,7 +283,7 @@ pub fn print(
     };
     let via_params = crate::reply::via_params(state);
     let print = PrintTarget {
-        uri: &target.uri,
+        uri: &script::traced::on_one_line(&target.uri),
         via: &via,
         via_params: &via_params,
         extra: &route,
@@ -328,7 +328,7 @@ pub fn print_local(ctx: &Ctx, state: &MsgState, target: &Branch, path: &Path, vi
         String::from_utf8_lossy(via_branch)
     );
     let print = PrintTarget {
-        uri: &target.uri,
+        uri: &script::traced::on_one_line(&target.uri),
         via: via.as_bytes(),
         via_params: b"",
         extra: b"",

@@ -163,8 +163,8 @@ pub fn q_of(value: &Value) -> Option<i32> {
     match value {
         Value::Null | Value::Nought | Value::Failed => Some(-1),
         Value::Int(n) | Value::Num(_, n) => Some(if *n == -1 { -1 } else { (*n).clamp(0, 1000) as i32 }),
-        Value::Str(text) | Value::Both(text, _) if text.is_empty() => None,
-        Value::Str(text) | Value::Both(text, _) => parse_q(text),
+        Value::Str(text) | Value::Pieced(text, _) | Value::Both(text, _) if text.is_empty() => None,
+        Value::Str(text) | Value::Pieced(text, _) | Value::Both(text, _) => parse_q(text),
     }
 }
 

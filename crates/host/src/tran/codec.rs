@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use script::ast::TranSpec;
+use script::traced::Hand;
 use script::{Diagnostic, Value};
 
 pub(super) fn encode_hexa(value: Value) -> Value {
@@ -38,7 +39,7 @@ pub(super) fn escape_common(value: Value) -> Value {
             _ => out.push(b),
         }
     }
-    Value::Str(out.into())
+    Value::written_by(out.into(), Hand::Escaped)
 }
 
 pub(super) fn unescape_common(value: Value) -> Value {

@@ -5,6 +5,7 @@ use crate::load::Loader;
 use crate::subst::{Subst, changed};
 use bytes::Bytes;
 use script::ast::TranSpec;
+use script::traced::Hand;
 use script::{Diagnostic, Value};
 
 pub(super) const NAMES: super::Names = &[("subst", Entry::With(subst))];
@@ -26,7 +27,13 @@ fn subst(spec: &TranSpec, loader: &mut Loader) -> Result<Tran, Diagnostic> {
     // A comma ends the parameter, also in an expression, and what is left makes NULL.
     let expression = expression.slice(..parameter_end(&expression));
     match Subst::new(&without_brace_escapes(&expression), spec.loc, loader) {
-        Ok(subst) => Ok(Tran::new(move |ctx, value| apply(&subst, ctx, value))),
+        Ok(subst) => {
+            let doubles = memchr::memmem::find(&expression, b"''").is_some();
+            Ok(Tran::new(move |ctx, value| match (apply(&subst, ctx, value), doubles) {
+                (Value::Str(text), true) => Value::written_by(text, Hand::Doubled),
+                (value, _) => value,
+            }))
+        }
         Err(mut problem) => {
             problem.severity = script::Severity::Warning;
             problem.message += ": this transformation always gives NULL";

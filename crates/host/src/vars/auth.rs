@@ -1,12 +1,17 @@
 //! Digest credentials and challenges: `$au`, `$ar`, `$auth.nonce`, `$challenge.realm`.
+//!
+//! A request may carry credentials for several realms. Those that a function verified are the ones that every
+//! variable and function sees afterwards; before that the variables show the first ones, as in the reference.
 
 use super::text_or_null;
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, MsgState};
 use crate::load::VarTable;
 use crate::var::{At, Variable};
 use bytes::{Bytes, BytesMut};
 use script::Value;
-use sip::HeaderName;
+use sip::digest::Credentials;
+use sip::{Header, HeaderName, Method};
+use std::rc::Rc;
 
 /// Credentials stand in the first of these that is there.
 const CREDENTIALS: &[HeaderName] = &[HeaderName::Authorization, HeaderName::ProxyAuthorization];
@@ -35,6 +40,58 @@ const NAMES: [(&str, &[HeaderName], &str); 19] = [
     ("auth.uri", CREDENTIALS, "uri"),
 ];
 
+/// The credentials that a function took up, kept with the message.
+#[derive(Clone, Default)]
+pub struct Offered {
+    /// Those for the realm that was asked for last.
+    last: Option<Shown>,
+    /// Those that were right, of the last check that succeeded.
+    verified: Option<Shown>,
+}
+
+#[derive(Clone)]
+struct Shown {
+    header: Header,
+    credentials: Rc<Credentials>,
+}
+
+impl Offered {
+    /// These are for the realm that the script asks for.
+    pub fn offer(state: &mut MsgState, header: Header, credentials: &Credentials) {
+        let shown = Shown { header, credentials: Rc::new(credentials.clone()) };
+        state.ext.entry::<Offered>().last = Some(shown);
+    }
+
+    /// Those offered last are right.
+    pub fn verified(state: &mut MsgState) {
+        let offered = state.ext.entry::<Offered>();
+        offered.verified = offered.last.clone();
+    }
+
+    /// The header that a function looked at, for `consume_credentials`.
+    pub fn header(ctx: &Ctx) -> Option<Header> {
+        Offered::shown(ctx).map(|shown| shown.header)
+    }
+
+    fn shown(ctx: &Ctx) -> Option<&Shown> {
+        let offered = ctx.state.ext.find::<Offered>()?;
+        offered.verified.as_ref().or(offered.last.as_ref())
+    }
+}
+
+/// The credentials that were verified. `None`, and a line in the log, when the script has verified none: what a
+/// request merely claims decides nothing.
+pub fn verified(ctx: &Ctx, who: &str) -> Option<Rc<Credentials>> {
+    let found = ctx.state.ext.find::<Offered>().and_then(|o| o.verified.as_ref());
+    if found.is_none() {
+        crate::error!(
+            who,
+            "no credentials were verified before: call www_authorize or proxy_authorize first"
+        );
+    }
+    found.map(|shown| shown.credentials.clone())
+}
+
 pub fn register(table: &mut VarTable) {
     for (name, headers, param) in NAMES {
         table.simple(name, Digest { headers, param });
@@ -58,8 +115,39 @@ impl Variable for Digest {
 
 fn param(ctx: &Ctx, headers: &[HeaderName], name: &str) -> Option<Bytes> {
     let msg = &ctx.state.msg;
+    if headers == CREDENTIALS {
+        // These two are never checked.
+        if matches!(msg.method(), Method::Ack | Method::Cancel) {
+            return None;
+        }
+        if let Some(shown) = Offered::shown(ctx) {
+            return credentials_param(&shown.credentials, name);
+        }
+    }
     let value = headers.iter().find_map(|header| msg.value(*header))?;
     digest_param(&value, name.as_bytes())
+}
+
+/// The same parameter as it was read to be checked: one reading of a header, not two that could differ.
+fn credentials_param(of: &Credentials, name: &str) -> Option<Bytes> {
+    Some(match name {
+        "username" => of.username.clone(),
+        "realm" => of.realm.clone(),
+        "uri" => of.uri.clone(),
+        "nonce" => of.nonce.clone(),
+        "response" => of.response.clone(),
+        "opaque" => of.opaque.clone()?,
+        "algorithm" => Bytes::from_static(of.algorithm?.as_str().as_bytes()),
+        "qop" => Bytes::from_static(of.qop?.as_str().as_bytes()),
+        "nc" => text_of(&of.nc)?,
+        "cnonce" => text_of(&of.cnonce)?,
+        _ => return None,
+    })
+}
+
+/// `None` for what did not come.
+fn text_of(text: &Bytes) -> Option<Bytes> {
+    (!text.is_empty()).then(|| text.clone())
 }
 
 /// Part 0 or 1 of `user@domain`.

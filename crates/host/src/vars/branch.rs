@@ -229,7 +229,9 @@ impl Variable for Newest {
     }
     fn set(&self, ctx: &mut Ctx, _: At, _: AssignOp, value: Value) -> bool {
         match value {
-            Value::Str(uri) | Value::Both(uri, _) => branches::append(&mut ctx.state, uri, -1),
+            Value::Str(uri) | Value::Pieced(uri, _) | Value::Both(uri, _) => {
+                branches::append(&mut ctx.state, uri, -1)
+            }
             _ => false,
         }
     }

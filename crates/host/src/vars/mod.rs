@@ -1,7 +1,7 @@
 //! The variables of the core: one table of names, one file per family.
 
 mod address;
-mod auth;
+pub mod auth;
 pub mod avp;
 pub mod body;
 mod branch;

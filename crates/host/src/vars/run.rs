@@ -141,7 +141,7 @@ impl Variable for Level {
         let level = match &value {
             Value::Null | Value::Nought | Value::Failed => None,
             Value::Int(n) | Value::Num(_, n) | Value::Both(_, n) => Some(n.clamp(&-3, &4)).map(|n| *n as i8),
-            Value::Str(name) => match log::Level::parse(name) {
+            Value::Str(name) | Value::Pieced(name, _) => match log::Level::parse(name) {
                 Some(level) => Some(level as i8),
                 None => return false,
             },

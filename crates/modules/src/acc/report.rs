@@ -126,7 +126,7 @@ impl Report {
         for (name, value) in values.extra.iter().chain(values.legs.iter().flatten()) {
             add(name, value.as_deref().unwrap_or_default());
         }
-        host::log::emit(module.log_level, "", &line);
+        host::log::emit(module.log_level, "", &script::traced::printable(&line));
     }
 
     /// The rows for a table: one, or one for each leg.

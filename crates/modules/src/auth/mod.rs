@@ -5,10 +5,11 @@ mod nonce;
 use bytes::Bytes;
 use host::load::Loader;
 use host::registrar::ParamFn;
-use host::{Call, Ctx, Registrar, Routes, Text, Var};
-use nonce::{Nonces, Worth};
+use host::vars::auth::Offered as Shown;
+use host::{Call, Ctx, Head, Registrar, Routes, Text, Var};
+use nonce::{Nonces, Offer, Worth};
 use sip::digest::{Algorithm, Challenge, Credentials, DigestError, Outline, Qop, Stale, ha1};
-use sip::{Header, HeaderName, Method, Uri};
+use sip::{HeaderName, Method, Uri};
 use std::sync::Arc;
 
 /// Results of an authorization, as scripts see them.
@@ -121,10 +122,6 @@ fn init(s: &mut Auth, loader: &mut Loader) -> Result<(), String> {
     Ok(())
 }
 
-/// The credentials that a function checked, kept with the message for `consume_credentials`.
-#[derive(Clone, Default)]
-struct Checked(Option<Header>);
-
 /// What came with the request for this realm.
 pub enum Offered {
     /// The script gets this return code.
@@ -161,7 +158,7 @@ impl Auth {
         for header in msg.headers_of(kind.credentials()) {
             match Credentials::parse(&msg.text(header.value())) {
                 Ok(found) if found.realm == *realm => {
-                    ctx.state.ext.set(Checked(Some(*header)));
+                    Shown::offer(&mut ctx.state, *header, &found);
                     return Offered::Credentials(Box::new(found));
                 }
                 Ok(_) | Err(DigestError::OtherScheme | DigestError::Algorithm | DigestError::Qop) => {}
@@ -174,7 +171,6 @@ impl Auth {
                 }
             }
         }
-        ctx.state.ext.remove::<Checked>();
         Offered::Verdict(rc::NO_CREDENTIALS)
     }
 
@@ -202,17 +198,28 @@ impl Auth {
         self.spend(ctx, credentials)
     }
 
-    /// The nonce is ours and not too old, and the digest was made for this request; else the code for the script.
+    /// The nonce is ours and not too old, and its challenge offered this algorithm and qop; else the code for the
+    /// script. A digest made for another URI is let through: proxies on the way change Request-URIs (RFC 3261
+    /// §22.4), and what protects the request is the response.
     pub fn admissible(&self, ctx: &mut Ctx, credentials: &Credentials) -> Result<(), i32> {
         let now = (ctx.core.wall_us / 1_000_000) as u32;
-        if !self.nonces().is_fresh(&credentials.nonce, now) {
+        let good = self.nonces().is_fresh(&credentials.nonce, now) && self.nonces().was_offered(credentials);
+        if !good {
             ctx.state.ext.set(WasStale(true));
             return Err(rc::STALE);
         }
-        match meant_for(ctx, credentials) {
-            true => Ok(()),
-            false => Err(rc::INVALID_PASSWORD),
+        if !meant_for(ctx, credentials) {
+            let msg = &ctx.state.msg;
+            host::notice!(
+                "auth",
+                "{}: the digest of {} was made for {}, the Request-URI is {}",
+                String::from_utf8_lossy(&msg.call_id().unwrap_or_default()),
+                String::from_utf8_lossy(&credentials.username),
+                String::from_utf8_lossy(&credentials.uri),
+                String::from_utf8_lossy(&msg.request_uri()),
+            );
         }
+        Ok(())
     }
 
     /// Uses the nonce, once the secret is known to be right.
@@ -223,7 +230,10 @@ impl Auth {
         let branch = msg.via().and_then(|via| via.branch());
         let request = secret.hash_one(&(branch, msg.call_id(), msg.cseq_parts(), ctx.state.source.remote));
         match self.nonces().take(&credentials.nonce, count, request, now) {
-            Worth::Good => rc::OK,
+            Worth::Good => {
+                Shown::verified(&mut ctx.state);
+                rc::OK
+            }
             Worth::Stale => {
                 ctx.state.ext.set(WasStale(true));
                 rc::STALE
@@ -246,8 +256,8 @@ impl Auth {
 #[derive(Clone, Copy, Default)]
 struct WasStale(bool);
 
-/// The digest was made for this request: same URI, or at least the same user and host (proxies and
-/// user agents differ in parameters), or this server's own address (SIPp and others).
+/// The digest was made for this request, as far as one can tell: same URI, or the same user and host (user agents
+/// differ in parameters), or this server's own address (SIPp and others).
 fn meant_for(ctx: &Ctx, credentials: &Credentials) -> bool {
     let request_uri = ctx.state.msg.request_uri();
     if credentials.uri == request_uri {
@@ -264,7 +274,7 @@ fn meant_for(ctx: &Ctx, credentials: &Credentials) -> bool {
 
 fn www_challenge(
     call: &mut Call<Auth>,
-    realm: Text,
+    realm: Head,
     qop: Option<host::Value>,
     algorithms: Option<AlgorithmsArg>,
 ) -> i32 {
@@ -273,7 +283,7 @@ fn www_challenge(
 
 fn proxy_challenge(
     call: &mut Call<Auth>,
-    realm: Text,
+    realm: Head,
     qop: Option<host::Value>,
     algorithms: Option<AlgorithmsArg>,
 ) -> i32 {
@@ -361,12 +371,13 @@ fn challenge(
     };
     let now = (ctx.core.wall_us / 1_000_000) as u32;
     for algorithm in list {
-        let nonce = module.nonces().make(now, ctx.core.rng.next_u64());
+        // RFC 8760 asks for qop with the newer algorithms.
+        let qop = if qop.is_empty() && algorithm.is_some() { vec![Qop::Auth] } else { qop.clone() };
+        let nonce = module.nonces().make(now, Offer::new(algorithm, &qop), ctx.core.rng.next_u64());
         let challenge = Challenge {
             realm: realm.clone(),
             nonce: nonce.into(),
-            // RFC 8760 asks for qop with the newer algorithms.
-            qop: if qop.is_empty() && algorithm.is_some() { vec![Qop::Auth] } else { qop.clone() },
+            qop,
             algorithm,
             opaque: None,
             stale: if stale { Stale::Yes } else { Stale::No },
@@ -408,10 +419,9 @@ fn pv_authorize(call: &mut Call<Auth>, realm: Text, kind: Kind) -> i32 {
 }
 
 fn consume_credentials(call: &mut Call<Auth>) -> i32 {
-    let state = &mut call.ctx.state;
-    match state.ext.find::<Checked>().and_then(|c| c.0) {
+    match Shown::header(call.ctx) {
         Some(header) => {
-            state.edits.delete(header.whole());
+            call.ctx.state.edits.delete(header.whole());
             1
         }
         None => -1,
@@ -420,7 +430,7 @@ fn consume_credentials(call: &mut Call<Auth>) -> i32 {
 
 fn rpid(call: &mut Call<Auth>) -> Option<Bytes> {
     let module = call.module.clone();
-    module.rpid.as_ref()?.get(call.ctx).text()
+    module.rpid.as_ref()?.get(call.ctx).head()
 }
 
 fn is_rpid_user_e164(call: &mut Call<Auth>) -> bool {
@@ -433,7 +443,7 @@ fn is_rpid_user_e164(call: &mut Call<Auth>) -> bool {
     }
 }
 
-fn append_rpid_hf(call: &mut Call<Auth>, prefix: Option<Text>, suffix: Option<Text>) -> i32 {
+fn append_rpid_hf(call: &mut Call<Auth>, prefix: Option<Head>, suffix: Option<Head>) -> i32 {
     let Some(rpid) = rpid(call) else { return -1 };
     let module = call.module.clone();
     let prefix = prefix.map_or_else(|| Bytes::copy_from_slice(module.rpid_prefix.as_bytes()), |p| p.0);

@@ -233,7 +233,7 @@ impl Arg<Avpops> for Inserted {
 
     fn eval(format: &Format, call: &mut Call<'_, Avpops>) -> Result<Inserted, i32> {
         let value = match format {
-            Format::Constant(text) => Value::Str(text.clone()),
+            Format::Constant(text) => Value::literal(text.clone()),
             Format::Var(var) => var.get(call.ctx),
             Format::Mixed(pieces) => {
                 let first = pieces.iter().find_map(|piece| match piece {

@@ -12,7 +12,7 @@ use crate::userdb::{self, AvpSpec, DbId, HasUserDb, Nulls, Reading, Source, Tabl
 use args::AvpList;
 use bytes::Bytes;
 use host::db::Query;
-use host::{Call, Outcome, Registrar, Routes, Text, Word};
+use host::{Call, Outcome, Registrar, Routes, Traced, Word};
 
 pub struct Avpops(UserDb);
 
@@ -52,9 +52,10 @@ pub fn register(m: &mut Registrar<Avpops>) {
 }
 
 /// avp_db_query(query, [AVPs], [db]): all rows; 1, -2 without rows, -1 on errors.
-fn db_query(call: &mut Call<Avpops>, query: Text, avps: Option<AvpList>, db: DbId) -> Outcome {
+fn db_query(call: &mut Call<Avpops>, query: Traced, avps: Option<AvpList>, db: DbId) -> Outcome {
     let reading = Reading { nulls: Nulls::Text, big_as_text: false };
-    db.0.suspend(call.ctx, "avp_db_query", Query::raw(query.0), move |ctx, rows| {
+    let query = Query::script(call.ctx, query);
+    db.0.suspend(call.ctx, "avp_db_query", query, move |ctx, rows| {
         into_avps(ctx, &rows, avps.as_ref().map(|list| &list.0), reading)
     })
 }

@@ -35,7 +35,7 @@ pub fn register(m: &mut Registrar<Core>) {
 /// xlog([level, ] text)
 fn xlog(call: &mut Call<Core>, level: Level, line: &Arc<Format>) -> i32 {
     if level as i8 <= log::xlog_level() {
-        let text = line.text(call.ctx);
+        let text = line.printable(call.ctx);
         log::emit(level, "", &String::from_utf8_lossy(&text));
     }
     1

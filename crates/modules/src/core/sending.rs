@@ -8,7 +8,7 @@ use host::load::Loader;
 use host::registrar::Since;
 use host::reply::ViaHandling;
 use host::tm::LocalVia;
-use host::{Call, Ctx, Format, Int, Outcome, Registrar, Routes, Text, Word};
+use host::{Call, Ctx, Format, Head, HeadLines, Int, Outcome, Registrar, Routes, Text, Word};
 use script::ast;
 use script::{Diagnostic, Loc};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub fn register(m: &mut Registrar<Core>) {
         });
     }
     m.function_of(Since::V4, "set_via_handling", all, set_via_handling);
-    m.function_of(Since::V4, "set_advertised_address", all, |call: &mut Call<Core>, host: Text| {
+    m.function_of(Since::V4, "set_advertised_address", all, |call: &mut Call<Core>, host: Head| {
         advertise_host(call.ctx, host.0)
     });
     // 3.0 wrote it as a number.
@@ -88,7 +88,7 @@ fn forward(call: &mut Call<Core>, to: Destination) -> Outcome {
 }
 
 /// send(destination, [headers]): the message as it came, with these header lines on top.
-fn send(call: &mut Call<Core>, to: Plain, headers: Option<Text>) -> Outcome {
+fn send(call: &mut Call<Core>, to: Plain, headers: Option<HeadLines>) -> Outcome {
     let uri = crate::tm::relay::proxy_uri(&String::from_utf8_lossy(&to.0));
     host::tm::send_to(call.ctx, uri, headers.map(|h| h.0).unwrap_or_default())
 }

@@ -3,13 +3,14 @@
 mod env;
 mod old;
 mod process;
+mod shell;
 
 use crate::exec::process::{Done, Undertaker, Want};
 use bytes::Bytes;
 use host::arg::{AnyVar, HowCalled};
 use host::call::Finish;
 use host::var::Kind;
-use host::{Call, Ctx, OutVar, Outcome, Registrar, Routes, Suspension, Text};
+use host::{Call, Ctx, OutVar, Outcome, Registrar, Routes, Suspension, Text, Traced};
 use script::Waits;
 
 /// How long a command may hold a script when `time_to_kill` is not set.
@@ -65,14 +66,14 @@ fn command(call: &mut Call<Exec>, text: &[u8]) -> process::Command {
 /// by itself, so that they stack up in an AVP (`exec_sync` and `resume_async_exec` of OpenSIPS).
 fn exec(
     call: &mut Call<Exec>,
-    text: Text,
+    text: Traced,
     stdin: Option<Text>,
     stdout: Option<OutVar>,
     stderr: Option<OutVar>,
     env: Option<AnyVar>,
     how: HowCalled,
 ) -> Outcome {
-    let command = command(call, &text);
+    let command = command(call, &shell::fill(&text));
     start(call, "exec", command, stdin, Outputs { stdout, stderr, how }, env)
 }
 

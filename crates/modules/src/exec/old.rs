@@ -1,12 +1,12 @@
 //! The functions that 2.1 has besides `exec`. A command that fails (status other than 0) is -1.
 
 use super::process::Want;
-use super::{Exec, command, lines, wait};
+use super::{Exec, command, lines, shell, wait};
 use bytes::Bytes;
 use host::avp::AvpName;
 use host::registrar::Since;
 use host::var::Kind;
-use host::{Branch, Call, OutVar, OutVars, Outcome, Registrar, Routes, Text, Value};
+use host::{Branch, Call, OutVar, OutVars, Outcome, Registrar, Routes, Text, Traced, Value};
 use script::ast::AssignOp;
 
 pub fn register(m: &mut Registrar<Exec>) {
@@ -17,8 +17,8 @@ pub fn register(m: &mut Registrar<Exec>) {
 }
 
 /// exec_msg(command): the message is its input, its output is ignored.
-fn exec_msg(call: &mut Call<Exec>, text: Text) -> Outcome {
-    let mut command = command(call, &text);
+fn exec_msg(call: &mut Call<Exec>, text: Traced) -> Outcome {
+    let mut command = command(call, &shell::fill(&text));
     command.stdin = call.state.msg.buf().clone();
     command.want = Want { exit: true, ..Want::default() };
     wait(call, "exec_msg", command, |_, done| if done.is_some_and(|d| d.success) { 1 } else { -1 })
@@ -26,14 +26,15 @@ fn exec_msg(call: &mut Call<Exec>, text: Text) -> Outcome {
 
 /// exec_dset(command): gets the R-URI as its last argument; each line of output is a destination, the
 /// first one the new R-URI.
-fn exec_dset(call: &mut Call<Exec>, text: Text) -> Outcome {
+fn exec_dset(call: &mut Call<Exec>, text: Traced) -> Outcome {
     let uri = call.state.current_uri();
     let quoted = String::from_utf8_lossy(&uri).replace('\'', "'\\''");
-    let mut command = command(call, &[&text[..], b" '", quoted.as_bytes(), b"'"].concat());
+    let mut command = command(call, &[&shell::fill(&text)[..], b" '", quoted.as_bytes(), b"'"].concat());
     command.want = Want { stdout: true, exit: true, ..Want::default() };
     wait(call, "exec_dset", command, |ctx, done| {
         let Some(done) = done.filter(|d| d.success) else { return -1 };
         for (i, line) in lines(&done.stdout).enumerate() {
+            let line = script::traced::on_one_line(&line);
             if i == 0 {
                 ctx.state.ruri = Some(line);
             } else {
@@ -46,8 +47,8 @@ fn exec_dset(call: &mut Call<Exec>, text: Text) -> Outcome {
 
 /// exec_avp(command, [AVPs]): each line of output goes into the next AVP; past the list they are
 /// named by their number.
-fn exec_avp(call: &mut Call<Exec>, text: Text, vars: Option<OutVars>) -> Outcome {
-    let mut command = command(call, &text);
+fn exec_avp(call: &mut Call<Exec>, text: Traced, vars: Option<OutVars>) -> Outcome {
+    let mut command = command(call, &shell::fill(&text));
     command.want = Want { stdout: true, exit: true, ..Want::default() };
     wait(call, "exec_avp", command, move |ctx, done| {
         let Some(done) = done else { return -1 };

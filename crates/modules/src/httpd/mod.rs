@@ -30,6 +30,10 @@ pub struct Query {
     pub path: String,
     pub query: String,
     pub content_type: String,
+    /// The page that a browser sent the request for; `None`: no browser, or no page of another server.
+    pub origin: Option<String>,
+    /// The header Host.
+    pub host: String,
     pub body: Bytes,
 }
 
@@ -203,17 +207,17 @@ async fn handle(
     let Some(page) = module.page(&path) else { return Ok(plain(StatusCode::NOT_FOUND, "Not Found")) };
     let query = request.uri().query().unwrap_or("").to_string();
     let method = request.method().to_string();
-    let content_type =
-        request.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or("").to_string();
-    let body = Limited::new(request.into_body(), module.post_limit).collect();
-    // As a whole: a byte now and then keeps no connection.
+    let header =
+        |name: &str| request.headers().get(name).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+    let content_type = header("content-type").unwrap_or_default();
+    let (origin, host) = (header("origin"), header("host").unwrap_or_default());
     let body = match tokio::time::timeout(module.idle.max(BODY_TIME), body).await {
         Ok(Ok(body)) => body.to_bytes(),
         Err(_) => return Ok(plain(StatusCode::REQUEST_TIMEOUT, "too slow")),
         Ok(Err(_)) => return Ok(plain(StatusCode::PAYLOAD_TOO_LARGE, "too large")),
     };
     let _busy = activity.busy();
-    let answer = page(shared, Query { method, path, query, content_type, body }).await;
+    let answer = page(shared, Query { method, path, query, content_type, origin, host, body }).await;
     let response = Response::builder().status(answer.status).header("Content-Type", answer.content_type);
     Ok(response.body(Full::new(answer.body)).unwrap_or_else(|_| plain(StatusCode::INTERNAL_SERVER_ERROR, "")))
 }

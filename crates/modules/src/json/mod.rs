@@ -194,12 +194,14 @@ impl Variable for Class {
         let json = match (value, op) {
             (Value::Null | Value::Nought | Value::Failed, _) => return put(ctx, &self.path, None),
             (Value::Int(n) | Value::Num(_, n), _) => Tree::Int(n),
-            (Value::Str(text) | Value::Both(text, _), AssignOp::SetOver) => match parse::parse(&text) {
-                // "null" is no value that can be put somewhere.
-                None | Some(Tree::Null) => return false,
-                Some(json) => json,
-            },
-            (Value::Str(text) | Value::Both(text, _), _) => Tree::Text(text),
+            (Value::Str(text) | Value::Pieced(text, _) | Value::Both(text, _), AssignOp::SetOver) => {
+                match parse::parse(&text) {
+                    // "null" is no value that can be put somewhere.
+                    None | Some(Tree::Null) => return false,
+                    Some(json) => json,
+                }
+            }
+            (Value::Str(text) | Value::Pieced(text, _) | Value::Both(text, _), _) => Tree::Text(text),
         };
         put(ctx, &self.path, Some(node(json)))
     }

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
-use host::{Arg, Call, Int, Loader, MsgState, OutVar, Registrar, Routes, Text, contacts};
+use host::{Arg, Call, Head, Int, Loader, MsgState, OutVar, Registrar, Routes, contacts};
 use script::ast;
 use script::{Diagnostic, Loc};
 use sip::{Anchor, NameAddr, Span, Uri};
@@ -57,7 +57,7 @@ pub enum Org {
 }
 
 /// fix_nated_contact([parameters], [flags])
-fn fix_nated_contact(call: &mut Call<Nathelper>, params: Option<Text>, flags: Option<Flags>) -> i32 {
+fn fix_nated_contact(call: &mut Call<Nathelper>, params: Option<Head>, flags: Option<Flags>) -> i32 {
     let params = params.map_or_else(Bytes::new, |params| params.0);
     let org = if flags.is_some_and(|flags| flags.0 & PRESERVE_URI != 0) { Org::Kept } else { Org::Forgotten };
     fix(&mut call.ctx.state, &params, org)

@@ -10,7 +10,7 @@ use crate::usrloc::contact::{Contact, Field};
 use crate::usrloc::table::{Change, Matching, Order, Record, Table, same_uri};
 use crate::usrloc::{TableArg, now_s};
 use bytes::Bytes;
-use host::{Call, Ctx, Outcome, Text};
+use host::{Call, Ctx, Head, Outcome, Text};
 use script::ast::RouteKind;
 use sip::{HeaderName, Message, NameAddr};
 use std::cmp::Reverse;
@@ -334,11 +334,11 @@ fn make_room(record: &mut Record, changes: &mut Vec<Change>, asked: &[Asked], ex
 }
 
 /// add_sock_hdr(name): adds a header with the socket the request came in by.
-pub fn add_sock_hdr(call: &mut Call<Registration>, name: Text) -> i32 {
+pub fn add_sock_hdr(call: &mut Call<Registration>, name: Head) -> i32 {
     let ctx = &mut *call.ctx;
     let Some(socket) = crate::usrloc::sql::socket_text(ctx.shared(), ctx.state.source.socket) else {
         return -1;
     };
-    ctx.state.edits.insert(sip::Anchor::End, format!("{}: {socket}\r\n", name.str()));
+    ctx.state.edits.insert(sip::Anchor::End, format!("{}: {socket}\r\n", String::from_utf8_lossy(&name.0)));
     1
 }

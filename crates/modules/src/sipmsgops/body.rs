@@ -7,7 +7,7 @@ use crate::pattern::Pattern;
 use bytes::Bytes;
 use host::registrar::Since;
 use host::vars::body::mime_of;
-use host::{Call, OutVar, Registrar, Routes, Text};
+use host::{Call, Head, OutVar, Registrar, Routes, Text};
 use script::ast::Dialect;
 use sip::{HeaderName, Transport};
 
@@ -78,7 +78,7 @@ fn has_body(call: &mut Call<Sipmsgops>, mime: Option<Text>) -> bool {
 }
 
 /// add_body_part(body, type, [headers]): with header lines of its own.
-fn add_body_part(call: &mut Call<Sipmsgops>, content: Text, mime: Text, headers: Option<Text>) -> bool {
+fn add_body_part(call: &mut Call<Sipmsgops>, content: Text, mime: Head, headers: Option<Head>) -> bool {
     if content.is_empty() || mime.is_empty() {
         host::error!("sipmsgops", "add_body_part: body and type must not be empty");
         return false;
@@ -120,7 +120,7 @@ fn strip_body(call: &mut Call<Sipmsgops>, mime: Option<Text>) -> bool {
 }
 
 /// 2.1: add_body(body, [type]) in the place of the one there is.
-fn add_body(call: &mut Call<Sipmsgops>, content: Text, mime: Option<Text>) -> bool {
+fn add_body(call: &mut Call<Sipmsgops>, content: Text, mime: Option<Head>) -> bool {
     let mut parts = Parts::of(&call.ctx.state);
     let old = parts.list.iter().all(|part| part.removed);
     if content.is_empty() || (old && mime.is_none()) {

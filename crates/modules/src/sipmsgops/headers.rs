@@ -4,7 +4,7 @@ use super::Sipmsgops;
 use crate::pattern::Pattern;
 use bytes::Bytes;
 use host::registrar::Since;
-use host::{Call, OutVar, Registrar, Routes, Text};
+use host::{Call, Head, HeadLines, OutVar, Registrar, Routes, Text};
 use script::ast::Dialect;
 use script::posix::{self, Case};
 use sip::{Anchor, Header, HeaderName, Message};
@@ -28,7 +28,7 @@ pub fn register(m: &mut Registrar<Sipmsgops>) {
 }
 
 /// append_to_reply(lines): for every reply that is made here to this request.
-fn append_to_reply(call: &mut Call<Sipmsgops>, lines: Text) -> i32 {
+fn append_to_reply(call: &mut Call<Sipmsgops>, lines: HeadLines) -> i32 {
     call.ctx.state.reply_headers.push(lines.0);
     1
 }
@@ -70,7 +70,7 @@ fn anchor<'a>(msg: &'a Message, name: &'a [u8], dialect: Dialect) -> Option<&'a 
 }
 
 /// append_hf(lines, [header]): after that header, else after the last one.
-fn append_hf(call: &mut Call<Sipmsgops>, lines: Text, after: Option<Text>) -> i32 {
+fn append_hf(call: &mut Call<Sipmsgops>, lines: HeadLines, after: Option<Text>) -> i32 {
     let msg = call.ctx.state.msg.clone();
     let dialect = call.ctx.core.shared.dialect;
     let anchor = after.and_then(|name| anchor(&msg, &name, dialect).map(|h| Anchor::At(h.whole().end)));
@@ -79,7 +79,7 @@ fn append_hf(call: &mut Call<Sipmsgops>, lines: Text, after: Option<Text>) -> i3
 }
 
 /// insert_hf(lines, [header]): before that header, else before the first one.
-fn insert_hf(call: &mut Call<Sipmsgops>, lines: Text, before: Option<Text>) -> i32 {
+fn insert_hf(call: &mut Call<Sipmsgops>, lines: HeadLines, before: Option<Text>) -> i32 {
     let msg = call.ctx.state.msg.clone();
     let dialect = call.ctx.core.shared.dialect;
     let anchor = before.and_then(|name| anchor(&msg, &name, dialect).map(|h| Anchor::At(h.whole().start)));
@@ -88,7 +88,7 @@ fn insert_hf(call: &mut Call<Sipmsgops>, lines: Text, before: Option<Text>) -> i
 }
 
 /// append_urihf(prefix, suffix): a header around the R-URI as received.
-fn append_urihf(call: &mut Call<Sipmsgops>, prefix: Text, suffix: Text) -> i32 {
+fn append_urihf(call: &mut Call<Sipmsgops>, prefix: Head, suffix: HeadLines) -> i32 {
     let uri = call.ctx.state.msg.request_uri();
     let line = [&prefix.0[..], &uri, &suffix.0].concat();
     call.ctx.state.edits.insert(Anchor::End, line);

@@ -3,7 +3,7 @@
 use super::Sipmsgops;
 use super::headers::named;
 use bytes::Bytes;
-use host::{Call, MsgState, Registrar, Routes, Text};
+use host::{Call, Head, MsgState, Registrar, Routes, Text};
 use sip::{Anchor, Header, Message};
 use std::ops::Range;
 
@@ -125,7 +125,7 @@ fn has_option(call: &mut Call<Sipmsgops>, name: Text, option: Text) -> bool {
 }
 
 /// list_hdr_add_option(header, option): at the end of the first header of that name.
-fn add_option(call: &mut Call<Sipmsgops>, name: Text, option: Text) -> bool {
+fn add_option(call: &mut Call<Sipmsgops>, name: Text, option: Head) -> bool {
     let state = &mut call.ctx.state;
     let msg = state.msg.clone();
     let Some(header) = named(&msg, &name).next() else { return false };

@@ -2,7 +2,7 @@
 
 use super::Sipmsgops;
 use host::tm::ReplyStatus;
-use host::{Call, Int, OutVar, Registrar, Routes, Text};
+use host::{Call, Head, Int, OutVar, Registrar, Routes};
 use serde_json::Value as Json;
 use sip::Message;
 
@@ -14,7 +14,7 @@ pub fn register(m: &mut Registrar<Sipmsgops>) {
 }
 
 /// change_reply_status(code, reason): provisional and 2xx replies keep their class, and no other gets theirs.
-fn change_reply_status(call: &mut Call<Sipmsgops>, code: Int, reason: Text) -> bool {
+fn change_reply_status(call: &mut Call<Sipmsgops>, code: Int, reason: Head) -> bool {
     let received = i64::from(call.ctx.state.msg.status());
     let class_kept = code.0 / 100 == received / 100;
     if !(100..700).contains(&code.0) || ((code.0 < 300 || received < 300) && !class_kept) {

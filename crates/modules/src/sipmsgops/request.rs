@@ -54,7 +54,7 @@ pub fn ruri_add_param<M>(call: &mut Call<M>, param: Text) -> i32 {
     let Some(uri) = ruri(call) else { return -1 };
     let end = uri.text.len() - if uri.headers.is_empty() { 0 } else { uri.headers.len() + 1 };
     let new = [&uri.text[..end], b";", &param.0, &uri.text[end..]].concat();
-    call.ctx.state.ruri = Some(new.into());
+    host::vars::uri::set_request(call.ctx, new.into());
     -1
 }
 
@@ -81,7 +81,7 @@ pub fn ruri_tel2sip<M>(call: &mut Call<M>) -> i32 {
     let from = call.ctx.state.msg.from().and_then(|from| Uri::parse(&from.uri).ok());
     let Some(from) = from else { return -1 };
     let new = [b"sip:", number, b"@", &from.host, b";user=phone"].concat();
-    call.ctx.state.ruri = Some(new.into());
+    host::vars::uri::set_request(call.ctx, new.into());
     -1
 }
 

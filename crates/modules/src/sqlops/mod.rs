@@ -1,13 +1,14 @@
 //! sqlops: SQL from scripts. Every function holds its script until the answer is there.
 
 mod json;
+mod text;
 
 use crate::userdb::{
     self, AvpSpec, DbId, HasUserDb, Nulls, Reading, Source, TableSpec, UserDb, into_avps, into_first,
 };
 use bytes::Bytes;
 use host::db::{Name, Query};
-use host::{Call, OutVars, Outcome, Registrar, Routes, Text, Word};
+use host::{Call, OutVars, Outcome, Registrar, Routes, Text, Traced, Word};
 
 pub struct Sqlops(UserDb);
 
@@ -56,17 +57,17 @@ fn reading(call: &Call<Sqlops>, nulls: Nulls) -> Reading {
 }
 
 /// sql_query(query, [AVPs], [db]): all rows; 1, -2 without rows, -1 on errors.
-fn query(call: &mut Call<Sqlops>, query: Text, vars: Option<OutVars>, db: DbId) -> Outcome {
+fn query(call: &mut Call<Sqlops>, query: Traced, vars: Option<OutVars>, db: DbId) -> Outcome {
     let reading = reading(call, Nulls::Text);
-    db.0.suspend(call.ctx, "sql_query", Query::raw(query.0), move |ctx, rows| {
-        into_avps(ctx, &rows, vars.as_ref(), reading)
-    })
+    let query = Query::script(call.ctx, query);
+    db.0.suspend(call.ctx, "sql_query", query, move |ctx, rows| into_avps(ctx, &rows, vars.as_ref(), reading))
 }
 
 /// sql_query_one(query, [variables], [db]): the first row, NULLs as they are.
-fn query_one(call: &mut Call<Sqlops>, query: Text, vars: Option<OutVars>, db: DbId) -> Outcome {
+fn query_one(call: &mut Call<Sqlops>, query: Traced, vars: Option<OutVars>, db: DbId) -> Outcome {
     let reading = reading(call, Nulls::Null);
-    db.0.suspend(call.ctx, "sql_query_one", Query::raw(query.0), move |ctx, rows| {
+    let query = Query::script(call.ctx, query);
+    db.0.suspend(call.ctx, "sql_query_one", query, move |ctx, rows| {
         into_first(ctx, &rows, vars.as_ref(), reading)
     })
 }
@@ -84,11 +85,11 @@ fn name(text: &Text) -> Name {
 fn selection(
     columns: Option<Text>,
     table: &Text,
-    filter: Option<Text>,
+    filter: Option<Traced>,
     order: Option<Text>,
 ) -> Result<Query, String> {
     let mut query = Query::select(name(table)).columns(json::columns(columns.as_deref())?);
-    for cond in json::filter(filter.as_deref())? {
+    for cond in json::filter(filter.as_ref().map(text::filled).as_ref())? {
         query = query.filter(cond.column, cond.op, cond.value);
     }
     Ok(match order.filter(|o| !o.is_empty()) {
@@ -102,7 +103,7 @@ fn select(
     call: &mut Call<Sqlops>,
     columns: Option<Text>,
     table: Text,
-    filter: Option<Text>,
+    filter: Option<Traced>,
     order: Option<Text>,
     vars: Option<OutVars>,
     db: DbId,
@@ -121,7 +122,7 @@ fn select_one(
     call: &mut Call<Sqlops>,
     columns: Option<Text>,
     table: Text,
-    filter: Option<Text>,
+    filter: Option<Traced>,
     order: Option<Text>,
     vars: Option<OutVars>,
     db: DbId,
@@ -144,40 +145,46 @@ fn change(call: &mut Call<Sqlops>, what: &'static str, query: Result<Query, Stri
     }
 }
 
-fn with_values(mut query: Query, columns: &Text) -> Result<Query, String> {
-    for (column, value) in json::values(columns)? {
+fn with_values(mut query: Query, columns: &Traced) -> Result<Query, String> {
+    for (column, value) in json::values(&text::filled(columns))? {
         query = query.set(column, value);
     }
     Ok(query)
 }
 
-fn with_filter(mut query: Query, filter: Option<Text>) -> Result<Query, String> {
-    for cond in json::filter(filter.as_deref())? {
+fn with_filter(mut query: Query, filter: Option<Traced>) -> Result<Query, String> {
+    for cond in json::filter(filter.as_ref().map(text::filled).as_ref())? {
         query = query.filter(cond.column, cond.op, cond.value);
     }
     Ok(query)
 }
 
 /// sql_insert(table, columns, [db])
-fn insert(call: &mut Call<Sqlops>, table: Text, columns: Text, db: DbId) -> Outcome {
+fn insert(call: &mut Call<Sqlops>, table: Text, columns: Traced, db: DbId) -> Outcome {
     let query = with_values(Query::insert(name(&table)), &columns);
     change(call, "sql_insert", query, &db)
 }
 
 /// sql_replace(table, columns, [db]): not with PostgreSQL.
-fn replace(call: &mut Call<Sqlops>, table: Text, columns: Text, db: DbId) -> Outcome {
+fn replace(call: &mut Call<Sqlops>, table: Text, columns: Traced, db: DbId) -> Outcome {
     let query = with_values(Query::replace(name(&table)), &columns);
     change(call, "sql_replace", query, &db)
 }
 
 /// sql_update(columns, table, [filter], [db])
-fn update(call: &mut Call<Sqlops>, columns: Text, table: Text, filter: Option<Text>, db: DbId) -> Outcome {
+fn update(
+    call: &mut Call<Sqlops>,
+    columns: Traced,
+    table: Text,
+    filter: Option<Traced>,
+    db: DbId,
+) -> Outcome {
     let query = with_values(Query::update(name(&table)), &columns).and_then(|q| with_filter(q, filter));
     change(call, "sql_update", query, &db)
 }
 
 /// sql_delete(table, [filter], [db])
-fn delete(call: &mut Call<Sqlops>, table: Text, filter: Option<Text>, db: DbId) -> Outcome {
+fn delete(call: &mut Call<Sqlops>, table: Text, filter: Option<Traced>, db: DbId) -> Outcome {
     let query = with_filter(Query::delete(name(&table)), filter);
     change(call, "sql_delete", query, &db)
 }

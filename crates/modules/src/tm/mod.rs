@@ -11,7 +11,7 @@ mod vars;
 use host::arg::{BRANCH, FAILURE, ON_REPLY, RouteArg};
 use host::registrar::ParamFn;
 use host::tm::Settings;
-use host::{Call, Registrar, Routes, Text};
+use host::{Call, HeadLines, Registrar, Routes};
 use script::ast::{ParamValue, RouteKind};
 use transaction::TxnId;
 
@@ -150,7 +150,7 @@ fn flush_flags(call: &mut Call<Tm>) -> i32 {
 }
 
 /// t_add_hdrs(lines): for the ACKs and CANCELs made here (the branches do without them there as well).
-fn add_hdrs(call: &mut Call<Tm>, lines: Text) -> i32 {
+fn add_hdrs(call: &mut Call<Tm>, lines: HeadLines) -> i32 {
     let ctx = &mut *call.ctx;
     let Some(id) = ctx.state.txn else { return -1 };
     let agent = &ctx.core.shared.signature.user_agent;
@@ -160,7 +160,7 @@ fn add_hdrs(call: &mut Call<Tm>, lines: Text) -> i32 {
 }
 
 /// t_add_cancel_reason(header): for the CANCELs of the transaction that this CANCEL names.
-fn add_cancel_reason(call: &mut Call<Tm>, header: Text) -> i32 {
+fn add_cancel_reason(call: &mut Call<Tm>, header: HeadLines) -> i32 {
     let msg = call.ctx.state.msg.clone();
     match call.ctx.core.txns.txns.find_cancelled(&msg) {
         Some(id) => {

@@ -2,7 +2,7 @@
 
 use super::Tm;
 use bytes::Bytes;
-use host::{Call, Ctx, Registrar, ReplyCode, Routes, Text};
+use host::{Call, Ctx, Head, Registrar, ReplyCode, Routes, Text};
 use script::ast::Dialect;
 
 pub fn register(m: &mut Registrar<Tm>) {
@@ -41,7 +41,7 @@ fn newtran(ctx: &mut Ctx) -> i32 {
 }
 
 /// t_reply(code, reason): makes the transaction when there is none.
-fn t_reply(call: &mut Call<Tm>, code: ReplyCode, reason: Text) -> i32 {
+fn t_reply(call: &mut Call<Tm>, code: ReplyCode, reason: Head) -> i32 {
     if call.ctx.state.msg.method() == sip::Method::Ack {
         return 0;
     }
@@ -53,7 +53,7 @@ fn t_reply(call: &mut Call<Tm>, code: ReplyCode, reason: Text) -> i32 {
 }
 
 /// t_reply_with_body(code, reason, body): the type of the body comes from `append_to_reply`.
-fn t_reply_with_body(call: &mut Call<Tm>, code: ReplyCode, reason: Text, body: Text) -> i32 {
+fn t_reply_with_body(call: &mut Call<Tm>, code: ReplyCode, reason: Head, body: Text) -> i32 {
     // 2.1 knows only headers that are older than the transaction.
     let forgets = call.ctx.state.txn.is_some() && call.ctx.core.shared.dialect == Dialect::V21;
     // The 100 has no body.
@@ -75,7 +75,7 @@ fn t_reply_with_body(call: &mut Call<Tm>, code: ReplyCode, reason: Text, body: T
 fn by_callid(
     call: &mut Call<Tm>,
     code: ReplyCode,
-    reason: Text,
+    reason: Head,
     call_id: Option<Text>,
     cseq: Option<Text>,
 ) -> i32 {

@@ -3,7 +3,7 @@
 use super::Tm;
 use bytes::Bytes;
 use host::tm::NewRequest;
-use host::{Call, Registrar, Routes, Text};
+use host::{Call, Head, Registrar, Routes, Text};
 
 pub fn register(m: &mut Registrar<Tm>) {
     m.function("t_new_request", Routes::ALL, new_request);
@@ -20,10 +20,10 @@ fn address(text: &str) -> String {
 /// t_new_request(method, ruri, from, to, ["type body"], [context]): 1 on its way, -1 not.
 fn new_request(
     call: &mut Call<Tm>,
-    method: Text,
-    uri: Text,
-    from: Text,
-    to: Text,
+    method: Head,
+    uri: Head,
+    from: Head,
+    to: Head,
     body: Option<Text>,
     context: Option<Text>,
 ) -> i32 {
@@ -34,10 +34,12 @@ fn new_request(
         },
         None => (Bytes::new(), Bytes::new()),
     };
+    let text = |part: &Head| String::from_utf8_lossy(part).into_owned();
     let mut request =
-        NewRequest::new(&method.str(), uri.0.clone(), &address(&from.str()), &address(&to.str()));
+        NewRequest::new(&text(&method), uri.0.clone(), &address(&text(&from)), &address(&text(&to)));
     if !content_type.is_empty() {
-        request.headers = [b"Content-Type: ", &content_type[..], b"\r\n"].concat().into();
+        request.headers =
+            [b"Content-Type: ", &script::traced::on_one_line(&content_type)[..], b"\r\n"].concat().into();
     }
     request.body = body;
     request.context = context.map(|c| c.0);

@@ -230,6 +230,14 @@ impl<'a, L: Lang> Compiler<'a, L> {
         id
     }
 
+    /// A text of the script that becomes a value: what it holds is meant.
+    fn literal(&mut self, text: &Bytes) -> ConstId {
+        match Value::literal(text.clone()) {
+            Value::Str(_) => self.text(text),
+            pieced => self.constant(pieced),
+        }
+    }
+
     fn constant(&mut self, value: Value) -> ConstId {
         self.consts.push(value);
         ConstId(self.consts.len() as u32 - 1)

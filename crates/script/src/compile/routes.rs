@@ -159,7 +159,7 @@ impl<L: Lang> Compiler<'_, L> {
                 }
             },
             ArgKind::Text(text) => {
-                let text = self.text(text);
+                let text = self.literal(text);
                 self.emit_push(Op::Push(text));
             }
             ArgKind::Var(spec) => return self.route_var_arg(spec, index),
@@ -199,7 +199,7 @@ impl<L: Lang> Compiler<'_, L> {
         for piece in &pieces {
             match piece {
                 FormatPiece::Text(text) => {
-                    let text = self.text(text);
+                    let text = self.literal(text);
                     self.emit_push(Op::Push(text));
                 }
                 FormatPiece::Var(spec) => {

@@ -23,7 +23,7 @@ impl<L: Lang> Compiler<'_, L> {
         }
         match &expr.kind {
             ExprKind::Text(text) => {
-                let text = self.text(text);
+                let text = self.literal(text);
                 self.emit_push(Op::Push(text));
             }
             ExprKind::Null => self.push_null(),

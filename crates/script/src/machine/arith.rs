@@ -1,6 +1,7 @@
 //! What the arithmetic operators do with values of any kind.
 
 use crate::ops::{Arith, Right};
+use crate::traced::Builder;
 use crate::value::{MAX_TEXT, Value};
 use bytes::BytesMut;
 
@@ -98,6 +99,11 @@ fn join(left: &Value, right: &Value, origin: Right) -> Result<Value, Misfit> {
     let b = right.text_in(&mut two).unwrap_or_default();
     if a.len() + b.len() > MAX_TEXT {
         return Err(Misfit::TooLong);
+    }
+    if matches!(left, Value::Pieced(..)) || matches!(right, Value::Pieced(..)) {
+        let mut joined = Builder::default();
+        [left, right].into_iter().filter(|value| !value.is_null()).for_each(|value| joined.push_value(value));
+        return Ok(joined.finish().into_value());
     }
     let mut joined = BytesMut::with_capacity(a.len() + b.len());
     joined.extend_from_slice(a);

@@ -44,7 +44,7 @@ fn text_holds(cmp: Cmp, a: &[u8], b: &[u8]) -> i32 {
 pub(crate) fn with_int(cmp: Cmp, left: &Value, right: i32) -> i32 {
     match left {
         Value::Null | Value::Nought => with_null(cmp, false),
-        Value::Str(_) | Value::Failed => NEITHER,
+        Value::Str(_) | Value::Pieced(..) | Value::Failed => NEITHER,
         Value::Int(n) | Value::Both(_, n) | Value::Num(_, n) => holds(cmp, (*n as i32).cmp(&right)),
     }
 }
@@ -83,7 +83,7 @@ pub(crate) fn truth(value: &Value) -> i32 {
     i32::from(match value {
         Value::Null | Value::Nought | Value::Failed => false,
         Value::Int(n) | Value::Num(_, n) => *n != 0,
-        Value::Str(text) | Value::Both(text, _) => !text.is_empty(),
+        Value::Str(text) | Value::Pieced(text, _) | Value::Both(text, _) => !text.is_empty(),
     })
 }
 

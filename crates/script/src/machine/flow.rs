@@ -118,7 +118,7 @@ impl<H: Host> Run<'_, H> {
         let returned: Box<[Value]> = stack.drain(from..).collect();
         let rc = match self.pop() {
             Value::Null | Value::Nought | Value::Failed => -1,
-            Value::Str(_) => 1,
+            Value::Str(_) | Value::Pieced(..) => 1,
             Value::Int(n) | Value::Both(_, n) | Value::Num(_, n) => n as i32,
         };
         self.leave(rc, Some(returned).filter(|values| !values.is_empty()))

@@ -223,13 +223,10 @@ impl<'a, H: Host> Run<'a, H> {
     fn join(&mut self, n: u32) {
         let stack = &mut self.host.task().stack;
         let from = stack.len().saturating_sub(n as usize);
-        let mut text = bytes::BytesMut::new();
-        for value in &stack[from..] {
-            text.extend_from_slice(value.text_in(&mut itoa::Buffer::new()).unwrap_or(b"<null>"));
-        }
-        text.truncate(crate::MAX_TEXT);
+        let mut joined = crate::traced::Builder::default();
+        stack[from..].iter().for_each(|value| joined.push_value(value));
         stack.truncate(from);
-        stack.push(Value::Str(text.freeze()));
+        stack.push(joined.finish_within(crate::MAX_TEXT).into_value());
     }
 
     fn complain(&mut self, text: &str) {

@@ -22,11 +22,12 @@ mod merge;
 mod query;
 mod render;
 pub mod schema;
+mod statement;
 mod url;
 mod value;
 
 pub(crate) use insert::hooks;
-pub use query::{Action, Cond, Join, Name, Op, Query, TableQuery};
+pub use query::{Action, Cond, Join, Name, Op, Query, Statement, TableQuery};
 pub use render::{Dialect, Sql, literal, quote, render};
 pub use url::DbUrl;
 pub use value::{DbValue, Row, Rows};
@@ -64,6 +65,8 @@ pub enum DbError {
     Refused { code: String, message: String },
     /// The server is there and cannot do it now, whatever the statement: it is locked, read-only, out of room. Later it may.
     Unable { code: String, message: String },
+    /// Several statements in one query, which `db_multi_statements` does not allow.
+    Several,
     /// The driver cannot do this.
     Unsupported(&'static str),
 }
@@ -77,6 +80,9 @@ impl fmt::Display for DbError {
             DbError::Refused { code, message } | DbError::Unable { code, message } => {
                 write!(f, "{message} ({code})")
             }
+            DbError::Several => f.write_str(
+                "several statements in one query are refused (the core parameter db_multi_statements allows them)",
+            ),
             DbError::Unsupported(what) => write!(f, "this database driver has no {what}"),
         }
     }

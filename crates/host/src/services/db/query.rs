@@ -1,7 +1,9 @@
 //! Queries: a table's columns, conditions and values, or a text.
 
 use super::value::DbValue;
+use crate::ctx::Ctx;
 use bytes::Bytes;
+use script::Traced;
 use std::fmt;
 use std::ops::Deref;
 
@@ -122,13 +124,29 @@ pub struct TableQuery {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Query {
     Table(Box<TableQuery>),
-    /// A statement as it is.
-    Raw(Bytes),
+    Raw(Statement),
+}
+
+/// A statement that somebody wrote as a text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statement {
+    /// What did not come from the script is escaped where it stands between quotes, when the statement is written
+    /// for its server.
+    pub text: Traced,
+    /// More than one statement may stand in it.
+    pub several: bool,
 }
 
 impl Query {
+    /// One statement of the server's own.
     pub fn raw(text: impl Into<Bytes>) -> Query {
-        Query::Raw(text.into())
+        Query::Raw(text.into().into())
+    }
+
+    /// A statement of a script, several only if the core parameter `db_multi_statements` is set.
+    pub fn script(ctx: &Ctx, text: Traced) -> Query {
+        let several = ctx.shared().globals.int(&["db_multi_statements"]).unwrap_or(0) != 0;
+        Query::Raw(Statement { text, several })
     }
 
     pub fn new(action: Action, table: impl Into<Name>) -> Query {
@@ -217,7 +235,7 @@ impl Query {
     pub fn reads_only(&self) -> bool {
         match self {
             Query::Table(q) => q.action == Action::Select,
-            Query::Raw(text) => {
+            Query::Raw(Statement { text: Traced { text, .. }, .. }) => {
                 let word = text.trim_ascii_start();
                 let is = |w: &[u8]| {
                     word.len() > w.len()
@@ -234,7 +252,7 @@ impl Query {
     /// Shown in `async_list` and slow-query lines.
     pub fn detail(&self) -> Bytes {
         match self {
-            Query::Raw(text) => text.clone(),
+            Query::Raw(statement) => statement.text.text.clone(),
             Query::Table(q) => {
                 let verb = match q.action {
                     Action::Select => "select from",

@@ -2,6 +2,7 @@
 
 use super::DbError;
 use super::query::{Action, Cond, Join, Name, Op, Query, TableQuery};
+use super::statement;
 use super::value::DbValue;
 use crate::clock;
 use std::fmt::Write;
@@ -21,8 +22,8 @@ pub struct Sql {
     pub values: Vec<DbValue>,
 }
 
-/// Writes a query with placeholders (`?`, or `$1` for PostgreSQL). Raw texts go through as they are;
-/// bytes that are not UTF-8 are replaced.
+/// Writes a query with placeholders (`?`, or `$1` for PostgreSQL). In texts of scripts values that came in are
+/// escaped between quotes; bytes that are not UTF-8 are replaced.
 pub fn render(query: &Query, dialect: Dialect) -> Result<Sql, DbError> {
     write_query(query, dialect, Values::Apart)
 }
@@ -35,7 +36,16 @@ pub fn literal(query: &Query, dialect: Dialect) -> Result<String, DbError> {
 fn write_query(query: &Query, dialect: Dialect, values: Values) -> Result<Sql, DbError> {
     let mut sql = Sql { text: String::new(), values: Vec::new() };
     match query {
-        Query::Raw(text) => sql.text = String::from_utf8_lossy(text).into_owned(),
+        Query::Raw(statement) => {
+            let filled = statement::fill(&statement.text, dialect);
+            if filled.several && !statement.several {
+                return Err(DbError::Several);
+            }
+            sql.text = match String::from_utf8(filled.text) {
+                Ok(text) => text,
+                Err(bad) => String::from_utf8_lossy(bad.as_bytes()).into_owned(),
+            };
+        }
         Query::Table(query) => {
             sql.text.reserve(128);
             let mut out = Writer { sql, dialect, values };

@@ -85,7 +85,7 @@ impl From<&Value> for DbValue {
         match value {
             Value::Null | Value::Nought | Value::Failed => DbValue::Null,
             Value::Int(n) | Value::Num(_, n) => DbValue::Int(*n),
-            Value::Str(t) | Value::Both(t, _) => DbValue::Text(t.clone()),
+            Value::Str(t) | Value::Pieced(t, _) | Value::Both(t, _) => DbValue::Text(t.clone()),
         }
     }
 }
