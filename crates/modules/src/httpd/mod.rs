@@ -211,6 +211,8 @@ async fn handle(
         |name: &str| request.headers().get(name).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
     let content_type = header("content-type").unwrap_or_default();
     let (origin, host) = (header("origin"), header("host").unwrap_or_default());
+    let body = Limited::new(request.into_body(), module.post_limit).collect();
+    // As a whole: a byte now and then keeps no connection.
     let body = match tokio::time::timeout(module.idle.max(BODY_TIME), body).await {
         Ok(Ok(body)) => body.to_bytes(),
         Err(_) => return Ok(plain(StatusCode::REQUEST_TIMEOUT, "too slow")),
