@@ -75,7 +75,9 @@ pub fn register(m: &mut Registrar<ProtoTls>) {
     m.ready(|module, hooks, _| {
         let module = module.clone();
         if module.domains.is_set() || module.domains.client_tls_domain_avp.is_some() {
-            hooks.tls_hints.push(std::sync::Arc::new(move |ctx, state, host| module.domains.hint(ctx, state, host)));
+            hooks
+                .tls_hints
+                .push(std::sync::Arc::new(move |ctx, state, host| module.domains.hint(ctx, state, host)));
         }
     });
 }

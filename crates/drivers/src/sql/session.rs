@@ -52,14 +52,14 @@ impl Session {
                 let backend = db_mysql::MySql::for_tools(url)?;
                 let conn = backend.connect().await?;
                 #[cfg(feature = "mysql")]
-            Kind::MySql(backend, conn)
+                Kind::MySql(backend, conn)
             }
             #[cfg(feature = "postgres")]
             Dialect::Postgres => {
                 let backend = db_postgres::Postgres::for_tools(url)?;
                 let conn = backend.connect().await?;
                 #[cfg(feature = "postgres")]
-            Kind::Postgres(backend, conn)
+                Kind::Postgres(backend, conn)
             }
             Dialect::Sqlite => Kind::Sqlite(db_sqlite::File::for_tools(url)),
             #[cfg(not(all(feature = "mysql", feature = "postgres")))]

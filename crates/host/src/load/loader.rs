@@ -464,8 +464,7 @@ impl Loader {
                     format!("modparam for module {module}, which is not loaded"),
                 );
                 self.diagnostics.push(error.hint(format!("loadmodule \"{module}.so\" above it")));
-            }
-            else {
+            } else {
                 self.diagnostics.push(Diagnostic::error(
                     param.loc,
                     format!("modparam for module {module}, which is not loaded"),

@@ -397,7 +397,8 @@ impl FunctionInfo {
     /// The form of a call by the types of its arguments: `sql_query(string, [variable])`.
     pub fn form(&self) -> String {
         let arg = |(what, optional): (&'static str, bool)| {
-            let what = ["a ", "an ", "the "].iter().find_map(|article| what.strip_prefix(article)).unwrap_or(what);
+            let what =
+                ["a ", "an ", "the "].iter().find_map(|article| what.strip_prefix(article)).unwrap_or(what);
             if optional { format!("[{what}]") } else { what.to_owned() }
         };
         format!("{}({})", self.name, (self.takes)().into_iter().map(arg).collect::<Vec<_>>().join(", "))

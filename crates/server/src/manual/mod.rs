@@ -207,7 +207,8 @@ fn topic(name: &str) -> Result<String, String> {
 }
 
 fn lines_of(owner: &str, module: &dyn Module, name: &str) -> Vec<String> {
-    let is = |n: &str| n == name || name.strip_prefix(owner).is_some_and(|rest| rest.strip_prefix(':') == Some(n));
+    let is =
+        |n: &str| n == name || name.strip_prefix(owner).is_some_and(|rest| rest.strip_prefix(':') == Some(n));
     let mut lines = Vec::new();
     let forms: Vec<_> = module.functions().into_iter().filter(|f| is(f.name)).collect();
     if !forms.is_empty() {

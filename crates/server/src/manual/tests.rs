@@ -67,7 +67,10 @@ fn compare(name: &str, module: &dyn Module, words: &words::Words, wrong: &mut Ve
 
 /// What a module needs set before it loads, or uses before it shows its statistics.
 const SETTINGS: &[(&str, &str)] = &[
-    ("clusterer", "modparam(\"clusterer\", \"my_node_id\", 1)\nmodparam(\"clusterer\", \"db_mode\", 0)\nmodparam(\"clusterer\", \"my_node_info\", \"cluster_id=1, url=bin:127.0.0.1\")"),
+    (
+        "clusterer",
+        "modparam(\"clusterer\", \"my_node_id\", 1)\nmodparam(\"clusterer\", \"db_mode\", 0)\nmodparam(\"clusterer\", \"my_node_info\", \"cluster_id=1, url=bin:127.0.0.1\")",
+    ),
     ("db_mysql", "loadmodule \"sqlops.so\"\nmodparam(\"sqlops\", \"db_url\", \"mysql://a@127.0.0.1/b\")"),
     ("mi_datagram", "modparam(\"mi_datagram\", \"socket_name\", \"udp:127.0.0.1:8080\")"),
     ("uac", "loadmodule \"rr.so\""),
@@ -99,18 +102,25 @@ fn events_and_statistics_have_words_and_what_has_words_exists() {
         let all: Vec<(String, String, i64)> = shared.stats.list(None);
         let own = all.iter().filter(|(group, ..)| group == def.name).map(|(_, n, _)| n.as_str());
         let told = of(About::Statistic);
-        wrong.extend(own.filter(|n| !told.contains(n)).map(|n| format!("{}: no words for statistic {n}", def.name)));
+        wrong.extend(
+            own.filter(|n| !told.contains(n)).map(|n| format!("{}: no words for statistic {n}", def.name)),
+        );
         let there: BTreeSet<&str> = all.iter().map(|(_, n, _)| n.as_str()).collect();
         wrong.extend(told.difference(&there).map(|n| format!("{}: there is no statistic {n}", def.name)));
         let names = shared.events.names.iter().map(|n| String::from_utf8_lossy(n).into_owned());
         let names: BTreeSet<String> = names.collect();
         let told = of(About::Event);
         wrong.extend(
-            told.iter().filter(|n| !names.contains(**n)).map(|n| format!("{}: there is no event {n}", def.name)),
+            told.iter()
+                .filter(|n| !names.contains(**n))
+                .map(|n| format!("{}: there is no event {n}", def.name)),
         );
         let everywhere: BTreeSet<&str> = every_event();
         wrong.extend(
-            names.iter().filter(|n| !everywhere.contains(n.as_str())).map(|n| format!("{}: no words for event {n}", def.name)),
+            names
+                .iter()
+                .filter(|n| !everywhere.contains(n.as_str()))
+                .map(|n| format!("{}: no words for event {n}", def.name)),
         );
     }
     assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
@@ -125,12 +135,14 @@ fn every_event() -> BTreeSet<&'static str> {
 fn loaded(name: &str) -> Result<host::Shared, String> {
     let mut modules = Vec::new();
     needed(name, &mut modules);
-    let mut text = String::from("udp_workers=1\ndb_default_url=\"text:///nowhere\"\nloadmodule \"db_text.so\"\n");
+    let mut text =
+        String::from("udp_workers=1\ndb_default_url=\"text:///nowhere\"\nloadmodule \"db_text.so\"\n");
     for module in modules.iter().filter(|m| !matches!(**m, "core" | "db_text")) {
         let _ = writeln!(text, "loadmodule \"{module}.so\"");
     }
     let own = SETTINGS.iter().filter(|(module, _)| modules.contains(module)).map(|(_, settings)| *settings);
-    let (own, routes): (Vec<&str>, Vec<&str>) = own.flat_map(str::lines).partition(|line| !line.starts_with("route"));
+    let (own, routes): (Vec<&str>, Vec<&str>) =
+        own.flat_map(str::lines).partition(|line| !line.starts_with("route"));
     let _ = writeln!(text, "{}\nroute {{ }}\n{}", own.join("\n"), routes.join("\n"));
     let mut sources = Sources::default();
     let options = Options { dialect: Some(Dialect::V4) };
@@ -168,7 +180,9 @@ fn the_printed_manual_is_the_one_in_docs() {
 #[test]
 fn help_of_a_name_tells_types_routes_codes_and_waiting() {
     let help = topic("sql_query").unwrap();
-    for word in ["module sqlops", "sql_query(query, [results], [db])", "**waits**", "-2: no rows", "any route"] {
+    for word in
+        ["module sqlops", "sql_query(query, [results], [db])", "**waits**", "-2: no rows", "any route"]
+    {
         assert!(help.contains(word), "{word} is missing in {help}");
     }
     assert!(topic("tm:fr_timeout").unwrap().contains("integer, default 30 seconds"));

@@ -97,7 +97,8 @@ fn parse(text: &'static str) -> Result<Words, String> {
         if let Some(other) = line.strip_prefix("see ") {
             words.see.extend(other.split([',', ' ']).filter(|name| !name.is_empty()));
         } else if let Some((begin, about)) = About::WORDS.iter().find(|(begin, _)| line.starts_with(begin)) {
-            let (names, entry) = head(*about, &line[begin.len()..]).ok_or_else(|| wrong("no `: ` and text"))?;
+            let (names, entry) =
+                head(*about, &line[begin.len()..]).ok_or_else(|| wrong("no `: ` and text"))?;
             last = names.split(", ").map(|name| (*about, name.trim())).collect();
             for key in &last {
                 if words.entries.insert(*key, entry.clone()).is_some() {
