@@ -16,7 +16,6 @@ pub use context::{
     avp, call, chunks, clock, ctx, log, outage, owner, shared, stats, status, timers, var, watch,
 };
 pub use language::{arg, format, late, subst};
-pub(crate) use load::unknown;
 pub use load::{globals, listen, parameters, reference, registrar, reload};
 pub use services::{aaa, cachedb, db, events, mi, streams};
 pub use tm::{blacklist, branches, contacts, reply};

@@ -29,8 +29,8 @@ pub fn register(m: &mut Registrar<EventDatagram>) {
 
 fn ready(_: &Arc<EventDatagram>, hooks: &mut Hooks, stats: &Stats) {
     let lost = stats.counter("event_datagram", "events_lost");
-    hooks.event_transports.push(Arc::new(Datagrams::new(Kind::Udp, lost.clone())));
-    hooks.event_transports.push(Arc::new(Datagrams::new(Kind::Unix, lost)));
+    hooks.event_transport(Arc::new(Datagrams::new(Kind::Udp, lost.clone())));
+    hooks.event_transport(Arc::new(Datagrams::new(Kind::Unix, lost)));
 }
 
 #[derive(Clone, Copy, PartialEq)]

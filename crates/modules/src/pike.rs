@@ -89,7 +89,7 @@ fn init(s: &mut Pike, loader: &mut Loader) -> Result<(), String> {
 
 fn ready(module: &Arc<Pike>, hooks: &mut Hooks, stats: &Stats) {
     module.full.show(stats, "pike", "unwatched_requests");
-    hooks.event_names.push(BLOCKED);
+    hooks.raises([BLOCKED]);
     if let Some(route) = module.route {
         let module = module.clone();
         hooks.watch.on(Moment::RequestIn, move |ctx, _| check_by_route(ctx, &module, route));

@@ -25,7 +25,7 @@ pub fn offer(shared: &Shared, run: &Run) {
     let file = run.file.clone().unwrap_or_else(|| config::BUILT_IN.into());
     let file = if config::is_built_in(&file) { file } else { std::path::absolute(&file).unwrap_or(file) };
     let script = Arc::new(Script { file, run: run.clone(), busy: AtomicBool::new(false) });
-    let _ = shared.reload.set(Box::new(move |shared, answer| start(&script, shared, answer)));
+    shared.set_reload(Box::new(move |shared, answer| start(&script, shared, answer)));
 }
 
 fn start(script: &Arc<Script>, shared: &Arc<Shared>, answer: MiAnswer) {

@@ -213,7 +213,7 @@ fn start(
 ) -> Result<Vec<JoinHandle<io::Result<()>>>, Failed> {
     let (epoch, random) = (Instant::now(), RandomState::new());
     let switchboard = Switchboard { common: common.clone(), post: post.clone(), epoch };
-    let _ = shared.connections.set(Arc::new(switchboard));
+    shared.set_connections(Arc::new(switchboard));
     let (dns, cache) = (settings::dns_options(shared), DnsCache::default());
     let threads = sockets.into_iter().enumerate().map(|(index, sockets)| {
         let (shared, post, index) = (shared.clone(), post.clone(), index as u16);

@@ -44,7 +44,7 @@ pub fn register(m: &mut Registrar<DbMysql>) {
     );
     m.ignored(&["tls_client_domain"], "URLs say it: tls_domain=...");
     m.ignored(&["ps_max_col_size"], "columns of any size are read whole");
-    m.ready(|_, hooks, _| hooks.event_names.push(EVENT));
+    m.ready(|_, hooks, _| hooks.raises([EVENT]));
     m.init(|m, loader| {
         let driver =
             MySqlDriver { timeout: Duration::from_secs(m.timeout_s), slow_us: m.slow_us, tls: m.tls };

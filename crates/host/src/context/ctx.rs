@@ -122,8 +122,8 @@ const _: () = assert!(size_of::<MsgState>() <= 768);
 /// What `script_trace` writes for each step.
 pub struct Trace {
     pub level: crate::log::Level,
-    /// Variables to watch.
-    pub values: Arc<crate::Format>,
+    /// The variables to watch, as text.
+    pub values: Box<dyn Fn(&mut Ctx) -> Bytes>,
     /// A word that tells traces apart.
     pub info: Option<Bytes>,
 }
@@ -361,6 +361,10 @@ impl Traffic {
     }
 }
 
+/// The transaction engine of a worker. What it is, `tm` says: there it is an `Engine` by `Deref`, which costs one
+/// comparison of types.
+pub struct EngineSlot(pub(crate) Box<dyn Any>);
+
 /// What the ground floor needs of those above; the worker says who does it.
 #[derive(Clone, Copy)]
 pub struct Upper {
@@ -379,7 +383,7 @@ pub struct Core {
     pub worker: u16,
     pub workers: u16,
     pub shared: Arc<Shared>,
-    pub txns: crate::tm::Engine,
+    pub txns: EngineSlot,
     pub tasks: crate::chunks::Chunks<Parked>,
     pub free_tasks: Vec<u32>,
     /// Suspended scripts of a transaction.

@@ -5,7 +5,6 @@ use ahash::AHashMap;
 use bytes::Bytes;
 use script::ast::GlobalValue;
 use sip::Transport;
-use std::sync::Arc;
 
 /// Flag names by bit.
 pub type FlagNames = Vec<Bytes>;
@@ -28,7 +27,6 @@ pub struct Globals {
     pub aliases: Vec<Alias>,
     /// All others by name; the last one written wins.
     pub values: AHashMap<String, GlobalValue>,
-    pub blacklists: Arc<crate::tm::blacklist::Blacklists>,
 }
 
 impl Globals {

@@ -19,6 +19,7 @@ pub mod ops;
 pub mod outage;
 pub mod owner;
 pub mod parked;
+pub mod parts;
 pub mod shared;
 pub mod sockets;
 pub mod stats;

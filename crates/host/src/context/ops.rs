@@ -2,7 +2,7 @@
 //! histogram, kept by each worker on its own and put together when somebody asks.
 
 use crate::call::Finish;
-use crate::load::Globals;
+use crate::context::globals::Globals;
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -2,9 +2,9 @@
 
 use crate::context::ctx::{Ctx, Program};
 use crate::context::globals::{FlagNames, Globals};
+use crate::context::parts::Parts;
 pub use crate::context::sockets::{Listen, bracketed, host_text};
-use crate::mi::MiCommand;
-use crate::stats::Stats;
+use crate::context::stats::Stats;
 use ahash::AHashMap;
 use parking_lot::RwLock;
 use script::{Diagnostic, Sources};
@@ -27,10 +27,6 @@ pub struct Hooks {
     pub worker_timers: Vec<(u64, Hook)>,
     /// Moments of messages on their way.
     pub watch: crate::watch::Watch,
-    /// Names of the events that a module raises, for lists.
-    pub event_names: Vec<&'static str>,
-    /// Modules that carry events to other programs.
-    pub event_transports: Vec<Arc<dyn crate::events::EventTransport>>,
     /// Choose how TLS is begun with the next hop of a message: what `Path::hint` carries. The first that does not
     /// say 0 counts.
     pub tls_hints: Vec<TlsHint>,
@@ -42,6 +38,15 @@ pub struct Hooks {
     pub lacks: Vec<(&'static str, Lacks)>,
     /// Run once beside the workers, on the management thread (listeners of mi_fifo, httpd ...).
     pub services: Vec<Service>,
+    /// Hooks of the floors above.
+    lists: Parts,
+}
+
+impl Hooks {
+    /// The hooks of one type.
+    pub fn list<T: Clone + Send + Sync + 'static>(&mut self) -> &mut Vec<T> {
+        self.lists.entry()
+    }
 }
 
 pub type Lacks = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
@@ -58,9 +63,6 @@ pub trait Dispatch: Send + Sync {
     fn shut_down(&self);
 }
 
-/// What `reload_routes` calls; it must not block.
-pub type Reload = Box<dyn Fn(&Arc<Shared>, crate::mi::MiAnswer) + Send + Sync>;
-
 pub struct Shared {
     pub program: RwLock<Arc<Program>>,
     /// What the configuration said besides routes, as it was written; empty where nobody asks.
@@ -73,7 +75,6 @@ pub struct Shared {
     /// those that there are at the start, messages that come to others add them.
     pub local_addresses: RwLock<Vec<std::net::IpAddr>>,
     pub stats: Stats,
-    pub commands: Vec<MiCommand>,
     pub hooks: Hooks,
     pub modules: AHashMap<TypeId, Arc<dyn Any + Send + Sync>>,
     pub module_names: Vec<&'static str>,
@@ -87,41 +88,18 @@ pub struct Shared {
     pub started_ms: u64,
     pub warnings: Vec<Diagnostic>,
     pub dialect: script::ast::Dialect,
-    /// Events, their routes and who subscribed to them.
-    pub events: crate::events::Events,
-    pub signature: crate::reply::Signature,
-    /// Replies of no transaction are sent on: the script uses `forward()`, or `disable_stateless_fwd=no`.
-    pub forwards: bool,
-    /// `disable_503_translation`: a 503 goes upstream as it is.
-    pub keeps_503: bool,
-    /// `sip_warning`: replies made here explain themselves in a Warning header.
-    pub warns: bool,
-    /// `mhomed`: the route to the destination chooses the socket.
-    pub mhomed: bool,
-    /// `reply_to_via`: replies go to the address in the Via.
-    pub reply_to_via: bool,
-    /// Which connections messages may take.
-    pub stream_rules: crate::streams::Rules,
-    /// Stream connections of all workers. Set by the driver of the workers.
-    pub connections: OnceLock<Arc<dyn crate::streams::Connections>>,
-    /// Settings of module tm; workers read them when they start.
-    pub tm: parking_lot::Mutex<crate::tm::Settings>,
     /// Makes tags of To that no one outside can guess.
     pub tag_secret: ahash::RandomState,
     pub tag_prefix: u16,
     pub dispatch: OnceLock<Arc<dyn Dispatch>>,
-    /// Prepares texts with variables while the server runs.
-    pub late: OnceLock<crate::late::Late>,
     /// `$var`s as startup_route left them, by slot.
     pub first_vars: OnceLock<Vec<script::Value>>,
     /// What they are before startup_route, and without one.
     pub initial_vars: Vec<script::Value>,
     /// The command line, for `arg`.
     pub arguments: OnceLock<Vec<String>>,
-    /// Reads the routes of the configuration again; answers when they are in place.
-    pub reload: OnceLock<Reload>,
-    /// Key-value stores by the names that scripts use.
-    pub caches: crate::cachedb::Named,
+    /// What the floors above keep here, set when the configuration was loaded.
+    pub(crate) parts: Parts,
 }
 
 impl Shared {
@@ -129,9 +107,14 @@ impl Shared {
         self.program.read().clone()
     }
 
-    /// The stream connections, when a driver has some.
-    pub fn connections(&self) -> Option<&Arc<dyn crate::streams::Connections>> {
-        self.connections.get()
+    /// What one of the floors above keeps here. A look-up: what every message needs is taken once, when a worker
+    /// starts. Panics when the procedure that loads has not set it.
+    pub fn part<T: Send + Sync + 'static>(&self) -> &Arc<T> {
+        self.parts.find().unwrap_or_else(|| panic!("{} is set at load", std::any::type_name::<T>()))
+    }
+
+    pub(crate) fn set_part<T: Send + Sync + 'static>(&mut self, part: T) {
+        self.parts.set(Arc::new(part));
     }
 
     pub fn sources(&self) -> Arc<Sources> {
@@ -141,19 +124,5 @@ impl Shared {
     /// State of a loaded module.
     pub fn module<M: Send + Sync + 'static>(&self) -> Option<Arc<M>> {
         self.modules.get(&TypeId::of::<M>()).cloned().and_then(|m| m.downcast().ok())
-    }
-
-    /// A management command: `name`, or `module:name` as 4.x writes it, where `name` is that of before or what
-    /// follows its first word (`domain:reload` is `domain_reload`).
-    pub fn command(&self, name: &str) -> Option<&MiCommand> {
-        let found = self.commands.iter().find(|c| c.names().any(|own| own == name));
-        found.or_else(|| {
-            let (module, name) = name.split_once(':')?;
-            let mut mine = self.commands.iter().filter(|c| c.module == module);
-            let tail = |c: &&MiCommand| {
-                c.names().any(|own| own.split_once('_').is_some_and(|(_, tail)| tail == name))
-            };
-            mine.clone().find(|c| c.names().any(|own| own == name)).or_else(|| mine.find(tail))
-        })
     }
 }

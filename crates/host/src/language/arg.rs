@@ -2,7 +2,7 @@
 
 use crate::call::Call;
 use crate::format::Format;
-use crate::load::Loader;
+use crate::language::loader::Loader;
 use crate::var::Var;
 use bytes::Bytes;
 use script::ast::{self, ArgKind, Dialect};

@@ -1,7 +1,7 @@
 //! Texts with variables inside, prepared at load.
 
 use crate::ctx::Ctx;
-use crate::load::Loader;
+use crate::language::loader::Loader;
 use crate::var::Var;
 use bytes::{Bytes, BytesMut};
 use script::traced::{Builder, Hand};

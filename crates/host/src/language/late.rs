@@ -3,7 +3,7 @@
 
 use crate::ctx::Ctx;
 use crate::format::Format;
-use crate::load::Loader;
+use crate::language::loader::Loader;
 use crate::subst::{Replacement, Subst};
 use crate::var::Var;
 use ahash::AHashMap;
@@ -62,7 +62,7 @@ macro_rules! kept {
             return found.clone();
         }
         let shared = $ctx.shared().clone();
-        let prepared = shared.late.get().and_then(|late| late.with($prepare)).map(Rc::new);
+        let prepared = shared.part::<Late>().with($prepare).map(Rc::new);
         let table = &mut $ctx.local::<Kept>().$table;
         if table.len() >= MAX_KEPT {
             table.clear();

@@ -3,4 +3,6 @@
 pub mod arg;
 pub mod format;
 pub mod late;
+pub mod loader;
 pub mod subst;
+pub mod vartable;

@@ -1,7 +1,7 @@
 //! Substitutions as sed and perl write them: `/re/replacement/flags` (OpenSIPS `subst`, `{re.subst}`).
 
 use crate::ctx::Ctx;
-use crate::load::Loader;
+use crate::language::loader::Loader;
 use crate::var::Var;
 use bytes::Bytes;
 use script::posix::{self, Case, Groups, Pattern};

@@ -1,15 +1,14 @@
 //! Core parameters of a configuration: which there are, the sockets and the names of this server.
 
-use crate::blacklist::{Blacklist, Blacklists};
 pub use crate::context::globals::{Alias, Globals};
 use crate::listen::{ListenHost, ListenSpec};
 use crate::parameters::{Effect, PARAMETERS, effect};
 use crate::shared::{Listen, bracketed, host_text};
+use crate::tm::blacklist::{Blacklist, Blacklists};
 use script::ast::{Config, Global, GlobalValue};
 use script::{Diagnostic, nearest};
 use sip::{SocketNames, Transport};
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 impl Globals {
     /// Reads the global part of a configuration. Sockets must name addresses: whoever can look up
@@ -38,27 +37,28 @@ impl Globals {
             }
             globals.values.insert(canonical, global.value.clone());
         }
-        let mut blacklists = Blacklists::default();
         for global in &config.globals {
             let Some(text) = text_of(&global.value) else { continue };
             match &global.name[..] {
                 b"socket" | b"listen" => globals.add_socket(&text, global, diagnostics),
-                b"dst_blacklist" => match Blacklist::parse(&text) {
-                    Ok(list) => {
-                        if !blacklists.push(list) {
-                            let text = "this blacklist exists already, or there are more than 64";
-                            diagnostics.push(Diagnostic::error(global.loc, text));
-                        }
-                    }
-                    Err(e) => diagnostics.push(Diagnostic::error(global.loc, format!("bad blacklist: {e}"))),
-                },
                 b"alias" => globals.add_aliases(&text, global, diagnostics),
                 _ => {}
             }
         }
-        globals.blacklists = Arc::new(blacklists);
+        globals.without_disabled();
         globals.advertise();
         globals
+    }
+
+    /// `disable_tcp`, `disable_tls`: sockets that are written all the same do not listen.
+    fn without_disabled(&mut self) {
+        let on = |name: &str| self.flag(&[name]) == Some(true);
+        let (tcp, tls) = (on("disable_tcp"), on("disable_tls"));
+        self.sockets.retain(|socket| match socket.transport {
+            sip::Transport::Udp => true,
+            sip::Transport::Tls => !tcp && !tls,
+            _ => !tcp,
+        });
     }
 
     fn add_socket(&mut self, text: &str, global: &Global, diagnostics: &mut Vec<Diagnostic>) {
@@ -144,6 +144,24 @@ impl Globals {
             }
         }
     }
+}
+
+/// The lists of `dst_blacklist`.
+pub(super) fn blacklists(config: &Config, diagnostics: &mut Vec<Diagnostic>) -> Blacklists {
+    let mut blacklists = Blacklists::default();
+    for global in config.globals.iter().filter(|g| &g.name[..] == b"dst_blacklist") {
+        let Some(text) = text_of(&global.value) else { continue };
+        match Blacklist::parse(&text) {
+            Ok(list) => {
+                if !blacklists.push(list) {
+                    let text = "this blacklist exists already, or there are more than 64";
+                    diagnostics.push(Diagnostic::error(global.loc, text));
+                }
+            }
+            Err(e) => diagnostics.push(Diagnostic::error(global.loc, format!("bad blacklist: {e}"))),
+        }
+    }
+    blacklists
 }
 
 fn text_of(value: &GlobalValue) -> Option<String> {

@@ -1,12 +1,17 @@
 //! From a configuration to what workers run: the procedure that loads, and what modules register with.
 
+mod assemble;
+mod functions;
 pub mod globals;
 pub mod listen;
-mod loader;
+mod modules;
 pub mod parameters;
 pub mod reference;
 pub mod registrar;
 pub mod reload;
 pub(crate) mod unknown;
 
-pub use loader::*;
+pub use crate::context::globals::{Alias, FlagNames, Globals};
+pub use crate::language::loader::Loader;
+pub use crate::language::vartable::{ClassBuilder, TranBuilder, VarTable};
+pub use assemble::load;

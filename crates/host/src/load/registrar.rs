@@ -5,7 +5,7 @@
 use crate::arg::Arg;
 use crate::call::{Call, Outcome};
 use crate::ctx::Ctx;
-use crate::load::Loader;
+use crate::language::loader::Loader;
 use crate::mi::{MiAnswer, MiCommand, MiError, MiParams, MiResult, MiScope};
 use crate::shared::{Hooks, Shared};
 use crate::stats::Stats;

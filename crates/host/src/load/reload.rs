@@ -10,15 +10,34 @@
 //! - The new program is prepared beside the server and put in place by one assignment; a script with an error changes
 //!   nothing.
 
-use crate::events::EventRoute;
-use crate::load::Loader;
+use crate::language::late::Late;
+use crate::language::loader::Loader;
+use crate::services::mi::MiAnswer;
 use crate::shared::Shared;
 use script::ast::{Config, Dialect, EventMode, Route, RouteKind};
 use script::{Diagnostic, Loc, Program, RouteId, Sources};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Files that all loads together may read; then the server must be restarted.
 const MAX_FILES: usize = u16::MAX as usize - 1024;
+
+/// What `reload_routes` calls; it must not block.
+pub type Reload = Box<dyn Fn(&Arc<Shared>, MiAnswer) + Send + Sync>;
+
+/// Reads the routes of the configuration again. Set by whoever read them.
+#[derive(Default)]
+pub(super) struct Reloader(OnceLock<Reload>);
+
+impl Shared {
+    pub fn set_reload(&self, reload: Reload) {
+        let _ = self.part::<Reloader>().0.set(reload);
+    }
+
+    /// Reads the routes of the configuration again, and answers when they are in place. `None`: they cannot be.
+    pub fn reload(&self) -> Option<&Reload> {
+        self.part::<Reloader>().0.get()
+    }
+}
 
 /// Prepares the routes of `config` and puts them in place. `sources` began as a copy of `Shared::sources`. Blocks for as
 /// long as preparing takes: not for a worker. How many routes there are now; the error is every problem that was found.
@@ -38,7 +57,7 @@ pub fn reload(
     if sources.files.len() > MAX_FILES {
         return refuse(sources, "too many reloads: restart the server");
     }
-    let Some(late) = shared.late.get() else { return refuse(sources, "the server has not started") };
+    let late = shared.part::<Late>();
     let routes = config.routes.len();
     // Others prepare late texts meanwhile: what they declared must not be lost.
     for _ in 0..8 {
@@ -49,7 +68,7 @@ pub fn reload(
         let (program, problems) = script::compile(config, &mut loader);
         let mut problems: Vec<Diagnostic> = problems;
         problems.append(&mut loader.diagnostics);
-        if loader.forwards && !shared.forwards {
+        if loader.uses_forward() && !shared.policy().forwards {
             let text = "forward() is new in this script: only a restart lets replies of no transaction pass";
             problems.push(Diagnostic::error(Loc::default(), text));
         }
@@ -105,14 +124,11 @@ fn put_in_place(shared: &Arc<Shared>, config: &Config, program: Program<crate::c
     let known: Vec<RouteId> = shared.program().timers().into_iter().map(|(route, _)| route).collect();
     let timers: Vec<(RouteId, u32)> =
         program.timers().into_iter().filter(|(route, _)| !known.contains(route)).collect();
-    let events = config.routes.iter().enumerate().filter(|(_, r)| r.kind == RouteKind::Event);
-    let events = events
-        .filter_map(|(i, r)| Some((r.name.clone()?, EventRoute { route: RouteId(i as u16), mode: r.mode })));
-    let events = events.collect();
+    let events = super::assemble::event_routes(config).collect();
     // Places are looked up in it: it must know the new files before a new route runs.
     *shared.sources.write() = Arc::new(sources);
     *shared.program.write() = Arc::new(program);
-    *shared.events.routes.write() = events;
+    *shared.events().routes.write() = events;
     let Some(dispatch) = shared.dispatch.get().filter(|_| !timers.is_empty()) else { return };
     dispatch.run_on(
         0,

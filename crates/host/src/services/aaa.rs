@@ -26,7 +26,7 @@
 use crate::avp::AvpName;
 use crate::call::{Finish, Outcome, Suspension};
 use crate::ctx::Ctx;
-use crate::load::Loader;
+use crate::language::loader::Loader;
 use bytes::Bytes;
 use script::Value;
 use std::fmt;
@@ -234,23 +234,23 @@ impl Loader {
     /// Registers a protocol ("radius"); its module does it in its `init`, which runs before that of all
     /// modules that are no drivers.
     pub fn aaa_protocol(&mut self, name: &'static str, protocol: Arc<dyn AaaProtocol>) {
-        self.aaa.protocols.push((name, protocol));
+        self.part::<AaaTable>().protocols.push((name, protocol));
     }
 
     /// Servers from their URL. The error is what a user should read.
     pub fn aaa(&mut self, url: &str) -> Result<Aaa, String> {
         let url = url.trim();
-        if let Some(aaa) = self.aaa.open.iter().find(|aaa| &*aaa.url == url) {
+        if let Some(aaa) = self.part::<AaaTable>().open.iter().find(|aaa| &*aaa.url == url) {
             return Ok(aaa.clone());
         }
         let (name, rest) = url
             .split_once(':')
             .ok_or_else(|| format!("`{url}` is no AAA URL: protocol:path of its configuration"))?;
-        let Some((_, protocol)) = self.aaa.protocols.iter().find(|(n, _)| *n == name) else {
+        let Some((_, protocol)) = self.part::<AaaTable>().protocols.iter().find(|(n, _)| *n == name) else {
             return Err(format!("{url} needs its module: loadmodule \"aaa_{name}.so\""));
         };
         let aaa = Aaa::new(url, protocol.clone().open(rest)?);
-        self.aaa.open.push(aaa.clone());
+        self.part::<AaaTable>().open.push(aaa.clone());
         Ok(aaa)
     }
 }

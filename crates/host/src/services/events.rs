@@ -1,10 +1,10 @@
 //! Events: something happened, and event_routes, modules or other programs want to know.
 //!
-//! A module declares its events (`Hooks::event_names`) and raises them with [`raise`]. Transports
-//! (`event_datagram`, `event_rabbitmq` ...) are modules too: `Hooks::event_transports`.
+//! A module declares its events (`Hooks::raises`) and raises them with [`raise`]. Transports
+//! (`event_datagram`, `event_rabbitmq` ...) are modules too: `Hooks::event_transport`.
 
+use crate::context::shared::{Hooks, Shared};
 use crate::ctx::{After, Ctx, MsgState};
-use crate::shared::Shared;
 use ahash::AHashMap;
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -95,7 +95,38 @@ pub struct Events {
     next_id: std::sync::atomic::AtomicU64,
 }
 
+/// An event that a module raises, for lists; a hook of [`Hooks::list`].
+#[derive(Clone, Copy, Debug)]
+struct Raised(&'static str);
+
+impl Hooks {
+    /// The module raises these events.
+    pub fn raises(&mut self, names: impl IntoIterator<Item = &'static str>) {
+        self.list().extend(names.into_iter().map(Raised));
+    }
+
+    /// The module carries events to other programs.
+    pub fn event_transport(&mut self, transport: Arc<dyn EventTransport>) {
+        self.list().push(transport);
+    }
+}
+
+impl Shared {
+    pub fn events(&self) -> &Arc<Events> {
+        self.part()
+    }
+}
+
 impl Events {
+    pub(crate) fn new(hooks: &mut Hooks, routes: AHashMap<Bytes, EventRoute>) -> Events {
+        Events {
+            routes: RwLock::new(routes),
+            names: hooks.list::<Raised>().iter().map(|event| event.0.into()).collect(),
+            transports: hooks.list::<Arc<dyn EventTransport>>().clone(),
+            ..Events::default()
+        }
+    }
+
     /// Subscribes a socket (`udp:127.0.0.1:5051`); the same one again gets a new end. The error is
     /// what a user should read.
     pub fn subscribe(
@@ -183,7 +214,7 @@ struct Depth(u32);
 pub fn raise(ctx: &mut Ctx, name: impl Into<Bytes>, params: EventParams) {
     let name = name.into();
     let shared = ctx.core.shared.clone();
-    if !shared.events.wanted(&name) {
+    if !shared.events().wanted(&name) {
         return;
     }
     if ctx.local::<Depth>().0 >= MAX_DEPTH {
@@ -193,7 +224,7 @@ pub fn raise(ctx: &mut Ctx, name: impl Into<Bytes>, params: EventParams) {
     ctx.local::<Depth>().0 += 1;
     let event = Event { name, params };
     send(ctx, &shared, &event);
-    let found = shared.events.routes.read().get(&event.name).copied();
+    let found = shared.events().routes.read().get(&event.name).copied();
     if let Some(found) = found {
         run_route(ctx, &shared, found, &event);
     }
@@ -208,7 +239,7 @@ fn send(ctx: &mut Ctx, shared: &Shared, event: &Event) {
     let now_ms = ctx.core.wall_us / 1000;
     // Receivers may subscribe or end subscriptions: none runs under the lock.
     let targets: Vec<Target> = {
-        let list = shared.events.subscriptions.read();
+        let list = shared.events().subscriptions.read();
         let live = list.iter().filter(|s| s.event == event.name);
         live.filter(|s| s.expires_ms.is_none_or(|end| end > now_ms))
             .map(|s| match &s.receiver {

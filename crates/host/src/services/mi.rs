@@ -1,7 +1,7 @@
 //! Management commands: JSON-RPC names, parameters and results, independent of how they arrive.
 
+use crate::context::shared::Shared;
 use crate::ctx::Ctx;
-use crate::shared::Shared;
 use serde_json::Value as Json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -183,6 +183,30 @@ impl MiCommand {
             if word.starts_with('[') { usage.optional.push(name) } else { usage.needed.push(name) }
         }
         Some(usage)
+    }
+}
+
+/// The management commands of a server.
+#[derive(Default)]
+pub struct Commands(pub Vec<MiCommand>);
+
+impl Shared {
+    pub fn commands(&self) -> &[MiCommand] {
+        &self.part::<Commands>().0
+    }
+
+    /// A management command: `name`, or `module:name` as 4.x writes it, where `name` is that of before or what
+    /// follows its first word (`domain:reload` is `domain_reload`).
+    pub fn command(&self, name: &str) -> Option<&MiCommand> {
+        let found = self.commands().iter().find(|c| c.names().any(|own| own == name));
+        found.or_else(|| {
+            let (module, name) = name.split_once(':')?;
+            let mut mine = self.commands().iter().filter(|c| c.module == module);
+            let tail = |c: &&MiCommand| {
+                c.names().any(|own| own.split_once('_').is_some_and(|(_, tail)| tail == name))
+            };
+            mine.clone().find(|c| c.names().any(|own| own == name)).or_else(|| mine.find(tail))
+        })
     }
 }
 

@@ -1,9 +1,10 @@
 //! Stream connections (TCP, TLS, WebSocket) as scripts, modules and commands see them.
 
-use crate::load::Loader;
+use crate::context::shared::Shared;
+use crate::language::loader::Loader;
 use script::Loc;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use transaction::Path;
 
 /// The connections of all workers. Set by the driver of the workers; without one there are none.
@@ -70,8 +71,38 @@ pub struct Rules {
     pub no_new_for_replies: u32,
 }
 
+/// What all workers know of stream connections.
+#[derive(Default)]
+pub struct Streams {
+    pub rules: Rules,
+    connections: OnceLock<Arc<dyn Connections>>,
+}
+
+impl Streams {
+    pub(crate) fn new(loader: &mut Loader) -> Streams {
+        Streams { rules: Rules::read(loader), ..Streams::default() }
+    }
+
+    /// The stream connections, when a driver has some.
+    pub fn connections(&self) -> Option<&Arc<dyn Connections>> {
+        self.connections.get()
+    }
+}
+
+impl Shared {
+    /// The stream connections, when a driver has some.
+    pub fn connections(&self) -> Option<&Arc<dyn Connections>> {
+        self.part::<Streams>().connections()
+    }
+
+    /// For the driver of the workers, once.
+    pub fn set_connections(&self, connections: Arc<dyn Connections>) {
+        let _ = self.part::<Streams>().connections.set(connections);
+    }
+}
+
 impl Rules {
-    pub(crate) fn read(loader: &mut Loader) -> Rules {
+    fn read(loader: &mut Loader) -> Rules {
         let name = |loader: &Loader, name: &str| loader.globals.text(&[name]);
         let mut rules = Rules {
             accept_aliases: loader.globals.flag(&["tcp_accept_aliases"]) == Some(true),

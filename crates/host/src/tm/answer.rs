@@ -232,7 +232,7 @@ fn send(ctx: &mut Ctx, id: TxnId, code: u16, bytes: Bytes, origin: Origin) -> i3
     {
         data.local_status = code;
     }
-    if ctx.core.shared.stream_rules.no_new_for_replies != 0 {
+    if ctx.core.txns.streams.rules.no_new_for_replies != 0 {
         keep_to_connection(ctx, id);
     }
     let sent = ctx.core.txns.txns.reply(now, id, code, bytes, origin);
@@ -255,7 +255,7 @@ fn send(ctx: &mut Ctx, id: TxnId, code: u16, bytes: Bytes, origin: Origin) -> i3
 fn keep_to_connection(ctx: &mut Ctx, id: TxnId) {
     let saved = ctx.core.txns.txns.get(id).and_then(|data| data.saved.as_ref()).map_or(0, |s| s.flags);
     let current = if ctx.state.txn == Some(id) { ctx.state.flags } else { 0 };
-    if (saved | current) & ctx.core.shared.stream_rules.no_new_for_replies != 0 {
+    if (saved | current) & ctx.core.txns.streams.rules.no_new_for_replies != 0 {
         ctx.core.txns.txns.keep_to_connection(id);
     }
 }

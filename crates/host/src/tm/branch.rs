@@ -146,9 +146,9 @@ fn by_stream(
     name: Option<&[u8]>,
 ) -> Result<Path, SendError> {
     let shared = &ctx.core.shared;
-    if target.flags & shared.stream_rules.no_new_for_requests != 0 {
+    if target.flags & ctx.core.txns.streams.rules.no_new_for_requests != 0 {
         let path = path.only_existing();
-        let exists = shared.connections().is_some_and(|all| all.exists(&path));
+        let exists = ctx.core.txns.streams.connections().is_some_and(|all| all.exists(&path));
         return if exists { Ok(path) } else { Err(SendError::NoConnection) };
     }
     if !matches!(path.transport, Transport::Tls | Transport::Wss) {
@@ -160,7 +160,7 @@ fn by_stream(
 
 /// Whether a blacklist forbids a destination to this message.
 fn blocked(ctx: &Ctx, state: &MsgState, transport: Transport, addr: SocketAddr) -> bool {
-    let lists = &ctx.core.shared.globals.blacklists;
+    let lists = &ctx.core.txns.policy.blacklists;
     if lists.is_empty() {
         return false;
     }
@@ -198,7 +198,7 @@ fn socket_for(
     let own = Some(state.source.socket).filter(|i| fits(*i) && reaches(*i));
     let all = 0..sockets.len() as u16;
     let routed = || {
-        let from = ctx.core.shared.mhomed.then(|| ctx.core.spawner.source_for(remote.ip())).flatten()?;
+        let from = ctx.core.txns.policy.mhomed.then(|| ctx.core.spawner.source_for(remote.ip())).flatten()?;
         all.clone().find(|i| fits(*i) && sockets[usize::from(*i)].addr.ip() == from)
     };
     forced

@@ -181,7 +181,7 @@ fn answer(ctx: &mut Ctx, id: TxnId, winner: Option<u16>) {
     };
     // RFC 3261 §16.7 step 6: a 503 says nothing about this server.
     let changed = match status {
-        503 if !ctx.core.shared.keeps_503 => Some((500, reply.msg.reason())),
+        503 if !ctx.core.txns.policy.keeps_503 => Some((500, reply.msg.reason())),
         _ => super::replies::changed_status(&reply),
     };
     let code = changed.as_ref().map_or(status, |(code, _)| *code);

@@ -13,6 +13,7 @@ mod cancel;
 pub mod contacts;
 mod failure;
 mod local;
+pub mod policy;
 mod relay;
 mod replies;
 pub mod reply;
@@ -21,7 +22,8 @@ mod stateless;
 mod stats;
 pub mod watch;
 
-use crate::ctx::{After, Branch, Ctx, Ext, MsgState};
+use crate::ctx::{After, Branch, Ctx, EngineSlot, Ext, MsgState};
+use crate::services::streams::Streams;
 use crate::shared::Shared;
 use crate::var::Context;
 use crate::watch::{Moment, Seen, Told};
@@ -31,7 +33,9 @@ use script::{End, RouteId, Task};
 use sip::{Message, Method};
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
+use std::sync::Arc;
 use transaction::{Config, Event, Instant, Path, Transactions, TxnId};
 
 pub(crate) use admit::request_in;
@@ -42,11 +46,27 @@ pub use cancel::{cancel, stop};
 pub use local::{
     Timeouts, apply_timeouts, arm, inject, inject_into, on_verdict, replicate, wait_for_branches,
 };
+pub use policy::Policy;
 pub use relay::{Relay, new_transaction, relay};
 pub use replies::{ReplyStatus, final_replies, on_reply, status_of};
 pub use request::{Answer, Done, NewRequest, own_call_id, send_new};
 pub use stateless::{forward, forward_or_wait, forward_reply, send_to};
 pub use watch::{show_here, with_request};
+
+/// The worker keeps the engine in a slot of a floor that does not know it.
+impl Deref for EngineSlot {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        self.0.downcast_ref().expect("the worker put it there")
+    }
+}
+
+impl DerefMut for EngineSlot {
+    fn deref_mut(&mut self) -> &mut Engine {
+        self.0.downcast_mut().expect("the worker put it there")
+    }
+}
 
 /// What belongs to a transaction besides its state machine.
 pub struct TxnData {
@@ -107,16 +127,21 @@ const MAX_QUEUE: usize = 32;
 pub struct Engine {
     pub txns: Transactions<TxnData, BranchData>,
     pub settings: Settings,
+    pub policy: Arc<Policy>,
+    pub streams: Arc<Streams>,
     published: Option<stats::Published>,
 }
 
 impl Engine {
     pub fn new(shared: &Shared, worker: u16, seed: u64) -> Engine {
-        let settings = shared.tm.lock().clone();
+        let policy = shared.policy().clone();
+        let settings = policy.settings.clone();
         Engine {
             txns: Transactions::new(settings.config.clone(), worker, seed),
             published: settings.loaded.then(|| stats::Published::new(&shared.stats)),
             settings,
+            policy,
+            streams: shared.part::<Streams>().clone(),
         }
     }
 
@@ -335,7 +360,7 @@ pub(crate) fn create_current(ctx: &mut Ctx) -> Option<TxnId> {
 
 /// ACKs and CANCELs made here say who made them.
 fn set_agent(ctx: &mut Ctx, id: TxnId) {
-    let agent = &ctx.core.shared.signature.user_agent;
+    let agent = &ctx.core.txns.policy.signature.user_agent;
     if !agent.is_empty() {
         let line = [b"User-Agent: ", &agent[..], b"\r\n"].concat();
         ctx.core.txns.txns.set_hop_headers(id, line.into());

@@ -60,7 +60,7 @@ pub fn relay(ctx: &mut Ctx, mut how: Relay) -> Outcome {
     if ctx.state.kind == RouteKind::OnReply || !ctx.state.msg.is_request() {
         return Outcome::Done(-1);
     }
-    how.no_failover |= ctx.core.shared.globals.flag(&["disable_dns_failover"]) == Some(true);
+    how.no_failover |= ctx.core.txns.policy.no_failover;
     let missing = missing_lookups(ctx, &how);
     if missing.is_empty() {
         return Outcome::Done(relay_now(ctx, how));

@@ -88,7 +88,7 @@ pub fn return_path(ctx: &Ctx, state: &MsgState) -> Path {
     let handling = state.ext.find::<ViaHandling>().copied().unwrap_or_default();
     let forced = handling.force_rport;
     let port = if via.port == 0 { path.transport.default_port() } else { via.port };
-    if (handling.reply_to_via || ctx.core.shared.reply_to_via) && !forced && via.rport().is_none() {
+    if (handling.reply_to_via || ctx.core.txns.policy.reply_to_via) && !forced && via.rport().is_none() {
         if let Some(ip) = via.ip() {
             path.remote = (ip, port).into();
         }
@@ -104,7 +104,7 @@ pub fn return_path(ctx: &Ctx, state: &MsgState) -> Path {
 /// §18.2.2). Nobody listens for a browser.
 fn back_by_stream(ctx: &Ctx, state: &MsgState, mut path: Path, via: &sip::Via) -> Path {
     let browser = matches!(path.transport, sip::Transport::Ws | sip::Transport::Wss);
-    if browser || state.flags & ctx.core.shared.stream_rules.no_new_for_replies != 0 {
+    if browser || state.flags & ctx.core.txns.streams.rules.no_new_for_replies != 0 {
         return path.only_existing();
     }
     path.remote.set_port(if via.port == 0 { path.transport.default_port() } else { via.port });
@@ -149,7 +149,7 @@ pub fn build_with(
             extra.extend_from_slice(part);
         }
     }
-    if ctx.core.shared.warns {
+    if ctx.core.txns.policy.warns {
         extra.extend_from_slice(warning(ctx, state).as_bytes());
     }
     let via_params = via_params(state);
@@ -159,7 +159,7 @@ pub fn build_with(
         to_tag,
         via_params: &via_params,
         extra: &extra,
-        server: &ctx.core.shared.signature.server,
+        server: &ctx.core.txns.policy.signature.server,
         body,
         order: match ctx.core.shared.dialect {
             Dialect::V21 => HeaderOrder::AsReceived,

@@ -84,7 +84,7 @@ impl NewRequest {
             &self.method,
         ]);
         put(&[b"\r\nMax-Forwards: 70\r\n", &self.headers]);
-        let agent = &ctx.core.shared.signature.user_agent;
+        let agent = &ctx.core.txns.policy.signature.user_agent;
         if !agent.is_empty() {
             put(&[b"User-Agent: ", agent, b"\r\n"]);
         }

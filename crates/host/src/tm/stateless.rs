@@ -128,7 +128,7 @@ pub fn send_to(ctx: &mut Ctx, uri: Bytes, headers: Bytes) -> Outcome {
 
 /// Sends a reply of no transaction on by its second Via (RFC 3261 §16.7 step 2, §18.1.2).
 pub fn forward_reply(ctx: &mut Ctx, state: Box<MsgState>) {
-    if !ctx.core.shared.forwards {
+    if !ctx.core.txns.policy.forwards {
         ctx.core.traffic.dropped_replies.up();
         return;
     }
@@ -138,7 +138,7 @@ pub fn forward_reply(ctx: &mut Ctx, state: Box<MsgState>) {
     let port = if top.port == 0 { 5060 } else { top.port };
     let named = ctx.core.shared.is_myself(&top.host, port, None);
     let sent = || top.branch().is_some_and(|b| b[..] == via_branch(ctx, &state.msg, next)[..]);
-    if !named && (ctx.core.shared.globals.flag(&["check_via"]) == Some(true) || !sent()) {
+    if !named && (ctx.core.txns.policy.check_via || !sent()) {
         return;
     }
     let Some(transport) = next.transport() else { return };

@@ -1,7 +1,7 @@
 //! Class `s`: encodings.
 
 use super::{MAX, Tran, Word, number, text, with_text};
-use crate::load::Loader;
+use crate::language::loader::Loader;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;

@@ -1,7 +1,7 @@
 //! Class `csv`: fields between commas (RFC 4180).
 
 use super::{Entry, Number, Tran, number, text};
-use crate::load::Loader;
+use crate::language::loader::Loader;
 use bytes::Bytes;
 use script::ast::{Dialect, TranSpec};
 use script::{Diagnostic, Value};

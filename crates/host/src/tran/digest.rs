@@ -1,7 +1,7 @@
 //! Class `s`: digests, in hexadecimal, and checksums.
 
 use super::{Tran, Word, text};
-use crate::load::Loader;
+use crate::language::loader::Loader;
 use md5::Digest;
 use script::ast::TranSpec;
 use script::{Diagnostic, Value};

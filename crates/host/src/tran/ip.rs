@@ -2,7 +2,7 @@
 
 use super::{Entry, Tran, Word, some, text, truth};
 use crate::context::net::{Net, address_of};
-use crate::load::Loader;
+use crate::language::loader::Loader;
 use bytes::Bytes;
 use script::ast::TranSpec;
 use script::{Diagnostic, Value};

@@ -1,7 +1,7 @@
 //! Class `param`: lists of parameters `a=1;b;c="x y"`.
 
 use super::{Entry, Number, Tran, Word, absent, number, text, truth};
-use crate::load::Loader;
+use crate::language::loader::Loader;
 use bytes::Bytes;
 use script::ast::TranSpec;
 use script::{Diagnostic, Value};

@@ -17,7 +17,7 @@ mod time;
 mod uri;
 mod via;
 
-use crate::load::Loader;
+use crate::language::loader::Loader;
 use bytes::Bytes;
 use script::ast::{Dialect, TranSpec};
 use script::{Diagnostic, Value};

@@ -1,7 +1,7 @@
 //! Class `nameaddr`: `"Name" <uri>;params`, also one of a list.
 
 use super::{Entry, Number, Tran, Word, number, or_absent, some, text};
-use crate::load::Loader;
+use crate::language::loader::Loader;
 use bytes::Bytes;
 use script::ast::{Dialect, TranSpec};
 use script::{Diagnostic, Value};

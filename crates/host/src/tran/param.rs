@@ -1,7 +1,7 @@
 //! Parameters of transformations: constants, read at load, or variables.
 
 use crate::ctx::Ctx;
-use crate::load::Loader;
+use crate::language::loader::Loader;
 use crate::var::Var;
 use bytes::Bytes;
 use script::Diagnostic;

@@ -1,7 +1,7 @@
 //! Class `re`: substitutions.
 
 use super::{Entry, Tran, Word, text, with_text};
-use crate::load::Loader;
+use crate::language::loader::Loader;
 use crate::subst::{Subst, changed};
 use bytes::Bytes;
 use script::ast::TranSpec;

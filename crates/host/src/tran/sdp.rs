@@ -2,7 +2,7 @@
 
 use super::param::leading_int;
 use super::{Entry, Number, Tran, Word, text};
-use crate::load::Loader;
+use crate::language::loader::Loader;
 use bytes::{Bytes, BytesMut};
 use script::ast::{Dialect, TranSpec};
 use script::{Diagnostic, Value};

@@ -3,7 +3,7 @@
 use super::param::leading_int;
 use super::{Entry, MAX, Number, Tran, Word, absent, codec, digest, number, text, time, with_text};
 use crate::ctx::Ctx;
-use crate::load::Loader;
+use crate::language::loader::Loader;
 use bytes::{Bytes, BytesMut};
 use script::ast::{Dialect, TranSpec};
 use script::{Diagnostic, Value};

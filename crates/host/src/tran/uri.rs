@@ -2,7 +2,7 @@
 
 use super::{Entry, Tran, Word, absent, list, or_absent, some, text};
 use crate::context::uri::parse;
-use crate::load::Loader;
+use crate::language::loader::Loader;
 use bytes::Bytes;
 use script::ast::{Dialect, TranSpec};
 use script::{Diagnostic, Value};

@@ -1,7 +1,7 @@
 //! Class `via`: parts of the first value of a Via header.
 
 use super::{Entry, Tran, Word, absent, digits, or_absent, some, text};
-use crate::load::Loader;
+use crate::language::loader::Loader;
 use bytes::Bytes;
 use script::ast::{Dialect, TranSpec};
 use script::{Diagnostic, Value};

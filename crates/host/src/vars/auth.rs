@@ -5,7 +5,7 @@
 
 use super::text_or_null;
 use crate::ctx::{Ctx, MsgState};
-use crate::load::VarTable;
+use crate::language::vartable::VarTable;
 use crate::var::{At, Variable};
 use bytes::{Bytes, BytesMut};
 use script::Value;

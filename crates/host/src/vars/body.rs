@@ -2,7 +2,7 @@
 
 use super::{pick, position};
 use crate::ctx::{Ctx, MsgState};
-use crate::load::VarTable;
+use crate::language::vartable::VarTable;
 use crate::var::{At, Kind, Variable};
 use bytes::Bytes;
 use script::Value;

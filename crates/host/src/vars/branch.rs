@@ -4,7 +4,7 @@ use super::name::Name;
 use super::{flags, join, position};
 use crate::branches::{self, q_text};
 use crate::ctx::{Ctx, MsgState};
-use crate::load::VarTable;
+use crate::language::vartable::VarTable;
 use crate::var::{At, Kind, Variable};
 use bytes::Bytes;
 use script::ast::{AssignOp, Dialect};

@@ -2,7 +2,7 @@
 
 use super::{pick, text_or_null};
 use crate::ctx::Ctx;
-use crate::load::VarTable;
+use crate::language::vartable::VarTable;
 use crate::var::{At, Kind, Variable};
 use bytes::Bytes;
 use script::{Diagnostic, Value};

@@ -1,7 +1,7 @@
 //! What went wrong with the message last: `$err.*`, and the start of error_route.
 
 use crate::ctx::Ctx;
-use crate::load::VarTable;
+use crate::language::vartable::VarTable;
 use crate::reply::LastError;
 use bytes::Bytes;
 use script::Value;

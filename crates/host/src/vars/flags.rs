@@ -1,7 +1,7 @@
 //! Flags: `$mf`, `$bf`, `$sf`, `$msg.flag(name)`.
 
 use crate::ctx::{Ctx, MsgState};
-use crate::load::VarTable;
+use crate::language::vartable::VarTable;
 use crate::var::{At, Kind, Variable};
 use bytes::{Bytes, BytesMut};
 use script::ast::AssignOp;

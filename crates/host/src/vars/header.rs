@@ -3,7 +3,7 @@
 use super::name::Name;
 use super::{pick, text_or_null};
 use crate::ctx::Ctx;
-use crate::load::VarTable;
+use crate::language::vartable::VarTable;
 use crate::var::{At, Kind, Variable};
 use bytes::Bytes;
 use script::Value;

@@ -2,7 +2,7 @@
 
 use super::boolean;
 use crate::ctx::Ctx;
-use crate::load::VarTable;
+use crate::language::vartable::VarTable;
 use crate::tm::status_of;
 use bytes::Bytes;
 use script::Value;

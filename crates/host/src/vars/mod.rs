@@ -19,7 +19,7 @@ pub mod time;
 pub mod uri;
 pub mod word;
 
-use crate::load::VarTable;
+use crate::language::vartable::VarTable;
 use bytes::Bytes;
 use script::Value;
 

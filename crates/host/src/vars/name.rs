@@ -2,7 +2,7 @@
 
 use crate::ctx::Ctx;
 use crate::format::Format;
-use crate::load::Loader;
+use crate::language::loader::Loader;
 use bytes::Bytes;
 use script::Diagnostic;
 use script::ast::VarSpec;

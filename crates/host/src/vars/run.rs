@@ -4,7 +4,7 @@ use super::name::Name;
 use super::pick;
 use crate::ctx::Ctx;
 use crate::events::EventParams;
-use crate::load::VarTable;
+use crate::language::vartable::VarTable;
 use crate::log;
 use crate::var::{At, Kind, Variable};
 use bytes::Bytes;

@@ -6,7 +6,7 @@
 use super::body;
 use super::name::Name;
 use crate::ctx::{Ctx, MsgState};
-use crate::load::VarTable;
+use crate::language::vartable::VarTable;
 use crate::var::{At, Kind, Variable};
 use bytes::Bytes;
 use script::Value;

@@ -1,7 +1,7 @@
 //! Where a message came from and where it leaves: `$si`, `$socket_in(port)`, `$socket_out`, `$fs`.
 
 use crate::ctx::Ctx;
-use crate::load::VarTable;
+use crate::language::vartable::VarTable;
 use crate::shared::{Listen, host_text};
 use crate::var::{At, Kind, Variable};
 use bytes::Bytes;

@@ -2,7 +2,7 @@
 
 use super::{digits, text_or_null};
 use crate::ctx::{Ctx, MsgState};
-use crate::load::VarTable;
+use crate::language::vartable::VarTable;
 use crate::var::{At, Variable};
 use bytes::Bytes;
 use script::Value;

@@ -3,7 +3,7 @@
 use super::socket;
 use crate::context::net::{Net, address_of};
 use crate::ctx::Ctx;
-use crate::load::Loader;
+use crate::language::loader::Loader;
 use crate::var::{Answer, At, Context, Index, Kind, Var, Variable, WaitingVariable};
 use bytes::Bytes;
 use script::ast::Dialect;

@@ -8,7 +8,7 @@ mod script_host;
 use crate::call::Finish;
 use crate::context::detached::nowhere;
 use crate::context::timers::{Due, Timers};
-use crate::ctx::{After, Core, Ctx, MsgState, Output, Rng, Spawn, TaskId, Upper};
+use crate::ctx::{After, Core, Ctx, EngineSlot, MsgState, Output, Rng, Spawn, TaskId, Upper};
 use crate::shared::{Hook, Hooks, Shared};
 use crate::tm::{self, Admit};
 use crate::watch::Wire;
@@ -74,7 +74,7 @@ impl Worker {
             wall_us: clock.wall_us,
             worker,
             workers,
-            txns: tm::Engine::new(&shared, worker, seed ^ shared_seed(&shared)),
+            txns: EngineSlot(Box::new(tm::Engine::new(&shared, worker, seed ^ shared_seed(&shared)))),
             tasks: Default::default(),
             free_tasks: Default::default(),
             tasks_of: Default::default(),
@@ -228,7 +228,7 @@ fn dummy_state(shared: &Arc<Shared>, now: Instant) -> Box<MsgState> {
 fn accept_alias(ctx: &Ctx, msg: &Message, source: &Path) {
     let Some(via) = msg.via().filter(|via| via.params.has(b"alias")) else { return };
     let port = if via.port == 0 { source.transport.default_port() } else { via.port };
-    if let Some(connections) = ctx.core.shared.connections() {
+    if let Some(connections) = ctx.core.txns.streams.connections() {
         connections.alias(source.connection_id(), port);
     }
 }
@@ -249,7 +249,7 @@ fn on_message(ctx: &mut Ctx, source: Path, bytes: Bytes) {
         return tm::on_reply(ctx, msg, source);
     }
     ctx.core.traffic.requests.up();
-    if source.is_reliable() && ctx.core.shared.stream_rules.accept_aliases {
+    if source.is_reliable() && ctx.core.txns.streams.rules.accept_aliases {
         accept_alias(ctx, &msg, &source);
     }
     let Admit::Run(of) = tm::admit(ctx, &msg, source) else { return };

@@ -24,7 +24,7 @@ fn trace(ctx: &mut Ctx, class: &str, what: &str) {
     let sources = shared.sources();
     let (file, line) = (sources.name(loc), sources.line_col(loc).0);
     let info = how.info.as_ref().map_or(String::new(), |i| format!("[{}]", String::from_utf8_lossy(i)));
-    let values = how.values.text(ctx);
+    let values = (how.values)(ctx);
     let values = String::from_utf8_lossy(&values);
     crate::log::write(
         how.level,

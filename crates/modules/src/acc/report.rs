@@ -183,7 +183,7 @@ impl Report {
             Kind::Missed => super::MISSED_EVENT,
             _ => super::EVENT,
         };
-        if !ctx.shared().events.wanted(name.as_bytes()) {
+        if !ctx.shared().events().wanted(name.as_bytes()) {
             return;
         }
         let names = ["method", "from_tag", "to_tag", "callid", "sip_code", "sip_reason"];

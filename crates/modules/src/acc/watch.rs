@@ -13,7 +13,7 @@ use std::sync::Arc;
 use transaction::{Origin, TxnId};
 
 pub fn ready(module: &Arc<Acc>, hooks: &mut Hooks, _: &Stats) {
-    hooks.event_names.extend([super::EVENT, super::MISSED_EVENT]);
+    hooks.raises([super::EVENT, super::MISSED_EVENT]);
     hooks.watch.told(Told::Created, |ctx, seen| seen.txn.into_iter().for_each(|id| account::adopt(ctx, id)));
     let (of_failed, of_replied) = (module.clone(), module.clone());
     hooks.watch.on(Moment::Failing, move |ctx, seen| failing(ctx, &of_failed, seen));

@@ -86,7 +86,7 @@ pub fn register(m: &mut Registrar<Clusterer>) {
         "makes this node a backup for a tag (Fermata's own): clusterer_shtag_set_backup tag/cluster",
         set_backup,
     );
-    m.ready(|_, hooks, _| hooks.event_names.push(CHANGED));
+    m.ready(|_, hooks, _| hooks.raises([CHANGED]));
 }
 
 /// `$cluster.sh_tag(vip/1)`: "active" or "backup"; assigning "active" or 1 makes it active.

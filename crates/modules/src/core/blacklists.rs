@@ -61,7 +61,7 @@ impl<M> Arg<M> for List {
     ) -> Result<host::Format, Diagnostic> {
         let name = <Text as Arg<M>>::prepare(arg, site, loader, module)?;
         match name.constant().map(|name| String::from_utf8_lossy(name).into_owned()) {
-            Some(text) if loader.globals.blacklists.find(&text).is_none() => {
+            Some(text) if loader.blacklists().find(&text).is_none() => {
                 Err(Diagnostic::error(arg.map_or(site, |a| a.loc), format!("there is no blacklist {text}"))
                     .hint(format!("dst_blacklist = {text}:{{...}} makes one")))
             }
@@ -71,7 +71,7 @@ impl<M> Arg<M> for List {
 
     fn eval(name: &host::Format, call: &mut Call<'_, M>) -> Result<List, i32> {
         let name = name.text(call.ctx);
-        let lists = call.ctx.shared().globals.blacklists.clone();
+        let lists = call.ctx.shared().policy().blacklists.clone();
         lists.find(&String::from_utf8_lossy(&name)).map(List).ok_or(-1)
     }
 }
@@ -109,7 +109,7 @@ fn check(
         message: &message,
         now: call.core.now,
     };
-    let lists = call.shared().globals.blacklists.clone();
+    let lists = call.shared().policy().blacklists.clone();
     let blocked = match list {
         Some(list) => lists.get(list.0).is_some_and(|list| list.blocks(&going)),
         None => lists.block(call.state.ext.find::<InUse>().copied().unwrap_or_default(), &going),
@@ -137,7 +137,7 @@ fn add(
 ) -> i32 {
     let Some(mut rule) = rule_of(&ip, port, proto, pattern) else { return -1 };
     rule.until = expire.filter(|e| e.0 > 0).map(|e| call.core.now.after(e.0 as u64 * 1000));
-    let (lists, now) = (call.shared().globals.blacklists.clone(), call.core.now);
+    let (lists, now) = (call.shared().policy().blacklists.clone(), call.core.now);
     if lists.get(list.0).is_some_and(|list| list.add(rule, now)) { 1 } else { -1 }
 }
 
@@ -151,7 +151,7 @@ fn remove(
     pattern: Option<Text>,
 ) -> i32 {
     let Some(rule) = rule_of(&ip, port, proto, pattern) else { return -1 };
-    let lists = call.shared().globals.blacklists.clone();
+    let lists = call.shared().policy().blacklists.clone();
     if lists.get(list.0).is_some_and(|list| list.remove(&rule)) { 1 } else { -1 }
 }
 
@@ -173,7 +173,7 @@ fn shown(list: &Blacklist, rules: Vec<Rule>) -> Json {
 }
 
 fn mi_list(call: &mut Call<Core>, params: &MiParams) -> MiResult {
-    let (lists, now) = (call.shared().globals.blacklists.clone(), call.core.now);
+    let (lists, now) = (call.shared().policy().blacklists.clone(), call.core.now);
     let wanted = params.text("name", 0);
     let fits = |list: &&Blacklist| wanted.as_ref().is_none_or(|name| *name == list.name);
     Ok(json!({ "Blacklists": lists.all().filter(fits).map(|l| shown(l, l.rules(now))).collect::<Vec<_>>() }))
@@ -195,7 +195,7 @@ fn place_of(
 
 fn mi_check_all(call: &mut Call<Core>, params: &MiParams) -> MiResult {
     let (transport, addr, pattern) = place_of(params, 0)?;
-    let lists = call.shared().globals.blacklists.clone();
+    let lists = call.shared().policy().blacklists.clone();
     let going = Going { transport, addr, message: pattern.as_bytes(), now: call.core.now };
     Ok(lists.all().filter(|list| list.blocks(&going)).map(|list| Json::from(list.name.clone())).collect())
 }
@@ -209,7 +209,7 @@ fn named<'a>(lists: &'a host::blacklist::Blacklists, params: &MiParams) -> Resul
 
 fn mi_check(call: &mut Call<Core>, params: &MiParams) -> MiResult {
     let (transport, addr, pattern) = place_of(params, 1)?;
-    let lists = call.shared().globals.blacklists.clone();
+    let lists = call.shared().policy().blacklists.clone();
     let going = Going { transport, addr, message: pattern.as_bytes(), now: call.core.now };
     match named(&lists, params)?.blocks(&going) {
         true => Ok(json!("OK")),
@@ -218,7 +218,7 @@ fn mi_check(call: &mut Call<Core>, params: &MiParams) -> MiResult {
 }
 
 fn mi_add(call: &mut Call<Core>, params: &MiParams) -> MiResult {
-    let lists = call.shared().globals.blacklists.clone();
+    let lists = call.shared().policy().blacklists.clone();
     let list = named(&lists, params)?;
     let mut rule = Rule::parse(&params.need("rule", 1)?).map_err(MiError::params)?;
     rule.until = params.int("expire", 2)?.filter(|s| *s > 0).map(|s| call.core.now.after(s as u64 * 1000));
@@ -229,7 +229,7 @@ fn mi_add(call: &mut Call<Core>, params: &MiParams) -> MiResult {
 }
 
 fn mi_remove(call: &mut Call<Core>, params: &MiParams) -> MiResult {
-    let lists = call.shared().globals.blacklists.clone();
+    let lists = call.shared().policy().blacklists.clone();
     let rule = Rule::parse(&params.need("rule", 1)?).map_err(MiError::params)?;
     match named(&lists, params)?.remove(&rule) {
         true => Ok(json!("OK")),

@@ -55,13 +55,14 @@ impl Arg<Core> for Storage {
         let arg = arg.ok_or_else(|| Diagnostic::error(site, "a parameter is missing here: the store"))?;
         let format = format_of(arg, loader)?;
         let Some(name) = format.constant().cloned() else { return Ok(PlaceOf(Place::Late(format))) };
-        if let Some(cache) = loader.caches.named.find(&name) {
+        if let Some(cache) = loader.caches().named.find(&name) {
             return Ok(PlaceOf(Place::Known(cache.clone())));
         }
         let text = String::from_utf8_lossy(&name).into_owned();
         let warning = Diagnostic::warning(arg.loc, format!("there is no store `{text}`"));
         let module = text.split(':').next().unwrap_or_default();
-        let known: Vec<&str> = loader.caches.named.names().collect();
+        let named = loader.caches().named.clone();
+        let known: Vec<&str> = named.names().collect();
         let hint = match script::nearest(&text, known.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
             None if loader.is_loaded(&format!("cachedb_{module}")) => {
@@ -83,7 +84,7 @@ impl Arg<Core> for Storage {
             Place::Unknown(name) => Err(unknown(name)),
             Place::Late(format) => {
                 let name = format.text(call.ctx);
-                call.shared().caches.find(&name).cloned().map(Storage).ok_or_else(|| unknown(&name))
+                call.shared().caches().find(&name).cloned().map(Storage).ok_or_else(|| unknown(&name))
             }
         }
     }
@@ -276,7 +277,7 @@ fn mi_target(call: &Call<Core>, what: &str, params: &MiParams) -> Result<(Cache,
     if system.is_empty() || attr.is_empty() {
         return Err(MiError::params("system and attr must not be empty"));
     }
-    let cache = call.shared().caches.find(system.as_bytes()).cloned();
+    let cache = call.shared().caches().find(system.as_bytes()).cloned();
     Ok((cache.ok_or_else(|| MiError::new(500, format!("Cache {what} command failed")))?, Bytes::from(attr)))
 }
 

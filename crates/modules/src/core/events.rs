@@ -47,7 +47,7 @@ fn list(ctx: &mut Ctx, var: &AnyVar) -> Vec<Value> {
 
 /// 1 raised (or nobody listens), -1 when there are fewer names than values.
 fn raise_with(ctx: &mut Ctx, name: Bytes, attrs: Option<AnyVar>, values: Option<AnyVar>) -> i32 {
-    if !ctx.shared().events.wanted(&name) {
+    if !ctx.shared().events().wanted(&name) {
         return 1;
     }
     let values = values.map(|v| list(ctx, &v)).unwrap_or_default();
@@ -69,7 +69,7 @@ fn subscribe_event(call: &mut Call<Core>, event: Text, socket: Text, expires: Op
     let now_ms = call.core.wall_us / 1000;
     let seconds = expires.and_then(|s| u64::try_from(s.0).ok()).filter(|s| *s > 0);
     let expires_ms = seconds.map(|s| now_ms.saturating_add(s.saturating_mul(1000)));
-    match call.shared().events.subscribe(event.0.clone(), &socket.str(), expires_ms, now_ms) {
+    match call.shared().events().subscribe(event.0.clone(), &socket.str(), expires_ms, now_ms) {
         Ok(()) => 1,
         Err(error) => {
             host::error!("core", "cannot subscribe {} to {}: {error}", socket.str(), event.str());

@@ -26,7 +26,7 @@ pub fn register(m: &mut Registrar<Core>) {
 }
 
 fn id_of(call: &Call<'_, Core>, event: &[u8]) -> Result<usize, MiError> {
-    let names = &call.shared().events.names;
+    let names = &call.shared().events().names;
     names.iter().position(|n| n == event).ok_or_else(|| MiError::new(404, "Event not published"))
 }
 
@@ -35,7 +35,7 @@ fn subscribe(call: &mut Call<Core>, params: &MiParams) -> MiResult {
     let socket = params.need("socket", 1)?;
     let expire = params.int("expire", 2)?;
     id_of(call, event.as_bytes())?;
-    let events = &call.shared().events;
+    let events = call.shared().events();
     let now_ms = call.core.wall_us / 1000;
     let seconds = match expire {
         Some(0) => {
@@ -51,7 +51,7 @@ fn subscribe(call: &mut Call<Core>, params: &MiParams) -> MiResult {
 }
 
 fn list(call: &mut Call<Core>, _: &MiParams) -> MiResult {
-    let names = call.shared().events.names.iter().enumerate();
+    let names = call.shared().events().names.iter().enumerate();
     let one = |(id, name): (usize, &Bytes)| json!({"name": String::from_utf8_lossy(name), "id": id});
     Ok(json!({"Events": names.map(one).collect::<Vec<_>>()}))
 }
@@ -104,7 +104,7 @@ fn shown(subscriber: &Subscriber, now_ms: u64) -> Json {
 
 fn subscribers(call: &mut Call<Core>, params: &MiParams) -> MiResult {
     let now_ms = call.core.wall_us / 1000;
-    let events = &call.shared().events;
+    let events = call.shared().events();
     let (event, socket) = (params.text("event", 0), params.text("socket", 1));
     let of = |name: &[u8]| events.subscribers(Some(name), now_ms);
     let entry = |id: usize, name: &str, list: &[Subscriber]| {

@@ -53,7 +53,7 @@ fn unknown() -> MiError {
 }
 
 fn which(call: &mut Call<Core>, params: &MiParams) -> MiResult {
-    let commands = &call.shared().commands;
+    let commands = call.shared().commands();
     let names = || commands.iter().flat_map(MiCommand::names);
     let Some(name) = params.text("command", 0) else { return Ok(names().collect()) };
     if name.ends_with(':') {
@@ -90,7 +90,7 @@ fn ps(call: &mut Call<Core>, _: &MiParams) -> MiResult {
 
 fn reload_routes(call: &mut Call<Core>, _: &MiParams, answer: MiAnswer) {
     let shared = call.shared().clone();
-    match shared.reload.get() {
+    match shared.reload() {
         Some(reload) => reload(&shared, answer),
         None => answer.give(Err(MiError::internal("there is no file to read"))),
     }

@@ -42,7 +42,7 @@ fn script_trace(
     call.ctx.state.trace = match (level, text) {
         (Some(level), Some(text)) => Some(Box::new(Trace {
             level: Level::from_number(level.0),
-            values: text.0,
+            values: Box::new(move |ctx| text.0.text(ctx)),
             info: info.map(|i| i.0),
         })),
         _ => None,

@@ -71,7 +71,7 @@ impl Arg<Core> for Destination {
             let error = Diagnostic::error(site, "forward() is used, and disable_stateless_fwd is set");
             return Err(error.hint("set disable_stateless_fwd=no, or relay with t_relay()"));
         }
-        loader.forwards = true;
+        loader.use_forward();
         <Option<Plain> as Arg<Core>>::prepare(arg, site, loader, module)
     }
 

@@ -68,7 +68,7 @@ struct Subscribed {
 
 impl Drop for Subscribed {
     fn drop(&mut self) {
-        self.shared.events.unlisten(self.id);
+        self.shared.events().unlisten(self.id);
     }
 }
 
@@ -92,7 +92,7 @@ fn wait_for_event(call: &mut Call<EventRouting>, event: Text, filter: AnyVar, se
                 });
             }
         };
-        let id = shared.events.listen(event.0, Arc::new(listener));
+        let id = shared.events().listen(event.0, Arc::new(listener));
         let subscribed = Box::new(Subscribed { shared, id });
         if let Some(slot) =
             ctx.core.tasks.get_mut(task.index as usize).filter(|t| t.generation == task.generation)
@@ -146,7 +146,7 @@ fn notify_on_event(
             on_worker(ctx, home, move |ctx| run_route(ctx, route, txn, &params));
         }
     };
-    let id = shared.events.listen(event.0, Arc::new(listener));
+    let id = shared.events().listen(event.0, Arc::new(listener));
     call.local::<Notified>().0.push((ends, Subscribed { shared, id }));
     1
 }

@@ -70,7 +70,7 @@ pub fn register(m: &mut Registrar<Tm>) {
         }
         s.settings.loaded = true;
         s.settings.config.unanswered = s.settings.config.fr;
-        loader.tm = s.settings.clone();
+        loader.set_transactions(s.settings.clone());
         Ok(())
     });
 }
@@ -153,7 +153,7 @@ fn flush_flags(call: &mut Call<Tm>) -> i32 {
 fn add_hdrs(call: &mut Call<Tm>, lines: HeadLines) -> i32 {
     let ctx = &mut *call.ctx;
     let Some(id) = ctx.state.txn else { return -1 };
-    let agent = &ctx.core.shared.signature.user_agent;
+    let agent = &ctx.core.txns.policy.signature.user_agent;
     let agent = if agent.is_empty() { Vec::new() } else { [b"User-Agent: ", &agent[..], b"\r\n"].concat() };
     ctx.core.txns.txns.set_hop_headers(id, [&agent[..], &lines.0].concat().into());
     1

@@ -116,7 +116,7 @@ pub fn register(m: &mut Registrar<Registrant>) {
         }
         Ok(())
     });
-    m.ready(|_, hooks, _| hooks.event_names.extend(record::ALL.iter().filter_map(|s| s.names().1)));
+    m.ready(|_, hooks, _| hooks.raises(record::ALL.iter().filter_map(|s| s.names().1)));
     m.start(|call| {
         if call.core.worker == 0 {
             call.shared().status.group(GROUP);

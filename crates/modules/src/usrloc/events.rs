@@ -31,7 +31,7 @@ pub fn changed(ctx: &mut Ctx, table: &Table, aor: &Bytes, changes: &[Change]) {
             Change::Deleted(contact) => (CONTACT_DELETE, Some(contact)),
             Change::Moved { .. } | Change::Touched(_) => continue,
         };
-        if !ctx.shared().events.wanted(name.as_bytes()) {
+        if !ctx.shared().events().wanted(name.as_bytes()) {
             continue;
         }
         let params = match (contact, ctx.shared().dialect) {
@@ -94,7 +94,7 @@ fn contact_params(ctx: &Ctx, table: &Table, aor: &Bytes, c: &Contact) -> EventPa
 
 /// E_UL_LATENCY_UPDATE: a contact has answered a ping.
 pub fn latency(ctx: &mut Ctx, table: &Table, aor: &Bytes, c: &Contact) {
-    if ctx.shared().events.wanted(LATENCY_UPDATE.as_bytes()) {
+    if ctx.shared().events().wanted(LATENCY_UPDATE.as_bytes()) {
         let params = contact_params(ctx, table, aor, c);
         raise(ctx, LATENCY_UPDATE, params);
     }

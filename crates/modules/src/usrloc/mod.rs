@@ -175,7 +175,7 @@ fn ready(module: &Arc<Usrloc>, hooks: &mut Hooks, stats: &Stats) {
         });
         stats.count_with("usrloc", &format!("{name}-expires"), table.expired.clone());
     }
-    hooks.event_names.extend(events::NAMES);
+    hooks.raises(events::NAMES);
     let sweeper = module.clone();
     let every_ms = match module.mode {
         Mode::SqlOnly => module.timer_s * 1000,

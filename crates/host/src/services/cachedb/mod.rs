@@ -21,8 +21,9 @@ mod url;
 pub use url::{CacheUrl, Host};
 
 use crate::call::{Finish, Outcome, Suspension};
+use crate::context::shared::Shared;
 use crate::ctx::Ctx;
-use crate::load::Loader;
+use crate::language::loader::Loader;
 use crate::stats::{Counter, Stats};
 use bytes::Bytes;
 use script::Value;
@@ -303,21 +304,32 @@ pub struct Caches {
     pub named: Named,
 }
 
+impl Shared {
+    /// Stores by the names that scripts use.
+    pub fn caches(&self) -> &Arc<Named> {
+        self.part()
+    }
+}
+
 impl Loader {
+    pub fn caches(&mut self) -> &mut Caches {
+        self.part()
+    }
+
     /// Registers the engine of a URL scheme; `cachedb_*` modules do it in their `init`, which runs
     /// before that of all other modules.
     pub fn cache_engine(&mut self, scheme: &'static str, engine: Arc<dyn Engine>) {
-        self.caches.engines.push((scheme, engine));
+        self.caches().engines.push((scheme, engine));
     }
 
     /// A store from its URL. The error is what a user should read.
     pub fn cache(&mut self, url: &str) -> Result<Cache, String> {
         let url = url.trim();
-        if let Some((_, cache)) = self.caches.open.iter().find(|(u, _)| u == url) {
+        if let Some((_, cache)) = self.caches().open.iter().find(|(u, _)| u == url) {
             return Ok(cache.clone());
         }
         let parsed = CacheUrl::parse(url)?;
-        let engine = self.caches.engines.iter().find(|(s, _)| *s == parsed.scheme);
+        let engine = self.caches().engines.iter().find(|(s, _)| *s == parsed.scheme);
         let Some((_, engine)) = engine else {
             let module = format!("cachedb_{}", parsed.scheme);
             return Err(format!("{parsed} needs its engine: loadmodule \"{module}.so\""));
@@ -325,7 +337,7 @@ impl Loader {
         let engine = engine.clone();
         engine.prepare(&parsed, self).map_err(|why| format!("{parsed}: {why}"))?;
         let cache = Cache::new(parsed, engine, &self.stats);
-        self.caches.open.push((url.to_string(), cache.clone()));
+        self.caches().open.push((url.to_string(), cache.clone()));
         Ok(cache)
     }
 
@@ -333,7 +345,7 @@ impl Loader {
     pub fn named_cache(&mut self, url: &str) -> Result<Cache, String> {
         let cache = self.cache(url)?;
         let name = cache.url().name();
-        self.caches.named.set(&name, cache.clone());
+        self.caches().named.set(&name, cache.clone());
         Ok(cache)
     }
 }

@@ -4,8 +4,9 @@
 use super::query::{Action, Query, TableQuery};
 use super::{Db, DbError, LIMIT_MS, Pool};
 use crate::call::Finish;
-use crate::context::globals::Globals;
 use crate::ctx::Ctx;
+use crate::language::loader::Loader;
+use crate::services::db::Databases;
 use crate::shared::{Hook, Hooks};
 use parking_lot::Mutex;
 use std::rc::Rc;
@@ -129,7 +130,9 @@ impl TableQuery {
 }
 
 /// Looks after rows that wait, when the configuration lets any.
-pub(crate) fn hooks(databases: &[Db], globals: &Globals, hooks: &mut Hooks) {
+pub(crate) fn hooks(loader: &mut Loader, hooks: &mut Hooks) {
+    let databases = loader.part::<Databases>().open();
+    let globals = &loader.globals;
     for db in databases.iter().cloned() {
         hooks.lacks.push((db.module(), Arc::new(move || db.lacks().into_iter().collect())));
     }

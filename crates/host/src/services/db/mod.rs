@@ -34,7 +34,7 @@ pub use value::{DbValue, Row, Rows};
 
 use crate::call::{Finish, Outcome, Suspension};
 use crate::ctx::Ctx;
-use crate::load::Loader;
+use crate::language::loader::Loader;
 use crate::outage::Outage;
 use bytes::Bytes;
 use std::fmt;
@@ -250,17 +250,17 @@ impl Loader {
     /// Registers the driver of a URL scheme; `db_*` modules do it in their `init`, which runs before
     /// that of all other modules.
     pub fn db_driver(&mut self, scheme: &'static str, driver: Arc<dyn Driver>) {
-        self.databases.drivers.push((scheme, driver));
+        self.part::<Databases>().drivers.push((scheme, driver));
     }
 
     /// A database from its URL. The error is what a user should read.
     pub fn db(&mut self, url: &str) -> Result<Db, String> {
         let url = url.trim();
-        if let Some((_, db)) = self.databases.open.iter().find(|(u, _)| u == url) {
+        if let Some((_, db)) = self.part::<Databases>().open.iter().find(|(u, _)| u == url) {
             return Ok(db.clone());
         }
         let parsed = DbUrl::parse(url)?;
-        let drivers = &self.databases.drivers;
+        let drivers = &self.part::<Databases>().drivers;
         let Some((_, driver)) = drivers.iter().find(|(s, _)| *s == parsed.scheme) else {
             let module = module_of(&parsed.scheme);
             return Err(format!("{parsed} needs its driver: loadmodule \"{module}.so\""));
@@ -268,7 +268,7 @@ impl Loader {
         let driver = driver.clone();
         driver.check(&parsed).map_err(|why| format!("{parsed}: {why}"))?;
         let db = Db::new(parsed, driver);
-        self.databases.open.push((url.to_string(), db.clone()));
+        self.part::<Databases>().open.push((url.to_string(), db.clone()));
         Ok(db)
     }
 
