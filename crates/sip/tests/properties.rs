@@ -208,8 +208,8 @@ proptest! {
         let Ok(message) = Message::parse(raw) else { return Ok(()) };
         let mut edits = Edits::default();
         for (place, text, at_end) in added {
-            let lines = message.headers().iter().map(|header| header.whole().end);
-            let place = lines.filter(|end| *end <= place).next_back().unwrap_or(message.start_line().end);
+            let mut lines = message.headers().iter().map(|header| header.whole().end);
+            let place = lines.rfind(|end| *end <= place).unwrap_or(message.start_line().end);
             edits.insert(if at_end { Anchor::End } else { Anchor::At(place) }, text);
         }
         if let Some(body) = &body {

@@ -140,6 +140,7 @@ fn get(
 }
 
 /// rest_post(url, body, [content type], body, [content type], [status])
+#[expect(clippy::too_many_arguments, reason = "they are those of the script function")]
 fn post(
     call: &mut Call<RestClient>,
     url: Text,
@@ -157,6 +158,7 @@ fn post(
 }
 
 /// rest_put(url, body, [content type], body, [content type], [status])
+#[expect(clippy::too_many_arguments, reason = "they are those of the script function")]
 fn put(
     call: &mut Call<RestClient>,
     url: Text,

@@ -80,6 +80,7 @@ fn exec(
 /// exec_argv(program, [arguments], [stdin], [stdout], [stderr], [environment]): like `exec`, without a
 /// shell. Each value of the AVP `arguments`, in the order in which they were added, is one argument as it
 /// is: what a SIP message brings along cannot become shell syntax. Fermata's own.
+#[expect(clippy::too_many_arguments, reason = "they are those of the script function")]
 fn exec_argv(
     call: &mut Call<Exec>,
     program: Text,

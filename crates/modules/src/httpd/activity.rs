@@ -1,4 +1,5 @@
 //! When something last moved on a connection, so that idle ones end.
+#![expect(clippy::disallowed_methods, reason = "a management connection is no part of any call")]
 
 use std::io::{IoSlice, Result};
 use std::pin::Pin;
