@@ -30,21 +30,21 @@ modparam("nathelper", "received_avp", "$avp(rcv)")
 modparam("path", "use_received", 1)
 "#;
 
-/// Reads and changes all that a message has; `{{…}}` are transformations.
+/// Reads and changes all that a message has. A parameter reads all the variables in it.
 const ROUTES: &str = r##"
 route {
-    $var(x) = $ru + $rU + $rd + $rp + $rP + $rz + $fu + $fn + $fU + $fd + $ft + $tu + $tn + $tU + $td + $tt + $ct + $ci + $cs + $cl + $cT + $ua;
-    $var(x) = $(ct.fields(uri)) + $(ct.fields(*)) + $(ct.fields(q)) + $pd + $pU + $pu + $re + $di + $dir + $dip + $rr_params + $oU + $ou;
-    $var(x) = $hdr(Via) + $(hdr(Contact)[-1]) + $(hdr(Route)[*]) + $(hdr_name[*]) + $hdrcnt(Via) + $au + $ar + $adu + $aa + $an + $auth.resp;
-    $var(x) = $rb + $(rb(application/sdp)) + $(rb(*)[1]) + $(rb[-1]) + $mb + $ml;
-    $var(x) = $sdp + $sdp.line(c=) + $sdp.line(m=[1]/RTP) + $sdp.session(o=/IP4) + $sdp.stream(audio) + $sdp.stream(audio[1]/a=fmtp:96/mode=) + $sdp.stream(/c=/IP) + $sdp.stream.idx(video);
-    $var(x) = $(rb{sdp.line,m}) + $(rb{sdp.line,c,1}) + $(rb{sdp.stream,audio}) + $(rb{sdp.stream,-1}) + $(rb{sdp.stream-delete,audio}) + $(rb{sdp.stream-delete,0});
-    $var(x) = $(hdr(From){nameaddr.uri}) + $(hdr(To){nameaddr.param,tag}) + $(hdr(Contact){nameaddr.5.uri}) + $(hdr(Via){via.host}) + $(hdr(Via){via.branch}) + $(hdr(Via){via.param,rport});
-    $var(x) = $(ru{uri.user}) + $(ru{uri.host}) + $(ru{uri.port}) + $(ru{uri.params}) + $(ru{uri.param,transport}) + $(ru{uri.headers}) + $(hdr(Route){uri.host});
-    $var(x) = $(hdr(Subject){param.value,a}) + $(hdr(Subject){param.valueat,-1}) + $(hdr(Subject){param.name,1}) + $(hdr(Subject){csv.count}) + $(hdr(Subject){csv.value,-2});
-    $var(x) = $(hdr(Subject){s.len}) + $(hdr(Subject){s.substr,-3,2}) + $(hdr(Subject){s.select,-1,;}) + $(hdr(Subject){s.decode.hexa}) + $(hdr(Subject){s.b64decode}) + $(hdr(Subject){s.unescape.user});
-    $var(x) = $(hdr(Subject){s.unescape.param}) + $(hdr(Subject){s.trim}) + $(hdr(Subject){s.index,a,-2}) + $(hdr(Subject){s.rindex,a}) + $(hdr(Subject){s.fill_left,x,40}) + $(hdr(Subject){ip.pton}{ip.ntop});
-    $var(x) = $(hdr(Subject){re.subst,/(.)a/\1b/g}) + $(hdr(Subject){s.unescape.common}) + $(hdr(Subject){s.date2unix}) + $(hdr(Subject){ip.family}) + $(hdr(Subject){s.int});
+    is_present_hf("$ru $rU $rd $rp $rP $fu $fn $fU $fd $ft $tu $tn $tU $td $tt $ct $ci $cs $cl $cT $ua");
+    is_present_hf("$(ct.fields(uri)[*]) $(ct.fields(expires)) $(ct.fields(q)) $pd $pU $pu $re $di $dir $dip $rr_params $oU $ou");
+    is_present_hf("$hdr(Via) $(hdr(Contact)[-1]) $(hdr(Route)[*]) $(hdr_name[*]) $hdrcnt(Via) $au $ar $adu $an $auth.resp");
+    is_present_hf("$rb $(rb(application/sdp)) $(rb(*)[1]) $(rb[-1]) $mb $ml");
+    is_present_hf("$sdp $sdp.line(c=) $sdp.line(m=[1]/RTP) $sdp.session(o=/IP4) $sdp.stream(audio) $sdp.stream(audio[1]/a=fmtp:96/mode=) $sdp.stream(/c=/IP) $sdp.stream.idx(video)");
+    is_present_hf("$(rb{sdp.line,m}) $(rb{sdp.line,c,1}) $(rb{sdp.stream,audio}) $(rb{sdp.stream,-1}) $(rb{sdp.stream-delete,audio}) $(rb{sdp.stream-delete,0})");
+    is_present_hf("$(hdr(From){nameaddr.uri}) $(hdr(To){nameaddr.param,tag}) $(hdr(Contact){nameaddr.5.uri}) $(hdr(Via){via.host}) $(hdr(Via){via.branch}) $(hdr(Via){via.param,rport})");
+    is_present_hf("$(ru{uri.user}) $(ru{uri.host}) $(ru{uri.port}) $(ru{uri.params}) $(ru{uri.param,transport}) $(ru{uri.headers}) $(hdr(Route){uri.host})");
+    is_present_hf("$(hdr(Subject){param.value,a}) $(hdr(Subject){param.valueat,-1}) $(hdr(Subject){param.name,1}) $(hdr(Subject){csv.count}) $(hdr(Subject){csv.value,-2})");
+    is_present_hf("$(hdr(Subject){s.len}) $(hdr(Subject){s.substr,-3,2}) $(hdr(Subject){s.select,-1,;}) $(hdr(Subject){s.decode.hexa}) $(hdr(Subject){s.b64decode}) $(hdr(Subject){s.unescape.user})");
+    is_present_hf("$(hdr(Subject){s.unescape.param}) $(hdr(Subject){s.trim}) $(hdr(Subject){s.index,a,-2}) $(hdr(Subject){s.rindex,a}) $(hdr(Subject){s.fill.left,x,40}) $(hdr(Subject){ip.pton}{ip.ntop})");
+    is_present_hf("$(hdr(Subject){re.subst,/(.)a/\\1b/g}) $(hdr(Subject){s.unescape.common}) $(hdr(Subject){s.date2unix}) $(hdr(Subject){ip.family}) $(hdr(Subject){s.int})");
     is_present_hf("Subject"); list_hdr_has_option("Supported", "path"); list_hdr_add_option("Supported", "x"); list_hdr_remove_option("Supported", "path");
     get_glob_headers_values("*", $avp(n), $avp(v));
     sip_to_json($var(j)); sipmsg_validate("shrud"); is_privacy("id"); ruri_has_param("a"); ruri_add_param("b=c"); ruri_del_param("lr"); ruri_tel2sip(); is_uri_user_e164("$fu");
@@ -54,13 +54,13 @@ route {
         fix_nated_sdp("add-dir-active,rewrite-media-ip,rewrite-origin-ip,rewrite-null-ips", "10.9.9.9");
         codec_delete("PCMU"); codec_move_up("G729"); codec_delete_re("speex|PCMA"); codec_delete_except_re("PCMU"); stream_delete("video"); codec_move_down_re("9.*");
     } else {
-        add_body_part("hello", "text/plain"); remove_body_part("application/isup"); remove_body_part("application/sdp", 1); get_updated_body_part("", $var(p));
+        add_body_part("hello", "text/plain"); remove_body_part("application/isup"); remove_body_part("application/sdp", "revert"); get_updated_body_part("", $var(p));
         replace_body("IN", "OUT"); replace_body_all("1", "2"); subst_body("/([0-9]+) RTP/\1 SRTP/g"); search_append_body("m=", "x");
         $sdp.line(c=) = "c=IN IP4 1.1.1.1"; $sdp.stream(audio/m=) = NULL; $sdp.stream(video) = NULL;
     }
     $var(n) = 1 - $var(n);
     fix_nated_register(); fix_nated_contact(); add_rcv_param(); force_rport(); add_diversion("unconditional");
-    append_hf("X-A: $var(x)\r\n", "Subject"); insert_hf("X-B: $hdr(Subject)\r\n", "Via"); remove_hf("Supported"); remove_hf_re("^X-"); remove_hf_glob("S*");
+    append_hf("X-A: $hdr(From)\r\n", "Subject"); insert_hf("X-B: $hdr(Subject)\r\n", "Via"); remove_hf("Supported"); remove_hf_re("^X-"); remove_hf_glob("S*");
     replace("e", "E"); replace_all("11", "22"); subst("/^To: (.*)$/To: \1/"); subst_uri("/sip:(.*)@/sip:x\1@/"); subst_user("/a/b/"); search_append("Subject", "s");
     mf_process_maxfwd_header(10); record_route(";a=b"); add_path_received("u"); loose_route(); check_route_param("r2"); is_direction("upstream");
     if ($rU == "reply") { append_to_reply("X-C: $hdr(Subject)\r\n"); sl_send_reply(200, "OK $hdr(Subject)"); exit; }
