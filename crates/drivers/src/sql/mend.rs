@@ -73,3 +73,14 @@ async fn settle<B: Backend>(pool: Rc<Inner<B>>, mut conn: B::Conn, doing: Use) {
         }
     }
 }
+
+/// A pool that has grown with need shrinks when the need is over.
+pub async fn thin_out<B: Backend>(pool: Weak<Inner<B>>, may_rest: Duration) {
+    loop {
+        sleep(may_rest / 2).await;
+        match pool.upgrade() {
+            Some(pool) if pool.close_resting(may_rest) => {}
+            _ => return,
+        }
+    }
+}

@@ -5,7 +5,7 @@
 )]
 
 use super::lease::{Lease, Use};
-use super::mend::{reconnect, settle_all};
+use super::mend::{reconnect, settle_all, thin_out};
 use super::{Backend, Failure};
 use host::Ctx;
 use host::db::{BatchFuture, Db, DbError, DbFuture, Dialect, Pool, Query, Rows, literal};
@@ -22,6 +22,12 @@ use tokio::time::{Instant, timeout};
 /// A write on a connection that rested longer asks first whether it is still there: a write cannot
 /// be sent twice.
 const RESTED: Duration = Duration::from_secs(1);
+/// Without `db_max_async_connections` a pool grows with need, to so many connections of all workers, ...
+const GROWN: i64 = 50;
+/// ... of which a worker keeps so many when they are not needed any more.
+const RESTING: usize = 10;
+/// How long one more than that may rest.
+const MAY_REST: Duration = Duration::from_secs(30);
 /// After the server refused one more connection.
 const NO_GROWTH: Duration = Duration::from_secs(1);
 
@@ -30,6 +36,8 @@ const NO_GROWTH: Duration = Duration::from_secs(1);
 pub struct Limits {
     /// Connections of this worker (`db_max_async_connections`).
     pub own: usize,
+    /// Connections of this worker that stay open when nobody needs them.
+    pub resting: usize,
     /// Connections of all workers; each may have one whatever this says.
     pub total: usize,
     /// Queries that may wait.
@@ -44,9 +52,12 @@ impl Limits {
         let globals = &ctx.shared().globals;
         let size =
             |name: &str, default: i64| globals.int(&[name]).unwrap_or(default).clamp(1, 100_000) as usize;
+        let grown = globals.int(&["db_max_async_connections"]).is_none();
+        let total = if grown { GROWN } else { 100 };
         Limits {
-            own: size("db_max_async_connections", 10),
-            total: size("db_max_connections", 100),
+            own: size("db_max_async_connections", GROWN),
+            resting: if grown { RESTING } else { usize::MAX },
+            total: size("db_max_connections", total),
             queue: size("db_max_queue", 5000),
             slow_us,
         }
@@ -81,6 +92,8 @@ pub(super) struct State<B: Backend> {
     no_growth: Option<Instant>,
     abandoned: Option<mpsc::UnboundedSender<(B::Conn, Use)>>,
     pub(super) reconnecting: bool,
+    /// Somebody looks after what rests too long.
+    pub(super) thinning: bool,
 }
 
 /// Told when a lost server is back, and when it is lost.
@@ -141,6 +154,7 @@ impl<B: Backend> SqlPool<B> {
                 no_growth: None,
                 abandoned: None,
                 reconnecting: false,
+                thinning: false,
             }),
         }))
     }
@@ -362,6 +376,7 @@ impl<B: Backend> Inner<B> {
             Ok(conn) => {
                 lease.conn = Some(conn);
                 self.is_up();
+                self.start_thinning();
                 self.feed();
                 Ok(Some(lease))
             }
@@ -428,6 +443,29 @@ impl<B: Backend> Inner<B> {
     pub(super) fn give_back(self: &Rc<Self>, conn: B::Conn) {
         self.state.borrow_mut().idle.push((conn, Instant::now()));
         self.feed();
+    }
+
+    /// One more than the pool keeps: somebody has to close it when it is not needed any more.
+    fn start_thinning(self: &Rc<Self>) {
+        let mut state = self.state.borrow_mut();
+        if state.open > self.limits.resting && !std::mem::replace(&mut state.thinning, true) {
+            tokio::task::spawn_local(thin_out(Rc::downgrade(self), MAY_REST));
+        }
+    }
+
+    /// Closes what has rested for long and is more than the pool keeps. False: there is no more than that.
+    pub(super) fn close_resting(self: &Rc<Self>, longer_than: Duration) -> bool {
+        let (closed, more) = {
+            let mut state = self.state.borrow_mut();
+            let surplus = state.open.saturating_sub(self.limits.resting);
+            // What was used last comes last.
+            let old = state.idle.iter().take_while(|(_, since)| since.elapsed() >= longer_than).count();
+            let closed: Vec<_> = state.idle.drain(..old.min(surplus)).collect();
+            state.thinning = surplus > closed.len();
+            (closed, state.thinning)
+        };
+        self.closed(closed.len());
+        more
     }
 
     pub(super) fn closed(self: &Rc<Self>, count: usize) {

@@ -31,7 +31,7 @@ pub struct Bench<B: Backend> {
 impl<B: Backend> Bench<B> {
     pub fn new(url: &str, driver: Arc<dyn Driver>, backend: B) -> Bench<B> {
         let db = Db::new(host::db::DbUrl::parse(url).expect("a URL"), driver);
-        let limits = Limits { own: 3, total: 100, queue: 100, slow_us: 0 };
+        let limits = Limits { own: 3, resting: usize::MAX, total: 100, queue: 100, slow_us: 0 };
         Bench { pool: SqlPool::new(&db, backend, limits, &Stats::default()) }
     }
 

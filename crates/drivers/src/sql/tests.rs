@@ -124,10 +124,14 @@ struct Bench {
 }
 
 fn bench(mood: Mood, own: usize, queue: usize) -> Bench {
+    bench_that_keeps(mood, own, usize::MAX, queue)
+}
+
+fn bench_that_keeps(mood: Mood, own: usize, resting: usize, queue: usize) -> Bench {
     let server = Server::new(mood);
     let db = Db::new(DbUrl::parse("test://h/d").expect("a URL"), Arc::new(NoDriver));
     let stats = Stats::default();
-    let limits = Limits { own, total: 100, queue, slow_us: 0 };
+    let limits = Limits { own, resting, total: 100, queue, slow_us: 0 };
     Bench { pool: SqlPool::new(&db, server.clone(), limits, &stats), server, db, stats }
 }
 
@@ -189,6 +193,26 @@ fn the_pool_grows_to_its_limit_then_queries_wait_in_order_then_are_refused() {
         }
         assert_eq!(b.pool.open(), (2, 2));
         assert_eq!(b.db.connections().load(Ordering::Relaxed), 2);
+    });
+}
+
+#[test]
+fn a_pool_that_grew_with_need_shrinks_when_the_need_is_over() {
+    drive(async {
+        let b = bench_that_keeps(Mood::Fine, 50, 3, 1000);
+        let all: Vec<_> = (0..100).map(|_| b.start("select wait")).collect();
+        settle().await;
+        assert_eq!(b.pool.open(), (50, 0), "as many as may be, at once");
+        let go = b.server.0.borrow().go.clone();
+        for task in all {
+            go.notify_one();
+            task.await.expect("runs").expect("answers");
+        }
+        assert_eq!(b.pool.open(), (50, 50));
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        assert_eq!(b.pool.open(), (3, 3));
+        assert_eq!(b.db.connections().load(Ordering::Relaxed), 3);
+        Bench::conn(b.run("select 1").await);
     });
 }
 
