@@ -45,3 +45,12 @@ def test_requests_with_call_ids_of_their_own_are_answered(place):
             phone.answer(phone.receive("OPTIONS "), 200)
         answers = [one.result() for one in sent]
     check([str(answer.get("Status")) for answer in answers], ["200 E2E"] * requests, "answers")
+
+
+def test_no_more_workers_than_cores(place):
+    cores = len(os.sched_getaffinity(0))
+    server = start(place, "udp_workers=64")
+    check(workers(server), cores, "workers that run")
+    said = re.findall(r"the script asks for 64 workers, \d+ run", server.log_text())
+    check(said, [f"the script asks for 64 workers, {cores} run"], "said once")
+    check(workers(start(place, "udp_workers=1", "-n", str(cores + 1))), cores + 1, "the switch")

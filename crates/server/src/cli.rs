@@ -164,7 +164,7 @@ pub struct Run {
     /// Listen here instead of where the script says: [proto:]address[:port]; may be repeated
     #[arg(short = 'l', long = "listen", value_name = "ADDRESS")]
     pub listen: Vec<String>,
-    /// Worker threads (default: udp_workers of the script, else the number of cores)
+    /// Worker threads (default: udp_workers of the script, at most the number of cores)
     #[arg(short = 'n', long = "workers", value_name = "NUMBER")]
     pub workers: Option<u16>,
     /// More log lines; twice for all of them

@@ -11,16 +11,34 @@ use sip::Transport;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// More threads than this help nobody; a script written for processes may ask for more.
-const MAX_WORKERS: i64 = 256;
+/// More threads than this help nobody, whoever asks for them.
+const MAX_WORKERS: u16 = 256;
 /// `IPTOS_LOWDELAY`, the reference's default.
 const LOW_DELAY: u8 = 0x10;
 
-/// How many worker threads: the switch, the script, the cores.
-pub fn workers(run: &Run, globals: &Globals) -> u16 {
-    let wanted = run.workers.map(i64::from).or_else(|| globals.int(&["udp_workers", "children"]));
-    let cores = || std::thread::available_parallelism().map_or(1, |n| n.get() as i64);
-    wanted.unwrap_or_else(cores).clamp(1, MAX_WORKERS) as u16
+/// How many worker threads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Workers {
+    pub count: u16,
+    /// What the script asks for, where that is more.
+    pub asked: Option<i64>,
+}
+
+/// The switch, whatever it says; else what the script asks for, and no more than there are cores: a script that was
+/// written for processes asks for as many as may wait at the same time, and workers never wait.
+pub fn workers(run: &Run, globals: &Globals, cores: u16) -> Workers {
+    if let Some(count) = run.workers {
+        return Workers { count: count.clamp(1, MAX_WORKERS), asked: None };
+    }
+    let cores = cores.clamp(1, MAX_WORKERS);
+    let asked = globals.int(&["udp_workers", "children"]);
+    let count = asked.map_or(cores, |n| n.clamp(1, cores.into()) as u16);
+    Workers { count, asked: asked.filter(|n| *n > i64::from(count)) }
+}
+
+/// Processors that this process may use.
+pub fn cores() -> u16 {
+    std::thread::available_parallelism().map_or(1, |n| n.get().min(usize::from(MAX_WORKERS)) as u16)
 }
 
 /// `log_level` / `debug`, the number of `-d`, `debug_mode`.
@@ -166,9 +184,15 @@ mod tests {
         assert_eq!(log_level(&run(1, None), &globals("debug=3")), 4);
         assert_eq!(log_level(&run(0, None), &globals("log_level=-1")), -1);
         assert_eq!(log_level(&run(0, None), &globals("debug_mode=yes")), 4);
-        assert_eq!(workers(&run(0, None), &globals("children=8")), 8);
-        assert_eq!(workers(&run(0, Some(3)), &globals("udp_workers=8")), 3);
-        assert_eq!(workers(&run(0, None), &globals("udp_workers=0")), 1);
+        let started = |switch, script: &str| {
+            let Workers { count, asked } = workers(&run(0, switch), &globals(script), 4);
+            (count, asked)
+        };
+        assert_eq!(started(None, ""), (4, None));
+        assert_eq!(started(None, "children=8"), (4, Some(8)), "no more than cores");
+        assert_eq!(started(None, "udp_workers=3"), (3, None));
+        assert_eq!(started(None, "udp_workers=0"), (1, None));
+        assert_eq!(started(Some(9), "udp_workers=2"), (9, None), "the switch means what it says");
         assert_eq!(parse_tos("IPTOS_LOWDELAY"), Some(16));
         assert_eq!(parse_tos("0xb8"), Some(184));
     }
