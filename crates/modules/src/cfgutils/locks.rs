@@ -9,7 +9,7 @@ use host::{Call, Outcome, Suspension, Text, Word};
 use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -88,9 +88,28 @@ fn release(locks: &Arc<Locks>, key: &Bytes) {
     }
 }
 
-/// What the scripts of one message hold.
-#[derive(Clone, Default)]
-struct Held(Rc<HeldKeys>);
+/// What the scripts of one message hold. Scripts over a copy of the message (branch routes) see the same locks, but
+/// only the script that they were made for keeps them: with it they are gone, whatever else remembers its request.
+#[derive(Default)]
+struct Held {
+    own: Option<Rc<HeldKeys>>,
+    first: Weak<HeldKeys>,
+}
+
+impl Clone for Held {
+    fn clone(&self) -> Held {
+        Held { own: None, first: self.own.as_ref().map_or_else(|| self.first.clone(), Rc::downgrade) }
+    }
+}
+
+impl Held {
+    fn keys(&mut self) -> Rc<HeldKeys> {
+        match self.first.upgrade() {
+            Some(keys) => keys,
+            None => self.own.get_or_insert_default().clone(),
+        }
+    }
+}
 
 #[derive(Default)]
 struct HeldKeys(RefCell<Vec<(Arc<Locks>, Bytes)>>);
@@ -104,7 +123,7 @@ impl Drop for HeldKeys {
 }
 
 fn acquire(call: &mut Call<Cfgutils>, what: &'static str, key: Bytes) -> Outcome {
-    let held = call.state.ext.entry::<Held>().0.clone();
+    let held = call.state.ext.entry::<Held>().keys();
     if held.0.borrow().iter().any(|(_, k)| *k == key) {
         host::warn!("cfgutils", "{what}: this script holds {} already", String::from_utf8_lossy(&key));
         return Outcome::Done(-1);
@@ -123,7 +142,7 @@ fn acquire(call: &mut Call<Cfgutils>, what: &'static str, key: Bytes) -> Outcome
                 Box::new(move |ctx: &mut host::Ctx| {
                     match grant.and_then(|g| Some((g.locks.clone(), g.claim()?))) {
                         Some((locks, key)) => {
-                            ctx.state.ext.entry::<Held>().0.0.borrow_mut().push((locks, key));
+                            ctx.state.ext.entry::<Held>().keys().0.borrow_mut().push((locks, key));
                             1
                         }
                         None => -1,
@@ -136,7 +155,7 @@ fn acquire(call: &mut Call<Cfgutils>, what: &'static str, key: Bytes) -> Outcome
 }
 
 fn give_back(call: &mut Call<Cfgutils>, key: &Bytes) -> i32 {
-    let held = call.state.ext.entry::<Held>().0.clone();
+    let held = call.state.ext.entry::<Held>().keys();
     let at = held.0.borrow().iter().position(|(_, k)| k == key);
     if let Some(at) = at {
         let (locks, key) = held.0.borrow_mut().swap_remove(at);

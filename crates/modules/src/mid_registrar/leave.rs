@@ -55,9 +55,8 @@ fn unregister(ctx: &mut Ctx, contact: &Contact, upstream: &Upstream) {
     let task = Task::new(ctx.shared().program(), RouteId(0));
     let mut state = MsgState::new(Rc::new(msg), source, ctx.core.now, RouteKind::Local, task);
     state.socket = Some(socket);
-    let outer = std::mem::replace(&mut ctx.state, state);
-    if host::tm::replicate(ctx, &upstream.hop) < 0 {
+    let (_, sent) = ctx.with_state(state, |ctx| host::tm::replicate(ctx, &upstream.hop));
+    if sent < 0 {
         host::notice!("mid_registrar", "cannot tell the main registrar that a contact is gone");
     }
-    ctx.state = outer;
 }

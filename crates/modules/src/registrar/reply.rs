@@ -35,10 +35,7 @@ pub fn save(
         None => None,
     };
     // Flags and socket of the request, not of the reply.
-    let outer = std::mem::replace(&mut ctx.state, request);
-    let job = prepare(ctx, module, msg, &flags, aor, tag, forced);
-    let request = std::mem::replace(&mut ctx.state, outer);
-    drop(request);
+    let (_, job) = ctx.with_state(request, |ctx| prepare(ctx, module, msg, &flags, aor, tag, forced));
     if let (Some((at, _)), Some(_)) = (&granted, &sent_as) {
         // The client sees the contact that it sent.
         ctx.state.edits.replace(*at, first.uri.clone());
