@@ -147,6 +147,11 @@ impl<L: Lang> Task<L> {
         size_of::<Self>() + frames + stack + self.returned.as_deref().map_or(0, size_of_val)
     }
 
+    /// It waits for the operand of an `async(...)`: another route goes on after it.
+    pub fn in_async(&self) -> bool {
+        self.state == State::InAsync
+    }
+
     /// Call before `run` after a suspension: the operation's return code. 0 ends the script, except at
     /// the start of a resume route.
     pub fn resume(&mut self, rc: i32) {

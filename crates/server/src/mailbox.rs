@@ -38,6 +38,8 @@ pub struct Mail {
     pub jobs: Vec<Job>,
     /// New requests are refused from now on.
     pub drain: bool,
+    /// What is open ends now, with an answer.
+    pub end: bool,
     pub stop: bool,
 }
 
@@ -117,6 +119,12 @@ impl Mailbox {
 
     pub fn drain(&self) {
         self.mail.lock().drain = true;
+        self.wake.notify_one();
+    }
+
+    /// What is open ends now, with an answer.
+    pub fn end(&self) {
+        self.mail.lock().end = true;
         self.wake.notify_one();
     }
 

@@ -16,7 +16,6 @@ use net::{BoundUdp, Datagram, Outgoing, RECV_BATCH, RecvArena, UdpSocket};
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::IpAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -355,16 +354,15 @@ impl Runner {
         for job in mail.jobs {
             self.step(clock, Input::Run(job));
         }
+        if mail.end {
+            self.step(clock, Input::End);
+        }
         self.finish();
     }
 
-    /// A defect in one message's handling must not take the other calls of this worker with it.
     fn step(&self, clock: Clock, input: Input) {
         let started = self.patience.map(|limit| (limit, Instant::now()));
-        let done = catch_unwind(AssertUnwindSafe(|| self.worker.borrow_mut().step(clock, input)));
-        if done.is_err() {
-            host::error!("core", "a defect in the server: one message or operation was dropped (see stderr)");
-        }
+        self.worker.borrow_mut().step(clock, input);
         if let Some((limit, started)) = started
             && started.elapsed() > limit
         {

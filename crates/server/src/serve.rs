@@ -26,6 +26,8 @@ use tokio::signal::unix::{SignalKind, signal};
 /// The server could not start; the text is for the operator.
 pub struct Failed(pub String);
 
+/// How much of the time to end is left for CANCELs, and for what is answered to them.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// How long modules get for their last writes once no call is open: a database may be locked for a backup.
 const LAST_WRITES: Duration = Duration::from_secs(30);
 /// How long a worker thread gets to end.
@@ -38,7 +40,7 @@ pub fn serve(shared: Shared, run: &Run, started: Instant) -> Result<ExitCode, Fa
     // Names of users are looked up before chroot hides the files they stand in.
     let user = place.user.as_deref().map(|name| known(process::user(name), "user", name)).transpose()?;
     let group = place.group.as_deref().map(|name| known(process::group(name), "group", name)).transpose()?;
-    let workers = settings::workers(run, globals);
+    let settings::Workers { count: workers, asked } = settings::workers(run, globals, settings::cores());
     process_clock();
     let options = settings::udp_options(run, globals);
     let common = Common::new(&shared, options.tos).map_err(|e| Failed(format!("cannot listen on {e}")))?;
@@ -64,6 +66,13 @@ pub fn serve(shared: Shared, run: &Run, started: Instant) -> Result<ExitCode, Fa
     logger.install();
     for text in limited {
         host::warn!("core", "{text}");
+    }
+    if let Some(asked) = asked {
+        host::notice!(
+            "core",
+            "the script asks for {asked} workers, {workers} run: a worker never waits, so more of them than cores only \
+             cost (the switch -n starts as many as it says)"
+        );
     }
     if let Some(text) = clamped {
         host::notice!("core", "{text}");
@@ -284,14 +293,28 @@ async fn until_the_end(
                 end(post).await;
                 return code;
             }
-            idle = post.main.wait_at_most(grace, |told| told.idle >= workers) => if idle.is_none() {
-                host::warn!("core", "some calls did not finish in {} s and are dropped", grace.as_secs());
-            },
+            () = let_finish(post, workers, grace) => {}
         }
     }
     last_writes(shared, post).await;
     end(post).await;
     code
+}
+
+/// Waits until nothing is open. What is still open shortly before the end of the time hears that it is over.
+async fn let_finish(post: &Arc<Post>, workers: usize, grace: Duration) {
+    let idle = |told: &crate::mailbox::Told| told.idle >= workers;
+    let farewell = (grace / 5).min(FAREWELL);
+    if post.main.wait_at_most(grace - farewell, idle).await.is_some() {
+        return;
+    }
+    host::warn!(
+        "core",
+        "some calls did not finish in {} s: they are refused or cancelled now",
+        grace.as_secs()
+    );
+    post.boxes.iter().for_each(|mailbox| mailbox.end());
+    post.main.wait_at_most(farewell, idle).await;
 }
 
 /// `Hooks::stop`, on worker 0, and what they started.

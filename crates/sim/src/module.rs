@@ -1,4 +1,5 @@
-//! Module `sim`: a function and a variable that wait for something slow, as a database would.
+//! Module `sim`: a function and a variable that wait for something slow, as a database would, and functions and
+//! hooks with a defect, which panic on purpose.
 
 use crate::executor::Executor;
 use host::var::{Answer, At, Kind, WaitingVariable};
@@ -21,6 +22,10 @@ pub struct Sim;
 
 fn register(m: &mut Registrar<Sim>) {
     m.function("slow", Routes::ALL, slow);
+    m.function("defect", Routes::ALL, defect);
+    m.function("slow_defect", Routes::ALL, slow_defect);
+    m.function("late_defect", Routes::ALL, late_defect);
+    m.function("defect_at_start", Routes::ALL, defect_at_start);
     m.variable_class("later", |spec, loader, _| {
         let inner = spec.inner.clone().unwrap_or_default();
         let comma = inner.iter().position(|b| *b == b',');
@@ -39,10 +44,95 @@ pub fn all() -> &'static [ModuleDef] {
         let own = ModuleDef { name: "sim", make: || host::registrar::module(register) };
         let watching =
             ModuleDef { name: "sim_watch", make: || host::registrar::module(crate::watch::register) };
-        modules::ALL.iter().chain(drivers::ALL).copied().chain([own, watching]).collect()
+        let defects = ModuleDef { name: "sim_defect", make: || host::registrar::module(register_defects) };
+        modules::ALL.iter().chain(drivers::ALL).copied().chain([own, watching, defects]).collect()
     });
     &ALL
 }
+
+/// What defects throw; says nothing on stderr.
+struct OnPurpose;
+
+fn throw() -> ! {
+    static QUIET: std::sync::Once = std::sync::Once::new();
+    QUIET.call_once(|| {
+        let others = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !info.payload().is::<OnPurpose>() {
+                others(info);
+            }
+        }));
+    });
+    std::panic::panic_any(OnPurpose)
+}
+
+/// defect([one_of]): panics; with a number by the seed, once in so many calls.
+fn defect(_: &mut Call<Sim>, one_of: Option<Int>) -> i32 {
+    let clock = CLOCK.with(|clock| clock.borrow().clone());
+    match one_of {
+        Some(n) if clock.below(n.0.max(1) as u64) > 0 => 1,
+        _ => throw(),
+    }
+}
+
+/// slow_defect(ms): waits that long, and panics when it goes on.
+fn slow_defect(_: &mut Call<Sim>, ms: Int) -> Outcome {
+    let clock = CLOCK.with(|clock| clock.borrow().clone());
+    Suspension::future("slow_defect", async move {
+        clock.sleep(ms.0.max(0) as u64).await;
+        Box::new(|_: &mut Ctx| -> i32 { throw() }) as Finish
+    })
+}
+
+/// late_defect(ms): what it waits for panics after that long.
+fn late_defect(_: &mut Call<Sim>, ms: Int) -> Outcome {
+    let clock = CLOCK.with(|clock| clock.borrow().clone());
+    Suspension::future("late_defect", async move {
+        clock.sleep(ms.0.max(0) as u64).await;
+        throw()
+    })
+}
+
+/// defect_at_start(): begins to wait, and panics before it does.
+fn defect_at_start(_: &mut Call<Sim>) -> Outcome {
+    let begin = Box::new(|_: &mut Ctx, _| throw());
+    let (what, detail) = ("defect_at_start", Default::default());
+    let wait = host::Wait::External(begin);
+    Outcome::Suspend(Box::new(Suspension { what, detail, wait, limit_ms: 5000, on_deadline: -1 }))
+}
+
+/// Module `sim_defect`: the header `X-Defect` of a message names the moment at which its watcher panics.
+fn register_defects(m: &mut Registrar<Defects>) {
+    m.ready(|_, hooks, _| {
+        use host::watch::{Moment, Told};
+        fn broken(ctx: &Ctx, moment: &str) {
+            let msg = &ctx.state.msg;
+            let named = |h: &sip::Header| {
+                msg.bytes(h.label()) == b"X-Defect" && msg.bytes(h.value()) == moment.as_bytes()
+            };
+            if msg.headers().iter().any(named) {
+                throw();
+            }
+        }
+        for moment in [
+            Moment::RequestIn,
+            Moment::RequestEnd,
+            Moment::RequestOut,
+            Moment::ReplyIn,
+            Moment::ReplyOut,
+            Moment::Failing,
+            Moment::Cancelled,
+        ] {
+            hooks.watch.on(moment, move |ctx, _| broken(ctx, &format!("{moment:?}")));
+        }
+        for what in [Told::Created, Told::Replied, Told::Ended] {
+            hooks.watch.told(what, move |ctx, _| broken(ctx, &format!("{what:?}")));
+        }
+    });
+}
+
+#[derive(Default)]
+struct Defects;
 
 /// `$later(ms,text)`: the text, after that long. At once with 0; NULL at its deadline, 5 s.
 struct Late {

@@ -145,8 +145,8 @@ fn the_four_ways_to_call() {
     assert!(String::from_utf8_lossy(&sent[1].bytes).contains("X-R: x\r\n"), "{sent:?}");
     check("parallel { $var(a) = slow($later(30,10), 3); slow(5); } $var(r) = $var(a);", "3", 40);
     check_with(
-        "$avp(x) = \"-\"; launch(slow($later(30,10), 1), rep, \"p$later(20,q)\"); slow(100); $var(r) = $avp(x);",
-        "route[rep] { $avp(x) := $param(1); }",
+        "$shv(x) = \"-\"; launch(slow($later(30,10), 1), rep, \"p$later(20,q)\"); slow(100); $var(r) = $shv(x);",
+        "route[rep] { $shv(x) = $param(1); }",
         "pq",
         150,
     );
@@ -184,6 +184,7 @@ fn in_every_kind_of_route() {
 fn a_cancel_ends_it() {
     let mut desk = desk("route { $var(x) = $later(3000,x); t_reply(486, \"Busy\"); }");
     desk.receive(2, &request("INVITE"));
+    desk.advance(200);
     assert_eq!(desk.summaries(), ["10.0.0.2 SIP/2.0 100 Giving it a try"]);
     desk.receive(2, &request("CANCEL").replace("z9hG4bKCANCEL", "z9hG4bKINVITE"));
     assert_eq!(

@@ -74,8 +74,11 @@ route[sub] { slow(10, 1); $var(s) = $param(1); }
 "#,
     );
     desk.receive(2, &request("INVITE", "i", ""));
+    desk.advance(199);
+    assert!(desk.sent().is_empty());
+    desk.advance(1);
     assert_eq!(desk.summaries(), ["10.0.0.2 SIP/2.0 100 Giving it a try"]);
-    desk.advance(449);
+    desk.advance(249);
     assert!(desk.sent().is_empty());
     desk.advance(20);
     let sent = desk.sent();
@@ -212,7 +215,8 @@ error_route { slow(100, 1); sl_send_reply(400, "Bad"); }
     assert!(String::from_utf8_lossy(&invite.bytes).contains("X-B: 1\r\n"));
     reply(&mut desk, &invite, 486);
     assert_eq!(desk.summaries(), ["10.0.0.3 ACK"]);
-    desk.advance(150);
+    // The failure route waits, then the branch route.
+    desk.advance(250);
     assert_eq!(desk.summaries(), ["10.0.0.4 INVITE"]);
 }
 
@@ -298,8 +302,124 @@ fn a_drain_finishes_what_waits() {
     desk.receive(2, &request("OPTIONS", "o", "").replace("Call-ID: one", "Call-ID: two"));
     assert_eq!(desk.summaries(), ["10.0.0.2 SIP/2.0 503 Service Unavailable"]);
     desk.advance(1000);
-    assert_eq!(desk.summaries()[0], "10.0.0.2 SIP/2.0 486 Busy");
+    assert_eq!(desk.summaries()[1], "10.0.0.2 SIP/2.0 486 Busy");
     desk.receive(2, &request("ACK", "i", ";tag=x"));
+    check_idle(&mut desk);
+}
+
+/// A plain wait says nothing for 200 ms; an explicit async() has its 100 at once.
+#[test]
+fn a_short_wait_is_silent() {
+    for (body, heard) in [
+        ("slow(150, 1); sl_send_reply(404, \"x\");", &["404 x"][..]),
+        ("slow(100, 1); slow(90, 1); sl_send_reply(404, \"x\");", &["404 x"]),
+        ("slow(100, 1); slow(200, 1); sl_send_reply(404, \"x\");", &["100 Giving it a try", "404 x"]),
+        (
+            "slow(100, 1); sl_send_reply(183, \"y\"); slow(300, 1); sl_send_reply(404, \"x\");",
+            &["183 y", "404 x"],
+        ),
+        ("async(slow(50, 1), go);", &["100 Giving it a try", "404 x"]),
+        ("slow(50, 1); async(slow(50, 1), go);", &["100 Giving it a try", "404 x"]),
+    ] {
+        let mut desk = desk(&format!("route {{ {body} }} route[go] {{ sl_send_reply(404, \"x\"); }}"));
+        desk.receive(2, &request("INVITE", "i", ""));
+        desk.advance(450);
+        let expected: Vec<String> = heard.iter().map(|line| format!("10.0.0.2 SIP/2.0 {line}")).collect();
+        assert_eq!(desk.summaries(), expected, "{body}");
+        desk.receive(2, &request("ACK", "i", ";tag=x"));
+        check_idle(&mut desk);
+    }
+}
+
+/// What a report sets does not show in the script that launched it.
+#[test]
+fn a_report_has_avps_of_its_own() {
+    let mut desk = desk(
+        "route { $avp(a) = \"mine\"; launch(slow(50, 1), rep); launch(slow(0, 1), rep); slow(150, 1); \
+         append_to_reply(\"X-A: $avp(a) $avp(b)\\r\\n\"); t_reply(404, \"x\"); } \
+         route[rep] { $avp(a) = \"report\"; $avp(b) = \"report\"; slow(10, 1); $avp(b) = $avp(a); }",
+    );
+    desk.receive(2, &request("INVITE", "i", ""));
+    desk.advance(190);
+    let sent = desk.sent();
+    assert!(String::from_utf8_lossy(&sent[0].bytes).contains("X-A: mine <null>\r\n"));
+    desk.receive(2, &request("ACK", "i", ";tag=x"));
+    check_idle(&mut desk);
+}
+
+/// A pause that takes longer than it may is late, as any other operation.
+#[test]
+fn a_pause_has_a_deadline_too() {
+    for (body, code, ms) in [
+        ("async(sleep(4), go, 1);", "-1", 1000),
+        ("async(usleep(4000000), go, 1);", "-1", 1000),
+        ("async(sleep(1), go, 4);", "1", 1000),
+        ("sleep(1); route(go);", "1", 1000),
+        ("parallel (1) { sleep(4); usleep(1000); } route(go);", "-1", 1000),
+    ] {
+        let mut desk = desk(&format!(
+            "route {{ {body} }} route[go] {{ $var(r) = $rc; append_to_reply(\"X-Rc: $var(r)\\r\\n\"); t_reply(404, \"x\"); }}"
+        ));
+        desk.receive(2, &request("INVITE", "i", ""));
+        desk.advance(ms - 1);
+        desk.sent();
+        desk.advance(1);
+        let sent = desk.sent();
+        assert_eq!(sent.len(), 1, "{body}");
+        assert!(String::from_utf8_lossy(&sent[0].bytes).contains(&format!("X-Rc: {code}\r\n")), "{body}");
+        desk.receive(2, &request("ACK", "i", ";tag=x"));
+        check_idle(&mut desk);
+    }
+}
+
+/// At the end of the server whoever still waits hears 503, what rings is cancelled, and no route begins.
+#[test]
+fn the_end_leaves_nobody_without_an_answer() {
+    let mut desk = desk(
+        "route { if ($rU == \"bob\") slow(4000, 1); t_on_failure(\"f\"); t_relay(); } failure_route[f] { slow(4000, 1); } \
+         timer_route[t, 5] { t_new_request(\"MESSAGE\", \"sip:x@10.0.0.4\", \"sip:a@b\", \"sip:c@d\"); }",
+    );
+    desk.receive(2, &request("INVITE", "waits", ""));
+    desk.receive(2, &request("MESSAGE", "too", "").replace("Call-ID: one", "Call-ID: two"));
+    let rings =
+        request("INVITE", "rings", "").replace("Call-ID: one", "Call-ID: three").replace("sip:bob", "sip:al");
+    desk.receive(2, &rings);
+    let sent = desk.sent();
+    let invite = sent.iter().find(|s| s.summary() == "10.0.0.3 INVITE").expect("relayed");
+    reply(&mut desk, invite, 180);
+    desk.advance(100);
+    desk.sent();
+    desk.input(host::Input::End);
+    let mut heard = desk.summaries();
+    heard.sort();
+    let refused = "10.0.0.2 SIP/2.0 503 Service Unavailable";
+    assert_eq!(heard, [refused, refused, refused, "10.0.0.3 CANCEL"]);
+    assert!(desk.has_no_operations());
+    desk.advance(20_000);
+    assert!(!desk.summaries().iter().any(|line| line.ends_with("MESSAGE")), "no timer route");
+}
+
+/// What large messages hold while they wait is bounded; the rest is refused, small ones are not.
+#[test]
+fn large_messages_that_wait_are_bounded() {
+    let mut desk = desk("route { slow(4000, 1); t_reply(404, \"x\"); }");
+    let body = "x".repeat(60_000);
+    let statistic = |desk: &mut Desk, name: &str| desk.worker().ctx().shared().stats.value(name);
+    let large = |n: usize| {
+        let head = request("MESSAGE", &format!("m{n}"), "").replace("Call-ID: one", &format!("Call-ID: {n}"));
+        head.replace("Content-Length: 0\n\n", &format!("Content-Length: 60000\n\n{body}"))
+    };
+    let mut refused = 0;
+    for n in 0..2400 {
+        desk.receive(2, &large(n));
+        refused += desk.summaries().iter().filter(|line| line.contains(" 503 ")).count();
+    }
+    assert!((100..400).contains(&refused), "{refused}");
+    assert_eq!(statistic(&mut desk, "async:async_refused_large"), Some(refused as i64));
+    desk.receive(2, &request("OPTIONS", "small", ""));
+    assert!(desk.summaries().is_empty(), "it waits");
+    desk.advance(4000);
+    assert_eq!(statistic(&mut desk, "async:async_held_bytes"), Some(0));
     check_idle(&mut desk);
 }
 

@@ -283,6 +283,12 @@ impl<T, B> Transactions<T, B> {
         live.filter(|txn| txn.state != Upstream::Ended).map(|txn| (txn.id, &txn.data))
     }
 
+    /// Branches whose final reply has not come, also of transactions that were answered without it.
+    pub fn pending_branches(&self) -> usize {
+        let live = self.slots.iter().filter_map(|slot| slot.txn.as_deref());
+        live.map(|txn| txn.branches.iter().filter(|branch| branch.is_pending()).count()).sum()
+    }
+
     /// The Via branch of a branch's request: its replies find it.
     pub fn via_branch(&self, id: TxnId, branch: u16) -> ViaBranch {
         Cookie { worker: self.worker, txn: id, branch }.text()

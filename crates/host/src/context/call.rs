@@ -56,14 +56,14 @@ impl Suspension {
         }))
     }
 
-    /// Waits `ms` milliseconds, then returns `rc`.
+    /// Waits `ms` milliseconds, then returns `rc`; -1 when less time is left for it.
     pub fn timer(what: &'static str, ms: u64, rc: i32) -> Outcome {
         Outcome::Suspend(Box::new(Suspension {
             what,
             detail: Bytes::new(),
             wait: Wait::Timer(ms, Box::new(move |_| rc)),
             limit_ms: ms.saturating_add(1000),
-            on_deadline: rc,
+            on_deadline: -1,
         }))
     }
 }

@@ -345,6 +345,8 @@ pub struct Traffic {
     pub dropped_requests: Counter,
     /// Replies without a transaction that nobody wanted.
     pub dropped_replies: Counter,
+    /// Panics that were caught.
+    pub defects: Counter,
 }
 
 impl Traffic {
@@ -357,6 +359,7 @@ impl Traffic {
             forwarded_replies: stats.counter("core", "fwd_replies"),
             dropped_requests: stats.counter("core", "drop_requests"),
             dropped_replies: stats.counter("core", "drop_replies"),
+            defects: stats.counter("core", "defects"),
         }
     }
 }

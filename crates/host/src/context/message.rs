@@ -17,10 +17,8 @@ pub fn with_message<T: From<script::Value>>(
                 return script::Value::Null.into();
             };
             std::mem::swap(&mut ctx.state.answers, &mut other.answers);
-            let mut here = std::mem::replace(&mut ctx.state, other);
-            let value = read(ctx);
-            std::mem::swap(&mut ctx.state.answers, &mut here.answers);
-            ctx.state = here;
+            let (mut other, value) = ctx.with_state(other, read);
+            std::mem::swap(&mut ctx.state.answers, &mut other.answers);
             value
         }
     }

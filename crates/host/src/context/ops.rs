@@ -4,6 +4,7 @@
 use crate::call::Finish;
 use crate::context::globals::Globals;
 use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -73,9 +74,10 @@ impl Future for Named {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Finish> {
         let before = CURRENT.replace(self.what);
-        let polled = self.future.as_mut().poll(cx);
+        let polled = catch_unwind(AssertUnwindSafe(|| self.future.as_mut().poll(cx)));
         CURRENT.set(before);
-        polled
+        // A defect is the worker's to handle, with what the operation belongs to.
+        polled.unwrap_or_else(|panic| Poll::Ready(Box::new(|_| resume_unwind(panic))))
     }
 }
 

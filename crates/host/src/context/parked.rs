@@ -2,6 +2,7 @@
 
 use crate::context::call::Finish;
 use crate::context::ctx::{Ctx, MsgState, Sip, TaskId};
+use crate::context::held::Share;
 use crate::context::stats::{Counter, Stats};
 use crate::context::timers::TimerKey;
 use bytes::Bytes;
@@ -29,6 +30,8 @@ pub struct Parked {
     /// Waits for a timer: what to do then.
     pub on_timer: Option<Finish>,
     pub guard: Option<Box<dyn Any>>,
+    /// Its message counts as a large one.
+    pub held: Share,
     pub live: bool,
     /// `launch`: the message it was started from and the route to report to.
     pub report: Option<Report>,

@@ -94,6 +94,8 @@ pub struct Shared {
     pub dispatch: OnceLock<Arc<dyn Dispatch>>,
     /// `$var`s as startup_route left them, by slot.
     pub first_vars: OnceLock<Vec<script::Value>>,
+    /// Large messages that wait, of all workers.
+    pub held: crate::context::held::Held,
     /// What they are before startup_route, and without one.
     pub initial_vars: Vec<script::Value>,
     /// The command line, for `arg`.

@@ -3,6 +3,7 @@
 
 use crate::context::call::{Finish, Suspension, Wait};
 use crate::context::ctx::{Ctx, MsgState, TaskId};
+use crate::context::held::Share;
 use crate::context::ops::{Ended, Named};
 use crate::context::parked::{Parked, Then};
 use crate::context::timers::{Due, TimerKey};
@@ -48,6 +49,7 @@ impl Ctx {
             on_deadline,
             on_timer: None,
             guard: None,
+            held: Share::default(),
             live: true,
             report: None,
             txn: None,
@@ -113,12 +115,18 @@ impl Ctx {
 
     pub(crate) fn begin_wait(&mut self, id: TaskId, wait: Wait) {
         let slot = &mut self.core.tasks[id.index as usize];
-        if let Wait::Timer(ms, _) = wait {
-            slot.deadline = slot.deadline.min(self.core.now.after(ms));
+        if let Wait::Timer(ms, finish) = wait {
+            // What takes longer than it may ends at its deadline, as any other operation.
+            let over = self.core.now.after(ms);
+            if over <= slot.deadline {
+                (slot.deadline, slot.on_timer) = (over, Some(finish));
+            }
+            slot.timer = self.core.timers.set(slot.deadline, Due::Task(id));
+            return;
         }
         slot.timer = self.core.timers.set(slot.deadline, Due::Task(id));
         match wait {
-            Wait::Timer(_, finish) => slot.on_timer = Some(finish),
+            Wait::Timer(..) => {}
             Wait::Future(future) => {
                 let named = Box::pin(Named::new(slot.what, future));
                 let guard = self.core.spawner.clone().spawn(id, named);
@@ -151,6 +159,7 @@ impl Ctx {
             on_deadline: -1,
             on_timer: None,
             guard: None,
+            held: Share::default(),
             live: false,
             report: None,
             txn: None,
@@ -217,6 +226,18 @@ impl Ctx {
         self.core.counters.cancelled.up();
         self.note_end(&parked, Ended::Cancelled);
         true
+    }
+
+    /// The server ends: scripts that still wait are dropped, and what they wait for. Work that modules have begun
+    /// beside scripts goes on (last writes).
+    pub(crate) fn drop_scripts(&mut self) {
+        let scripts = |task: &Parked| task.live && (task.state.is_some() || task.report.is_some());
+        let tasks = self.core.tasks.iter().enumerate().filter(|(_, task)| scripts(task));
+        let ids: Vec<TaskId> =
+            tasks.map(|(index, task)| TaskId { index: index as u32, generation: task.generation }).collect();
+        for id in ids {
+            self.cancel_task(id);
+        }
     }
 
     /// Work beside any script: `future` owns what it needs, its finisher runs on this worker.

@@ -3,8 +3,8 @@
 
 use crate::context::ctx::{Ctx, TaskId};
 use script::RouteId;
-use transaction::Instant;
 use transaction::wheel::{TimerId, Wheel};
+use transaction::{Instant, TxnId};
 
 /// Work for later, on the worker that asked for it.
 pub type Job = Box<dyn FnOnce(&mut Ctx)>;
@@ -18,6 +18,8 @@ pub(crate) enum Due {
     Task(TaskId),
     /// The next turn of a timer_route.
     Route(RouteId),
+    /// An INVITE whose script waits has had no reply for a while.
+    Trying(TxnId),
     Job(Job),
 }
 

@@ -110,6 +110,7 @@ pub fn load(
         tag_prefix: seed as u16,
         dispatch: Default::default(),
         first_vars: Default::default(),
+        held: crate::context::held::Held::new(&loader.stats),
         local_addresses: Default::default(),
         initial_vars: std::mem::take(&mut loader.initial_vars),
         arguments: Default::default(),

@@ -223,9 +223,10 @@ pub fn raise(ctx: &mut Ctx, name: impl Into<Bytes>, params: EventParams) {
     }
     ctx.local::<Depth>().0 += 1;
     let event = Event { name, params };
-    send(ctx, &shared, &event);
+    let _ = ctx.catch(|ctx| send(ctx, &shared, &event));
     let found = shared.events().routes.read().get(&event.name).copied();
-    if let Some(found) = found {
+    // While the server ends nothing new begins.
+    if let Some(found) = found.filter(|_| !ctx.core.draining) {
         run_route(ctx, &shared, found, &event);
     }
     ctx.local::<Depth>().0 -= 1;

@@ -100,7 +100,5 @@ fn refused(ctx: &mut Ctx, state: Box<MsgState>) {
 fn refuse_new(ctx: &mut Ctx, msg: &Rc<Message>, source: Path) {
     let mut state = super::cancel::plain_state(ctx, msg, source);
     state.reply_headers.push(Bytes::from_static(b"Retry-After: 10\r\n"));
-    let outer = std::mem::replace(&mut ctx.state, state);
-    crate::reply::send_stateless(ctx, 503, b"Service Unavailable");
-    ctx.state = outer;
+    ctx.with_state(state, |ctx| crate::reply::send_stateless(ctx, 503, b"Service Unavailable"));
 }

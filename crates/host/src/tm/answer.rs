@@ -30,6 +30,7 @@ pub(super) fn trying_bytes(ctx: &Ctx, state: &MsgState, id: TxnId) -> Option<Byt
 /// 100 to an INVITE that has had no reply yet.
 pub(crate) fn trying(ctx: &mut Ctx, bytes: Option<Bytes>, id: TxnId) {
     if let Some(bytes) = bytes {
+        super::trying_no_more(ctx, id);
         let now = ctx.core.now;
         ctx.core.txns.txns.reply(now, id, 100, bytes, Origin::Here);
         drain(ctx);
@@ -235,6 +236,7 @@ fn send(ctx: &mut Ctx, id: TxnId, code: u16, bytes: Bytes, origin: Origin) -> i3
     if ctx.core.txns.streams.rules.no_new_for_replies != 0 {
         keep_to_connection(ctx, id);
     }
+    super::trying_no_more(ctx, id);
     let sent = ctx.core.txns.txns.reply(now, id, code, bytes, origin);
     if sent == Replied::Late {
         drain(ctx);

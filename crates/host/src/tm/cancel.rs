@@ -2,7 +2,7 @@
 
 use super::answer::send_made;
 use super::watch::show_request;
-use super::{create, drain, failure};
+use super::{Activity, create, drain, failure};
 use crate::ctx::{Ctx, MsgState};
 use crate::watch::{Moment, Seen};
 use script::ast::RouteKind;
@@ -65,10 +65,11 @@ pub fn stop(ctx: &mut Ctx, invite: TxnId) {
     keep_suspended(ctx, invite);
     ctx.drop_requests_of(invite);
     if let Some(data) = ctx.core.txns.txns.get_mut(invite) {
-        data.failing = false;
+        data.activity = Activity::Idle;
     }
-    show_request(ctx, Moment::Cancelled, invite, Seen::of(Some(invite)), move |ctx| {
-        cancel_branches(ctx, invite)
+    let seen = Seen::of(Some(invite));
+    let _ = ctx.guarded(invite, |ctx| {
+        show_request(ctx, Moment::Cancelled, invite, seen, move |ctx| cancel_branches(ctx, invite));
     });
 }
 

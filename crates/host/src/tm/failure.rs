@@ -2,7 +2,7 @@
 
 use super::answer::relay_reply;
 use super::watch::show_request;
-use super::{Answer, drain, request};
+use super::{Activity, Answer, drain, request};
 use crate::branches::request_branch;
 use crate::ctx::{After, Ctx, MsgState};
 use crate::watch::{Moment, Seen};
@@ -25,7 +25,7 @@ fn all_failed(ctx: &mut Ctx, id: TxnId, winner: Option<u16>) {
     let status = winner.and_then(|w| ctx.core.txns.txns.branch(id, w)).map_or(0, |b| b.status);
     let Some(data) = ctx.core.txns.txns.get_mut(id) else { return };
     // A failure route that is running decides itself when it ends.
-    if data.failing {
+    if data.activity != Activity::Idle {
         return;
     }
     data.seen_status = status;
@@ -38,10 +38,10 @@ fn all_failed(ctx: &mut Ctx, id: TxnId, winner: Option<u16>) {
         }
         return answer(ctx, id, None);
     };
-    data_failing(ctx, id, true);
+    set_activity(ctx, id, Activity::FailureRoute);
     let seen = Seen::of(Some(id)).branch(branch).status(status);
     show_request(ctx, Moment::Failing, id, seen, move |ctx| {
-        data_failing(ctx, id, false);
+        set_activity(ctx, id, Activity::Idle);
         let Some(data) = ctx.core.txns.txns.get_mut(id) else { return };
         match data.on_failure.take() {
             Some(route) => run_route(ctx, id, route, winner),
@@ -51,9 +51,9 @@ fn all_failed(ctx: &mut Ctx, id: TxnId, winner: Option<u16>) {
 }
 
 /// What comes meanwhile is not decided about.
-fn data_failing(ctx: &mut Ctx, id: TxnId, failing: bool) {
+fn set_activity(ctx: &mut Ctx, id: TxnId, activity: Activity) {
     if let Some(data) = ctx.core.txns.txns.get_mut(id) {
-        data.failing = failing;
+        data.activity = activity;
     }
 }
 
@@ -110,7 +110,7 @@ fn run_route(ctx: &mut Ctx, id: TxnId, route: RouteId, winner: Option<u16>) {
     state.branches.clear();
     state.after = After::Then(Box::new(move |ctx, state, _| route_done(ctx, id, state)));
     if let Some(data) = ctx.core.txns.txns.get_mut(id) {
-        data.failing = true;
+        data.activity = Activity::FailureRoute;
     }
     ctx.run(state);
 }
@@ -118,7 +118,7 @@ fn run_route(ctx: &mut Ctx, id: TxnId, route: RouteId, winner: Option<u16>) {
 /// The failure route ended: it may have opened branches or replied; otherwise the best reply goes out.
 fn route_done(ctx: &mut Ctx, id: TxnId, state: Box<MsgState>) {
     let Some(data) = ctx.core.txns.txns.get_mut(id) else { return };
-    data.failing = false;
+    data.activity = Activity::Idle;
     if let Some(saved) = &mut data.saved {
         saved.flags = state.flags;
         saved.on_branch = state.on_branch;

@@ -108,10 +108,7 @@ pub fn inject_into(
     let (Some(first), Some(mut state)) = (branches.next(), request_of(ctx, txn)) else { return -1 };
     set_request_branch(&mut state, first);
     state.branches = branches.collect();
-    let outer = std::mem::replace(&mut ctx.state, state);
-    let rc = inject(ctx, cancel, last);
-    ctx.state = outer;
-    rc
+    ctx.with_state(state, |ctx| inject(ctx, cancel, last)).1
 }
 
 /// The request of a transaction that still exists.
@@ -136,10 +133,7 @@ fn open_injected(ctx: &mut Ctx, id: transaction::TxnId) -> Result<(), SendError>
     let saved = ctx.core.txns.txns.get(id).and_then(|data| data.saved.as_ref());
     let Some(saved) = saved.filter(|_| !targets.is_empty()) else { return Err(SendError::Dropped) };
     let request = saved.fork(RouteKind::Request, Task::new(ctx.core.shared.program(), RouteId(0)));
-    let reply = std::mem::replace(&mut ctx.state, request);
-    let sent = super::relay::open_targets(ctx, id, &how, targets);
-    ctx.state = reply;
-    sent
+    ctx.with_state(request, |ctx| super::relay::open_targets(ctx, id, &how, targets)).1
 }
 
 /// Used by modules that end waiting themselves.

@@ -11,6 +11,8 @@ pub mod branch;
 pub mod branches;
 mod cancel;
 pub mod contacts;
+pub mod defect;
+mod ending;
 mod failure;
 mod local;
 pub mod policy;
@@ -22,6 +24,7 @@ mod stateless;
 mod stats;
 pub mod watch;
 
+use crate::context::timers::{Due, TimerKey};
 use crate::ctx::{After, Branch, Ctx, EngineSlot, Ext, MsgState};
 use crate::services::streams::Streams;
 use crate::shared::Shared;
@@ -43,6 +46,8 @@ pub use admit::{Admit, admit};
 pub use answer::{Parts, reply, reply_with, to_tag, trying_current};
 pub use branch::{Found, LocalVia};
 pub use cancel::{cancel, stop};
+pub use ending::end_all;
+pub(crate) use ending::refuse;
 pub use local::{
     Timeouts, apply_timeouts, arm, inject, inject_into, on_verdict, replicate, wait_for_branches,
 };
@@ -81,11 +86,13 @@ pub struct TxnData {
     pub absorb: bool,
     /// Made because its script waits, not because it asked for it: `t_relay` is to treat it as its own.
     implicit: bool,
-    /// A reply's routes are waiting; later replies queue behind it.
-    busy: bool,
+    replies: Replies,
     queue: VecDeque<replies::Arrived>,
-    /// A failure route is running or waiting.
-    failing: bool,
+    activity: Activity,
+    /// When its caller hears a 100, if nothing else goes out before.
+    trying: TimerKey,
+    /// A panic was caught while something was done for it: it has ended, only its end is still told.
+    broken: bool,
     /// The tag of To in replies made here.
     pub to_tag: Bytes,
     /// Code of the last local final reply, 0: none (`t_local_replied`).
@@ -102,6 +109,25 @@ pub struct TxnData {
     pub ext: Ext,
     /// A reply is held on its way upstream; these follow it.
     leaving: Option<VecDeque<answer::Leaving>>,
+}
+
+/// What goes on for the request of a transaction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Activity {
+    Idle,
+    /// `t_relay` has a branch route run, and hears itself how its branches fare.
+    BranchRoute,
+    /// A failure route runs or waits: it decides itself when it ends.
+    FailureRoute,
+}
+
+/// Whether the next reply of a transaction has its turn. Apart from [`Activity`]: a reply of a branch that a failure
+/// route has opened is not held up while that route waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Replies {
+    Free,
+    /// The routes of one run or wait; later ones queue behind it.
+    RouteRuns,
 }
 
 /// What belongs to a branch.
@@ -199,7 +225,11 @@ pub fn drain(ctx: &mut Ctx) {
             transaction::Output::Transmit { txn, path, bytes } => {
                 ctx.transmit_for(Some(txn), path, bytes);
             }
-            transaction::Output::Event(event) => on_event(ctx, event),
+            transaction::Output::Event(event) => {
+                let (Event::Timeout { txn, .. } | Event::Unanswered { txn } | Event::Ended { txn }) = event;
+                // What is left in the queue is not this transaction's.
+                let _ = ctx.guarded(txn, |ctx| on_event(ctx, event));
+            }
         }
     }
 }
@@ -215,15 +245,15 @@ fn on_event(ctx: &mut Ctx, event: Event) {
             failure::on_verdict(ctx, txn, verdict);
         }
         Event::Unanswered { txn } => {
-            if ctx.core.tasks_of.contains_key(&txn)
-                || ctx.core.txns.txns.get(txn).is_some_and(|d| d.busy || d.failing)
-            {
+            let works = |d: &TxnData| d.replies != Replies::Free || d.activity != Activity::Idle;
+            if ctx.core.tasks_of.contains_key(&txn) || ctx.core.txns.txns.get(txn).is_some_and(works) {
                 ctx.core.txns.txns.hold(now, txn);
             } else {
                 failure::nobody_answered(ctx, txn);
             }
         }
         Event::Ended { txn } => {
+            trying_no_more(ctx, txn);
             watch::tell(ctx, txn, Told::Ended, Seen::of(Some(txn)));
             ctx.drop_tasks_of(txn);
         }
@@ -267,9 +297,11 @@ pub enum Held {
 pub fn hold(ctx: &mut Ctx, state: &mut Box<MsgState>) -> Held {
     if let Some(id) = state.txn {
         // The script made it itself (`t_newtran`).
-        if let Some(data) = ctx.core.txns.txns.get_mut(id) {
+        let implicit = ctx.core.txns.txns.get_mut(id).is_some_and(|data| {
             data.absorb = true;
-        }
+            data.implicit
+        });
+        keep_quiet(ctx, state, id, implicit);
         return Held::Waits;
     }
     if let Some((id, transaction::Relation::Retransmission)) = ctx.core.txns.txns.find(&state.msg) {
@@ -282,9 +314,50 @@ pub fn hold(ctx: &mut Ctx, state: &mut Box<MsgState>) -> Held {
         data.absorb = true;
         data.implicit = true;
     }
-    let bytes = trying_bytes(ctx, state, id);
-    trying(ctx, bytes, id);
+    keep_quiet(ctx, state, id, true);
     Held::Waits
+}
+
+/// How long a caller hears nothing while a script waits (RFC 3261 §17.2.1).
+const TRYING_AFTER_MS: u64 = 200;
+
+/// An explicit `async()` has its 100 at once, as in the reference; a plain wait only when it takes long.
+fn keep_quiet(ctx: &mut Ctx, state: &MsgState, id: TxnId, implicit: bool) {
+    if implicit && state.task.in_async() {
+        let bytes = trying_bytes(ctx, state, id);
+        return trying(ctx, bytes, id);
+    }
+    if !ctx.core.txns.settings.auto_100
+        || state.msg.method() != Method::Invite
+        || ctx.core.txns.txns.status(id) != 0
+    {
+        return;
+    }
+    let at = ctx.core.now.after(TRYING_AFTER_MS);
+    if let Some(data) = ctx.core.txns.txns.get_mut(id).filter(|data| data.trying == TimerKey::NONE) {
+        data.trying = ctx.core.timers.set(at, Due::Trying(id));
+    }
+}
+
+/// The script of an INVITE has waited long without a word to the caller.
+pub(crate) fn trying_due(ctx: &mut Ctx, id: TxnId) {
+    let waiting = ctx.requests_of(id).first().and_then(|task| {
+        let slot = ctx.core.tasks.get(task.index as usize)?;
+        slot.state.as_deref().filter(|state| state.msg.is_request())
+    });
+    let bytes = match (waiting, ctx.core.txns.txns.get(id)) {
+        (Some(state), _) => trying_bytes(ctx, state, id),
+        (None, Some(data)) => trying_bytes(ctx, &bare_state(ctx, data), id),
+        (None, None) => None,
+    };
+    trying(ctx, bytes, id);
+}
+
+/// The caller has been told something.
+fn trying_no_more(ctx: &mut Ctx, id: TxnId) {
+    if let Some(data) = ctx.core.txns.txns.get_mut(id) {
+        ctx.core.timers.cancel(std::mem::replace(&mut data.trying, TimerKey::NONE));
+    }
 }
 
 impl Ctx {
@@ -319,9 +392,11 @@ impl TxnData {
             on_failure: None,
             absorb: false,
             implicit: false,
-            busy: false,
+            replies: Replies::Free,
             queue: VecDeque::new(),
-            failing: false,
+            activity: Activity::Idle,
+            trying: TimerKey::NONE,
+            broken: false,
             to_tag: Bytes::new(),
             local_status: 0,
             cancel_headers: Bytes::new(),
@@ -336,10 +411,7 @@ impl TxnData {
 
 /// Makes the server transaction of a request. `None`: there are too many.
 pub(crate) fn create(ctx: &mut Ctx, state: &mut Box<MsgState>) -> Option<TxnId> {
-    std::mem::swap(&mut ctx.state, state);
-    let id = create_current(ctx);
-    std::mem::swap(&mut ctx.state, state);
-    id
+    ctx.with_state_in(state, create_current)
 }
 
 /// The same for the current message.
@@ -390,7 +462,7 @@ pub fn request_done(ctx: &mut Ctx, state: Box<MsgState>, _end: End) {
 }
 
 /// The failure route of a request that was not relayed may still be wanted, when nobody answers.
-fn keep_failure_route(ctx: &mut Ctx, state: Box<MsgState>) {
+fn keep_failure_route(ctx: &mut Ctx, mut state: Box<MsgState>) {
     if let Some(id) = state.txn
         && state.on_failure.is_some()
         && ctx.core.txns.txns.is_open(id)
@@ -398,6 +470,8 @@ fn keep_failure_route(ctx: &mut Ctx, state: Box<MsgState>) {
         && data.saved.is_none()
     {
         data.on_failure = state.on_failure;
+        // What the script held ends with it (locks): a copy has none of it.
+        state.ext = state.ext.clone();
         data.saved = Some(state);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::branch::{self, Found, SendError, lookup_of};
 use super::watch::{Way, show};
-use super::{BranchData, cancel, create_current, drain, failure, save_request, trying_current};
+use super::{Activity, BranchData, cancel, create_current, drain, failure, save_request, trying_current};
 use crate::branches::request_branch;
 use crate::call::{Finish, Outcome, Suspension};
 use crate::ctx::{After, Branch, Ctx, MsgState, Resolved};
@@ -211,14 +211,15 @@ pub(super) fn open_targets(
             route if route.is_some() || ctx.core.shared.hooks.watch.watches(Moment::RequestOut) => {
                 let state = branch_state(ctx, id, number, target, route, how);
                 if let Some(data) = ctx.core.txns.txns.get_mut(id) {
-                    data.failing = true;
+                    data.activity = Activity::BranchRoute;
                 }
                 match route {
                     Some(_) => ctx.run(state),
                     None => leave(ctx, id, number, state, how.clone()),
                 }
                 if let Some(data) = ctx.core.txns.txns.get_mut(id) {
-                    data.failing = ctx.state.kind == RouteKind::Failure;
+                    let failing = ctx.state.kind == RouteKind::Failure;
+                    data.activity = if failing { Activity::FailureRoute } else { Activity::Idle };
                 }
                 match ctx.core.txns.txns.branch(id, number) {
                     Some(b) if b.is_pending => sent += 1,
@@ -340,7 +341,7 @@ fn leave(ctx: &mut Ctx, id: TxnId, number: u16, state: Box<MsgState>, how: Relay
 
 /// Within `t_relay` the script hears of it; a branch that waited has nobody else to tell.
 fn settle(ctx: &mut Ctx, id: TxnId, verdict: Verdict) {
-    let waited = ctx.core.txns.txns.get(id).is_none_or(|d| !d.failing);
+    let waited = ctx.core.txns.txns.get(id).is_none_or(|d| d.activity == Activity::Idle);
     drain(ctx);
     if waited {
         failure::on_verdict(ctx, id, verdict);

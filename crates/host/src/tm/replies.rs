@@ -2,7 +2,7 @@
 
 use super::answer::relay_reply;
 use super::watch::{Way, show};
-use super::{Answer, MAX_QUEUE, drain, failure, request};
+use super::{Answer, MAX_QUEUE, Replies, drain, failure, request};
 use crate::ctx::{After, Ctx, MsgState};
 use crate::watch::{Moment, Seen, Wire};
 use bytes::Bytes;
@@ -66,7 +66,7 @@ pub fn on_reply(ctx: &mut Ctx, msg: Rc<Message>, source: Path) {
     drain(ctx);
     let arrived = Arrived { branch, msg, source, received };
     if let Some(data) = ctx.core.txns.txns.get_mut(id)
-        && data.busy
+        && data.replies == Replies::RouteRuns
     {
         // What changes nothing is forgotten; a final reply never is.
         let room = data.queue.len() < MAX_QUEUE || arrived.msg.status() >= 200;
@@ -84,7 +84,7 @@ pub fn on_reply(ctx: &mut Ctx, msg: Rc<Message>, source: Path) {
         }
         return;
     }
-    handle(ctx, id, arrived);
+    let _ = ctx.guarded(id, |ctx| handle(ctx, id, arrived));
 }
 
 /// A reply that its transaction knows of and whose routes have not run.
@@ -110,7 +110,7 @@ fn handle(ctx: &mut Ctx, id: TxnId, arrived: Arrived) {
     if let (true, Some(data)) =
         (ctx.core.shared.hooks.watch.watches(Moment::ReplyIn), ctx.core.txns.txns.get_mut(id))
     {
-        data.busy = true;
+        data.replies = Replies::RouteRuns;
     }
     let seen = Seen::of(Some(id)).branch(branch).status(state.msg.status());
     show(ctx, Moment::ReplyIn, state, seen, move |ctx, state, way| {
@@ -175,7 +175,7 @@ fn next_route(ctx: &mut Ctx, id: TxnId, branch: u16, state: Box<MsgState>, stage
     };
     let Some(route) = route else { return next_route(ctx, id, branch, state, next, kept) };
     if let Some(data) = ctx.core.txns.txns.get_mut(id) {
-        data.busy = true;
+        data.replies = Replies::RouteRuns;
         data.seen_status = state.msg.status();
     }
     let after = After::Then(Box::new(move |ctx, state, end| {
@@ -196,7 +196,7 @@ fn decide(ctx: &mut Ctx, id: TxnId, branch: u16, state: Box<MsgState>, kept: Kep
     let now = ctx.core.now;
     let received = state.msg.status();
     if let Some(data) = ctx.core.txns.txns.get_mut(id) {
-        data.busy = false;
+        data.replies = Replies::Free;
         if let Some(saved) = &mut data.saved {
             saved.flags = state.flags;
         }
@@ -239,7 +239,7 @@ fn decide(ctx: &mut Ctx, id: TxnId, branch: u16, state: Box<MsgState>, kept: Kep
 fn next_in_queue(ctx: &mut Ctx, id: TxnId) {
     // One that has no route to wait in is done at once, and the next one is looked at.
     while let Some(data) = ctx.core.txns.txns.get_mut(id)
-        && !data.busy
+        && data.replies == Replies::Free
         && let Some(arrived) = data.queue.pop_front()
     {
         handle(ctx, id, arrived);

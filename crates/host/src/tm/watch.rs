@@ -46,10 +46,7 @@ impl Subject {
 }
 
 fn with_message<R>(ctx: &mut Ctx, state: &mut Box<MsgState>, f: impl FnOnce(&mut Ctx) -> R) -> R {
-    std::mem::swap(&mut ctx.state, state);
-    let result = f(ctx);
-    std::mem::swap(&mut ctx.state, state);
-    result
+    ctx.with_state_in(state, f)
 }
 
 /// The request of a transaction as the current message: the one that was kept when it went downstream, the current
@@ -76,10 +73,16 @@ pub fn with_request<R>(ctx: &mut Ctx, id: TxnId, f: impl FnOnce(&mut Ctx) -> R) 
     }
 }
 
+/// The modules that watch what broke have seen enough: one of them may be what broke it.
+fn is_broken(ctx: &Ctx, id: TxnId) -> bool {
+    ctx.core.txns.txns.get(id).is_some_and(|data| data.broken)
+}
+
 /// Tells what happened to a transaction, with its request as the current message.
 pub(crate) fn tell(ctx: &mut Ctx, id: TxnId, what: Told, seen: Seen) {
-    if ctx.core.shared.hooks.watch.tells(what) {
-        with_request(ctx, id, |ctx| tell_here(ctx, what, &seen));
+    let broken = what != Told::Ended && is_broken(ctx, id);
+    if ctx.core.shared.hooks.watch.tells(what) && !broken {
+        let _ = ctx.guarded(id, |ctx| with_request(ctx, id, |ctx| tell_here(ctx, what, &seen)));
     }
 }
 
@@ -97,7 +100,7 @@ pub(crate) fn show<F>(ctx: &mut Ctx, moment: Moment, state: Box<MsgState>, seen:
 where
     F: FnOnce(&mut Ctx, Box<MsgState>, Way) + 'static,
 {
-    if !ctx.core.shared.hooks.watch.watches(moment) {
+    if !ctx.core.shared.hooks.watch.watches(moment) || seen.txn.is_some_and(|id| is_broken(ctx, id)) {
         return then(ctx, state, Way::On);
     }
     let subject = Subject::Message(state);

@@ -52,11 +52,25 @@ pub enum Input {
     Run(Box<dyn FnOnce(&mut Ctx) + Send>),
     /// From now on new requests are refused (503) and the worker empties.
     Drain,
+    /// Its time is over: what is still open hears 503, branches are cancelled. `Drain` after it says that nobody waits
+    /// for them any more.
+    End,
 }
 
 /// One owner of calls. `step` in, `take_outputs` out; between them only the worker changes.
 pub struct Worker {
     ctx: Ctx,
+    life: Life,
+}
+
+/// How far the worker's end is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Serving,
+    /// `Input::End` was handled: CANCELs are on their way.
+    Farewell,
+    /// Only work that modules do beside calls is waited for.
+    LastWrites,
 }
 
 impl Worker {
@@ -91,24 +105,23 @@ impl Worker {
             shared: shared.clone(),
         };
         let state = dummy_state(&shared, clock.now);
-        let mut worker = Worker { ctx: Ctx { core, state } };
+        let mut worker = Worker { ctx: Ctx { core, state }, life: Life::Serving };
         worker.start();
         worker
     }
 
     /// Handles one input at this time.
     pub fn step(&mut self, clock: Clock, input: Input) {
+        self.life = match (&input, self.life) {
+            (Input::End, Life::Serving) => Life::Farewell,
+            (Input::Drain, Life::Farewell) => Life::LastWrites,
+            (_, life) => life,
+        };
         let ctx = &mut self.ctx;
         ctx.core.now = ctx.core.now.max(clock.now);
         ctx.core.wall_us = clock.wall_us;
-        match input {
-            Input::Message { source, bytes } => on_message(ctx, source, bytes),
-            Input::Undeliverable { path, bytes } => tm::on_undeliverable(ctx, path, bytes),
-            Input::Resume(task, finish) => ctx.resume(task, finish),
-            Input::Timer => on_timers(ctx),
-            Input::Run(job) => job(ctx),
-            Input::Drain => ctx.core.draining = true,
-        }
+        // A defect in the handling of one message must not take the other calls with it.
+        let _ = ctx.catch(|ctx| take(ctx, input));
         self.ctx.core.txns.publish();
     }
 
@@ -126,9 +139,16 @@ impl Worker {
         }
     }
 
-    /// Nothing is open: no transaction that still matters, no suspended script.
+    /// Nothing is open: no transaction that still matters, no suspended script; at the end of the server, no branch
+    /// either that has to hear of it.
     pub fn idle(&self) -> bool {
-        self.ctx.core.txns.open() == 0 && self.ctx.core.tasks.iter().all(|t| !t.live)
+        let core = &self.ctx.core;
+        let calls = match self.life {
+            Life::Serving => core.txns.open(),
+            Life::Farewell => core.txns.txns.pending_branches(),
+            Life::LastWrites => 0,
+        };
+        calls == 0 && core.tasks.iter().all(|t| !t.live)
     }
 
     /// For tests and the management side of the driver.
@@ -169,16 +189,33 @@ impl Worker {
     }
 }
 
+fn take(ctx: &mut Ctx, input: Input) {
+    match input {
+        Input::Message { source, bytes } => on_message(ctx, source, bytes),
+        Input::Undeliverable { path, bytes } => tm::on_undeliverable(ctx, path, bytes),
+        Input::Resume(task, finish) => ctx.resume(task, finish),
+        Input::Timer => on_timers(ctx),
+        Input::Run(job) => job(ctx),
+        Input::Drain => ctx.core.draining = true,
+        Input::End => {
+            ctx.core.draining = true;
+            tm::end_all(ctx);
+            ctx.drop_scripts();
+        }
+    }
+}
+
 fn on_timers(ctx: &mut Ctx) {
     tm::on_timer(ctx, TIMERS_PER_STEP);
     let now = ctx.core.now;
     for _ in 0..TIMERS_PER_STEP {
-        match ctx.core.timers.pop(now) {
-            Some(Due::Task(id)) => ctx.task_due(id),
-            Some(Due::Route(route)) => timer_route(ctx, route),
-            Some(Due::Job(job)) => job(ctx),
-            None => break,
-        }
+        let Some(due) = ctx.core.timers.pop(now) else { break };
+        let _ = ctx.catch(|ctx| match due {
+            Due::Task(id) => ctx.task_due(id),
+            Due::Route(route) => timer_route(ctx, route),
+            Due::Trying(txn) => tm::trying_due(ctx, txn),
+            Due::Job(job) => job(ctx),
+        });
     }
 }
 
@@ -202,6 +239,10 @@ impl Drop for Started {
 }
 
 fn timer_route(ctx: &mut Ctx, route: script::RouteId) {
+    // While the server ends nothing new begins.
+    if ctx.core.draining {
+        return;
+    }
     let timers = ctx.core.shared.program().timers();
     // A reload may have taken it away.
     let Some((_, seconds)) = timers.into_iter().find(|(r, _)| *r == route) else { return };
@@ -252,6 +293,13 @@ fn on_message(ctx: &mut Ctx, source: Path, bytes: Bytes) {
     if source.is_reliable() && ctx.core.txns.streams.rules.accept_aliases {
         accept_alias(ctx, &msg, &source);
     }
+    let known = msg.clone();
+    if ctx.catch(|ctx| on_request(ctx, msg, source)).is_err() {
+        tm::defect::request_broke(ctx, &known, source);
+    }
+}
+
+fn on_request(ctx: &mut Ctx, msg: Rc<Message>, source: Path) {
     let Admit::Run(of) = tm::admit(ctx, &msg, source) else { return };
     let program = ctx.core.shared.program();
     let Some(route) = program.route(RouteKind::Request, None) else { return };

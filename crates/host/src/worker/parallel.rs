@@ -76,11 +76,21 @@ impl Ctx {
     pub(crate) fn member_done(&mut self, member: Member, finish: Finish) -> i32 {
         let Member { group: id, place } = member;
         let Some(slot) = self.live_slot(id) else { return -1 };
-        let (Some(mut state), Some(mut group)) = (slot.state.take(), slot.group.take()) else { return -1 };
-        std::mem::swap(&mut self.state, &mut state);
-        let rc = finish(self);
-        self.store_code(&group.site, place, rc);
-        std::mem::swap(&mut self.state, &mut state);
+        let (Some(state), Some(mut group)) = (slot.state.take(), slot.group.take()) else { return -1 };
+        let (state, done) = self.try_with_state(state, |ctx| {
+            let rc = finish(ctx);
+            ctx.store_code(&group.site, place, rc);
+            rc
+        });
+        let Ok(rc) = done else {
+            // The others end with the group.
+            if let Some(slot) = self.live_slot(id) {
+                slot.group = Some(group);
+            }
+            self.cancel_task(id);
+            crate::tm::defect::script_broke(self, state);
+            return -1;
+        };
         group.codes[place] = Some(rc);
         let won = group.site.until() == Until::Any && rc > 0;
         let over = won || group.codes.iter().all(Option::is_some);

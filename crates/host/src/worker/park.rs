@@ -3,7 +3,7 @@
 use crate::call::{Finish, Outcome, Suspension};
 use crate::ctx::{After, Ctx, MsgState, Parked, Report, TaskId};
 use crate::registrar::Func;
-use crate::tm::Held;
+use crate::tm::{Held, defect};
 use crate::worker::ops::Ended;
 use script::ast::RouteKind;
 use script::{End, RouteId, Task, Value};
@@ -16,6 +16,9 @@ impl Ctx {
     pub(crate) fn park(&mut self, mut state: Box<MsgState>, operation: Suspension) {
         // Reports of `launch` and the like need no transaction.
         let is_main = state.kind == RouteKind::Request && matches!(state.after, After::Request);
+        let Some(held) = self.core.shared.held.take(state.msg.buf().len()) else {
+            return self.no_room(state, is_main);
+        };
         if is_main && state.msg.method() != Method::Ack {
             match crate::tm::hold(self, &mut state) {
                 Held::Waits => {}
@@ -31,8 +34,13 @@ impl Ctx {
                 if let Some(txn) = state.txn.filter(|_| !beside) {
                     self.tie(id, txn);
                 }
-                self.core.tasks[id.index as usize].state = Some(state);
-                self.begin_wait(id, wait);
+                let slot = &mut self.core.tasks[id.index as usize];
+                (slot.state, slot.held) = (Some(state), held);
+                if self.catch(|ctx| ctx.begin_wait(id, wait)).is_err()
+                    && let Some(state) = self.take_task(id).and_then(|parked| parked.state)
+                {
+                    defect::script_broke(self, state);
+                }
             }
             None => {
                 state.task.resume(-1);
@@ -83,6 +91,19 @@ impl Ctx {
         }))
     }
 
+    /// Too much waits already for a message of this size: a request is refused, any other script goes on as when
+    /// too many wait.
+    #[cold]
+    fn no_room(&mut self, mut state: Box<MsgState>, is_main: bool) {
+        self.core.counters.refused.up();
+        if is_main && state.msg.method() != Method::Ack {
+            crate::tm::refuse(self, state);
+        } else {
+            state.task.resume(-1);
+            self.run(state);
+        }
+    }
+
     #[cold]
     fn complain_slow(&mut self, parked: &Parked, limit: &str, took: u64) {
         let shared = self.core.shared.clone();
@@ -131,19 +152,29 @@ impl Ctx {
             return;
         }
         if let Some(then) = parked.then.take() {
-            let rc = then(self, parked.state.take(), finish);
-            return self.note_done(&parked, how, rc);
+            let state = parked.state.take();
+            let done = match parked.txn {
+                Some(txn) => self.guarded(txn, |ctx| then(ctx, state, finish)),
+                None => self.catch(|ctx| then(ctx, state, finish)),
+            };
+            return self.note_done(&parked, how, done.unwrap_or(-1));
         }
-        let Some(mut state) = parked.state.take() else {
-            let rc = finish(self);
-            return self.note_done(&parked, how, rc);
+        let Some(state) = parked.state.take() else {
+            let done = match parked.txn {
+                Some(txn) => self.guarded(txn, finish),
+                None => self.catch(finish),
+            };
+            return self.note_done(&parked, how, done.unwrap_or(-1));
         };
-        std::mem::swap(&mut self.state, &mut state);
-        let rc = finish(self);
-        self.note_done(&parked, how, rc);
-        std::mem::swap(&mut self.state, &mut state);
-        state.task.resume(rc);
-        self.run(state);
+        let (mut state, done) = self.try_with_state(state, finish);
+        self.note_done(&parked, how, done.unwrap_or(-1));
+        match done {
+            Ok(rc) => {
+                state.task.resume(rc);
+                self.run(state);
+            }
+            Err(_) => defect::script_broke(self, state),
+        }
     }
 
     fn note_done(&mut self, parked: &Parked, how: Option<Ended>, rc: i32) {
@@ -194,10 +225,17 @@ impl Ctx {
 
     /// `launch(f, route, param)`: starts f beside this script.
     pub(crate) fn start_launch(&mut self, func: &Func, route: Option<RouteId>, param: Value) -> i32 {
+        let outcome = func.call(self);
         let program = self.state.task.program().clone();
-        let state = self.state.fork(self.state.kind, Task::new(program, route.unwrap_or(RouteId(0))));
+        let mut state = self.state.fork(self.state.kind, Task::new(program, route.unwrap_or(RouteId(0))));
+        // The report's AVPs are its own, as in the reference: what an operation writes later is there for it, and
+        // what it sets nobody else sees.
+        state.avps = match &outcome {
+            Outcome::Done(_) => Rc::new(RefCell::new(self.state.avps.borrow().clone())),
+            Outcome::Suspend(_) => Rc::default(),
+        };
         let report = Report { state, route, param };
-        match func.call(self) {
+        match outcome {
             Outcome::Done(rc) => {
                 self.report(report, Box::new(move |_| rc));
                 1
@@ -226,10 +264,11 @@ impl Ctx {
 
     /// The return code, and the report route if there is one.
     fn finish_report(&mut self, report: Report, finish: Finish) -> (i32, Option<Box<MsgState>>) {
-        let Report { mut state, route, param } = report;
-        std::mem::swap(&mut self.state, &mut state);
-        let rc = finish(self);
-        std::mem::swap(&mut self.state, &mut state);
+        let Report { state, route, param } = report;
+        let (mut state, done) = self.try_with_state(state, finish);
+        let Ok(rc) = done else {
+            return (-1, None);
+        };
         let Some(route) = route else { return (rc, None) };
         let program = state.task.program().clone();
         state.task = Task::with_params(program, route, vec![param]);

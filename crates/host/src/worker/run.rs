@@ -3,14 +3,15 @@
 use super::script_host::machine_run;
 use crate::call::Suspension;
 use crate::ctx::{After, Ctx, MsgState};
+use crate::tm::{self, defect};
 use script::{End, Step};
 
 /// [`Ctx::run`]
 pub(super) fn run(ctx: &mut Ctx, state: Box<MsgState>) {
-    let outer = std::mem::replace(&mut ctx.state, state);
-    let step = machine_run(ctx);
-    let inner = std::mem::replace(&mut ctx.state, outer);
-    after_step(ctx, inner, step);
+    match ctx.try_with_state(state, machine_run) {
+        (state, Ok(step)) => after_step(ctx, state, step),
+        (state, Err(_)) => defect::script_broke(ctx, state),
+    }
 }
 
 fn after_step(ctx: &mut Ctx, state: Box<MsgState>, step: Step<Box<Suspension>>) {
@@ -25,9 +26,14 @@ fn after_step(ctx: &mut Ctx, state: Box<MsgState>, step: Step<Box<Suspension>>) 
 }
 
 fn ended(ctx: &mut Ctx, mut state: Box<MsgState>, end: End) {
-    match std::mem::replace(&mut state.after, After::Nothing) {
+    let (txn, after) = (state.txn, std::mem::replace(&mut state.after, After::Nothing));
+    let follow = |ctx: &mut Ctx| match after {
         After::Nothing => {}
-        After::Request => crate::tm::request_done(ctx, state, end),
+        After::Request => tm::request_done(ctx, state, end),
         After::Then(then) => then(ctx, state, end),
+    };
+    match txn {
+        Some(txn) => drop(ctx.guarded(txn, follow)),
+        None => drop(ctx.catch(follow)),
     }
 }
