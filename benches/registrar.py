@@ -17,6 +17,7 @@ import argparse, os, pathlib, re, select, shutil, signal, socket, subprocess, sy
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests/e2e"))
 from databases import MariaDb, Postgres
 from harness import Place
+from record import record
 
 TICK = os.sysconf("SC_CLK_TCK")
 WINDOW = 64
@@ -227,7 +228,13 @@ def measure(server, args):
     show("refreshed", args.refresh, again)
     show("looked up", args.lookups, found)
     print(f"{server.name:10} {'memory':12} {memory:8.0f} bytes a contact")
-    return memory
+    return {"bytes": memory, "new_us": first[1] / args.contacts * 1e6, "refreshed_us": again[1] / args.refresh * 1e6,
+            "looked_up_us": found[1] / args.lookups * 1e6}
+
+
+def save(args, found):
+    record("registrar", args.fermata, contacts=args.contacts, db=args.db or "none",
+           **{f"{server}_{what}": number for server, numbers in found.items() for what, number in numbers.items()})
 
 
 def main():
@@ -249,7 +256,7 @@ def main():
             server = Server("fermata", [str(pathlib.Path(args.fermata).resolve()), "-f"], FERMATA, folder, driver=driver,
                             mode=args.mode)
             try:
-                measure(server, args)
+                save(args, {"fermata": measure(server, args)})
             finally:
                 server.stop()
             return
@@ -263,7 +270,8 @@ def main():
             finally:
                 server.stop()
     if len(memory) == 2:
-        print(f"memory: {memory['fermata'] / memory['kamailio']:.2f} of Kamailio's")
+        print(f"memory: {memory['fermata']['bytes'] / memory['kamailio']['bytes']:.2f} of Kamailio's")
+    save(args, memory)
 
 
 main()

@@ -10,6 +10,8 @@ in the script (a plain call of usleep); Kamailio is left out then, because it wo
 """
 import argparse, os, pathlib, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
 
+from record import record
+
 SIPP = pathlib.Path(__file__).resolve().parent.parent / "tests/sipp"
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -220,6 +222,8 @@ def main():
     print("\n" + "   ".join("%s: median %.1f us" % pair for pair in medians.items()))
     if "kamailio" in medians:
         print("fermata / kamailio = %.2f" % (medians["fermata"] / medians["kamailio"]))
+    record("relay", args.fermata, calls=args.calls, rounds=args.rounds, wait_ms=args.wait, failed=failed,
+           **{f"{name}_us": value for name, value in medians.items()})
     return 1 if failed else 0
 
 

@@ -18,6 +18,8 @@ import sys
 import tempfile
 import time
 
+from record import record
+
 COPIES = 10
 CASES = [
     ("$var(x) = 5;", "statement"),
@@ -192,6 +194,9 @@ def main():
     for kind, list_ in ratios.items():
         list_.sort()
         print(f"{kind}: median ratio {list_[len(list_) // 2]:.2f}, worst {list_[-1]:.2f}")
+    statements = sorted(ns for ns, (_, kind) in zip(results[0][0], CASES) if kind == "statement")
+    record("script", args.fermata, statement_ns=statements[len(statements) // 2],
+           **{f"{kind}_ratio": list_[len(list_) // 2] for kind, list_ in ratios.items()})
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import argparse, pathlib, socket, statistics, sys, time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests" / "e2e"))
 import harness
 from databases import MariaDb
+from record import record
 
 CONFIG = """
 log_level = 1
@@ -138,8 +139,12 @@ def main():
         report(options.query, load, total, cpu(pid) - begin, options.seconds)
         bare, begin = Load(server.port), cpu(pid)
         total = bare.run("OPTIONS", options.rate, options.seconds, 20_000_000)
+        with_query = (load, total)
         report("no query", bare, total, cpu(pid) - begin, options.seconds)
         print(f"{resident(pid):.0f} MB in memory")
+        took = sorted(load.took) or [0]
+        record("sql", options.program, rate=options.rate, query=options.query, sent=with_query[1], answered=len(load.took),
+               failed=load.failed, median_ms=took[len(took) // 2] * 1000, resident_mb=resident(pid))
         if load.failed or len(load.took) < total:
             place.show_logs()
 

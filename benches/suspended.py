@@ -9,6 +9,7 @@ answered. Exit code 1 if one was not.
 """
 import argparse, os, pathlib, re, selectors, socket, subprocess, sys, tempfile, time
 
+from record import record
 from relay import free_port, listening, stop
 
 CONFIG = """
@@ -119,6 +120,8 @@ def main():
     print("%d of %d INVITEs waited at once; %.0f bytes of resident memory for each (%.1f MB in all)" %
           (held, args.calls, grown / max(held - first, 1), grown / 1e6))
     print("%d answered" % answered)
+    record("suspended", args.fermata, calls=args.calls, held=held, answered=answered,
+           bytes_each=grown / max(held - first, 1))
     return 0 if answered == args.calls and held == args.calls else 1
 
 

@@ -1,3 +1,5 @@
+//! Values of the language, and what operators make of them.
+
 use crate::traced::Parts;
 use bytes::Bytes;
 

@@ -1,3 +1,5 @@
+//! Changes to a message that are kept apart from it until it is printed.
+
 use crate::message::Span;
 use bytes::Bytes;
 use smallvec::SmallVec;

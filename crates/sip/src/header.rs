@@ -1,3 +1,5 @@
+//! Names of headers, and where a header stands in its message.
+
 use crate::message::Span;
 use crate::method::Method;
 use bytes::Bytes;

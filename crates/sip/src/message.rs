@@ -1,3 +1,5 @@
+//! The index of a message: where the start line and the headers are, nothing copied.
+
 use crate::parse::{self, line_end};
 use crate::scan::{self, Nesting};
 use crate::{CSeq, Header, HeaderName, Method, NameAddr, Via};

@@ -1,3 +1,5 @@
+//! Methods of requests.
+
 /// A request method. Case-sensitive (RFC 3261 §7.1).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]

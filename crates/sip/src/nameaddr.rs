@@ -1,3 +1,5 @@
+//! Addresses with a display name and parameters: From, To, Contact, Route.
+
 use crate::message::Span;
 use crate::params::Params;
 use crate::scan::{self, Nesting, is_lws};

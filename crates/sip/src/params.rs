@@ -1,3 +1,5 @@
+//! Parameters of URIs and headers.
+
 use crate::scan::{Nesting, Scanner, trim, unquoted};
 use bytes::Bytes;
 

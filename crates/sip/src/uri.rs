@@ -1,3 +1,5 @@
+//! SIP, SIPS and tel URIs (RFC 3261 §19.1, RFC 3966).
+
 use crate::params::Params;
 use crate::scan::{self, starts_with_nocase};
 use bytes::Bytes;

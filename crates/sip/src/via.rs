@@ -1,3 +1,5 @@
+//! Values of Via (RFC 3261 §20.42).
+
 use crate::message::Span;
 use crate::params::{Params, split_value};
 use crate::scan::{self, Nesting, Scanner, is_token_text};

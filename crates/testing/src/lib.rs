@@ -36,7 +36,7 @@ macro_rules! over {
 
         fn known() -> $crate::Known {
             static KNOWN: std::sync::LazyLock<Vec<host::ModuleDef>> =
-                std::sync::LazyLock::new(|| [$($list),+].concat());
+                std::sync::LazyLock::new(|| [$(&$list[..]),+].concat());
             &KNOWN
         }
 

@@ -88,6 +88,7 @@ pub(crate) struct Branch<B> {
 /// A branch, to look at.
 #[derive(Clone, Copy, Debug)]
 pub struct BranchView<'a, B> {
+    /// What the owner keeps with it.
     pub data: &'a B,
     /// The request as sent; empty before.
     pub bytes: &'a Bytes,
@@ -320,10 +321,12 @@ impl<T, B> Transactions<T, B> {
         waiting.map_or(Verdict::Absorb, |branch| self.fail_branch(now, id, branch as u16, 408))
     }
 
+    /// One branch, from 0.
     pub fn branch(&self, id: TxnId, branch: u16) -> Option<BranchView<'_, B>> {
         self.txn(id)?.branches.get(usize::from(branch)).map(Branch::view)
     }
 
+    /// All branches in the order in which they were made.
     pub fn branches(&self, id: TxnId) -> impl Iterator<Item = BranchView<'_, B>> {
         self.txn(id).into_iter().flat_map(|txn| txn.branches.iter().map(Branch::view))
     }
@@ -333,6 +336,7 @@ impl<T, B> Transactions<T, B> {
         self.txn(id).map_or(0, |txn| txn.first)
     }
 
+    /// What the owner keeps with a branch, to be changed.
     pub fn branch_data(&mut self, id: TxnId, branch: u16) -> Option<&mut B> {
         self.branch_mut(id, branch).map(|b| &mut b.data)
     }

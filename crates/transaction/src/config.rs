@@ -17,8 +17,9 @@ pub struct Config {
     pub unanswered: u32,
     /// `restart_fr_on_each_reply`: every provisional reply, not only the first, starts `fr_inv` anew.
     pub restart_on_each_reply: bool,
-    /// `ruri_matching`, `via1_matching`: what requests without an RFC 3261 branch are matched by too.
+    /// `ruri_matching`: requests without an RFC 3261 branch are matched by their URI too.
     pub match_uri: bool,
+    /// `via1_matching`: so is the topmost Via.
     pub match_via: bool,
     /// `disable_6xx_block`: further branches are allowed after a 6xx.
     pub fork_after_6xx: bool,
@@ -50,8 +51,9 @@ impl Default for Config {
 /// Counted since the start; what OpenSIPS tm exports as statistics is among it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stats {
-    /// Made for received requests, for requests of this server.
+    /// Made for received requests.
     pub created_server: u64,
+    /// Made for requests of this server.
     pub created_local: u64,
     /// Not made because there are `max_transactions` already.
     pub refused: u64,
@@ -63,15 +65,19 @@ pub struct Stats {
     pub retransmissions_in: u64,
     /// Requests sent again after T1, 2·T1, 4·T1 and T2 (the last interval).
     pub requests_again: [u64; 4],
+    /// Final replies sent again, until their ACK came.
     pub replies_again: u64,
-    /// Branches without any reply in time, INVITE branches without a final one.
+    /// Branches without any reply in time.
     pub timeouts: u64,
+    /// INVITE branches that rang and had no final reply in time.
     pub timeouts_ringing: u64,
-    /// Replies that matched a branch, those among them that changed nothing.
+    /// Replies that matched a branch.
     pub replies_in: u64,
+    /// Those among them that changed nothing.
     pub replies_absorbed: u64,
-    /// Replies that went upstream: a callee's, those made here.
+    /// Replies of a callee that went upstream.
     pub replies_relayed: u64,
+    /// Replies that were made here.
     pub replies_local: u64,
     /// No ACK came for a negative reply to an INVITE.
     pub no_ack: u64,

@@ -8,8 +8,11 @@ use crate::key::MAGIC;
 /// so that a branch is not used again after a restart and cannot be guessed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cookie {
+    /// Who sent the request.
     pub worker: u16,
+    /// The transaction there.
     pub txn: TxnId,
+    /// Its branch, from 0.
     pub branch: u16,
 }
 
@@ -17,6 +20,7 @@ pub struct Cookie {
 pub type ViaBranch = smallvec::SmallVec<[u8; 32]>;
 
 impl Cookie {
+    /// The value of the branch parameter, with the magic cookie of RFC 3261 in front.
     pub fn text(&self) -> ViaBranch {
         let mut out = ViaBranch::from_slice(MAGIC);
         push_hex(&mut out, u32::from(self.worker));

@@ -63,6 +63,7 @@ use std::net::SocketAddr;
 pub struct Instant(pub u64);
 
 impl Instant {
+    /// So many milliseconds later; the end of time at most.
     pub fn after(self, ms: u64) -> Instant {
         Instant(self.0.saturating_add(ms))
     }
@@ -71,7 +72,9 @@ impl Instant {
 /// Which transaction; stale copies find nothing (generation-checked).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TxnId {
+    /// The slot.
     pub index: u32,
+    /// Who had the slot before counts up; an old id finds nothing.
     pub generation: u32,
 }
 
@@ -80,7 +83,9 @@ pub struct TxnId {
 pub struct Path {
     /// Index of the listening socket in the worker's list.
     pub socket: u16,
+    /// What the message travels by.
     pub transport: sip::Transport,
+    /// The other end.
     pub remote: SocketAddr,
     /// Address of this machine, for a socket that is bound to all of them: where a message came to, or is sent
     /// from. A number in the owner's list of addresses; 0: the socket's own.
@@ -100,6 +105,7 @@ impl Path {
         Path { connection: self.connection | ONLY_EXISTING, ..self }
     }
 
+    /// It goes by a connection that is there, or not at all.
     pub fn is_only_existing(&self) -> bool {
         self.connection & ONLY_EXISTING != 0
     }
@@ -110,6 +116,7 @@ impl Path {
         Path { connection: self.connection & ONLY_EXISTING | mark, ..self }
     }
 
+    /// Which TLS domain a new connection is for, by its number; 0 none was named.
     pub fn hint(&self) -> u32 {
         if self.connection & HINT == 0 { 0 } else { self.connection as u32 }
     }

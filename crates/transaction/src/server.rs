@@ -194,6 +194,7 @@ impl<T, B> Transactions<T, B> {
         self.txn(id).is_some_and(|txn| txn.is_open())
     }
 
+    /// The request was an INVITE; false when there is no such transaction.
     pub fn is_invite(&self, id: TxnId) -> bool {
         self.txn(id).is_some_and(|txn| txn.is_invite)
     }

@@ -102,10 +102,12 @@ impl<T, B> Transactions<T, B> {
         }
     }
 
+    /// The timers and limits that they were made with.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
+    /// What was counted since the start.
     pub fn stats(&self) -> &Stats {
         &self.stats
     }
@@ -115,6 +117,7 @@ impl<T, B> Transactions<T, B> {
         self.live as usize
     }
 
+    /// There is no transaction.
     pub fn is_empty(&self) -> bool {
         self.live == 0
     }
@@ -269,10 +272,12 @@ impl<T, B> Transactions<T, B> {
         Ok(id)
     }
 
+    /// The data of a transaction that is still there.
     pub fn get(&self, id: TxnId) -> Option<&T> {
         self.txn(id).map(|txn| &txn.data)
     }
 
+    /// The same, to be changed.
     pub fn get_mut(&mut self, id: TxnId) -> Option<&mut T> {
         self.txn_mut(id).map(|txn| &mut txn.data)
     }

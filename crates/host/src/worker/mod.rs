@@ -33,6 +33,7 @@ const TXN_TICK_MS: u64 = 16;
 /// The two clocks, read by whoever drives the worker.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Clock {
+    /// Milliseconds since any moment; never goes back.
     pub now: Instant,
     /// Microseconds since 1970 (UTC).
     pub wall_us: u64,
@@ -57,7 +58,11 @@ pub enum Input {
     End,
 }
 
-/// One owner of calls. `step` in, `take_outputs` out; between them only the worker changes.
+/// One owner of calls: their transactions, scripts that wait, timers. [`step`](Worker::step) takes what happened outside,
+/// [`take_outputs`](Worker::take_outputs) gives what is to be sent, [`next_deadline`](Worker::next_deadline) says when to
+/// come again without anything happening. It does no I/O, reads no clock and never waits; whoever drives it (the server's
+/// runner, the simulation, a test) brings both clocks and a [`Spawn`] for futures, whose results come back as
+/// [`Input::Resume`]. A worker belongs to one thread.
 pub struct Worker {
     ctx: Ctx,
     life: Life,
@@ -130,6 +135,8 @@ impl Worker {
         out.append(&mut self.ctx.core.outputs);
     }
 
+    /// When [`Input::Timer`] is due, if nothing else comes before; `None`: never. Of transactions it may be up to
+    /// 16 ms late, so that one wake serves several.
     pub fn next_deadline(&self) -> Option<Instant> {
         let core = &self.ctx.core;
         let txns = core.txns.next_deadline().map(|at| Instant(at.0.next_multiple_of(TXN_TICK_MS)));
