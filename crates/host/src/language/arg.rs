@@ -15,6 +15,8 @@ pub trait Arg<M>: Sized {
     type Prepared: Send + Sync + 'static;
     /// May be left out.
     const OPTIONAL: bool = false;
+    /// False for what a function is told beside the arguments that the script writes; these come last.
+    const WRITTEN: bool = true;
     /// For messages: "a string", "an integer", "a variable to write".
     const WHAT: &'static str;
     /// `arg`: `None` when it was left out (only for OPTIONAL ones).
@@ -40,6 +42,7 @@ pub struct HowCalled {
 impl<M> Arg<M> for HowCalled {
     type Prepared = HowCalled;
     const OPTIONAL: bool = true;
+    const WRITTEN: bool = false;
     const WHAT: &'static str = "nothing";
 
     fn prepare(

@@ -85,10 +85,12 @@ macro_rules! functions {
             fn arity() -> (usize, usize) {
                 let flags: &[bool] = &[$($a::OPTIONAL),*];
                 let needed = flags.iter().rposition(|optional| !optional).map_or(0, |i| i + 1);
-                (needed, flags.len())
+                let written: &[bool] = &[$($a::WRITTEN),*];
+                (needed, written.iter().filter(|written| **written).count())
             }
             fn takes() -> Vec<(&'static str, bool)> {
-                vec![$((<$a as Arg<M>>::WHAT, $a::OPTIONAL)),*]
+                let all: &[(&'static str, bool, bool)] = &[$((<$a as Arg<M>>::WHAT, $a::OPTIONAL, $a::WRITTEN)),*];
+                all.iter().filter(|(.., written)| *written).map(|(what, optional, _)| (*what, *optional)).collect()
             }
             fn may_wait() -> bool {
                 R::MAY_WAIT

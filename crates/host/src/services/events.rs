@@ -12,6 +12,8 @@ use script::ast::{Dialect, EventMode, RouteKind};
 use script::{RouteId, Task, Value};
 use std::sync::Arc;
 
+/// A wait of a script was slower than a threshold allows: source, time, extra.
+pub const THRESHOLD: &str = "E_CORE_THRESHOLD";
 /// A stream connection ended: src_ip, src_port, dst_ip, dst_port, proto.
 pub const TCP_DISCONNECT: &str = "E_CORE_TCP_DISCONNECT";
 

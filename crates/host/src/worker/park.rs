@@ -118,7 +118,7 @@ impl Ctx {
             ("time", Value::Int((took * 1000) as i64)),
             ("extra", Value::from(extra)),
         ];
-        crate::events::raise(self, "E_CORE_THRESHOLD", values.into_iter().collect());
+        crate::events::raise(self, crate::events::THRESHOLD, values.into_iter().collect());
     }
 
     /// The operation of `id` is done; stale ids are ignored.

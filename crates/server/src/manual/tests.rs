@@ -77,6 +77,12 @@ const SETTINGS: &[(&str, &str)] = &[
     ("usrloc", "loadmodule \"signaling.so\"\nloadmodule \"registrar.so\"\nroute[x] { save(\"location\"); }"),
 ];
 
+/// Statistics that a worker or a pool makes when it starts, and where.
+const MADE_LATER: &[(&str, &str)] = &[
+    ("core", include_str!("../../../host/src/context/parked.rs")),
+    ("db_mysql", include_str!("../../../drivers/src/sql/pool.rs")),
+];
+
 /// These read files when they load; they have no events and no statistics.
 const NOT_LOADED: &[&str] = &["auth_aaa", "ldap"];
 
@@ -106,7 +112,15 @@ fn events_and_statistics_have_words_and_what_has_words_exists() {
             own.filter(|n| !told.contains(n)).map(|n| format!("{}: no words for statistic {n}", def.name)),
         );
         let there: BTreeSet<&str> = all.iter().map(|(_, n, _)| n.as_str()).collect();
-        wrong.extend(told.difference(&there).map(|n| format!("{}: there is no statistic {n}", def.name)));
+        let later = |n: &str| {
+            let made = |text: &str| text.contains(&format!("\"{n}\""));
+            MADE_LATER.iter().any(|(owner, text)| *owner == def.name && made(text))
+        };
+        wrong.extend(
+            told.difference(&there)
+                .filter(|n| !later(n))
+                .map(|n| format!("{}: there is no statistic {n}", def.name)),
+        );
         let names = shared.events().names.iter().map(|n| String::from_utf8_lossy(n).into_owned());
         let names: BTreeSet<String> = names.collect();
         let told = of(About::Event);
@@ -135,8 +149,9 @@ fn every_event() -> BTreeSet<&'static str> {
 fn loaded(name: &str) -> Result<host::Shared, String> {
     let mut modules = Vec::new();
     needed(name, &mut modules);
+    let folder = std::env::temp_dir();
     let mut text =
-        String::from("udp_workers=1\ndb_default_url=\"text:///nowhere\"\nloadmodule \"db_text.so\"\n");
+        format!("udp_workers=1\ndb_default_url=\"text://{}\"\nloadmodule \"db_text.so\"\n", folder.display());
     for module in modules.iter().filter(|m| !matches!(**m, "core" | "db_text")) {
         let _ = writeln!(text, "loadmodule \"{module}.so\"");
     }
@@ -168,11 +183,14 @@ fn needed(name: &str, list: &mut Vec<&'static str>) {
 #[test]
 fn the_printed_manual_is_the_one_in_docs() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/MODULES.md");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(path, page()).unwrap();
+    }
     let there = std::fs::read_to_string(path).unwrap_or_default();
     let line = there.lines().zip(page().lines().map(str::to_owned)).position(|(a, b)| a != b);
     assert!(
         there == page(),
-        "docs/MODULES.md is old (line {:?}): cargo run -p server -- manual > docs/MODULES.md",
+        "docs/MODULES.md is old (line {:?}): tests/words writes it",
         line.map(|n| n + 1)
     );
 }
