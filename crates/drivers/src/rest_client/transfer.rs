@@ -142,7 +142,8 @@ pub async fn run(
         note_refused();
         return Answer::failed(rc::INTERNAL);
     };
-    if turns.running.available_permits() == 0 {
+    let queued = turns.running.available_permits() == 0;
+    if queued {
         note_queued();
     }
     let Ok(Ok(_turn)) = timeout_at(end, turns.running.acquire()).await else {
@@ -155,6 +156,8 @@ pub async fn run(
     let version = (settings.version == 1).then_some(Version::HTTP_10);
     let response = match send(&clients, &url, request, headers, version, end).await {
         Ok(response) => response,
+        // What waited for its turn was late before it could connect.
+        Err(lost) if queued && lost.rc == rc::CONNECT_TIMEOUT => return Answer::failed(rc::TRANSFER_TIMEOUT),
         Err(lost) => {
             outages.begins(&url, &lost.why);
             return Answer::failed(lost.rc);
