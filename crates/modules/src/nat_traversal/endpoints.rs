@@ -124,7 +124,7 @@ mod tests {
     fn there_is_a_bound() {
         let endpoints = Endpoints::default();
         let remote = "127.0.0.1:5060".parse().expect("an address");
-        let path = Path { socket: 0, transport: sip::Transport::Udp, remote, connection: 0 };
+        let path = Path { socket: 0, transport: sip::Transport::Udp, remote, local: 0, connection: 0 };
         let uri = |n: usize| Bytes::from(format!("sip:{n}"));
         let put = |n: usize| endpoints.put(uri(n), Endpoint::new(path));
         assert!((0..MAX_ENDPOINTS).all(put));
