@@ -22,6 +22,7 @@ pub mod cachedb_local;
 pub mod cfgutils;
 pub mod clusterer;
 pub mod core;
+pub mod dialog;
 pub mod dialplan;
 pub mod diversion;
 pub mod domain;
@@ -85,6 +86,7 @@ host::modules! {
     cfgutils,
     clusterer,
     core,
+    dialog,
     dialplan,
     diversion,
     domain,

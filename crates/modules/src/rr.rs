@@ -81,6 +81,11 @@ pub fn route_params(ctx: &Ctx) -> Option<Bytes> {
     Some(text).filter(|t| !t.is_empty())
 }
 
+/// The Route value that begins here was taken away by `loose_route`.
+pub fn is_dropped(ctx: &Ctx, start: u32) -> bool {
+    ctx.state.ext.find::<State>().is_some_and(|state| state.dropped.contains(&start))
+}
+
 fn params_value(ctx: &mut Ctx) -> Value {
     match route_params(ctx) {
         Some(text) => Value::Str(text),
@@ -259,7 +264,7 @@ fn hops(msg: &Message) -> Option<Vec<Hop>> {
 /// loose_route(): true when the Route headers decide where the request goes.
 fn loose_route(call: &mut Call<Rr>) -> Outcome {
     match route(call) {
-        rc if rc > 0 && route_params(call.ctx).is_some() => host::tm::show_here(call.ctx, Moment::Routed),
+        rc if rc > 0 => host::tm::show_here(call.ctx, Moment::Routed),
         rc => rc.into(),
     }
 }

@@ -48,7 +48,7 @@ pub enum Moment {
     /// An ACK came that is for a 2xx: `Seen::txn` is the INVITE's transaction while there is one. It has passed
     /// `RequestIn`, its main route is next. Stopped: it is dropped.
     AckIn,
-    /// `loose_route()` found our own Route in the current request. Stopped: `loose_route()` returns -1.
+    /// `loose_route()` said that its Routes decide where the current request goes. Stopped: `loose_route()` returns -1.
     Routed,
     /// The main route has ended. Stopped: the transaction forgets its failure route.
     RequestEnd,

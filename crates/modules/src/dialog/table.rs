@@ -1,0 +1,226 @@
+//! The dialogs of one worker.
+
+use super::cell::{Data, Dialog};
+use super::did::{self, Did};
+use ahash::AHashMap;
+use host::Ctx;
+use smallvec::SmallVec;
+use std::collections::BTreeSet;
+use transaction::{Instant, TxnId};
+
+/// A dialog of this worker; a stale key finds nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Key {
+    index: u32,
+    generation: u32,
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    dialog: Option<Box<Dialog>>,
+}
+
+/// What a dialog's timer is for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Due {
+    /// Its lifetime is over.
+    End,
+    Options,
+    Reinvite,
+    /// Its memory is given back.
+    Forget,
+}
+
+/// Dialogs by the ways they are looked for. No lock: everything about a call happens on its worker.
+#[derive(Default)]
+pub struct Table {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    by_did: AHashMap<Did, Key>,
+    /// By the hash of the Call-ID; usually one.
+    by_call: AHashMap<u64, SmallVec<[Key; 1]>>,
+    /// INVITE transactions and those of requests inside dialogs.
+    by_txn: AHashMap<TxnId, super::link::Link>,
+    due: BTreeSet<(Instant, Key, Due)>,
+}
+
+/// Dialogs of one worker; `create_dialog` fails above it.
+pub const MAX_DIALOGS: usize = 2_000_000;
+
+impl Table {
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// `None`: there are too many, or this identity is taken.
+    pub fn insert(&mut self, data: Data) -> Option<Key> {
+        if self.len() >= MAX_DIALOGS || self.by_did.contains_key(&data.did) {
+            return None;
+        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            self.slots.len() as u32 - 1
+        });
+        let slot = &mut self.slots[index as usize];
+        let key = Key { index, generation: slot.generation };
+        self.by_did.insert(data.did, key);
+        self.by_call.entry(did::hash(&data.call_id)).or_default().push(key);
+        slot.dialog = Some(Box::new(data.into()));
+        Some(key)
+    }
+
+    pub fn get(&self, key: Key) -> Option<&Dialog> {
+        let slot = self.slots.get(key.index as usize).filter(|s| s.generation == key.generation)?;
+        slot.dialog.as_deref()
+    }
+
+    pub fn get_mut(&mut self, key: Key) -> Option<&mut Dialog> {
+        let slot = self.slots.get_mut(key.index as usize).filter(|s| s.generation == key.generation)?;
+        slot.dialog.as_deref_mut()
+    }
+
+    /// Takes a dialog out; its timers with it.
+    pub fn remove(&mut self, key: Key) -> Option<Box<Dialog>> {
+        let slot = self.slots.get_mut(key.index as usize).filter(|s| s.generation == key.generation)?;
+        let dialog = slot.dialog.take()?;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(key.index);
+        self.by_did.remove(&dialog.did);
+        let hash = did::hash(&dialog.call_id);
+        if let Some(keys) = self.by_call.get_mut(&hash) {
+            keys.retain(|k| *k != key);
+            if keys.is_empty() {
+                self.by_call.remove(&hash);
+            }
+        }
+        for (at, what) in timers(&dialog) {
+            self.due.remove(&(at, key, what));
+        }
+        Some(dialog)
+    }
+
+    pub fn by_did(&self, did: Did) -> Option<Key> {
+        self.by_did.get(&did).copied()
+    }
+
+    /// Dialogs with this Call-ID, the newest first.
+    pub fn by_call_id(&self, call_id: &[u8]) -> impl Iterator<Item = Key> + '_ {
+        let keys = self.by_call.get(&did::hash(call_id)).map_or(&[][..], |keys| &keys[..]);
+        let call_id = call_id.to_vec();
+        keys.iter().rev().copied().filter(move |key| self.get(*key).is_some_and(|d| *d.call_id == *call_id))
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
+        let slots = self.slots.iter().enumerate().filter(|(_, slot)| slot.dialog.is_some());
+        slots.map(|(index, slot)| Key { index: index as u32, generation: slot.generation })
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Key, &Dialog)> {
+        self.keys().filter_map(|key| Some((key, self.get(key)?)))
+    }
+
+    pub(super) fn link_of(&self, txn: TxnId) -> Option<super::link::Link> {
+        self.by_txn.get(&txn).cloned()
+    }
+
+    pub(super) fn link(&mut self, txn: TxnId, link: super::link::Link) {
+        self.by_txn.insert(txn, link);
+    }
+
+    pub(super) fn unlink(&mut self, txn: TxnId) -> Option<super::link::Link> {
+        self.by_txn.remove(&txn)
+    }
+
+    /// Changes a timer of a dialog.
+    pub fn set_due(&mut self, key: Key, what: Due, at: Option<Instant>) {
+        let Some(dialog) = self.get_mut(key) else { return };
+        let slot = match what {
+            Due::End => &mut dialog.ends,
+            Due::Forget => &mut dialog.forgotten,
+            Due::Options => &mut dialog.options.next,
+            Due::Reinvite => &mut dialog.reinvites.next,
+        };
+        let before = std::mem::replace(slot, at);
+        if let Some(before) = before {
+            self.due.remove(&(before, key, what));
+        }
+        if let Some(at) = at {
+            self.due.insert((at, key, what));
+        }
+    }
+
+    /// The next timer that is due, taken out.
+    pub fn pop_due(&mut self, now: Instant) -> Option<(Key, Due)> {
+        let (at, key, what) = *self.due.first()?;
+        if at > now {
+            return None;
+        }
+        self.set_due(key, what, None);
+        // A timer of a dialog that is gone has gone with it; do not spin if not.
+        self.due.remove(&(at, key, what));
+        Some((key, what))
+    }
+
+    pub fn next_due(&self) -> Option<Instant> {
+        self.due.first().map(|(at, ..)| *at)
+    }
+}
+
+fn timers(dialog: &Dialog) -> impl Iterator<Item = (Instant, Due)> {
+    [
+        (dialog.ends, Due::End),
+        (dialog.forgotten, Due::Forget),
+        (dialog.options.next, Due::Options),
+        (dialog.reinvites.next, Due::Reinvite),
+    ]
+    .into_iter()
+    .filter_map(|(at, what)| Some((at?, what)))
+}
+
+/// The table of this worker.
+pub fn of(ctx: &mut Ctx) -> &mut Table {
+    ctx.local::<Table>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use sip::NameAddr;
+
+    fn dialog(call_id: &str, id: u32) -> Data {
+        let addr = NameAddr::parse(&Bytes::from_static(b"<sip:a@x>")).expect("an address");
+        Data::new(Did::new(call_id.as_bytes(), did::ENTRIES, id), call_id.as_bytes(), &addr, &addr, b"t")
+    }
+
+    #[test]
+    fn what_is_gone_is_not_found() {
+        let mut table = Table::default();
+        let first = table.insert(dialog("a", 1)).expect("room");
+        let second = table.insert(dialog("a", 2)).expect("room");
+        assert_eq!(table.insert(dialog("a", 2)), None, "taken");
+        assert_eq!(table.by_call_id(b"a").collect::<Vec<_>>(), [second, first]);
+        table.set_due(first, Due::End, Some(Instant(5)));
+        table.set_due(second, Due::End, Some(Instant(7)));
+        assert!(table.remove(first).is_some() && table.remove(first).is_none());
+        let third = table.insert(dialog("b", 3)).expect("room");
+        assert!(table.get(first).is_none() && table.get(third).is_some(), "the place is used again");
+        assert_eq!(table.pop_due(Instant(6)), None);
+        assert_eq!(table.pop_due(Instant(7)), Some((second, Due::End)));
+        assert_eq!((table.next_due(), table.len()), (None, 2));
+    }
+
+    #[test]
+    fn timers_move() {
+        let mut table = Table::default();
+        let key = table.insert(dialog("a", 1)).expect("room");
+        table.set_due(key, Due::End, Some(Instant(5)));
+        table.set_due(key, Due::End, Some(Instant(9)));
+        table.set_due(key, Due::Options, Some(Instant(6)));
+        assert_eq!(table.pop_due(Instant(8)), Some((key, Due::Options)));
+        assert_eq!(table.pop_due(Instant(8)), None);
+        table.set_due(key, Due::End, None);
+        assert_eq!(table.next_due(), None);
+    }
+}
