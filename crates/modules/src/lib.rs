@@ -61,6 +61,7 @@ pub mod sl;
 pub mod speeddial;
 pub mod sql_cacher;
 pub mod sqlops;
+pub mod sst;
 pub mod statistics;
 pub mod textops;
 pub mod tm;
@@ -124,6 +125,7 @@ host::modules! {
     speeddial,
     sql_cacher,
     sqlops,
+    sst,
     statistics,
     textops,
     tm,

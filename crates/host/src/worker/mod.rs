@@ -166,9 +166,12 @@ impl Worker {
     fn start(&mut self) {
         let ctx = &mut self.ctx;
         let shared = ctx.core.shared.clone();
+        let started = (ctx.core.worker == 0).then(|| Hold(Rc::new(Started(ctx.core.spawner.clone()))));
+        ctx.local::<Starting>().0 = started.clone();
         for hook in &shared.hooks.start {
             hook(ctx);
         }
+        ctx.local::<Starting>().0 = None;
         for at in 0..shared.hooks.worker_timers.len() {
             arm_hook(ctx, |hooks| &hooks.worker_timers, at);
         }
@@ -182,7 +185,6 @@ impl Worker {
         for (route, seconds) in program.timers() {
             ctx.arm_route(route, seconds);
         }
-        let started = Started(ctx.core.spawner.clone());
         if let Some(route) = program.route(RouteKind::Startup, None) {
             let mut state = detached_state(ctx, route, RouteKind::Startup);
             state.vars = shared.initial_vars.as_slice().into();
@@ -236,7 +238,23 @@ fn arm_hook(ctx: &mut Ctx, list: fn(&Hooks) -> &Vec<(u64, Hook)>, at: usize) {
     });
 }
 
-/// Says that SIP messages may come when startup_route has ended, whatever way it went.
+/// Keeps the workers from taking SIP messages while it is held (`Ctx::hold_start`).
+#[derive(Clone)]
+pub struct Hold(#[allow(dead_code)] Rc<Started>);
+
+/// The start is going on.
+#[derive(Default)]
+struct Starting(Option<Hold>);
+
+impl Ctx {
+    /// For what a module must have done before the first message comes (reading back what was stored): messages wait
+    /// until this is dropped. `None`: not on worker 0, or not within `start`.
+    pub fn hold_start(&mut self) -> Option<Hold> {
+        self.local::<Starting>().0.clone()
+    }
+}
+
+/// Says that SIP messages may come when startup_route has ended, whatever way it went, and nobody holds them.
 struct Started(Rc<dyn Spawn>);
 
 impl Drop for Started {

@@ -57,6 +57,13 @@ impl Marks {
     pub fn all_of(backend: Backend) -> Marks {
         Marks(0xf << (backend as u16 * 4))
     }
+    /// As it is kept with a call.
+    pub fn bits(self) -> u16 {
+        self.0
+    }
+    pub fn of_bits(bits: u16) -> Marks {
+        Marks(bits)
+    }
     pub fn with(self, other: Marks) -> Marks {
         Marks(self.0 | other.0)
     }
@@ -107,7 +114,8 @@ pub fn find(ctx: &mut Ctx) -> Option<Shared> {
     if let Some(account) = ctx.state.ext.find::<Link>().and_then(|link| link.0.clone()) {
         return Some(account);
     }
-    of(ctx, ctx.state.txn?)
+    let of_txn = ctx.state.txn.and_then(|id| of(ctx, id));
+    of_txn.or_else(|| super::cdr::account_of(ctx))
 }
 
 /// The same, made when there is none.
@@ -116,11 +124,26 @@ pub fn entry(ctx: &mut Ctx, module: &Acc) -> Shared {
         keep(ctx, &account);
         return account;
     }
-    let waited_ms = ctx.core.now.0.saturating_sub(ctx.state.received_at.0);
-    let created = (ctx.core.wall_us / 1000).saturating_sub(waited_ms) / 1000;
-    let account = Rc::new(RefCell::new(Account::new(module, created)));
+    let account = fresh(ctx, module);
     keep(ctx, &account);
     account
+}
+
+/// An account of this message alone, whatever its call has.
+pub fn own(ctx: &mut Ctx, module: &Acc) -> Shared {
+    let linked = ctx.state.ext.find::<Link>().and_then(|link| link.0.clone());
+    if let Some(account) = linked {
+        return account;
+    }
+    let account = fresh(ctx, module);
+    keep(ctx, &account);
+    account
+}
+
+fn fresh(ctx: &mut Ctx, module: &Acc) -> Shared {
+    let waited_ms = ctx.core.now.0.saturating_sub(ctx.state.received_at.0);
+    let created = (ctx.core.wall_us / 1000).saturating_sub(waited_ms) / 1000;
+    Rc::new(RefCell::new(Account::new(module, created)))
 }
 
 /// Links an account with the current message and its transaction.

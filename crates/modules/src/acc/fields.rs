@@ -79,6 +79,7 @@ impl Variable for Extra {
         if let Some(slot) = account.borrow_mut().extra.get_mut(self.1) {
             *slot = value.text();
         }
+        super::cdr::changed(ctx);
         true
     }
 

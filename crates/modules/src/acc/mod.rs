@@ -4,6 +4,7 @@
 //! goes upstream or all branches have failed. Nothing here waits for a database.
 
 mod account;
+mod cdr;
 mod fields;
 mod marks;
 mod report;
@@ -23,6 +24,7 @@ use script::ast::ParamValue;
 
 const EVENT: &str = "E_ACC_EVENT";
 const MISSED_EVENT: &str = "E_ACC_MISSED_EVENT";
+const CDR_EVENT: &str = "E_ACC_CDR";
 
 /// Columns of the tables.
 struct Columns {
@@ -156,6 +158,7 @@ pub fn register(m: &mut Registrar<Acc>) {
     m.needs(&["tm"]);
     m.init(init);
     m.ready(watch::ready);
+    m.start(cdr::start);
 }
 
 /// Parameters of 2.1: message flags instead of functions, variables instead of `$acc_extra`.
@@ -288,13 +291,25 @@ fn do_accounting(
             marks = marks.with(Marks::of(*backend, *what));
         }
     }
-    let account = account::entry(call.ctx, &module);
+    let account = own_entry(call, &module, marks);
+    if marks.any(What::Cdr) && !cdr::asked(call.ctx, &account) {
+        host::error!("acc", "a record of a call begins with its INVITE: this request is none");
+        return -1;
+    }
     let mut account = account.borrow_mut();
     account.marks = account.marks.with(marks);
     if let Some(table) = table.filter(|_| marks.has(Backend::Db, What::Answered)) {
         account.table = Some(table.0);
     }
     1
+}
+
+/// The account to mark. A request inside a call that is accounted as a whole has one of its own.
+fn own_entry(call: &mut Call<Acc>, module: &Acc, marks: Marks) -> account::Shared {
+    if !marks.any(What::Cdr) && call.state.msg.to_tag().is_some() && cdr::account_of(call.ctx).is_some() {
+        return account::own(call.ctx, module);
+    }
+    account::entry(call.ctx, module)
 }
 
 /// drop_accounting([backends], [what]): without `what` all of these backends, without anything all.
@@ -359,7 +374,7 @@ fn acc_aaa_request(call: &mut Call<Acc>, comment: Text) -> Outcome {
         host::error!("acc", "acc_aaa_request needs the parameter aaa_url");
         return (-1).into();
     };
-    let request = request_report(call, &comment).aaa_request(call.ctx, &module, aaa);
+    let request = request_report(call, &comment).aaa_request(call.ctx, &module, aaa, &Kind::Request);
     aaa.suspend(call.ctx, "acc_aaa_request", request, |_, answer| match answer {
         Ok(_) => 1,
         Err(error) => {

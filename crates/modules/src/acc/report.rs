@@ -15,6 +15,22 @@ pub enum Kind {
     Request,
     Answered,
     Missed,
+    /// A whole call.
+    Ended(Call),
+}
+
+/// What is said of a whole call.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// Unix seconds of the answer.
+    pub started: u64,
+    /// Seconds, begun ones count.
+    pub duration: u64,
+    pub duration_ms: u64,
+    /// Seconds from the INVITE to the answer.
+    pub setup: u64,
+    /// Unix seconds of the INVITE.
+    pub created: u64,
 }
 
 impl Kind {
@@ -23,6 +39,7 @@ impl Kind {
             Kind::Request => "ACC: request accounted: ",
             Kind::Missed => "ACC: call missed: ",
             Kind::Answered => "ACC: transaction answered: ",
+            Kind::Ended(_) => "ACC: call ended: ",
         }
     }
 }
@@ -74,6 +91,21 @@ impl Report {
         }
     }
 
+    /// The report of a whole call, which has no message.
+    pub fn of_call(
+        method: Bytes,
+        from_tag: Bytes,
+        call_id: Bytes,
+        ending: Ending,
+        time: u64,
+        now: u64,
+        account: Account,
+    ) -> Report {
+        let to_tag = ending.to_tag.unwrap_or_default();
+        let (code, reason) = (ending.code, ending.reason);
+        Report { method, from_tag, to_tag, call_id, code, reason, time, now, account: Some(account) }
+    }
+
     /// Seconds from the request to now.
     fn setup_time(&self) -> Option<(u64, u64)> {
         self.account.as_ref().map(|a| (a.created, self.time.saturating_sub(a.created)))
@@ -110,9 +142,19 @@ impl Report {
         if !host::log::enabled(module.log_level) {
             return;
         }
-        let mut line = format!("{}timestamp={}", kind.words(), self.time);
-        if let Some((created, setup)) = self.setup_time() {
-            let _ = write!(line, ";created={created};setuptime={setup}");
+        let mut line = kind.words().to_string();
+        if let Kind::Ended(call) = kind {
+            let Call { started, duration, duration_ms, setup, created } = call;
+            let _ = write!(
+                line,
+                "created={created};call_start_time={started};duration={duration};ms_duration={duration_ms};\
+                 setuptime={setup}"
+            );
+        } else {
+            let _ = write!(line, "timestamp={}", self.time);
+            if let Some((created, setup)) = self.setup_time() {
+                let _ = write!(line, ";created={created};setuptime={setup}");
+            }
         }
         let mut add = |name: &str, value: &[u8]| {
             // A value may come from a message: it does not begin lines of its own.
@@ -154,7 +196,13 @@ impl Report {
             row
         };
         row = set(row, &values.extra);
-        if let Some((created, setup)) = self.setup_time() {
+        if let Kind::Ended(call) = kind {
+            row = row
+                .set("setuptime", call.setup as i64)
+                .set("created", DbValue::Time(call.created as i64))
+                .set("duration", call.duration as i64)
+                .set("ms_duration", call.duration_ms as i64);
+        } else if let Some((created, setup)) = self.setup_time() {
             row = row.set("setuptime", setup as i64).set("created", DbValue::Time(created as i64));
             if !matches!(kind, Kind::Missed) {
                 row = row.set("duration", 0).set("ms_duration", 0);
@@ -181,6 +229,7 @@ impl Report {
     pub fn to_event(&self, ctx: &mut Ctx, module: &Acc, kind: &Kind) {
         let name = match kind {
             Kind::Missed => super::MISSED_EVENT,
+            Kind::Ended(_) => super::CDR_EVENT,
             _ => super::EVENT,
         };
         if !ctx.shared().events().wanted(name.as_bytes()) {
@@ -196,6 +245,16 @@ impl Report {
         };
         head.extend(values.extra.iter().map(pair));
         let mut tail = Vec::new();
+        if let Kind::Ended(call) = kind {
+            for (name, value) in [
+                ("duration", call.duration),
+                ("ms_duration", call.duration_ms),
+                ("setuptime", call.setup),
+                ("created", call.created),
+            ] {
+                tail.push((name.to_string(), Value::Int(value as i64)));
+            }
+        }
         if let (Kind::Missed, Some((created, setup))) = (kind, self.setup_time()) {
             tail.push(("setuptime".to_string(), Value::Int(setup as i64)));
             tail.push(("created".to_string(), Value::Int(created as i64)));
@@ -221,14 +280,16 @@ pub const AAA_ATTRIBUTES: [&str; 8] = [
 ];
 
 /// Those that a dictionary need not have; without them records go out all the same.
-pub const OPTIONAL_ATTRIBUTES: [&str; 2] = ["Sip-Call-Setuptime", "Sip-Call-Created"];
+pub const OPTIONAL_ATTRIBUTES: [&str; 4] =
+    ["Sip-Call-Setuptime", "Sip-Call-Created", "Sip-Call-Duration", "Sip-Call-MSDuration"];
 
 impl Report {
     /// The request for an AAA server; NULLs are left out.
-    pub fn aaa_request(&self, ctx: &mut Ctx, module: &Acc, aaa: &Aaa) -> AaaRequest {
+    pub fn aaa_request(&self, ctx: &mut Ctx, module: &Acc, aaa: &Aaa, kind: &Kind) -> AaaRequest {
         let code = std::str::from_utf8(&self.code).ok().and_then(|c| c.parse().ok()).unwrap_or(0i64);
         let method = sip::Method::parse(&self.method);
         let status = match method {
+            _ if matches!(kind, Kind::Ended(_)) => "Stop",
             sip::Method::Invite if (200..300).contains(&code) => "Start",
             sip::Method::Bye | sip::Method::Cancel => "Stop",
             sip::Method::Update => "Alive",
@@ -253,19 +314,22 @@ impl Report {
         for (name, value) in values.extra.into_iter().chain(values.legs.into_iter().flatten()) {
             request.add(name, value);
         }
-        if let Some((created, setup)) = self.setup_time() {
-            for (name, value) in OPTIONAL_ATTRIBUTES.into_iter().zip([setup, created]) {
-                if aaa.attribute(name).is_ok() {
-                    request.add(name, value as i64);
-                }
+        let times = match (kind, self.setup_time()) {
+            (Kind::Ended(call), _) => vec![call.setup, call.created, call.duration, call.duration_ms],
+            (_, Some((created, setup))) => vec![setup, created],
+            _ => Vec::new(),
+        };
+        for (name, value) in OPTIONAL_ATTRIBUTES.into_iter().zip(times) {
+            if aaa.attribute(name).is_ok() {
+                request.add(name, value as i64);
             }
         }
         request
     }
 
-    pub fn to_aaa(&self, ctx: &mut Ctx, module: &Acc) {
+    pub fn to_aaa(&self, ctx: &mut Ctx, module: &Acc, kind: &Kind) {
         let Some(aaa) = &module.aaa else { return };
-        let request = self.aaa_request(ctx, module, aaa);
+        let request = self.aaa_request(ctx, module, aaa, kind);
         let call_id = self.call_id.clone();
         aaa.spawn(ctx, "acc", request, move |_, answer| {
             if let Err(error) = answer {

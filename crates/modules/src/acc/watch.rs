@@ -13,7 +13,7 @@ use std::sync::Arc;
 use transaction::{Origin, TxnId};
 
 pub fn ready(module: &Arc<Acc>, hooks: &mut Hooks, _: &Stats) {
-    hooks.raises([super::EVENT, super::MISSED_EVENT]);
+    hooks.raises([super::EVENT, super::MISSED_EVENT, super::CDR_EVENT]);
     hooks.watch.told(Told::Created, |ctx, seen| seen.txn.into_iter().for_each(|id| account::adopt(ctx, id)));
     let (of_failed, of_replied) = (module.clone(), module.clone());
     hooks.watch.on(Moment::Failing, move |ctx, seen| failing(ctx, &of_failed, seen));
@@ -77,16 +77,23 @@ fn replied(ctx: &mut Ctx, module: &Acc, seen: &Seen) {
     let table = table(ctx, module, account.as_ref());
     let report = Report::new(ctx, module, account, ending());
     for backend in Backend::ALL {
-        if !marks.has(backend, What::Answered) {
+        // An answered call that gets a record at its end is not reported now.
+        let later = marks.has(backend, What::Cdr) && (200..300).contains(&status) && begins_call(ctx);
+        if !marks.has(backend, What::Answered) || later {
             continue;
         }
         match backend {
             Backend::Evi => report.to_event(ctx, module, &Kind::Answered),
             Backend::Log => report.to_log(ctx, module, &Kind::Answered),
             Backend::Db => report.to_table(ctx, module, &Kind::Answered, &table),
-            Backend::Aaa => report.to_aaa(ctx, module),
+            Backend::Aaa => report.to_aaa(ctx, module, &Kind::Answered),
         }
     }
+}
+
+/// The current request is an INVITE that begins a call.
+fn begins_call(ctx: &Ctx) -> bool {
+    ctx.state.msg.method() == Method::Invite && ctx.state.msg.to_tag().is_none()
 }
 
 /// The table of completed transactions: that of the script, of `db_table_avp`, or `db_table_acc`.
@@ -127,7 +134,7 @@ fn missed(
             Backend::Evi => report.to_event(ctx, module, &Kind::Missed),
             Backend::Log => report.to_log(ctx, module, &Kind::Missed),
             Backend::Db => report.to_table(ctx, module, &Kind::Missed, &module.missed_table),
-            Backend::Aaa => report.to_aaa(ctx, module),
+            Backend::Aaa => report.to_aaa(ctx, module, &Kind::Missed),
         }
         done = done.with(Marks::of(backend, What::Missed));
     }

@@ -35,6 +35,13 @@ pub struct Clusterer {
     pub tags: Tags,
 }
 
+/// This node acts for what has this sharing tag (`name` or `name/cluster`): the tag is active here, or there are no
+/// tags because the module is not loaded.
+pub fn is_active_here(ctx: &host::Ctx, tag: &[u8]) -> bool {
+    let Some(module) = ctx.shared().module::<Clusterer>() else { return true };
+    module.tags.is_active_in_any(tag)
+}
+
 pub fn register(m: &mut Registrar<Clusterer>) {
     for name in ["my_node_id", "current_id"] {
         m.param_int(name, |s, v| {

@@ -46,6 +46,18 @@ impl Tags {
     }
 
     /// False: it was so before.
+    /// The same for `name`, in any cluster, or `name/cluster`.
+    pub fn is_active_in_any(&self, text: &[u8]) -> bool {
+        let (name, cluster): (&[u8], Option<u32>) = match text.iter().position(|b| *b == b'/') {
+            Some(at) => {
+                (&text[..at], std::str::from_utf8(&text[at + 1..]).ok().and_then(|c| c.trim().parse().ok()))
+            }
+            None => (text, None),
+        };
+        let fits = |t: &Tag| t.name == name && cluster.is_none_or(|c| t.cluster == c) && t.active;
+        self.0.read().iter().any(fits)
+    }
+
     fn set(&self, name: &[u8], cluster: u32, active: bool) -> bool {
         let mut tags = self.0.write();
         match tags.iter_mut().find(|t| t.name == name && t.cluster == cluster) {

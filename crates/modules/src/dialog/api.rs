@@ -7,7 +7,7 @@
 
 use super::cell::{LegNo, Val};
 use super::table;
-use super::{Dialog, Dlg, Flags, Key, create, end, link, matching, within};
+use super::{Dialog, Dlg, Flags, Key, context, create, end, link, matching, within};
 use bytes::Bytes;
 use host::Ctx;
 use sip::Message;
@@ -95,9 +95,7 @@ pub fn get(ctx: &mut Ctx, key: Key) -> Option<&mut Dialog> {
 
 /// The dialog has changed: the database and other nodes are to learn of it.
 pub fn touch(ctx: &mut Ctx, key: Key) {
-    if let Some(dialog) = get(ctx, key) {
-        dialog.unsaved = true;
-    }
+    table::of(ctx).touch(key);
     changed(ctx, key);
 }
 
@@ -105,12 +103,19 @@ pub fn touch(ctx: &mut Ctx, key: Key) {
 pub fn set_val(ctx: &mut Ctx, key: Key, name: &[u8], value: Option<Val>) {
     if let Some(dialog) = get(ctx, key) {
         dialog.set_val(name, value);
-        dialog.unsaved = true;
     }
+    table::of(ctx).touch(key);
 }
 
 pub fn val(ctx: &mut Ctx, key: Key, name: &[u8]) -> Option<Val> {
     get(ctx, key)?.val(name).cloned()
+}
+
+/// Changes how long the call may last: seconds from now, or from its answer.
+pub fn set_lifetime(ctx: &mut Ctx, key: Key, seconds: u32) {
+    if let Some(module) = module(ctx) {
+        context::apply(ctx, &module, key, context::Change::Timeout(seconds));
+    }
 }
 
 /// Finds the dialog of the current request by an identity that stands elsewhere than in our Route, or by Call-ID

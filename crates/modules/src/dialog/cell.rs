@@ -142,8 +142,8 @@ pub struct Ping {
     pub interval: u32,
     /// When the next one is due.
     pub next: Option<Instant>,
-    /// A request is on its way: to the caller, to the callee.
-    pub waits: [bool; 2],
+    /// How the caller and the callee answer.
+    pub answering: [super::ping::Answering; 2],
 }
 
 /// A dialog on the worker that owns its Call-ID.
@@ -204,7 +204,7 @@ pub struct Data {
     pub txn: Option<TxnId>,
     /// The sharing tag that says which node acts for it.
     pub tag: Option<Text>,
-    /// It has changed since it was written to the database.
+    /// It has changed and waits to be written to the database.
     pub unsaved: bool,
     /// There is a row of it in the database.
     pub stored: bool,

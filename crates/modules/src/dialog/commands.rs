@@ -5,7 +5,7 @@ use super::context::{self, Change, Name};
 use super::list::{Detail, Shown};
 use super::profile::Sharing;
 use super::table::{self, Key};
-use super::{Did, Dlg, State, end, timers};
+use super::{Did, Dlg, State, db, end, sequential, timers};
 use bytes::Bytes;
 use host::mi::{MiError, MiParams, MiResult};
 use host::{Call, Ctx, Registrar};
@@ -74,6 +74,31 @@ pub fn register(m: &mut Registrar<Dlg>) {
         "takes a dialog out of a profile: dialog:unset_profile dlg_id profile [value]",
         join_ok,
         unset_profile,
+    );
+    m.command_late(
+        "dialog:send_sequential dlg_send_sequential",
+        "sends a request inside a call: dialog:send_sequential callid [method] [mode] [body] [headers]",
+        sequential::send,
+    );
+    m.command_late(
+        "dialog:db_sync dlg_db_sync",
+        "takes in dialogs of the database: dialog:db_sync",
+        |call, _, answer| db::sync(call.ctx, &call.module.clone(), answer),
+    );
+    m.command_late(
+        "dialog:restore_db dlg_restore_db",
+        "writes the table of dialogs anew: dialog:restore_db",
+        |call, _, answer| db::rewrite(call.ctx, &call.module.clone(), answer),
+    );
+    m.command(
+        "dialog:cluster_sync dlg_cluster_sync",
+        "refused, dialogs are shared through a store: dialog:cluster_sync [sharing_tag]",
+        |_, _| {
+            Err(MiError::new(
+                400,
+                "dialogs are shared through a store (cachedb_url), there is nothing to sync",
+            ))
+        },
     );
 }
 

@@ -72,7 +72,6 @@ pub fn apply(ctx: &mut Ctx, module: &Dlg, key: Key, change: Change) {
     let table = table::of(ctx);
     let Some(dialog) = table.get_mut(key) else { return };
     data(dialog, &change, Some(module));
-    dialog.unsaved = true;
     let answered = dialog.state.is_answered();
     match change {
         Change::Timeout(seconds) if answered => {
@@ -86,6 +85,7 @@ pub fn apply(ctx: &mut Ctx, module: &Dlg, key: Key, change: Change) {
         }
         _ => {}
     }
+    table::of(ctx).touch(key);
     super::api::changed(ctx, key);
 }
 

@@ -25,10 +25,10 @@ pub fn advance(ctx: &mut Ctx, module: &Dlg, key: Key, happened: Happened) -> (St
     if before == after {
         return (before, after);
     }
-    dialog.unsaved = true;
     count(module, before, after);
     if after == State::Ended {
         let delay = dialog.delay.unwrap_or(module.delete_delay);
+        table::of(ctx).touch(key);
         let stays = LINGER_MS.max(u64::from(delay) * 1000);
         let at = ctx.core.now.after(stays);
         let table = table::of(ctx);
@@ -36,7 +36,8 @@ pub fn advance(ctx: &mut Ctx, module: &Dlg, key: Key, happened: Happened) -> (St
             table.set_due(key, due, None);
         }
         table.set_due(key, Due::Forget, Some(at));
-    } else if before == State::Ended {
+    } else {
+        table::of(ctx).touch(key);
         table::of(ctx).set_due(key, Due::Forget, None);
     }
     raise(ctx, key, before, after);

@@ -1,12 +1,12 @@
 //! What becomes of the INVITE: replies that go upstream, CANCEL, the end of its transaction.
 
 use super::api::{self, Event};
-use super::cell::{self, CALLER, Leg, LegNo, MAX_CALLEES};
+use super::cell::{self, Leg, LegNo, MAX_CALLEES};
 use super::link::{self, Link};
 use super::routes::{self, Moment};
 use super::state::Happened;
 use super::table::{self, Due, Key};
-use super::{Dlg, Flags, State, create, cseq, end};
+use super::{Dlg, Flags, State, create, cseq, end, prack};
 use host::Ctx;
 use host::shared::Hooks;
 use host::tm::TxnEvent;
@@ -122,6 +122,9 @@ fn replied(ctx: &mut Ctx, module: &Arc<Dlg>, key: Key, id: TxnId, status: u16) {
         _ => return,
     };
     let (before, after) = end::advance(ctx, module, key, happened);
+    if happened == Happened::Provisional && !here {
+        prack::provisional(ctx, module, key, id, &reply);
+    }
     match (before, after) {
         (State::Unconfirmed, State::Early) => api::tell(ctx, key, Event::Early, Some(&reply)),
         (before, State::Answered) if before != State::Answered => answered(ctx, module, key, &reply),
@@ -164,7 +167,7 @@ fn callee(ctx: &mut Ctx, key: Key, reply: &Message, status: u16) {
 }
 
 /// The route set from here to the callee: what stands behind our own Record-Routes.
-fn routes_behind_us(ctx: &Ctx, invite: &Message, reply: &Message) -> cell::Text {
+pub fn routes_behind_us(ctx: &Ctx, invite: &Message, reply: &Message) -> cell::Text {
     let before = routes_in(invite).len();
     let ours = |addr: &NameAddr| {
         Uri::parse(&addr.uri)
@@ -208,5 +211,4 @@ pub fn refresh(ctx: &mut Ctx, key: Key, from: LegNo, msg: &Message) {
     if body.is_some() {
         leg.body_in = body;
     }
-    let _ = CALLER;
 }

@@ -10,6 +10,7 @@ mod commands;
 mod context;
 mod create;
 mod cseq;
+mod db;
 mod did;
 mod end;
 mod flags;
@@ -19,10 +20,13 @@ mod link;
 mod list;
 mod matching;
 mod params;
+mod ping;
+mod prack;
 mod profile;
 mod query;
 mod request;
 mod routes;
+mod sequential;
 mod state;
 mod table;
 mod timers;
@@ -96,6 +100,7 @@ pub struct Dlg {
     /// Names of the script's flags, in the order they were met.
     flag_names: RwLock<Vec<bytes::Bytes>>,
     counts: Counts,
+    store: db::Store,
     /// Dialogs of each worker, for lists that go over all.
     sizes: RwLock<Vec<usize>>,
 }
@@ -118,6 +123,7 @@ impl Default for Dlg {
             profiles: Profiles::default(),
             flag_names: RwLock::default(),
             counts: Counts::default(),
+            store: db::Store::default(),
             sizes: RwLock::default(),
         }
     }
@@ -131,6 +137,9 @@ pub fn register(m: &mut Registrar<Dlg>) {
     m.needs(&["tm"]);
     m.init(init);
     m.ready(ready);
+    db::register(m);
+    m.start(start);
+    m.stop(|call| db::at_end(call.ctx, &call.module.clone()));
     m.worker_timer(timers::TICK_MS, timers::run);
 }
 
@@ -138,7 +147,21 @@ fn init(s: &mut Dlg, loader: &mut Loader) -> Result<(), String> {
     if s.mode == MatchMode::DidOnly && !loader.is_loaded("rr") {
         return Err("dlg_match_mode 0 finds dialogs by Routes only, which need module rr".into());
     }
-    Ok(())
+    db::init(s, loader)
+}
+
+fn start(call: &mut host::Call<Dlg>) {
+    let module = call.module.clone();
+    table::of(call.ctx).collects = module.store.mode.collects();
+    if call.ctx.core.worker == 0 {
+        db::restore(call.ctx, &module);
+    }
+}
+
+/// This server acts for the dialog: sends requests of its own and ends it.
+fn acts_for(ctx: &mut host::Ctx, key: Key) -> bool {
+    let tag = table::of(ctx).get(key).and_then(|d| d.tag.clone());
+    tag.is_none_or(|tag| crate::clusterer::is_active_here(ctx, &tag))
 }
 
 fn ready(module: &Arc<Dlg>, hooks: &mut Hooks, stats: &Stats) {

@@ -51,6 +51,7 @@ pub fn register(m: &mut Registrar<Dlg>) {
     m.param_int("auto_prack_fr_timeout", |s, v| Ok(s.prack_timeout = seconds(v, "auto_prack_fr_timeout")?));
     m.param_text("profiles_with_value", |s, v| s.profiles.declare(v, true));
     m.param_text("profiles_no_value", |s, v| s.profiles.declare(v, false));
+    m.ignored(&["own_timer_proc"], "timers run in the workers");
     let nodes = "dialogs are shared through a key-value store, not from node to node: set `cachedb_url`";
     m.ignored(
         &[
@@ -61,6 +62,9 @@ pub fn register(m: &mut Registrar<Dlg>) {
             "replicate_profiles_timer",
             "replicate_profiles_expire",
             "cluster_auto_sync",
+            "accept_replicated_dialogs",
+            "replicate_dialogs_to",
+            "dlg_sharing_tag",
         ],
         nodes,
     );

@@ -7,7 +7,10 @@ use super::{CALLER, Dlg};
 use bytes::Bytes;
 use host::tm::{Answer, NewRequest, send_new};
 use host::{Call, Ctx, Text};
+use script::ast::RouteKind;
 use sip::{NameAddr, Uri};
+use std::rc::Rc;
+use transaction::Path;
 
 /// What is sent to one end.
 #[derive(Clone, Debug)]
@@ -20,6 +23,8 @@ pub struct Inside {
     pub content_type: Bytes,
     /// With a Contact header: that of the other end.
     pub contact: bool,
+    /// Another way than the one the dialog knows.
+    pub way: Option<Way>,
 }
 
 impl Inside {
@@ -31,7 +36,17 @@ impl Inside {
             body: Bytes::new(),
             content_type: Bytes::new(),
             contact: false,
+            way: None,
         }
+    }
+
+    /// With a session description, if there is one.
+    pub fn with_sdp(mut self, body: &[u8]) -> Inside {
+        if !body.is_empty() {
+            self.body = Bytes::copy_from_slice(body);
+            self.content_type = Bytes::from_static(b"application/sdp");
+        }
+        self
     }
 }
 
@@ -39,8 +54,41 @@ impl Inside {
 pub fn send(ctx: &mut Ctx, key: Key, what: Inside, done: impl FnOnce(&mut Ctx, Answer) + 'static) -> bool {
     let Some(dialog) = table::of(ctx).get_mut(key) else { return false };
     let Some(request) = build(dialog, &what) else { return false };
+    table::of(ctx).touch(key);
+    let ack = (what.method == "INVITE").then(|| request.clone());
+    let done = move |ctx: &mut Ctx, answer: Answer| {
+        if let (Some(request), 200..300, Some(path)) = (ack, answer.status, answer.path) {
+            acknowledge(ctx, request, path);
+        }
+        done(ctx, answer);
+    };
     send_new(ctx, request, Some(Box::new(done)));
     true
+}
+
+/// The ACK for a 2xx to an INVITE of ours (RFC 3261 §13.2.2.4).
+fn acknowledge(ctx: &mut Ctx, invite: NewRequest, path: Path) {
+    let mut text = Vec::with_capacity(512);
+    let cseq = invite.cseq.to_string();
+    let mut put = |parts: &[&[u8]]| parts.iter().for_each(|part| text.extend_from_slice(part));
+    put(&[b"ACK ", &invite.uri, b" SIP/2.0\r\nTo: ", &invite.to, b"\r\nFrom: ", &invite.from, b"\r\nCSeq: "]);
+    put(&[cseq.as_bytes(), b" ACK\r\nCall-ID: ", invite.call_id.as_deref().unwrap_or_default(), b"\r\n"]);
+    put(&[b"Max-Forwards: 70\r\n"]);
+    for line in invite.headers.split_inclusive(|b| *b == b'\n').filter(|line| line.starts_with(b"Route: ")) {
+        put(&[line]);
+    }
+    let agent = ctx.shared().signature.user_agent.clone();
+    if !agent.is_empty() {
+        put(&[b"User-Agent: ", &agent, b"\r\n"]);
+    }
+    put(&[b"Content-Length: 0\r\n\r\n"]);
+    let Ok(msg) = sip::Message::parse(text.into()) else { return };
+    let task = script::Task::new(ctx.shared().program(), script::RouteId(0));
+    let state = host::MsgState::new(Rc::new(msg), path, ctx.core.now, RouteKind::Local, task);
+    let target = host::Branch { uri: invite.uri, ..Default::default() };
+    let branch = format!("z9hG4bK{:016x}", ctx.core.rng.next_u64());
+    let bytes = host::tm::branch::print_local(ctx, &state, &target, &path, branch.as_bytes());
+    ctx.transmit(path, bytes);
 }
 
 /// The request with the next CSeq of that end.
@@ -63,7 +111,7 @@ fn build(dialog: &mut Dialog, what: &Inside) -> Option<NewRequest> {
         }
         text.into()
     };
-    let way = Way::to(to_leg);
+    let way = what.way.clone().unwrap_or_else(|| Way::to(to_leg));
     let mut headers = way.headers;
     if what.contact {
         match &to_leg.shown_contact {
@@ -94,6 +142,7 @@ fn build(dialog: &mut Dialog, what: &Inside) -> Option<NewRequest> {
 }
 
 /// How a request reaches an end (RFC 3261 §12.2.1.1).
+#[derive(Clone, Debug)]
 pub struct Way {
     pub uri: Bytes,
     /// `None`: the URI says where to.
@@ -158,6 +207,7 @@ pub fn send_sequential(
         body: text(body),
         content_type: text(content_type),
         contact: true,
+        way: None,
     };
     if send(ctx, key, what, |_, _| ()) { 1 } else { -1 }
 }

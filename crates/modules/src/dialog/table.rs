@@ -5,7 +5,7 @@ use super::did::{self, Did};
 use ahash::AHashMap;
 use host::Ctx;
 use smallvec::SmallVec;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use transaction::{Instant, TxnId};
 
 /// A dialog of this worker; a stale key finds nothing.
@@ -43,6 +43,12 @@ pub struct Table {
     /// INVITE transactions and those of requests inside dialogs.
     by_txn: AHashMap<TxnId, super::link::Link>,
     due: BTreeSet<(Instant, Key, Due)>,
+    /// Changes are collected for a database.
+    pub(super) collects: bool,
+    /// What has changed since it was written, in the order of the changes.
+    unsaved: VecDeque<Key>,
+    /// Rows of dialogs that are no more.
+    gone: Vec<Did>,
 }
 
 /// Dialogs of one worker; `create_dialog` fails above it.
@@ -97,7 +103,51 @@ impl Table {
         for (at, what) in timers(&dialog) {
             self.due.remove(&(at, key, what));
         }
+        if dialog.stored && self.collects {
+            self.gone.push(dialog.did);
+        }
         Some(dialog)
+    }
+
+    /// The dialog has changed: its row is to be written.
+    pub fn touch(&mut self, key: Key) {
+        if !self.collects {
+            return;
+        }
+        if let Some(dialog) = self.get_mut(key).filter(|d| !d.unsaved) {
+            dialog.unsaved = true;
+            self.unsaved.push_back(key);
+        }
+    }
+
+    /// Up to `most` dialogs that have changed, and the rows that are to go.
+    pub fn take_unsaved(&mut self, most: usize) -> (Vec<Key>, Vec<Did>) {
+        let keys: Vec<Key> = self.unsaved.drain(..most.min(self.unsaved.len())).collect();
+        for key in &keys {
+            if let Some(dialog) = self.get_mut(*key) {
+                dialog.unsaved = false;
+            }
+        }
+        (keys, std::mem::take(&mut self.gone))
+    }
+
+    pub fn has_unsaved(&self) -> bool {
+        !self.unsaved.is_empty() || !self.gone.is_empty()
+    }
+
+    /// The write failed: all of it goes again.
+    pub fn not_written(&mut self, keys: Vec<Key>, gone: Vec<Did>) {
+        for key in keys {
+            match self.get_mut(key) {
+                // Its row may be there or not; what the next write does fits both.
+                Some(dialog) => {
+                    dialog.stored = true;
+                    self.touch(key);
+                }
+                None => {}
+            }
+        }
+        self.gone.extend(gone);
     }
 
     pub fn by_did(&self, did: Did) -> Option<Key> {
@@ -162,6 +212,8 @@ impl Table {
         Some((key, what))
     }
 
+    /// When the next timer is due.
+    #[cfg(test)]
     pub fn next_due(&self) -> Option<Instant> {
         self.due.first().map(|(at, ..)| *at)
     }

@@ -4,7 +4,7 @@
 //! requests that end them go out between other calls and not before them.
 
 use super::table::{self, Due};
-use super::{Dlg, end};
+use super::{Dlg, db, end, ping};
 use host::Call;
 
 /// How often the worker looks.
@@ -22,9 +22,10 @@ pub fn run(call: &mut Call<Dlg>) {
         match due {
             Due::End => end::expired(ctx, &module, key),
             Due::Forget => end::forget(ctx, &module, key),
-            Due::Options | Due::Reinvite => {}
+            Due::Options | Due::Reinvite => ping::due(ctx, &module, key, due),
         }
     }
+    db::tick(ctx, &module);
 }
 
 /// How many dialogs this worker has, for lists over all workers.

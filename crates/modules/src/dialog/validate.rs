@@ -1,7 +1,7 @@
 //! validate_dialog and fix_route_dialog: requests inside a dialog against what is known of it.
 
 use super::cell::Leg;
-use super::{CALLER, Dlg, State, create, link, table};
+use super::{Dlg, State, create, link, table};
 use bytes::Bytes;
 use host::{Call, Ctx};
 use sip::{Anchor, HeaderName, Method, NameAddr, Uri};
@@ -72,7 +72,6 @@ pub fn fix_route_dialog(call: &mut Call<Dlg>) -> i32 {
     let Some((key, towards)) = link::own(ctx) else { return -1 };
     let Some(leg) = table::of(ctx).get(key).and_then(|d| d.leg(towards)).cloned() else { return -1 };
     route_to(ctx, &leg);
-    let _ = CALLER;
     1
 }
 

@@ -62,7 +62,7 @@ fn ack(ctx: &mut Ctx, module: &Arc<Dlg>, key: Key, towards: LegNo) {
 }
 
 /// The ends are watched from the ACK on.
-fn start_pings(ctx: &mut Ctx, key: Key) {
+pub fn start_pings(ctx: &mut Ctx, key: Key) {
     let now = ctx.core.now;
     let Some(dialog) = table::of(ctx).get(key) else { return };
     let (options, reinvites) = (dialog.options.interval, dialog.reinvites.interval);
@@ -101,9 +101,7 @@ fn other(ctx: &mut Ctx, key: Key, towards: LegNo, state: State) {
     cseq::note(ctx, key, towards);
     if state.is_answered() {
         cseq::shift(ctx, key, towards);
-        if let Some(dialog) = table::of(ctx).get_mut(key) {
-            dialog.unsaved = true;
-        }
+        table::of(ctx).touch(key);
         api::changed(ctx, key);
     }
 }
@@ -149,9 +147,7 @@ pub fn replied(ctx: &mut Ctx, key: Key, link: &Link, id: TxnId, status: u16) {
         let from = table::of(ctx).get(key).map_or(0, |d| d.other(towards));
         follow::refresh(ctx, key, from, &request);
         follow::refresh(ctx, key, towards, &reply);
-        if let Some(dialog) = table::of(ctx).get_mut(key) {
-            dialog.unsaved = true;
-        }
+        table::of(ctx).touch(key);
         api::changed(ctx, key);
     }
     api::tell(ctx, key, Event::ReplyWithin, Some(&reply));

@@ -89,6 +89,7 @@ pub fn register(m: &mut Registrar<Uac>) {
         Ok(())
     });
     m.ready(replies::ready);
+    m.start(replace::start);
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! uac_replace_from, uac_replace_to and their undoing in requests.
 
 use super::{Done, Restore, Uac, cookie};
+use crate::dialog::{CALLER, Key, api};
 use bytes::Bytes;
 use host::{Call, Ctx, Text};
 use script::ast::{Dialect, RouteKind};
@@ -101,6 +102,13 @@ fn replace(call: &mut Call<Uac>, side: Side, display: Option<Bytes>, uri: Bytes)
     if module.restore == Restore::None {
         return 1;
     }
+    if module.restore == Restore::Auto && in_dialog(ctx, &module, side, &uri) {
+        super::replies::remember(ctx, |done| match side {
+            Side::From => done.from = true,
+            Side::To => done.to = true,
+        });
+        return 1;
+    }
     // 2.1 mixes the URIs without brackets.
     let mixed = if ctx.core.shared.dialect == Dialect::V21 { &uri } else { &new_uri };
     let value = cookie::encode(&address.uri, mixed, module.password.as_bytes());
@@ -111,6 +119,65 @@ fn replace(call: &mut Call<Uac>, side: Side, display: Option<Bytes>, uri: Bytes)
         Side::To => done.to = true,
     });
     1
+}
+
+/// With a dialog the new URI is kept there, and our Record-Route stays as it is.
+fn in_dialog(ctx: &mut Ctx, module: &Uac, side: Side, uri: &Bytes) -> bool {
+    let found = api::current(ctx).map(|(key, _)| key);
+    let key = match found {
+        None if module.force_dialog => api::create(ctx, Default::default()),
+        found => found,
+    };
+    let Some(key) = key else { return false };
+    let Some(dialog) = api::get(ctx, key) else { return false };
+    let shown = Some(uri[..].into());
+    match side {
+        Side::From => dialog.shown_from = shown,
+        Side::To => dialog.shown_to = shown,
+    }
+    api::touch(ctx, key);
+    true
+}
+
+/// Each worker follows requests inside dialogs: their URIs are those that the receiver knows.
+pub fn start(call: &mut Call<Uac>) {
+    if call.module.restore != Restore::Auto {
+        return;
+    }
+    let listener = |ctx: &mut Ctx, told: &api::Told| {
+        if told.event == api::Event::RequestWithin || told.event == api::Event::Terminated {
+            restore_in_dialog(ctx, told.key);
+        }
+    };
+    api::listen(call.ctx, std::rc::Rc::new(listener));
+}
+
+fn restore_in_dialog(ctx: &mut Ctx, key: Key) {
+    let (Some((own, towards)), true) = (api::current(ctx), ctx.state.msg.is_request()) else { return };
+    if own != key || ctx.state.kind != RouteKind::Request {
+        return;
+    }
+    let Some(dialog) = api::get(ctx, key) else { return };
+    let copy = |text: &[u8]| Bytes::copy_from_slice(text);
+    let changed =
+        [(Side::From, &dialog.shown_from, &dialog.from_uri), (Side::To, &dialog.shown_to, &dialog.to_uri)];
+    let changed =
+        changed.map(|(side, shown, own)| shown.as_deref().map(|shown| (side, copy(shown), copy(own))));
+    for (what, shown, own) in changed.into_iter().flatten() {
+        let downstream = towards != CALLER;
+        let (side, uri) = match (what, downstream) {
+            (side, true) => (side, shown),
+            (Side::From, false) => (Side::To, own),
+            (Side::To, false) => (Side::From, own),
+        };
+        let Some(address) = side.address(ctx) else { continue };
+        let text: Bytes = [b"<", &uri[..], b">"].concat().into();
+        ctx.state.edits.replace(with_brackets(&address), text);
+        super::replies::remember(ctx, |done| match side {
+            Side::From => done.from = true,
+            Side::To => done.to = true,
+        });
+    }
 }
 
 /// Replaces, adds or (empty) removes the display name.

@@ -1,0 +1,168 @@
+//! From memory to the database. Rows of one worker go out together, one transaction after the other.
+
+use super::Mode;
+use super::row::Rows;
+use crate::dialog::context::ask_all;
+use crate::dialog::table::{self, Key};
+use crate::dialog::{Did, Dlg, State};
+use host::Ctx;
+use host::call::Finish;
+use host::db::{DbError, LIMIT_MS, Query};
+use host::mi::{MiAnswer, MiError};
+use std::sync::Arc;
+
+/// Statements of one transaction.
+const BATCH: usize = 500;
+/// Pause after a write that failed, in milliseconds.
+const RETRY_MS: u64 = 1000;
+/// Time that the last writes may take.
+const LAST_LIMIT_MS: u64 = 60_000;
+
+/// What waits to be written on this worker.
+#[derive(Default)]
+struct Writing {
+    busy: bool,
+    /// Not before this time.
+    not_before: transaction::Instant,
+}
+
+/// Looks whether there is something to write, and writes it beside everything else.
+pub fn tick(ctx: &mut Ctx, module: &Arc<Dlg>) {
+    let period = match module.store.mode {
+        Mode::None | Mode::Shutdown => return,
+        Mode::Realtime => 0,
+        Mode::Delayed => u64::from(module.store.period) * 1000,
+    };
+    let now = ctx.core.now;
+    let writing = ctx.local::<Writing>();
+    if writing.busy || writing.not_before > now {
+        return;
+    }
+    writing.not_before = now.after(period);
+    let (keys, gone) = table::of(ctx).take_unsaved(BATCH);
+    if keys.is_empty() && gone.is_empty() {
+        return;
+    }
+    let rows = Rows::new(ctx, module);
+    let table = table::of(ctx);
+    let mut queries: Vec<Query> = gone.iter().map(|did| rows.delete(*did)).collect();
+    for key in &keys {
+        let Some(dialog) = table.get_mut(*key) else { continue };
+        if dialog.state.is_answered() {
+            dialog.stored = true;
+            queries.push(rows.write(&dialog.data, module.store.with_values));
+        } else if dialog.state == State::Ended && dialog.stored {
+            dialog.stored = false;
+            queries.push(rows.delete(dialog.did));
+        }
+    }
+    if queries.is_empty() {
+        return;
+    }
+    // What is left goes next.
+    if table.has_unsaved() {
+        ctx.local::<Writing>().not_before = now;
+    }
+    send(ctx, module, queries, keys, gone);
+}
+
+fn send(ctx: &mut Ctx, module: &Arc<Dlg>, queries: Vec<Query>, keys: Vec<Key>, gone: Vec<Did>) {
+    let Some(db) = &module.store.db else { return };
+    ctx.local::<Writing>().busy = true;
+    let pool = db.on(ctx);
+    ctx.spawn("dialog write", LIMIT_MS, async move {
+        let mut result = pool.run_all(Query::merged(queries.clone())).await.map(drop);
+        if let Err(DbError::Refused { .. }) = result {
+            // One bad row must not keep the others from being written.
+            result = Ok(());
+            for query in queries {
+                match pool.run(query).await {
+                    Ok(_) => {}
+                    Err(e @ DbError::Refused { .. }) => {
+                        host::error!("dialog", "the database refuses a dialog: {e}")
+                    }
+                    Err(error) => result = Err(error),
+                }
+            }
+        }
+        Box::new(move |ctx: &mut Ctx| {
+            ctx.local::<Writing>().busy = false;
+            if let Err(error) = result {
+                host::error!("dialog", "dialogs are not in the database yet: {error}");
+                ctx.local::<Writing>().not_before = ctx.core.now.after(RETRY_MS);
+                table::of(ctx).not_written(keys, gone);
+            }
+            1
+        }) as Finish
+    });
+}
+
+/// The server ends: every answered dialog of every worker is written, with all that belongs to it.
+pub fn at_end(ctx: &mut Ctx, module: &Arc<Dlg>) {
+    if module.store.mode == Mode::None {
+        return;
+    }
+    let Some(db) = &module.store.db else { return };
+    let (pool, asked) = (db.on(ctx), module.clone());
+    let answers = ask_all(ctx, move |ctx| Some(everything(ctx, &asked)));
+    ctx.spawn("dialog last writes", LAST_LIMIT_MS, async move {
+        let queries: Vec<Query> = answers.await.into_iter().flat_map(|(_, list)| list).collect();
+        if let Err(error) = write_all(&*pool, queries).await {
+            host::error!("dialog", "not all dialogs could be written: {error}");
+        }
+        Box::new(|_: &mut Ctx| 1) as Finish
+    });
+}
+
+/// All that the database must be told of this worker's dialogs.
+fn everything(ctx: &mut Ctx, module: &Arc<Dlg>) -> Vec<Query> {
+    let rows = Rows::new(ctx, module);
+    let table = table::of(ctx);
+    let (_, gone) = table.take_unsaved(usize::MAX);
+    let mut queries: Vec<Query> = gone.into_iter().map(|did| rows.delete(did)).collect();
+    for (_, dialog) in table.iter() {
+        if dialog.state.is_answered() {
+            queries.push(rows.write(&dialog.data, true));
+        } else if dialog.state == State::Ended && dialog.stored {
+            queries.push(rows.delete(dialog.did));
+        }
+    }
+    queries
+}
+
+async fn write_all(pool: &dyn host::db::Pool, mut queries: Vec<Query>) -> Result<(), DbError> {
+    while !queries.is_empty() {
+        let rest = queries.split_off(queries.len().min(BATCH));
+        pool.run_all(Query::merged(queries)).await?;
+        queries = rest;
+    }
+    Ok(())
+}
+
+/// `dialog:restore_db`: the table is emptied and written again.
+pub fn rewrite(ctx: &mut Ctx, module: &Arc<Dlg>, answer: MiAnswer) {
+    let db = module.store.db.as_ref().filter(|_| matches!(module.store.mode, Mode::Realtime | Mode::Delayed));
+    let Some(db) = db else {
+        return answer
+            .give(Err(MiError::new(400, "dialogs are not kept in a database while the server runs")));
+    };
+    let (pool, asked) = (db.on(ctx), module.clone());
+    let empty = Query::delete(module.store.table.clone());
+    let answers = ask_all(ctx, move |ctx| {
+        let rows = Rows::new(ctx, &asked);
+        let living = table::of(ctx).iter().filter(|(_, d)| d.state.is_answered());
+        Some(living.map(|(_, d)| rows.write(&d.data, asked.store.with_values)).collect::<Vec<_>>())
+    });
+    ctx.spawn("dialog rewrite", LAST_LIMIT_MS, async move {
+        let queries: Vec<Query> = answers.await.into_iter().flat_map(|(_, list)| list).collect();
+        let result = match pool.run(empty).await {
+            Ok(_) => write_all(&*pool, queries).await,
+            Err(error) => Err(error),
+        };
+        answer.give(match result {
+            Ok(()) => Ok("OK".into()),
+            Err(error) => Err(MiError::internal(error.to_string())),
+        });
+        Box::new(|_: &mut Ctx| 1) as Finish
+    });
+}
