@@ -81,7 +81,7 @@ fn ready(module: &Arc<Sst>, hooks: &mut Hooks, stats: &Stats) {
         stats.count_with("sst", "expired_sst", module.expired.clone());
     }
     let module = module.clone();
-    hooks.reply_in.push(Arc::new(move |ctx: &mut Ctx| reply_in(ctx, &module)));
+    hooks.watch.on(host::watch::Moment::ReplyIn, move |ctx, _| reply_in(ctx, &module));
 }
 
 /// What is known of a call's session, kept with its dialog.

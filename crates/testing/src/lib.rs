@@ -275,9 +275,30 @@ impl Server {
         now.unwrap_or_else(|| later.try_recv().expect("not dropped").expect("an answer"))
     }
 
+    /// Starts a management command whose answer comes later; gives what the server sends for it.
+    pub fn command(&mut self, name: &str, params: serde_json::Value) -> Vec<Sent> {
+        let command = self.worker.ctx().shared().command(name).expect(name).clone();
+        let params = host::mi::MiParams::from_json(Some(params)).expect("parameters");
+        let late = command.late.expect("a command that answers later");
+        let (answer, _) = host::mi::MiAnswer::channel();
+        let worker = &mut self.worker;
+        self.local.block_on(&self.runtime, async { late(worker.ctx(), &params, answer) });
+        self.sent()
+    }
+
+    /// The value of a statistic.
+    pub fn statistic(&mut self, name: &str) -> i64 {
+        self.worker.ctx().shared().stats.value(name).unwrap_or_else(|| panic!("no statistic {name}"))
+    }
+
     fn step(&mut self, input: Input) -> Vec<Sent> {
         let (worker, clock) = (&mut self.worker, self.clock);
         self.local.block_on(&self.runtime, async { worker.step(clock, input) });
+        self.sent()
+    }
+
+    /// What was sent since the last look, when everything is settled.
+    fn sent(&mut self) -> Vec<Sent> {
         self.settle();
         let mut outputs = Vec::new();
         self.worker.take_outputs(&mut outputs);

@@ -71,7 +71,14 @@ pub fn apply(ctx: &mut Ctx, module: &Dlg, key: Key, change: Change) {
     let now = ctx.core.now;
     let table = table::of(ctx);
     let Some(dialog) = table.get_mut(key) else { return };
+    let before = dialog.memberships.clone();
     data(dialog, &change, Some(module));
+    if matches!(change, Change::Join(_) | Change::Leave(..)) {
+        let after = dialog.memberships.clone();
+        tell_store(ctx, module, &before, &after);
+    }
+    let table = table::of(ctx);
+    let Some(dialog) = table.get(key) else { return };
     let answered = dialog.state.is_answered();
     match change {
         Change::Timeout(seconds) if answered => {
@@ -87,6 +94,24 @@ pub fn apply(ctx: &mut Ctx, module: &Dlg, key: Key, change: Change) {
     }
     table::of(ctx).touch(key);
     super::api::changed(ctx, key);
+}
+
+/// What was joined and left goes to the store of shared profiles.
+fn tell_store(ctx: &mut Ctx, module: &Dlg, before: &[Membership], after: &[Membership]) {
+    let count = |list: &[Membership], one: &Membership| list.iter().filter(|m| *m == one).count();
+    if after.len() > before.len() {
+        after[before.len()..].iter().for_each(|m| super::shared::changed(ctx, module, m, 1));
+        return;
+    }
+    let mut seen: Vec<&Membership> = Vec::new();
+    for one in before {
+        if !seen.contains(&one) {
+            seen.push(one);
+            for _ in count(after, one)..count(before, one) {
+                super::shared::changed(ctx, module, one, -1);
+            }
+        }
+    }
 }
 
 /// The part of a change that is data. Memberships count when there is a module to count them in.

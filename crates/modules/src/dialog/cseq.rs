@@ -74,7 +74,7 @@ pub fn shift_ack(ctx: &mut Ctx, key: Key, towards: LegNo) {
 /// The current message is a reply: it gets the number that its request came with.
 pub fn restore(ctx: &mut Ctx) {
     let Some(id) = ctx.state.txn else { return };
-    let Some(link) = table::of(ctx).link_of(id) else { return };
+    let Some((_, link)) = link::of_txn(ctx, id) else { return };
     if let Some(came) = link.came_with_cseq {
         write(ctx, came);
     }

@@ -92,6 +92,7 @@ fn leave_profiles(ctx: &mut Ctx, module: &Dlg, key: Key) {
     let Some(dialog) = table::of(ctx).get_mut(key) else { return };
     for membership in std::mem::take(&mut dialog.memberships) {
         module.profiles.count_out(&membership);
+        super::shared::changed(ctx, module, &membership, -1);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What becomes of the INVITE: replies that go upstream, CANCEL, the end of its transaction.
 
 use super::api::{self, Event};
+use super::bodies::Left;
 use super::cell::{self, Leg, LegNo, MAX_CALLEES};
 use super::link::{self, Link};
 use super::routes::{self, Moment};
@@ -9,31 +10,29 @@ use super::table::{self, Due, Key};
 use super::{Dlg, Flags, State, create, cseq, end, prack};
 use host::Ctx;
 use host::shared::Hooks;
-use host::tm::TxnEvent;
+use host::watch::{Moment as At, Seen, Told};
 use sip::{Message, Method, NameAddr, Uri};
 use std::sync::Arc;
-use transaction::TxnId;
+use transaction::{Origin, TxnId};
 
 pub fn ready(module: &Arc<Dlg>, hooks: &mut Hooks) {
-    let here = module.clone();
-    hooks
-        .txn
-        .push(Arc::new(move |ctx: &mut Ctx, id: TxnId, event: TxnEvent| on_event(ctx, &here, id, event)));
-    hooks.reply_in.push(Arc::new(|ctx: &mut Ctx| cseq::restore(ctx)));
-    let here = module.clone();
-    hooks.request_end.push(Arc::new(move |ctx: &mut Ctx| request_end(ctx, &here)));
+    let watch = &mut hooks.watch;
+    watch.told(Told::Created, |ctx, seen| adopt(ctx, seen));
+    watch.on(At::ReplyIn, |ctx, _| cseq::restore(ctx));
+    let (of_reply, of_cancel, of_end, of_script) =
+        (module.clone(), module.clone(), module.clone(), module.clone());
+    watch.told(Told::Replied, move |ctx, seen| upstream(ctx, &of_reply, seen));
+    watch.on(At::Cancelled, move |ctx, seen| cancelled(ctx, &of_cancel, seen));
+    watch.told(Told::Ended, move |ctx, seen| ended(ctx, &of_end, seen));
+    watch.on(At::RequestEnd, move |ctx, _| request_end(ctx, &of_script));
 }
 
 /// The main route of an INVITE ended. A dialog whose INVITE got no transaction has failed.
 fn request_end(ctx: &mut Ctx, module: &Arc<Dlg>) {
     let Some(key) = ctx.state.ext.find::<Link>().and_then(|link| link.key) else { return };
-    match ctx.state.txn {
-        Some(id) => adopt(ctx, key, id),
-        None => {
-            if table::of(ctx).get(key).is_some_and(|d| d.txn.is_none() && d.state == State::Unconfirmed) {
-                over(ctx, module, key);
-            }
-        }
+    let untold = table::of(ctx).get(key).is_some_and(|d| d.txn.is_none() && d.state == State::Unconfirmed);
+    if ctx.state.txn.is_none() && untold {
+        over(ctx, module, key);
     }
 }
 
@@ -45,12 +44,12 @@ fn over(ctx: &mut Ctx, module: &Dlg, key: Key) {
     }
 }
 
-/// The transaction of the current request belongs to its dialog.
-fn adopt(ctx: &mut Ctx, key: Key, id: TxnId) {
-    let known = table::of(ctx).link_of(id).is_some();
-    if !known {
-        let link = ctx.state.ext.find::<Link>().cloned().unwrap_or_default();
-        table::of(ctx).link(id, Link { loaded: None, ..link });
+/// The transaction of the current request was made: it belongs to the request's dialog.
+fn adopt(ctx: &mut Ctx, seen: &Seen) {
+    let (Some(id), Some(link)) = (seen.txn, ctx.state.ext.find::<Link>().cloned()) else { return };
+    let Some(key) = link.key else { return };
+    if let Some(ext) = ctx.ext_of(id) {
+        ext.set(Link { loaded: None, ..link });
     }
     let first = ctx.state.msg.method() == Method::Invite && ctx.state.msg.to_tag().is_none();
     if let Some(dialog) = table::of(ctx).get_mut(key).filter(|d| first && d.txn.is_none()) {
@@ -58,34 +57,34 @@ fn adopt(ctx: &mut Ctx, key: Key, id: TxnId) {
     }
 }
 
-fn on_event(ctx: &mut Ctx, module: &Arc<Dlg>, id: TxnId, event: TxnEvent) {
-    if event == TxnEvent::Ended {
-        return ended(ctx, module, id);
-    }
-    if ctx.state.msg.is_request()
-        && let Some(key) = ctx.state.ext.find::<Link>().and_then(|link| link.key)
-    {
-        adopt(ctx, key, id);
-    }
+/// The dialog whose INVITE this transaction is.
+fn first_of(ctx: &mut Ctx, id: TxnId) -> Option<Key> {
+    let (key, _) = link::of_txn(ctx, id)?;
+    table::of(ctx).get(key).filter(|d| d.txn == Some(id)).map(|_| key)
+}
+
+/// A reply went upstream.
+fn upstream(ctx: &mut Ctx, module: &Arc<Dlg>, seen: &Seen) {
+    let Some(id) = seen.txn else { return };
     let Some((key, link)) = link::of_txn(ctx, id) else { return };
-    let first = table::of(ctx).get(key).is_some_and(|d| d.txn == Some(id));
-    match event {
-        TxnEvent::ReplyOut { status } if first => replied(ctx, module, key, id, status),
-        TxnEvent::ReplyOut { status } => super::within::replied(ctx, key, &link, id, status),
-        TxnEvent::Cancelled if first => cancelled(ctx, module, key),
-        _ => {}
+    let Ok(reply) = Message::parse(seen.bytes.clone()) else { return };
+    match first_of(ctx, id) {
+        Some(key) => replied(ctx, module, key, id, &reply, seen),
+        None => super::within::replied(ctx, key, &link, &reply),
     }
 }
 
-fn ended(ctx: &mut Ctx, module: &Arc<Dlg>, id: TxnId) {
-    let Some(key) = table::of(ctx).unlink(id).and_then(|link| link.key) else { return };
-    let Some(dialog) = table::of(ctx).get_mut(key).filter(|d| d.txn == Some(id)) else { return };
-    dialog.txn = None;
+fn ended(ctx: &mut Ctx, module: &Arc<Dlg>, seen: &Seen) {
+    let Some(key) = seen.txn.and_then(|id| first_of(ctx, id)) else { return };
+    if let Some(dialog) = table::of(ctx).get_mut(key) {
+        dialog.txn = None;
+    }
     over(ctx, module, key);
 }
 
 /// The caller gave up.
-fn cancelled(ctx: &mut Ctx, module: &Dlg, key: Key) {
+fn cancelled(ctx: &mut Ctx, module: &Dlg, seen: &Seen) {
+    let Some(key) = seen.txn.and_then(|id| first_of(ctx, id)) else { return };
     let Some(dialog) = table::of(ctx).get_mut(key) else { return };
     dialog.flags.set(Flags::CANCELLED);
     if dialog.state.is_answered() {
@@ -108,12 +107,10 @@ fn race(ctx: &mut Ctx, module: &Dlg, key: Key) {
 }
 
 /// A reply to the INVITE went upstream.
-fn replied(ctx: &mut Ctx, module: &Arc<Dlg>, key: Key, id: TxnId, status: u16) {
-    let bytes = ctx.core.txns.txns.get(id).map(|data| data.reply_out.clone()).unwrap_or_default();
-    let Ok(reply) = Message::parse(bytes) else { return };
-    let here = reply.to_tag().is_none_or(|tag| tag == host::tm::to_tag(ctx, id));
+fn replied(ctx: &mut Ctx, module: &Arc<Dlg>, key: Key, id: TxnId, reply: &Message, seen: &Seen) {
+    let (status, here) = (reply.status(), seen.origin == Origin::Here);
     if !here && status < 300 {
-        callee(ctx, key, &reply, status);
+        callee(ctx, key, reply, seen);
     }
     let happened = match status {
         101..200 => Happened::Provisional,
@@ -123,22 +120,25 @@ fn replied(ctx: &mut Ctx, module: &Arc<Dlg>, key: Key, id: TxnId, status: u16) {
     };
     let (before, after) = end::advance(ctx, module, key, happened);
     if happened == Happened::Provisional && !here {
-        prack::provisional(ctx, module, key, id, &reply);
+        prack::provisional(ctx, module, key, id, reply);
     }
     match (before, after) {
-        (State::Unconfirmed, State::Early) => api::tell(ctx, key, Event::Early, Some(&reply)),
-        (before, State::Answered) if before != State::Answered => answered(ctx, module, key, &reply),
+        (State::Unconfirmed, State::Early) => api::tell(ctx, key, Event::Early, Some(reply)),
+        (before, State::Answered) if before != State::Answered => answered(ctx, module, key, reply),
         (before, State::Ended) if before != State::Ended => end::failed(ctx, module, key),
         _ => {}
     }
 }
 
 /// The callee that a reply came from: known by its tag, else a new one. Its target and routes count with the answer.
-fn callee(ctx: &mut Ctx, key: Key, reply: &Message, status: u16) {
+fn callee(ctx: &mut Ctx, key: Key, reply: &Message, seen: &Seen) {
     let Some(tag) = reply.to_tag() else { return };
     let invite = ctx.state.msg.clone();
     let number = create::number(&invite).unwrap_or(0);
-    let socket = ctx.state.source.socket;
+    let status = reply.status();
+    let branch = seen.txn.zip(seen.branch).and_then(|(id, n)| ctx.core.txns.txns.branch(id, n)?.path);
+    let socket = branch.map_or(ctx.state.source.socket, |path| path.socket);
+    let left = seen.txn.and_then(|id| ctx.ext_of(id)?.find::<Left>()?.0.clone());
     let contact = cell::contact_uri(reply);
     let body = create::body(reply);
     let routes = (200..300).contains(&status).then(|| routes_behind_us(ctx, &invite, reply));
@@ -146,7 +146,7 @@ fn callee(ctx: &mut Ctx, key: Key, reply: &Message, status: u16) {
     let no = match dialog.callee_with(&tag) {
         Some(no) => no,
         None => {
-            let leg = Leg { tag: tag[..].into(), cseq: number, socket, ..Leg::default() };
+            let leg = Leg { tag: tag[..].into(), cseq: number, socket, body_out: left, ..Leg::default() };
             if dialog.callees.len() >= MAX_CALLEES {
                 dialog.callees.pop();
             }

@@ -2,7 +2,7 @@
 
 use super::cell::{Direction, Membership, Val};
 use super::context::{self, Change};
-use super::{Dlg, Flags, MatchMode, create, link, query, request, routes, validate, within};
+use super::{Dlg, Flags, MatchMode, create, link, query, request, routes, shared, validate, within};
 use host::arg::AnyVar;
 use host::load::Loader;
 use host::{Arg, Call, Format, Int, OutVar, Outcome, Registrar, Routes, Text, Value};
@@ -156,11 +156,17 @@ fn is_in_profile(call: &mut Call<Dlg>, name: Text, value: Option<Text>) -> i32 {
 }
 
 /// get_profile_size(profile, [value], size)
-fn get_profile_size(call: &mut Call<Dlg>, name: Text, value: Option<Text>, size: OutVar) -> i32 {
-    let Some((index, _)) = profile(call, &name) else { return -1 };
+fn get_profile_size(call: &mut Call<Dlg>, name: Text, value: Option<Text>, size: OutVar) -> Outcome {
+    let Some((index, _)) = profile(call, &name) else { return (-1).into() };
     let module = call.module.clone();
-    let count = module.profiles.at(index).map_or(0, |p| p.size(value.as_deref().map(|v| &v[..])));
-    done(size.set(call.ctx, count))
+    let value = value.as_deref().map(|v| &v[..]);
+    shared::size(call.ctx, &module, index, value, move |ctx, found| match found {
+        Ok(count) => done(size.set(ctx, count)),
+        Err(error) => {
+            host::error!("dialog", "get_profile_size: {error}");
+            -1
+        }
+    })
 }
 
 /// The name of a flag of the script; a constant.

@@ -49,7 +49,14 @@ pub fn keep(ctx: &mut Ctx) {
     let Some(id) = ctx.state.txn else { return };
     let Some(link) = ctx.state.ext.find::<Link>().filter(|link| link.key.is_some()) else { return };
     let link = Link { loaded: None, ..link.clone() };
-    table::of(ctx).link(id, link);
+    if let Some(ext) = ctx.ext_of(id) {
+        ext.set(link);
+    }
+}
+
+/// What a transaction knows.
+fn kept(ctx: &mut Ctx, id: TxnId) -> Option<Link> {
+    ctx.ext_of(id)?.find::<Link>().cloned()
 }
 
 /// The link of the current message: its own, that of its transaction, or, for a request that the server makes,
@@ -61,7 +68,7 @@ pub fn find(ctx: &mut Ctx) -> Option<Link> {
         return Some(link.clone());
     }
     if let Some(id) = ctx.state.txn
-        && let Some(link) = table::of(ctx).link_of(id)
+        && let Some(link) = kept(ctx, id)
     {
         return Some(link);
     }
@@ -120,7 +127,7 @@ pub fn direction(ctx: &mut Ctx) -> Option<Direction> {
 
 /// The dialog of a transaction.
 pub fn of_txn(ctx: &mut Ctx, id: TxnId) -> Option<(Key, Link)> {
-    let link = table::of(ctx).link_of(id)?;
+    let link = kept(ctx, id)?;
     let key = link.key?;
     table::of(ctx).get(key)?;
     Some((key, link))

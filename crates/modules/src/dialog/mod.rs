@@ -5,6 +5,7 @@
 //! move it through them, `end.rs` ends it, `api.rs` is what other modules use.
 
 pub mod api;
+mod bodies;
 mod cell;
 mod commands;
 mod context;
@@ -27,8 +28,11 @@ mod query;
 mod request;
 mod routes;
 mod sequential;
+mod shared;
 mod state;
 mod table;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod validate;
 mod vars;
@@ -101,6 +105,7 @@ pub struct Dlg {
     flag_names: RwLock<Vec<bytes::Bytes>>,
     counts: Counts,
     store: db::Store,
+    shared: shared::Store,
     /// Dialogs of each worker, for lists that go over all.
     sizes: RwLock<Vec<usize>>,
 }
@@ -124,6 +129,7 @@ impl Default for Dlg {
             flag_names: RwLock::default(),
             counts: Counts::default(),
             store: db::Store::default(),
+            shared: shared::Store::default(),
             sizes: RwLock::default(),
         }
     }
@@ -138,6 +144,7 @@ pub fn register(m: &mut Registrar<Dlg>) {
     m.init(init);
     m.ready(ready);
     db::register(m);
+    shared::register(m);
     m.start(start);
     m.stop(|call| db::at_end(call.ctx, &call.module.clone()));
     m.worker_timer(timers::TICK_MS, timers::run);
@@ -147,6 +154,7 @@ fn init(s: &mut Dlg, loader: &mut Loader) -> Result<(), String> {
     if s.mode == MatchMode::DidOnly && !loader.is_loaded("rr") {
         return Err("dlg_match_mode 0 finds dialogs by Routes only, which need module rr".into());
     }
+    shared::init(s, loader)?;
     db::init(s, loader)
 }
 
@@ -166,6 +174,7 @@ fn acts_for(ctx: &mut host::Ctx, key: Key) -> bool {
 
 fn ready(module: &Arc<Dlg>, hooks: &mut Hooks, stats: &Stats) {
     hooks.event_names.push(EVENT);
+    bodies::ready(hooks);
     follow::ready(module, hooks);
     within::ready(module, hooks);
     if module.stats {

@@ -6,7 +6,7 @@ use ahash::AHashMap;
 use host::Ctx;
 use smallvec::SmallVec;
 use std::collections::{BTreeSet, VecDeque};
-use transaction::{Instant, TxnId};
+use transaction::Instant;
 
 /// A dialog of this worker; a stale key finds nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -40,8 +40,6 @@ pub struct Table {
     by_did: AHashMap<Did, Key>,
     /// By the hash of the Call-ID; usually one.
     by_call: AHashMap<u64, SmallVec<[Key; 1]>>,
-    /// INVITE transactions and those of requests inside dialogs.
-    by_txn: AHashMap<TxnId, super::link::Link>,
     due: BTreeSet<(Instant, Key, Due)>,
     /// Changes are collected for a database.
     pub(super) collects: bool,
@@ -168,18 +166,6 @@ impl Table {
 
     pub fn iter(&self) -> impl Iterator<Item = (Key, &Dialog)> {
         self.keys().filter_map(|key| Some((key, self.get(key)?)))
-    }
-
-    pub(super) fn link_of(&self, txn: TxnId) -> Option<super::link::Link> {
-        self.by_txn.get(&txn).cloned()
-    }
-
-    pub(super) fn link(&mut self, txn: TxnId, link: super::link::Link) {
-        self.by_txn.insert(txn, link);
-    }
-
-    pub(super) fn unlink(&mut self, txn: TxnId) -> Option<super::link::Link> {
-        self.by_txn.remove(&txn)
     }
 
     /// Changes a timer of a dialog.

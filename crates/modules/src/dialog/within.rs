@@ -8,13 +8,13 @@ use super::table::{self, Due, Key};
 use super::{Dlg, MatchMode, State, create, cseq, end, follow, matching};
 use host::Ctx;
 use host::shared::Hooks;
+use host::watch::Moment;
 use sip::{Message, Method};
 use std::sync::Arc;
-use transaction::TxnId;
 
 pub fn ready(module: &Arc<Dlg>, hooks: &mut Hooks) {
     let module = module.clone();
-    hooks.routed.push(Arc::new(move |ctx: &mut Ctx| match_request(ctx, &module, module.mode, None)));
+    hooks.watch.on(Moment::Routed, move |ctx, _| match_request(ctx, &module, module.mode, None));
 }
 
 /// Finds the dialog of the current request, once, and takes in what the request says.
@@ -137,18 +137,16 @@ fn take_pending(ctx: &mut Ctx, key: Key) {
 }
 
 /// A reply to a request inside the dialog went upstream. The ends of a call move with a 2xx (RFC 3261 §12.2).
-pub fn replied(ctx: &mut Ctx, key: Key, link: &Link, id: TxnId, status: u16) {
+pub fn replied(ctx: &mut Ctx, key: Key, link: &Link, reply: &Message) {
     let Some(towards) = link.towards else { return };
     let request = ctx.state.msg.clone();
-    let bytes = ctx.core.txns.txns.get(id).map(|data| data.reply_out.clone()).unwrap_or_default();
-    let Ok(reply) = Message::parse(bytes) else { return };
     let refreshes = matches!(request.method(), Method::Invite | Method::Update);
-    if refreshes && (200..300).contains(&status) {
+    if refreshes && (200..300).contains(&reply.status()) {
         let from = table::of(ctx).get(key).map_or(0, |d| d.other(towards));
         follow::refresh(ctx, key, from, &request);
-        follow::refresh(ctx, key, towards, &reply);
+        follow::refresh(ctx, key, towards, reply);
         table::of(ctx).touch(key);
         api::changed(ctx, key);
     }
-    api::tell(ctx, key, Event::ReplyWithin, Some(&reply));
+    api::tell(ctx, key, Event::ReplyWithin, Some(reply));
 }
