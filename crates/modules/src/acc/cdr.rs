@@ -144,8 +144,7 @@ fn end(ctx: &mut Ctx, module: &Arc<Acc>, key: Key) {
     let marks = account.marks;
     let table = account.table.clone();
     let ending = Ending { code: begun.code, reason: begun.reason, to_tag: Some(begun.to_tag) };
-    let report =
-        Report::of_call(begun.method, begun.from_tag, call_id, ending, call.started, now_ms / 1000, account);
+    let report = Report::of_call(begun.method, begun.from_tag, call_id, ending, call.started, account);
     let table = table.map_or_else(|| module.table.clone(), |t| String::from_utf8_lossy(&t).into_owned());
     for backend in Backend::ALL {
         if !marks.has(backend, What::Cdr) {

@@ -98,12 +98,11 @@ impl Report {
         call_id: Bytes,
         ending: Ending,
         time: u64,
-        now: u64,
         account: Account,
     ) -> Report {
         let to_tag = ending.to_tag.unwrap_or_default();
         let (code, reason) = (ending.code, ending.reason);
-        Report { method, from_tag, to_tag, call_id, code, reason, time, now, account: Some(account) }
+        Report { method, from_tag, to_tag, call_id, code, reason, time, account: Some(account) }
     }
 
     /// Seconds from the request to now.
