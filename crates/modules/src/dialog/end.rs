@@ -66,7 +66,7 @@ fn count(module: &Dlg, before: State, after: State) {
 }
 
 fn raise(ctx: &mut Ctx, key: Key, before: State, after: State) {
-    if !ctx.shared().events.wanted(super::EVENT.as_bytes()) {
+    if !ctx.shared().events().wanted(super::EVENT.as_bytes()) {
         return;
     }
     let Some(dialog) = table::of(ctx).get(key) else { return };

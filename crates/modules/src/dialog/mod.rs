@@ -173,9 +173,10 @@ fn acts_for(ctx: &mut host::Ctx, key: Key) -> bool {
 }
 
 fn ready(module: &Arc<Dlg>, hooks: &mut Hooks, stats: &Stats) {
-    hooks.event_names.push(EVENT);
+    hooks.raises([EVENT]);
     bodies::ready(hooks);
     follow::ready(module, hooks);
+    prack::ready(module, hooks);
     within::ready(module, hooks);
     if module.stats {
         let counts = &module.counts;

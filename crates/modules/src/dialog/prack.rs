@@ -4,12 +4,30 @@ use super::cell;
 use super::follow;
 use super::request::{self, Inside, Way};
 use super::table::{self, Key};
-use super::{Dlg, Flags};
+use super::{Dlg, Flags, link};
 use bytes::Bytes;
 use host::Ctx;
-use sip::Message;
+use host::shared::Hooks;
+use host::watch::Moment;
+use sip::{Message, Method};
 use std::sync::Arc;
 use transaction::TxnId;
+
+/// PRACKs of ours wait as long as `auto_prack_fr_timeout` says.
+pub fn ready(module: &Arc<Dlg>, hooks: &mut Hooks) {
+    let module = module.clone();
+    hooks.watch.on(Moment::LocalOut, move |ctx, seen| {
+        if ctx.state.msg.method() != Method::Prack {
+            return;
+        }
+        let (Some(id), Some((key, _))) = (seen.txn, link::own(ctx)) else { return };
+        if table::of(ctx).get(key).is_some_and(|d| d.flags.has(Flags::AUTO_PRACK)) {
+            let now = ctx.core.now;
+            let ms = module.prack_timeout.saturating_mul(1000);
+            ctx.core.txns.txns.set_timeouts(now, id, ms, ms);
+        }
+    });
+}
 
 /// A provisional reply to the INVITE went upstream.
 pub fn provisional(ctx: &mut Ctx, module: &Arc<Dlg>, key: Key, id: TxnId, reply: &Message) {

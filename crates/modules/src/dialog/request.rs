@@ -77,7 +77,7 @@ fn acknowledge(ctx: &mut Ctx, invite: NewRequest, path: Path) {
     for line in invite.headers.split_inclusive(|b| *b == b'\n').filter(|line| line.starts_with(b"Route: ")) {
         put(&[line]);
     }
-    let agent = ctx.shared().signature.user_agent.clone();
+    let agent = ctx.core.txns.policy.signature.user_agent.clone();
     if !agent.is_empty() {
         put(&[b"User-Agent: ", &agent, b"\r\n"]);
     }

@@ -108,8 +108,6 @@ pub struct Store {
     pub columns: Vec<Name>,
     /// Values, profiles and flags are written with each change, not only at the end.
     pub with_values: bool,
-    /// Rows that one DELETE takes.
-    pub bulk: usize,
 }
 
 impl Default for Store {
@@ -123,7 +121,6 @@ impl Default for Store {
             id: "dlg_id".into(),
             columns: COLUMNS.iter().map(|name| Name::from(*name)).collect(),
             with_values: false,
-            bulk: 1,
         }
     }
 }
@@ -156,7 +153,7 @@ pub fn register(m: &mut Registrar<Dlg>) {
     m.param_text("table_name", |s, v| Ok(s.store.table = v.to_string().into()));
     m.param_text("dlg_id_column", |s, v| Ok(s.store.id = v.to_string().into()));
     m.param_int("db_flush_vals_profiles", |s, v| Ok(s.store.with_values = v != 0));
-    m.param_int("timer_bulk_del_no", |s, v| Ok(s.store.bulk = usize::try_from(v).unwrap_or(1).max(1)));
+    m.ignored(&["timer_bulk_del_no"], "rows that are to go are deleted together");
     column_params!(m,
         "call_id_column" => CallId, "from_uri_column" => FromUri, "from_tag_column" => FromTag,
         "to_uri_column" => ToUri, "to_tag_column" => ToTag, "from_cseq_column" => CallerCseq,
