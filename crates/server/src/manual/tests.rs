@@ -73,6 +73,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ),
     ("db_mysql", "loadmodule \"sqlops.so\"\nmodparam(\"sqlops\", \"db_url\", \"mysql://a@127.0.0.1/b\")"),
     ("mi_datagram", "modparam(\"mi_datagram\", \"socket_name\", \"udp:127.0.0.1:8080\")"),
+    ("sst", "loadmodule \"dialog.so\"\nmodparam(\"sst\", \"sst_flag\", \"SST\")"),
     ("uac", "loadmodule \"rr.so\""),
     ("usrloc", "loadmodule \"signaling.so\"\nloadmodule \"registrar.so\"\nroute[x] { save(\"location\"); }"),
 ];
