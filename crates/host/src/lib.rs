@@ -13,7 +13,7 @@ pub mod vars;
 pub mod worker;
 
 pub use context::{
-    avp, call, chunks, clock, ctx, log, outage, owner, shared, stats, status, timers, var, watch,
+    avp, call, chunks, clock, ctx, log, outage, owner, params, shared, stats, status, timers, var, watch,
 };
 pub use language::{arg, format, late, subst};
 pub use load::{globals, listen, parameters, reference, registrar, reload};

@@ -230,27 +230,6 @@ fn severity(level: Level) -> u8 {
     }
 }
 
-/// `LOG_LOCAL0` and its like, shifted as syslog wants it.
-pub fn facility(name: &str) -> Option<u8> {
-    let name = name.strip_prefix("LOG_").unwrap_or(name);
-    let number = match name {
-        "KERN" => 0,
-        "USER" => 1,
-        "MAIL" => 2,
-        "DAEMON" => 3,
-        "AUTH" => 4,
-        "SYSLOG" => 5,
-        "LPR" => 6,
-        "NEWS" => 7,
-        "UUCP" => 8,
-        "CRON" => 9,
-        "AUTHPRIV" => 10,
-        "FTP" => 11,
-        local => 16 + local.strip_prefix("LOCAL")?.parse::<u8>().ok().filter(|n| *n < 8)?,
-    };
-    Some(number << 3)
-}
-
 /// A connection to the local syslog daemon; made again when it fails.
 #[derive(Default)]
 struct Syslog(Option<UnixDatagram>);
@@ -306,7 +285,7 @@ mod tests {
             ("LOG_X", None),
             ("LOG_LOCAL8", None),
         ] {
-            assert_eq!(facility(name), number, "{name}");
+            assert_eq!(host::params::facility(name), number, "{name}");
         }
     }
 }

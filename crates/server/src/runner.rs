@@ -114,11 +114,9 @@ impl Runner {
                 }
             });
         }
-        let patience = |name: &str| {
-            let us = shared.globals.int(&[name]).and_then(|us| u64::try_from(us).ok()).filter(|us| *us > 0);
-            us.map(Duration::from_micros)
-        };
-        let (patience, dns_patience) = (patience("exec_msg_threshold"), patience("exec_dns_threshold"));
+        let patience = |us: i64| u64::try_from(us).ok().filter(|us| *us > 0).map(Duration::from_micros);
+        let core = &shared.globals.core;
+        let (patience, dns_patience) = (patience(core.exec_msg_threshold), patience(core.exec_dns_threshold));
         let resolver = Resolver::new(dns, cache);
         let spawner = Spawner {
             runner: Rc::default(),

@@ -92,7 +92,7 @@ fn known<T>(found: Option<T>, what: &str, name: &str) -> Result<T, Failed> {
 /// Limits of the process; what could not be had.
 fn limits(shared: &Shared) -> Vec<String> {
     let mut problems = Vec::new();
-    if let Some(files) = shared.globals.int(&["open_files_limit"]).and_then(|n| u64::try_from(n).ok()) {
+    if let Some(files) = u64::try_from(shared.globals.core.open_files_limit).ok().filter(|n| *n > 0) {
         match process::limit_open_files(files) {
             Ok(granted) if granted < files => {
                 problems.push(format!("open_files_limit: {granted} of {files} files were granted"));
@@ -101,7 +101,7 @@ fn limits(shared: &Shared) -> Vec<String> {
             Err(e) => problems.push(format!("open_files_limit has no effect: {e}")),
         }
     }
-    if shared.globals.flag(&["disable_core_dump"]).unwrap_or(false)
+    if shared.globals.core.disable_core_dump
         && let Err(e) = process::disable_core_dump()
     {
         problems.push(format!("disable_core_dump has no effect: {e}"));

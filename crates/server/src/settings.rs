@@ -5,6 +5,7 @@ use crate::log::{self, Format};
 use host::Shared;
 use host::load::Globals;
 use host::log::Consumer;
+use host::params::{facility, type_of_service};
 use net::UdpOptions;
 use net::dns::{DnsOptions, Families, Naptr, SearchList};
 use sip::Transport;
@@ -13,8 +14,6 @@ use std::time::Duration;
 
 /// More threads than this help nobody, whoever asks for them.
 const MAX_WORKERS: u16 = 256;
-/// `IPTOS_LOWDELAY`, the reference's default.
-const LOW_DELAY: u8 = 0x10;
 
 /// How many worker threads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,7 +30,7 @@ pub fn workers(run: &Run, globals: &Globals, cores: u16) -> Workers {
         return Workers { count: count.clamp(1, MAX_WORKERS), asked: None };
     }
     let cores = cores.clamp(1, MAX_WORKERS);
-    let asked = globals.int(&["udp_workers", "children"]);
+    let asked = globals.core.udp_workers;
     let count = asked.map_or(cores, |n| n.clamp(1, cores.into()) as u16);
     Workers { count, asked: asked.filter(|n| *n > i64::from(count)) }
 }
@@ -43,7 +42,7 @@ pub fn cores() -> u16 {
 
 /// `log_level` / `debug`, the number of `-d`, `debug_mode`.
 pub fn log_level(run: &Run, globals: &Globals) -> i8 {
-    let level = globals.int(&["log_level", "debug"]).unwrap_or(2).clamp(-3, 4) as i8;
+    let level = globals.core.log_level.clamp(-3, 4) as i8;
     if debug_mode(run, globals) {
         return 4;
     }
@@ -53,37 +52,37 @@ pub fn log_level(run: &Run, globals: &Globals) -> i8 {
 /// `xlog_level`; since 3.0 it does not follow `log_level`. `None`: it does.
 pub fn xlog_level(shared: &Shared) -> Option<i8> {
     let own = (shared.dialect == script::ast::Dialect::V4).then_some(host::log::Level::Notice as i64);
-    let level = shared.globals.int(&["xlog_level"]).or(own)?;
+    let level = shared.globals.core.xlog_level.or(own)?;
     Some(level.clamp(-3, 4) as i8)
 }
 
 pub fn debug_mode(run: &Run, globals: &Globals) -> bool {
-    run.debug_mode || globals.flag(&["debug_mode"]).unwrap_or(false)
+    run.debug_mode || globals.core.debug_mode
 }
 
 /// Where log lines go, and how they look. What the script does not decide goes to stderr: an operator at a terminal should
 /// not have to ask for it.
 pub fn logging(run: &Run, globals: &Globals) -> log::Settings {
-    let format = |name: &str| globals.text(&[name]).and_then(|f| Format::parse(&f)).unwrap_or_default();
+    let core = &globals.core;
+    let format = |name: &str| Format::parse(name).unwrap_or_default();
     // In 2.x there is one switch: stderr or syslog.
-    let one = globals.flag(&["log_stderror"]);
-    let to_stderr = globals.flag(&["stderror_enabled"]).or(one).unwrap_or(true);
-    let to_syslog = globals.flag(&["syslog_enabled"]).unwrap_or(one == Some(false));
+    let one = core.log_stderror;
+    let to_stderr = core.stderror_enabled.or(one).unwrap_or(true);
+    let to_syslog = core.syslog_enabled.unwrap_or(one == Some(false));
     let forced = run.stderr || debug_mode(run, globals);
     for (consumer, wanted, filter) in [
-        (Consumer::Stderr, to_stderr || forced, "stderror_level_filter"),
-        (Consumer::Syslog, to_syslog && !forced, "syslog_level_filter"),
+        (Consumer::Stderr, to_stderr || forced, core.stderror_level_filter),
+        (Consumer::Syslog, to_syslog && !forced, core.syslog_level_filter),
     ] {
         consumer.set_muted(!wanted);
-        consumer.set_filter(globals.int(&[filter]).unwrap_or(0).clamp(-3, 4) as i8);
+        consumer.set_filter(filter.clamp(-3, 4) as i8);
     }
-    let facility = globals.text(&["syslog_facility", "log_facility"]).and_then(|f| log::facility(&f));
-    let prefix = globals.text(&["log_prefix"]).filter(|p| !p.is_empty());
+    let prefix = core.log_prefix.clone().filter(|p| !p.is_empty());
     log::Settings {
-        stderr: format("stderror_log_format"),
-        syslog: format("syslog_log_format"),
-        facility: facility.unwrap_or(24),
-        name: globals.text(&["syslog_name", "log_name"]).unwrap_or_else(|| "fermata".to_owned()),
+        stderr: format(&core.stderror_log_format),
+        syslog: format(&core.syslog_log_format),
+        facility: facility(&core.syslog_facility).unwrap_or(24),
+        name: core.syslog_name.clone(),
         prefix: prefix.map(|p| p + ":").unwrap_or_default(),
     }
 }
@@ -91,46 +90,31 @@ pub fn logging(run: &Run, globals: &Globals) -> log::Settings {
 /// How UDP sockets are opened.
 pub fn udp_options(run: &Run, globals: &Globals) -> UdpOptions {
     let mut options = UdpOptions::default();
-    let wanted = run.receive_buffer.or_else(|| globals.int(&["maxbuffer"]).and_then(|n| n.try_into().ok()));
+    let wanted = run.receive_buffer.or_else(|| globals.core.maxbuffer.and_then(|n| n.try_into().ok()));
     options.receive_buffer = wanted.unwrap_or(options.receive_buffer);
-    let tos = globals.text(&["tos"]).map_or(Some(LOW_DELAY), |text| parse_tos(&text));
-    options.tos = tos.filter(|tos| *tos != 0);
+    options.tos = type_of_service(&globals.core.tos).filter(|tos| *tos != 0);
     options
-}
-
-fn parse_tos(text: &str) -> Option<u8> {
-    match text.trim() {
-        "IPTOS_LOWDELAY" => Some(0x10),
-        "IPTOS_THROUGHPUT" => Some(0x08),
-        "IPTOS_RELIABILITY" => Some(0x04),
-        "IPTOS_MINCOST" | "IPTOS_LOWCOST" => Some(0x02),
-        number => match number.strip_prefix("0x") {
-            Some(hex) => u8::from_str_radix(hex, 16).ok(),
-            None => number.parse().ok(),
-        },
-    }
 }
 
 /// How names are looked up (`dns_*`).
 pub fn dns_options(shared: &Shared) -> DnsOptions {
-    let globals = &shared.globals;
-    let on = |name: &str, default: bool| globals.flag(&[name]).unwrap_or(default);
-    let count = |name: &str| globals.int(&[name]).and_then(|n| usize::try_from(n).ok());
+    let core = &shared.globals.core;
+    let count = |n: i64| usize::try_from(n).ok();
     let has = |v6: bool| shared.sockets.iter().any(|s| s.addr.is_ipv6() == v6);
     let order = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Ws, Transport::Wss];
     let listens = |t: &Transport| shared.sockets.iter().any(|s| s.transport == *t);
     DnsOptions {
-        naptr: if on("dns_try_naptr", true) { Naptr::Try } else { Naptr::Skip },
-        families: match (has(false), has(true) && on("dns_try_ipv6", false)) {
+        naptr: if core.dns_try_naptr { Naptr::Try } else { Naptr::Skip },
+        families: match (has(false), has(true) && core.dns_try_ipv6) {
             (false, _) => Families::V6,
             (true, false) => Families::V4,
             (true, true) => Families::V4ThenV6,
         },
         transports: order.into_iter().filter(listens).collect(),
-        retry_after: count("dns_retr_time").map(|s| Duration::from_secs(s as u64)),
-        retries: count("dns_retr_no"),
-        servers: count("dns_servers_no").filter(|n| *n > 0),
-        search: if on("dns_use_search_list", true) { SearchList::Use } else { SearchList::Ignore },
+        retry_after: core.dns_retr_time.and_then(count).map(|s| Duration::from_secs(s as u64)),
+        retries: core.dns_retr_no.and_then(count),
+        servers: count(core.dns_servers_no).filter(|n| *n > 0),
+        search: if core.dns_use_search_list { SearchList::Use } else { SearchList::Ignore },
     }
 }
 
@@ -143,12 +127,12 @@ pub struct Place {
 }
 
 pub fn place(run: &Run, globals: &Globals) -> Place {
-    let text = |name: &str| globals.text(&[name]);
+    let core = &globals.core;
     Place {
-        directory: run.directory.clone().or_else(|| text("wdir").map(Into::into)),
-        chroot: run.chroot.clone().or_else(|| text("chroot").map(Into::into)),
-        user: run.user.clone().or_else(|| text("user")),
-        group: run.group.clone().or_else(|| text("group")),
+        directory: run.directory.clone().or_else(|| core.wdir.as_ref().map(Into::into)),
+        chroot: run.chroot.clone().or_else(|| core.chroot.as_ref().map(Into::into)),
+        user: run.user.clone().or_else(|| core.user.clone()),
+        group: run.group.clone().or_else(|| core.group.clone()),
     }
 }
 
@@ -193,7 +177,5 @@ mod tests {
         assert_eq!(started(None, "udp_workers=3"), (3, None));
         assert_eq!(started(None, "udp_workers=0"), (1, None));
         assert_eq!(started(Some(9), "udp_workers=2"), (9, None), "the switch means what it says");
-        assert_eq!(parse_tos("IPTOS_LOWDELAY"), Some(16));
-        assert_eq!(parse_tos("0xb8"), Some(184));
     }
 }

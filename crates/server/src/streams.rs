@@ -129,28 +129,28 @@ fn handshake(shared: &Shared, default: u64) -> u64 {
 /// Limits and options: core parameters `tcp_*`.
 pub fn settings(shared: &Shared, tos: Option<u8>) -> Settings {
     let default = Settings::default();
-    let number = |names: &[&str]| shared.globals.int(names).and_then(|n| u64::try_from(n).ok());
-    let seconds = |name: &str| number(&[name]).map(Duration::from_secs).filter(|s| !s.is_zero());
-    let details = ["tcp_keepidle", "tcp_keepinterval", "tcp_keepcount"];
-    let wanted = shared.globals.flag(&["tcp_keepalive"]).unwrap_or(true)
-        || details.iter().any(|name| number(&[name]).is_some());
+    let core = &shared.globals.core;
+    let number = |n: Option<i64>| n.and_then(|n| u64::try_from(n).ok());
+    let seconds = |n: i64| number(Some(n)).map(Duration::from_secs).filter(|s| !s.is_zero());
+    let details = [core.tcp_keepidle, core.tcp_keepinterval, core.tcp_keepcount];
+    let wanted = core.tcp_keepalive || details.iter().any(|n| *n > 0);
     let keepalive = Keepalive {
-        idle: seconds("tcp_keepidle"),
-        interval: seconds("tcp_keepinterval"),
-        count: number(&["tcp_keepcount"]).and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0),
+        idle: seconds(core.tcp_keepidle),
+        interval: seconds(core.tcp_keepinterval),
+        count: u32::try_from(core.tcp_keepcount).ok().filter(|n| *n > 0),
     };
     let queue = shared.module::<ProtoTcp>().and_then(|tcp| tcp.queue);
     Settings {
         handshake: handshake(shared, default.handshake),
-        lifetime: number(&["tcp_connection_lifetime"]).map_or(default.lifetime, |s| s.max(1) * 1000),
-        message: number(&["tcp_max_msg_time"]).map_or(default.message, |s| s.max(1) * 1000),
+        lifetime: number(core.tcp_connection_lifetime).map_or(default.lifetime, |s| s.max(1) * 1000),
+        message: number(core.tcp_max_msg_time).map_or(default.message, |s| s.max(1) * 1000),
         queue: queue.unwrap_or(default.queue),
-        max_accepted: number(&["tcp_max_connections"]).map_or(default.max_accepted, |n| n as usize),
+        max_accepted: number(core.tcp_max_connections).map_or(default.max_accepted, |n| n as usize),
         tcp: TcpOptions {
-            backlog: number(&["tcp_socket_backlog"])
+            backlog: number(core.tcp_socket_backlog)
                 .map_or(default.tcp.backlog, |n| n.clamp(1, 65_535) as u32),
             keepalive: wanted.then_some(keepalive),
-            connect_timeout: number(&["tcp_connect_timeout"])
+            connect_timeout: number(core.tcp_connect_timeout)
                 .map_or(default.tcp.connect_timeout, |ms| Duration::from_millis(ms.max(1))),
             tos,
         },

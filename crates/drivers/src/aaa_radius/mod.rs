@@ -10,6 +10,7 @@ mod sets;
 use client::{Client, Group};
 use config::Config;
 use host::aaa::{Aaa, AaaKind, AaaProtocol, AaaServers};
+use host::registrar::Stage;
 use host::{Call, Outcome, Registrar, Routes};
 use sets::{SetArg, Written};
 use std::path::Path;
@@ -28,6 +29,7 @@ pub struct Radius {
 }
 
 pub fn register(m: &mut Registrar<Radius>) {
+    m.stage(Stage::Driver);
     m.param_text("radius_config", |m, path| {
         m.config_file = Some(path.to_string());
         Ok(())

@@ -3,6 +3,7 @@
 mod store;
 
 use host::cachedb::{Cache, CacheUrl, Engine, Store};
+use host::registrar::Stage;
 use host::{Ctx, Registrar};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ pub struct CachedbMongodb {
 }
 
 pub fn register(m: &mut Registrar<CachedbMongodb>) {
+    m.stage(Stage::Driver);
     m.param_text("cachedb_url", |m, url| Ok(m.urls.push(url.to_string())));
     m.param_int("exec_threshold", |m, us| Ok(m.slow_us = us.max(0) as u64));
     m.ignored(&["op_timeout", "slave_ok", "write_concern"], "URLs say it: readPreference, w, wtimeoutMS ...");

@@ -7,6 +7,7 @@ mod store;
 
 use connect::Target;
 use host::cachedb::{Cache, CacheUrl, Engine, Store};
+use host::registrar::Stage;
 use host::{Call, Ctx, Output, Registrar};
 use parking_lot::Mutex;
 use std::rc::Rc;
@@ -49,6 +50,7 @@ fn ms(n: i64) -> Duration {
 }
 
 pub fn register(m: &mut Registrar<CachedbRedis>) {
+    m.stage(Stage::Driver);
     m.param_text("cachedb_url", |m, url| Ok(m.urls.push(url.to_string())));
     m.param_int("connect_timeout", |m, n| Ok(m.settings.connect = ms(n)));
     m.param_int("query_timeout", |m, n| Ok(m.settings.query = ms(n)));

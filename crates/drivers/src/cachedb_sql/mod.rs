@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use host::cachedb::{Cache, CacheError, CacheUrl, Engine, Reply, Store};
 use host::db::{Db, DbError, DbValue, Dialect, Name, Op, Pool, Query, quote};
+use host::registrar::Stage;
 use host::{Call, Ctx, Loader, Registrar};
 use parking_lot::Mutex;
 use std::cell::Cell;
@@ -43,6 +44,7 @@ impl Default for CachedbSql {
 }
 
 pub fn register(m: &mut Registrar<CachedbSql>) {
+    m.stage(Stage::Driver);
     m.param_text("cachedb_url", |m, url| Ok(m.urls.push(url.to_string())));
     m.param_text("db_table", |m, name| Ok(m.names.table = name.to_string().into()));
     m.param_text("key_column", |m, name| Ok(m.names.key = name.to_string().into()));

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use host::db::{Action, TableQuery};
 use host::db::{BatchFuture, Db, DbError, DbFuture, DbUrl, DbValue, Driver, Pool, Query, Rows};
 use host::mi::{MiParams, MiResult};
+use host::registrar::Stage;
 use host::{Call, Ctx, Format, Registrar};
 use script::Loc;
 use std::cell::RefCell;
@@ -37,6 +38,7 @@ impl Default for Flatstore {
 }
 
 pub fn register(m: &mut Registrar<Flatstore>) {
+    m.stage(Stage::Driver);
     m.param_int("flush", |m, on| {
         m.flush = on != 0;
         Ok(())

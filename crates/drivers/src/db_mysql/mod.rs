@@ -4,6 +4,7 @@ use crate::sql::{Backend, Collect, Failure, Limits, Reach, SqlPool, Tls, Verify}
 use futures_util::StreamExt;
 use host::clock;
 use host::db::{Db, DbError, DbUrl, DbValue, Dialect, Driver, Pool, Rows};
+use host::registrar::Stage;
 use host::{Ctx, Registrar, Value};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlRow, MySqlSslMode};
 use sqlx::{Column, ConnectOptions, Connection, Either, Row, TypeInfo};
@@ -26,6 +27,7 @@ impl Default for DbMysql {
 }
 
 pub fn register(m: &mut Registrar<DbMysql>) {
+    m.stage(Stage::Driver);
     m.param_int("exec_query_threshold", |m, us| {
         m.slow_us = us.max(0) as u64;
         Ok(())

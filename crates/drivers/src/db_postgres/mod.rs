@@ -4,6 +4,7 @@ use crate::sql::{Backend, Collect, Failure, Limits, SqlPool, Tls, Verify};
 use futures_util::StreamExt;
 use host::clock;
 use host::db::{Db, DbError, DbUrl, DbValue, Dialect, Driver, Pool, Rows};
+use host::registrar::Stage;
 use host::{Ctx, Registrar};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow, PgSslMode};
 use sqlx::{Column, ConnectOptions, Connection, Either, Row, TypeInfo};
@@ -25,6 +26,7 @@ impl Default for DbPostgres {
 }
 
 pub fn register(m: &mut Registrar<DbPostgres>) {
+    m.stage(Stage::Driver);
     m.param_int("exec_query_threshold", |m, us| {
         m.slow_us = us.max(0) as u64;
         Ok(())

@@ -8,6 +8,7 @@
 pub mod thread;
 
 use host::db::{BatchFuture, Db, DbError, DbFuture, DbUrl, Driver, Pool, Query, Rows};
+use host::registrar::Stage;
 use host::stats::Stats;
 use host::{Ctx, Registrar};
 use parking_lot::Mutex;
@@ -21,6 +22,7 @@ pub struct DbSqlite {
 }
 
 pub fn register(m: &mut Registrar<DbSqlite>) {
+    m.stage(Stage::Driver);
     m.param_int("busy_timeout", |m, ms| {
         m.settings.busy_ms = ms.clamp(0, 60_000) as u64;
         Ok(())

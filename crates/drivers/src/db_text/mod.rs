@@ -11,6 +11,7 @@ use crate::db_sqlite::thread::{Handle, Settings};
 use host::call::Finish;
 use host::db::{Db, DbUrl, Driver, Pool};
 use host::mi::{MiError, MiParams, MiResult};
+use host::registrar::Stage;
 use host::stats::Stats;
 use host::{Call, Ctx, Registrar};
 use parking_lot::Mutex;
@@ -29,6 +30,7 @@ pub struct DbText {
 }
 
 pub fn register(m: &mut Registrar<DbText>) {
+    m.stage(Stage::Driver);
     m.param_int("db_mode", |m, mode| {
         m.each_time = mode != 0;
         Ok(())

@@ -5,6 +5,7 @@ use futures_util::future::join_all;
 use host::db::{BatchFuture, Db, DbError, DbFuture, DbUrl, Driver, Pool, Query};
 use host::load::Loader;
 use host::mi::{MiError, MiParams, MiResult};
+use host::registrar::Stage;
 use host::{Call, Ctx, Registrar};
 use serde_json::json;
 use std::future::Future;
@@ -67,6 +68,7 @@ pub struct DbVirtual {
 }
 
 pub fn register(m: &mut Registrar<DbVirtual>) {
+    m.stage(Stage::OverDrivers);
     m.param_text("db_urls", DbVirtual::declare);
     m.ignored(
         &["db_probe_time", "db_max_consec_retrys", "db_max_consec_retries"],

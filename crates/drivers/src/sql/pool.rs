@@ -49,16 +49,15 @@ pub struct Limits {
 impl Limits {
     /// From the core parameters.
     pub fn of(ctx: &Ctx, slow_us: u64) -> Limits {
-        let globals = &ctx.shared().globals;
-        let size =
-            |name: &str, default: i64| globals.int(&[name]).unwrap_or(default).clamp(1, 100_000) as usize;
-        let grown = globals.int(&["db_max_async_connections"]).is_none();
+        let core = &ctx.shared().globals.core;
+        let size = |n: i64| n.clamp(1, 100_000) as usize;
+        let grown = core.db_max_async_connections.is_none();
         let total = if grown { GROWN } else { 100 };
         Limits {
-            own: size("db_max_async_connections", GROWN),
+            own: size(core.db_max_async_connections.unwrap_or(GROWN)),
             resting: if grown { RESTING } else { usize::MAX },
-            total: size("db_max_connections", total),
-            queue: size("db_max_queue", 5000),
+            total: size(core.db_max_connections.unwrap_or(total)),
+            queue: size(core.db_max_queue),
             slow_us,
         }
     }

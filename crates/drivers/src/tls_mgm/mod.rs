@@ -8,6 +8,7 @@ mod vars;
 use crate::tls::{Ask, Check, ClientTls, Pem, ServerTls};
 use host::avp::AvpName;
 use host::mi::{MiParams, MiResult};
+use host::registrar::Stage;
 use host::{Call, Registrar, Routes};
 use live::Live;
 use serde_json::{Value as Json, json};
@@ -104,6 +105,7 @@ fn text_of(value: &script::ast::ParamValue) -> String {
 }
 
 pub fn register(m: &mut Registrar<TlsMgm>) {
+    m.stage(Stage::Ground);
     params(m);
     m.param_int("tls_handshake_timeout", |m, v| Ok(m.handshake_ms = u64::try_from(v).ok()));
     m.param_text("client_tls_domain_avp", |m, name| Ok(m.client_tls_domain_avp = Some(avp(name))));

@@ -51,6 +51,7 @@ pub fn register(m: &mut Registrar<TlsMgm>) {
         };
     }
     m.param_text("db_url", |m, v| Ok(m.table.url = Some(v.into())));
+    m.asks_for(|m| m.table.url.as_deref().and_then(host::db::driver_of));
     m.param_text("db_table", |m, v| Ok(m.table.name = v.to_string().into()));
     columns!(
         "domain_col" 0, "match_ip_address_col" 1, "match_sip_domain_col" 2, "type_col" 3, "tls_method_col" 4,

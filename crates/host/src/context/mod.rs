@@ -20,6 +20,7 @@ pub mod net;
 pub mod ops;
 pub mod outage;
 pub mod owner;
+pub mod params;
 pub mod parked;
 pub mod parts;
 pub mod shared;

@@ -2,7 +2,7 @@
 //! histogram, kept by each worker on its own and put together when somebody asks.
 
 use crate::call::Finish;
-use crate::context::globals::Globals;
+use crate::context::params::CoreParams;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
@@ -113,12 +113,9 @@ pub fn note_refused() {
 }
 
 impl Ops {
-    pub fn new(globals: &Globals) -> Ops {
-        let ms = |name: &str| {
-            let us = globals.int(&[name]).and_then(|us| u64::try_from(us).ok()).filter(|us| *us > 0);
-            us.map(|us| us.div_ceil(1000))
-        };
-        let (slow_ms, slow_dns_ms) = (ms("exec_msg_threshold"), ms("exec_dns_threshold"));
+    pub fn new(core: &CoreParams) -> Ops {
+        let ms = |us: i64| u64::try_from(us).ok().filter(|us| *us > 0).map(|us| us.div_ceil(1000));
+        let (slow_ms, slow_dns_ms) = (ms(core.exec_msg_threshold), ms(core.exec_dns_threshold));
         Ops { kinds: Vec::new(), slow_ms, slow_dns_ms }
     }
 

@@ -1,8 +1,9 @@
 //! Core parameters of a configuration: which there are, the sockets and the names of this server.
 
 pub use crate::context::globals::{Alias, Globals};
+use crate::context::params::declared;
 use crate::listen::{ListenHost, ListenSpec};
-use crate::parameters::{Effect, PARAMETERS, effect};
+use crate::parameters::{self, Effect, effect};
 use crate::shared::{Listen, bracketed, host_text};
 use crate::tm::blacklist::{Blacklist, Blacklists};
 use script::ast::{Config, Global, GlobalValue};
@@ -17,25 +18,28 @@ impl Globals {
         let mut globals = Globals::default();
         for global in &config.globals {
             let name = String::from_utf8_lossy(&global.name).into_owned();
-            let again = globals.values.contains_key(&name);
-            let mut canonical = name.clone();
+            let again = !globals.written.insert(name.clone());
             match effect(&name) {
-                Some(Effect::Works | Effect::Old(_)) => {}
+                Some(Effect::Works) => globals.set(&name, global, diagnostics),
                 Some(Effect::None(_)) if again => {}
                 Some(Effect::None(why)) => {
                     let text = format!("{name} has no effect here: {why}");
                     diagnostics.push(Diagnostic::warning(global.loc, text));
                 }
-                Some(Effect::Same(other)) => canonical = other.to_owned(),
+                // Of two spellings that are both written, that of today counts.
+                Some(Effect::Same(of_today) | Effect::Old(of_today)) => {
+                    if !config.globals.iter().any(|other| other.name == of_today.as_bytes()) {
+                        globals.set(of_today, global, diagnostics);
+                    }
+                }
                 None => {
                     let error = Diagnostic::error(global.loc, format!("there is no parameter `{name}`"));
-                    diagnostics.push(match nearest(&name, PARAMETERS.iter().map(|(n, _)| *n)) {
+                    diagnostics.push(match nearest(&name, parameters::names()) {
                         Some(near) => error.hint(format!("did you mean `{near}`?")),
                         None => error,
                     });
                 }
             }
-            globals.values.insert(canonical, global.value.clone());
         }
         for global in &config.globals {
             let Some(text) = text_of(&global.value) else { continue };
@@ -52,13 +56,24 @@ impl Globals {
 
     /// `disable_tcp`, `disable_tls`: sockets that are written all the same do not listen.
     fn without_disabled(&mut self) {
-        let on = |name: &str| self.flag(&[name]) == Some(true);
-        let (tcp, tls) = (on("disable_tcp"), on("disable_tls"));
+        let (tcp, tls) = (self.core.disable_tcp, self.core.disable_tls);
         self.sockets.retain(|socket| match socket.transport {
             sip::Transport::Udp => true,
             sip::Transport::Tls => !tcp && !tls,
             _ => !tcp,
         });
+    }
+
+    /// Sets the field of a parameter; what has none is read by others.
+    fn set(&mut self, name: &str, global: &Global, diagnostics: &mut Vec<Diagnostic>) {
+        let Some(declared) = declared(name) else { return };
+        if let Err(error) = declared.set(&mut self.core, &global.value) {
+            let error = Diagnostic::error(global.loc, error);
+            diagnostics.push(match declared.default {
+                "" => error.hint("without it nothing is set"),
+                default => error.hint(format!("the default is {default}")),
+            });
+        }
     }
 
     fn add_socket(&mut self, text: &str, global: &Global, diagnostics: &mut Vec<Diagnostic>) {
@@ -80,7 +95,7 @@ impl Globals {
             let text = format!("has no effect here: {}", spec.without_effect.join(", "));
             diagnostics.push(Diagnostic::warning(global.loc, text));
         }
-        let default = self.int(&["port"]).and_then(|p| u16::try_from(p).ok());
+        let default = self.core.port.and_then(|p| u16::try_from(p).ok());
         let default = default.filter(|_| transport != Transport::Tls).unwrap_or(transport.default_port());
         let addr = SocketAddr::new(ip, spec.ports.first().copied().unwrap_or(default));
         if self.sockets.iter().any(|s| s.addr == addr && s.transport == transport) {
@@ -131,8 +146,8 @@ impl Globals {
 
     /// `advertised_address`, `advertised_port`: for sockets without an `as` of their own.
     fn advertise(&mut self) {
-        let host = self.text(&["advertised_address"]).filter(|h| !h.is_empty());
-        let port = self.int(&["advertised_port"]).and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0);
+        let host = self.core.advertised_address.clone().filter(|host| !host.is_empty());
+        let port = u16::try_from(self.core.advertised_port).ok().filter(|port| *port != 0);
         for socket in self.sockets.iter_mut().filter(|s| !s.advertised) {
             if let Some(host) = &host {
                 socket.names.host = bracketed(host).into();
@@ -218,7 +233,8 @@ mod tests {
     #[test]
     fn unknown_and_idle_parameters() {
         check("udp_worker=3", "there is no parameter `udp_worker` (did you mean `udp_workers`?)");
+        check("port=70000", "port takes an integer from 0 to 65535 (without it nothing is set)");
+        check("debug=\"loud\"", "log_level takes an integer from -1000 to 1000 (the default is 2)");
         check("poll_method=epoll", "poll_method has no effect here: workers wait in the runtime");
-        assert!(PARAMETERS.is_sorted_by_key(|(name, _)| *name));
     }
 }

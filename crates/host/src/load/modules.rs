@@ -2,7 +2,7 @@
 
 use super::functions::{FunctionTable, Modules};
 use super::reference;
-use super::registrar::{Module, ModuleDef, ParamSet};
+use super::registrar::{Module, ModuleDef, ParamSet, Stage};
 use super::unknown::{self, Unknown};
 use crate::language::loader::Loader;
 use crate::language::vartable::ClassBuilder;
@@ -90,19 +90,7 @@ impl Loader {
             let several = same.any(|p| self.loaded.iter().any(|name| name.as_bytes() == &p.module[..]));
             self.set_param(&mut modules, param, several);
         }
-        // Drivers first: the others ask them for their databases.
-        let of_domains = driver_of_domains(config);
-        let rank = |name: &str| match name {
-            _ if of_domains.as_deref() == Some(name) => -2,
-            // What drivers themselves need.
-            "tls_mgm" => -1,
-            // They ask the drivers, and others ask them.
-            "db_virtual" | "clusterer" => 1,
-            _ if ["db_", "cachedb_", "aaa_"].iter().any(|prefix| name.starts_with(prefix)) => 0,
-            _ => 2,
-        };
-        modules.sort_by_key(|(name, _)| rank(name));
-        by_needs(&mut modules);
+        in_order(&mut modules);
         for (name, module) in &mut modules {
             let loc =
                 config.modules.iter().find(|m| m.name == name.as_bytes()).map_or(Loc::default(), |m| m.loc);
@@ -188,21 +176,27 @@ impl Loader {
     }
 }
 
-/// The driver of the database that tls_mgm keeps its domains in: the one that cannot ask tls_mgm.
-fn driver_of_domains(config: &Config) -> Option<String> {
-    let url = config.params.iter().find(|p| &p.module[..] == b"tls_mgm" && &p.name[..] == b"db_url")?;
-    let ast::ParamValue::Text(url) = &url.value else { return None };
-    let (scheme, _) = std::str::from_utf8(url).ok()?.split_once("://")?;
-    Some(format!("db_{scheme}"))
-}
-
-/// Puts what a module needs before it; otherwise the order of the file stays.
-fn by_needs(modules: &mut Vec<(&'static str, Box<dyn Module>)>) {
+/// By stage, and what a module needs before it; otherwise the order of the file stays.
+fn in_order(modules: &mut Modules) {
+    let mut stages: Vec<(&'static str, Stage)> = modules.iter().map(|(n, m)| (*n, m.stage())).collect();
+    for (_, module) in modules.iter() {
+        // What a module asks for comes at its own stage, if that is earlier.
+        let (asked, stage) = (module.asks_for(), module.stage());
+        for (_, own) in stages.iter_mut().filter(|(name, _)| asked.iter().any(|asked| asked == name)) {
+            *own = stage.min(*own);
+        }
+    }
+    let stage_of = |name: &str| stages.iter().find(|(n, _)| *n == name).map(|(_, stage)| *stage);
+    modules.sort_by_key(|(name, _)| stage_of(name));
     let mut waiting = std::mem::take(modules);
     while !waiting.is_empty() {
         let open: Vec<&str> = waiting.iter().map(|(n, _)| *n).collect();
+        let free = |module: &dyn Module| {
+            let mut needs = module.needs().iter().copied().map(str::to_owned).chain(module.asks_for());
+            !needs.any(|need| open.contains(&need.as_str()))
+        };
         // A circle is broken at its first module.
-        let next = waiting.iter().position(|(_, m)| !m.needs().iter().any(|n| open.contains(n))).unwrap_or(0);
+        let next = waiting.iter().position(|(_, module)| free(&**module)).unwrap_or(0);
         modules.push(waiting.remove(next));
     }
 }

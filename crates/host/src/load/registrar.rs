@@ -153,6 +153,18 @@ pub enum ParamFn<M> {
     Ignored(&'static str),
 }
 
+/// When a module begins: those of an earlier stage come first, so what they offer is there.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Stage {
+    /// Drivers ask it.
+    Ground,
+    /// Databases, stores, AAA servers: all others ask it.
+    Driver,
+    /// It asks drivers, and others ask it.
+    OverDrivers,
+    Module,
+}
+
 type BuildVar<M> = Box<dyn Fn(&VarSpec, &mut Loader, &Arc<M>) -> Result<Kind, Diagnostic> + Send + Sync>;
 
 /// Collects what a module offers. `M` is its state: `Default` before parameters, shared by all workers after.
@@ -165,6 +177,8 @@ pub struct Registrar<M> {
     transformations: Vec<(&'static str, crate::load::TranBuilder)>,
     needs: Vec<&'static str>,
     left_out: Option<&'static str>,
+    stage: Stage,
+    asks_for: Option<fn(&M) -> Option<String>>,
     init: Option<fn(&mut M, &mut Loader) -> Result<(), String>>,
     ready: Option<fn(&Arc<M>, &mut Hooks, &Stats)>,
     start: Option<fn(&mut Call<'_, M>)>,
@@ -274,6 +288,14 @@ impl<M: Default + Send + Sync + 'static> Registrar<M> {
     pub fn left_out(&mut self, feature: &'static str) {
         self.left_out = Some(feature);
     }
+    /// When it begins; [`Stage::Module`] where a module does not say.
+    pub fn stage(&mut self, stage: Stage) {
+        self.stage = stage;
+    }
+    /// A module that must have begun before, when it is loaded: named by the parameters.
+    pub fn asks_for(&mut self, name: fn(&M) -> Option<String>) {
+        self.asks_for = Some(name);
+    }
     /// After all parameters, before routes are compiled.
     pub fn init(&mut self, init: fn(&mut M, &mut Loader) -> Result<(), String>) {
         self.init = Some(init);
@@ -310,6 +332,8 @@ impl<M: Default + Send + Sync + 'static> Registrar<M> {
             transformations: Vec::new(),
             needs: Vec::new(),
             left_out: None,
+            stage: Stage::Module,
+            asks_for: None,
             init: None,
             ready: None,
             start: None,
@@ -428,6 +452,9 @@ pub trait Module: Send + Sync {
     fn needs(&self) -> &[&'static str];
     /// The cargo feature that this build left out, and the module with it.
     fn left_out(&self) -> Option<&'static str>;
+    fn stage(&self) -> Stage;
+    /// Modules that must have begun before, where they are loaded.
+    fn asks_for(&self) -> Option<String>;
     fn init(&mut self, loader: &mut Loader) -> Result<(), String>;
     /// Parameters are final from here on.
     fn seal(&mut self) -> (TypeId, Arc<dyn Any + Send + Sync>);
@@ -495,6 +522,14 @@ impl<M: Default + Send + Sync + 'static> Module for Loaded<M> {
 
     fn left_out(&self) -> Option<&'static str> {
         self.registrar.left_out
+    }
+
+    fn stage(&self) -> Stage {
+        self.registrar.stage
+    }
+
+    fn asks_for(&self) -> Option<String> {
+        self.registrar.asks_for.zip(self.state.as_ref()).and_then(|(name, state)| name(state))
     }
 
     fn init(&mut self, loader: &mut Loader) -> Result<(), String> {

@@ -103,18 +103,15 @@ impl Shared {
 
 impl Rules {
     fn read(loader: &mut Loader) -> Rules {
-        let name = |loader: &Loader, name: &str| loader.globals.text(&[name]);
-        let mut rules = Rules {
-            accept_aliases: loader.globals.flag(&["tcp_accept_aliases"]) == Some(true),
-            ..Rules::default()
-        };
-        if let Some(flag) = name(loader, "tcp_no_new_conn_bflag") {
+        let core = loader.globals.core.clone();
+        let mut rules = Rules { accept_aliases: core.tcp_accept_aliases, ..Rules::default() };
+        if let Some(flag) = core.tcp_no_new_conn_bflag {
             match loader.branch_flag(flag.as_bytes(), Loc::default()) {
                 Ok(bit) => rules.no_new_for_requests = bit,
                 Err(e) => loader.diagnostics.push(e),
             }
         }
-        if let Some(flag) = name(loader, "tcp_no_new_conn_rplflag") {
+        if let Some(flag) = core.tcp_no_new_conn_rplflag {
             match loader.flag(flag.as_bytes(), Loc::default()) {
                 Ok(bit) => rules.no_new_for_replies = bit,
                 Err(e) => loader.diagnostics.push(e),

@@ -62,16 +62,16 @@ impl Shared {
 
 impl Policy {
     pub(crate) fn new(loader: &mut Loader) -> Policy {
-        let on = |name: &str| loader.globals.flag(&[name]) == Some(true);
+        let core = loader.globals.core.clone();
         Policy {
-            signature: Signature::new(&loader.globals),
-            forwards: loader.uses_forward() || loader.globals.flag(&["disable_stateless_fwd"]) == Some(false),
-            keeps_503: on("disable_503_translation"),
-            warns: on("sip_warning"),
-            mhomed: on("mhomed"),
-            reply_to_via: on("reply_to_via"),
-            no_failover: on("disable_dns_failover"),
-            check_via: on("check_via"),
+            signature: Signature::new(&core),
+            forwards: loader.uses_forward() || core.disable_stateless_fwd == Some(false),
+            keeps_503: core.disable_503_translation,
+            warns: core.sip_warning,
+            mhomed: core.mhomed,
+            reply_to_via: core.reply_to_via,
+            no_failover: core.disable_dns_failover,
+            check_via: core.check_via,
             blacklists: loader.blacklists().clone(),
             settings: loader.part::<Settings>().clone(),
         }

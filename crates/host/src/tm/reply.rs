@@ -1,5 +1,6 @@
 //! Replies made here: by the transaction when there is one, else stateless.
 
+use crate::context::params::CoreParams;
 use crate::ctx::{Ctx, MsgState};
 use crate::tm::Parts;
 use crate::tm::answer::{made_state, print_made};
@@ -30,18 +31,18 @@ const PRODUCT: &str = concat!("Fermata/", env!("CARGO_PKG_VERSION"), " (OpenSIPS
 
 impl Signature {
     /// From `server_signature`, `server_header` and `user_agent_header`.
-    pub fn new(globals: &crate::context::globals::Globals) -> Signature {
-        let value = |names: &[&str], label: &str| {
-            let text = globals.text(names).unwrap_or_else(|| PRODUCT.to_string());
-            let value = text.strip_prefix(label).unwrap_or(&text).trim().to_string();
+    pub fn new(core: &CoreParams) -> Signature {
+        let value = |text: &Option<String>, label: &str| {
+            let text = text.as_deref().unwrap_or(PRODUCT);
+            let value = text.strip_prefix(label).unwrap_or(text).trim().to_string();
             Bytes::from(value)
         };
-        if globals.flag(&["server_signature"]) == Some(false) {
+        if !core.server_signature {
             return Signature::default();
         }
         Signature {
-            server: value(&["server_header"], "Server:"),
-            user_agent: value(&["user_agent_header"], "User-Agent:"),
+            server: value(&core.server_header, "Server:"),
+            user_agent: value(&core.user_agent_header, "User-Agent:"),
         }
     }
 }

@@ -39,7 +39,7 @@ pub fn register(table: &mut VarTable) {
     table.class("argv", |spec, loader| {
         Ok(Kind::Other(Box::new(Argument(Name::new(spec, loader, "$argv(name)")?))))
     });
-    table.class("C", |spec, loader| colour(spec, loader.dialect, loader.globals.flag(&["xlog_force_color"])));
+    table.class("C", |spec, loader| colour(spec, loader.dialect, loader.globals.core.xlog_force_color));
 }
 
 /// `$param(n)`, from 1; in event_route also `$param(name)`.
@@ -176,7 +176,7 @@ impl Variable for Argument {
 }
 
 /// `$C(xy)`: an escape sequence for the colours of a terminal.
-fn colour(spec: &script::ast::VarSpec, dialect: Dialect, forced: Option<bool>) -> Result<Kind, Diagnostic> {
+fn colour(spec: &script::ast::VarSpec, dialect: Dialect, forced: bool) -> Result<Kind, Diagnostic> {
     let bad = || {
         Diagnostic::error(spec.loc, "a colour is two letters: $C(foreground background), x for the default")
     };
@@ -188,7 +188,7 @@ fn colour(spec: &script::ast::VarSpec, dialect: Dialect, forced: Option<bool>) -
     };
     let bold = i32::from(front.is_ascii_uppercase());
     let sequence = format!("\x1b[{bold};{};{}m", 30 + digit(front)?, 40 + digit(back)?);
-    let shown = dialect == Dialect::V21 || forced == Some(true);
+    let shown = dialect == Dialect::V21 || forced;
     let text = if shown { Bytes::from(sequence) } else { Bytes::new() };
     Ok(Kind::Other(Box::new(Constant(text))))
 }

@@ -98,7 +98,7 @@ impl Worker {
             free_tasks: Default::default(),
             tasks_of: Default::default(),
             counters: crate::ctx::AsyncCounters::new(&shared.stats),
-            ops: Ops::new(&shared.globals),
+            ops: Ops::new(&shared.globals.core),
             traffic: crate::ctx::Traffic::new(&shared.stats),
             timers: Timers::default(),
             outputs: Vec::new(),

@@ -99,7 +99,7 @@ impl Host for Ctx {
         let said = format!("assertion failed: {}", String::from_utf8_lossy(text));
         self.complain(loc, &said);
         crate::vars::error::note(self, crate::vars::error::ErrorInfo::assertion());
-        if self.core.shared.globals.flag(&["abort_on_assert"]) == Some(true) {
+        if self.core.shared.globals.core.abort_on_assert {
             self.core.outputs.push(crate::ctx::Output::Shutdown { code: 1 });
         }
     }

@@ -7,6 +7,7 @@ use crate::sipmsgops::headers::glob;
 use bytes::Bytes;
 use host::cachedb::{Cache, CacheUrl, Engine, Reply, Store};
 use host::mi::{MiError, MiParams, MiResult};
+use host::registrar::Stage;
 use host::{Call, Ctx, Registrar, Routes, Text};
 use serde_json::json;
 use std::path::PathBuf;
@@ -60,6 +61,7 @@ impl Default for CachedbLocal {
 }
 
 pub fn register(m: &mut Registrar<CachedbLocal>) {
+    m.stage(Stage::Driver);
     m.param_text("cachedb_url", |m, url| {
         m.urls.push(url.to_string());
         Ok(())
@@ -116,8 +118,8 @@ fn add_collections(m: &mut CachedbLocal, text: &str) -> Result<(), String> {
 
 fn init(m: &mut CachedbLocal, loader: &mut host::Loader) -> Result<(), String> {
     let file = m.persistent.then(|| {
-        let base = loader.globals.text(&["restart_persistency_cache_file"]);
-        PathBuf::from(base.unwrap_or_else(|| ".restart_persistency.cache".to_string()) + ".cachedb_local")
+        let base = loader.globals.core.restart_persistency_cache_file.clone();
+        PathBuf::from(base + ".cachedb_local")
     });
     m.collections = Arc::new(Collections {
         list: m.names.iter().map(|name| (name.clone(), Table::default())).collect(),

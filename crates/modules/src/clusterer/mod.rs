@@ -10,6 +10,7 @@ mod tags;
 use host::db::Db;
 use host::load::Loader;
 use host::mi::{MiParams, MiResult};
+use host::registrar::Stage;
 use host::{Call, Int, Registrar, Routes, Text, Word};
 use nodes::{Columns, Node};
 use parking_lot::RwLock;
@@ -43,6 +44,7 @@ pub fn is_active_here(ctx: &host::Ctx, tag: &[u8]) -> bool {
 }
 
 pub fn register(m: &mut Registrar<Clusterer>) {
+    m.stage(Stage::OverDrivers);
     for name in ["my_node_id", "current_id"] {
         m.param_int(name, |s, v| {
             s.my_id = u32::try_from(v).ok().filter(|id| *id > 0).ok_or("the id of a node is above 0")?;

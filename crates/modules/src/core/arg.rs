@@ -97,7 +97,7 @@ impl<M, const KIND: u8> Arg<M> for Flag<KIND> {
 /// 2.x, or 3.0, which took over its functions of the core: marked by parameters that later ones lost.
 fn speaks_old(loader: &Loader) -> bool {
     let marks = ["children", "tcp_children", "log_stderror", "debug", "fork"];
-    loader.dialect == Dialect::V21 || marks.iter().any(|m| loader.globals.values.contains_key(*m))
+    loader.dialect == Dialect::V21 || marks.iter().any(|m| loader.globals.written.contains(*m))
 }
 
 fn flag_name(arg: &ast::Arg, dialect: Dialect) -> Result<Bytes, Diagnostic> {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub fn register(m: &mut Registrar<Core>) {
     let all = Routes::ALL;
     m.function("xlog", all, |call: &mut Call<Core>, line: Line| {
-        let level = call.shared().globals.int(&["xlog_print_level"]).map_or(Level::Error, Level::from_number);
+        let level = call.shared().globals.core.xlog_print_level.map_or(Level::Error, Level::from_number);
         xlog(call, level, &line.0)
     });
     m.function("xlog", all, |call: &mut Call<Core>, level: LevelArg, line: Line| {

@@ -67,7 +67,7 @@ impl Arg<Core> for Destination {
         loader: &mut Loader,
         module: &Arc<Core>,
     ) -> Result<Option<Format>, Diagnostic> {
-        if loader.globals.flag(&["disable_stateless_fwd"]) == Some(true) {
+        if loader.globals.core.disable_stateless_fwd == Some(true) {
             let error = Diagnostic::error(site, "forward() is used, and disable_stateless_fwd is set");
             return Err(error.hint("set disable_stateless_fwd=no, or relay with t_relay()"));
         }

@@ -44,7 +44,7 @@ impl Db {
         row: Query,
         failed: impl FnOnce(&DbError) + Send + 'static,
     ) {
-        let size = ctx.shared().globals.int(&["query_buffer_size"]).unwrap_or(0).min(MAX_ROWS);
+        let size = ctx.shared().globals.core.query_buffer_size.min(MAX_ROWS);
         let failed: Failed = Box::new(failed);
         let query = match row {
             Query::Table(query) if size > 1 && query.action == Action::Insert => query,
@@ -132,14 +132,14 @@ impl TableQuery {
 /// Looks after rows that wait, when the configuration lets any.
 pub(crate) fn hooks(loader: &mut Loader, hooks: &mut Hooks) {
     let databases = loader.part::<Databases>().open();
-    let globals = &loader.globals;
+    let core = &loader.globals.core;
     for db in databases.iter().cloned() {
         hooks.lacks.push((db.module(), Arc::new(move || db.lacks().into_iter().collect())));
     }
-    if globals.int(&["query_buffer_size"]).unwrap_or(0) < 2 || databases.is_empty() {
+    if core.query_buffer_size < 2 || databases.is_empty() {
         return;
     }
-    let seconds = globals.int(&["query_flush_time"]).filter(|s| *s > 0).unwrap_or(FLUSH_S);
+    let seconds = Some(core.query_flush_time).filter(|s| *s > 0).unwrap_or(FLUSH_S);
     let flush = |databases: Vec<Db>, age_us: u64| -> Hook {
         Arc::new(move |ctx: &mut Ctx| {
             let since = ctx.core.wall_us.saturating_sub(age_us);

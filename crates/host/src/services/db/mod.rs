@@ -241,6 +241,11 @@ impl Databases {
     }
 }
 
+/// The module whose database a URL names.
+pub fn driver_of(url: &str) -> Option<String> {
+    url.split_once("://").map(|(scheme, _)| module_of(scheme.trim()))
+}
+
 /// The module that drives a URL scheme of the reference.
 fn module_of(scheme: &str) -> String {
     format!("db_{scheme}")
@@ -276,7 +281,7 @@ impl Loader {
     pub fn db_or_default(&mut self, url: Option<&str>) -> Result<Option<Db>, String> {
         match url {
             Some(url) if !url.trim().is_empty() => self.db(url).map(Some),
-            _ => match self.globals.text(&["db_default_url"]) {
+            _ => match self.globals.core.db_default_url.clone() {
                 Some(url) if !url.is_empty() => self.db(&url).map(Some),
                 _ => Ok(None),
             },

@@ -145,7 +145,7 @@ impl Query {
 
     /// A statement of a script, several only if the core parameter `db_multi_statements` is set.
     pub fn script(ctx: &Ctx, text: Traced) -> Query {
-        let several = ctx.shared().globals.int(&["db_multi_statements"]).unwrap_or(0) != 0;
+        let several = ctx.shared().globals.core.db_multi_statements;
         Query::Raw(Statement { text, several })
     }
 
