@@ -2,6 +2,7 @@
 //! cost its caller the answer. `MUTATIONS=200000 SEED=7 cargo test -p modules mutations` runs long.
 
 #[path = "../../../fuzz/checks/mutate.rs"]
+#[allow(dead_code, reason = "its seeds from files are for other tests")]
 mod mutate;
 
 use crate::testing::Server;
