@@ -83,12 +83,14 @@ def test_sqlite(place):
 
 def test_postgres(place):
     database = Postgres(place)
+    database.account()
     database.sql("create table t (name text, n integer); insert into t values ('other', 1)", "fermata")
     sql(place, database.url())
 
 
 def test_mariadb(place):
     database = MariaDb(place)
+    database.account()
     database.sql("create table t (name varchar(200) character set utf8mb4 collate utf8mb4_bin, n integer); insert into t values ('other', 1)", "fermata")
     sql(place, database.url())
 
@@ -116,12 +118,14 @@ def test_several_statements_in_sqlite(place):
 
 def test_several_statements_in_postgres(place):
     database = Postgres(place)
+    database.account()
     database.sql("create table t (name text, n integer); insert into t values ('other', 5)", "fermata")
     several(place, database.url(), lambda: int(re.search(r"\d+", database.sql("select count(*) from t", "fermata"))[0]))
 
 
 def test_several_statements_in_mariadb(place):
     database = MariaDb(place)
+    database.account()
     database.sql("create table t (name varchar(200), n integer); insert into t values ('other', 5)", "fermata")
     several(place, database.url(), lambda: int(re.search(r"\d+", database.sql("select count(*) from t", "fermata"))[0]))
 

@@ -36,9 +36,9 @@ struct Part {
 pub struct Parts(Arc<Vec<Part>>);
 
 /// A byte that is read as more than itself by somebody: line ends (headers, logs), quotes and backslashes (SQL,
-/// shells, JSON), the end of a C string.
+/// shells, JSON), the escapes of terminals, the end of a C string.
 pub fn matters(byte: u8) -> bool {
-    matches!(byte, b'\r' | b'\n' | b'\'' | b'"' | b'\\' | b'`' | b'$' | 0)
+    matches!(byte, b'\r' | b'\n' | b'\'' | b'"' | b'\\' | b'`' | b'$' | 0x1b | 0)
 }
 
 /// A text with its parts.

@@ -197,6 +197,6 @@ struct Constant(Bytes);
 
 impl Variable for Constant {
     fn get(&self, _: &mut Ctx, _: At) -> Value {
-        Value::Str(self.0.clone())
+        Value::literal(self.0.clone())
     }
 }
