@@ -9,6 +9,7 @@ mod agent;
 mod callee;
 mod caller;
 pub mod desk;
+pub mod ends;
 mod executor;
 mod module;
 mod network;

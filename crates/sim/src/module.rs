@@ -45,7 +45,8 @@ pub fn all() -> &'static [ModuleDef] {
         let watching =
             ModuleDef { name: "sim_watch", make: || host::registrar::module(crate::watch::register) };
         let defects = ModuleDef { name: "sim_defect", make: || host::registrar::module(register_defects) };
-        modules::ALL.iter().chain(drivers::ALL).copied().chain([own, watching, defects]).collect()
+        let ends = ModuleDef { name: "sim_ua", make: || host::registrar::module(crate::ends::register) };
+        modules::ALL.iter().chain(drivers::ALL).copied().chain([own, watching, defects, ends]).collect()
     });
     &ALL
 }

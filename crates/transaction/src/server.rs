@@ -148,6 +148,13 @@ impl<T, B> Transactions<T, B> {
         true
     }
 
+    /// Sends a reply again that need not be the last one (a reliable provisional one, RFC 3262).
+    pub fn repeat(&mut self, id: TxnId, bytes: Bytes) {
+        let Some(parts) = self.parts(id) else { return };
+        parts.stats.replies_again += 1;
+        parts.outputs.push_back(Output::Transmit { txn: id, path: parts.txn.upstream, bytes });
+    }
+
     /// An ACK that `find` related to this transaction.
     pub fn on_ack(&mut self, now: Instant, id: TxnId) -> Acked {
         let Some(parts) = self.parts(id) else { return Acked::Nothing };

@@ -332,6 +332,13 @@ impl<T, B> Transactions<T, B> {
         }
     }
 
+    /// A request of this server stays until then, although it has its final reply.
+    pub fn linger(&mut self, id: TxnId, until: Instant) {
+        if self.txn(id).is_some_and(|txn| txn.state == Upstream::Completed && txn.key.is_none()) {
+            self.set_end(id, until);
+        }
+    }
+
     pub(crate) fn set_end(&mut self, id: TxnId, at: Instant) {
         let Some(txn) = txn_of(&mut self.slots, id) else { return };
         self.wheel.cancel(&mut txn.end);

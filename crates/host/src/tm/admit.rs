@@ -1,7 +1,7 @@
 //! Before the script: what the transactions say about an arriving request.
 
 use super::watch::{Way, show};
-use super::{cancel, drain};
+use super::{cancel, drain, ua};
 use crate::ctx::{Ctx, MsgState};
 use crate::stats::Source;
 use crate::watch::{Moment, Seen, Wire};
@@ -44,7 +44,7 @@ pub fn admit(ctx: &mut Ctx, msg: &Rc<Message>, source: Path) -> Admit {
             // Scripts see every ACK; `t_relay` knows those whose way ends here.
             Admit::Run(Some(id))
         }
-        Some((id, Relation::Cancel)) if !ctx.requests_of(id).is_empty() => {
+        Some((id, Relation::Cancel)) if !ctx.requests_of(id).is_empty() || ua::holds(ctx, id) => {
             cancel::waiting(ctx, msg, source, id);
             Admit::Absorbed
         }
@@ -70,16 +70,25 @@ pub fn admit(ctx: &mut Ctx, msg: &Rc<Message>, source: Path) -> Admit {
 
 /// Modules see the request, then its main route runs. `of`: what an ACK is for.
 pub(crate) fn request_in(ctx: &mut Ctx, state: Box<MsgState>, of: Option<TxnId>) {
-    show(ctx, Moment::RequestIn, state, Seen::of(None), move |ctx, state, way| match way {
+    show(ctx, Moment::RequestIn, state, Seen::of(None), move |ctx, mut state, way| match way {
         Way::Stopped => refused(ctx, state),
         Way::On if is_of_success(ctx, &state, of) => {
-            show(ctx, Moment::AckIn, state, Seen::of(of), |ctx, state, way| match way {
-                Way::On => ctx.run(state),
+            show(ctx, Moment::AckIn, state, Seen::of(of), move |ctx, state, way| match way {
+                Way::On => begin(ctx, state, of),
                 Way::Stopped => refused(ctx, state),
             });
         }
-        Way::On => ctx.run(state),
+        Way::On if ua::prack_came(ctx, &mut state) => {}
+        Way::On => begin(ctx, state, of),
     });
+}
+
+/// The main route runs, unless the request is an ACK for what was answered here.
+fn begin(ctx: &mut Ctx, state: Box<MsgState>, of: Option<TxnId>) {
+    match of.filter(|id| ua::holds(ctx, *id)) {
+        Some(id) => ua::ack_came(ctx, id, &state.msg),
+        None => ctx.run(state),
+    }
 }
 
 fn is_of_success(ctx: &Ctx, state: &MsgState, of: Option<TxnId>) -> bool {

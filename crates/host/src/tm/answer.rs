@@ -2,7 +2,7 @@
 
 use super::branch::socket_names;
 use super::watch::{Way, show, tell};
-use super::{MAX_QUEUE, TxnData, drain, request};
+use super::{MAX_QUEUE, TxnData, drain, ua};
 use crate::ctx::{Ctx, MsgState};
 use crate::reply::Maker;
 use crate::watch::{Moment, Seen, Told};
@@ -138,12 +138,13 @@ pub(super) fn relay_reply(
 
 fn leave(ctx: &mut Ctx, id: TxnId, leaving: Leaving) -> i32 {
     let (code, origin) = (leaving.code, leaving.origin());
-    let watched =
-        ctx.core.shared.hooks.watch.watches(Moment::ReplyOut) && ctx.core.txns.txns.has_upstream(id);
+    let has_upstream = ctx.core.txns.txns.has_upstream(id);
+    let watched = ctx.core.shared.hooks.watch.watches(Moment::ReplyOut) && has_upstream;
     if !watched {
         let bytes = match leaving.form {
             Form::Made(bytes) => bytes,
-            Form::Relayed(state, changed) => print(ctx, id, &state, changed),
+            Form::Relayed(state, changed) if has_upstream => print(ctx, id, &state, changed),
+            Form::Relayed(..) => Bytes::new(),
         };
         return send(ctx, id, code, bytes, origin);
     }
@@ -188,7 +189,11 @@ fn show_leaving(ctx: &mut Ctx, id: TxnId, leaving: Leaving) {
 fn next_leaving(ctx: &mut Ctx, id: TxnId) {
     let Some(data) = ctx.core.txns.txns.get_mut(id) else { return };
     match data.leaving.as_mut().and_then(|queue| queue.pop_front()) {
-        Some(leaving) => show_leaving(ctx, id, leaving),
+        // A final reply that was sent meanwhile lets no other one follow.
+        Some(leaving) => match ctx.core.txns.txns.takes_reply(id, leaving.code, leaving.origin()) {
+            true => show_leaving(ctx, id, leaving),
+            false => next_leaving(ctx, id),
+        },
         None => data.leaving = None,
     }
 }
@@ -242,13 +247,16 @@ fn send(ctx: &mut Ctx, id: TxnId, code: u16, bytes: Bytes, origin: Origin) -> i3
         drain(ctx);
         return -1;
     }
+    if code < 200 {
+        ua::note_sent(ctx, id, &shown);
+    }
     if ctx.core.shared.hooks.watch.tells(Told::Replied) && ctx.core.txns.txns.has_upstream(id) {
         let seen = Seen { bytes: shown.clone(), ..Seen::of(Some(id)).status(code).origin(origin) };
         tell(ctx, id, Told::Replied, seen);
     }
     drain(ctx);
     if let (Some(route), Origin::Here) = (ctx.core.txns.settings.reply_route, origin) {
-        request::show_to_route(ctx, route, shown);
+        ua::show_to_route(ctx, route, shown);
     }
     1
 }

@@ -2,7 +2,7 @@
 
 use super::answer::send_made;
 use super::watch::show_request;
-use super::{Activity, create, drain, failure};
+use super::{Activity, create, drain, failure, ua};
 use crate::ctx::{Ctx, MsgState};
 use crate::watch::{Moment, Seen};
 use script::ast::RouteKind;
@@ -64,8 +64,11 @@ fn answer(ctx: &mut Ctx, state: &mut Box<MsgState>, invite: TxnId) {
 pub fn stop(ctx: &mut Ctx, invite: TxnId) {
     keep_suspended(ctx, invite);
     ctx.drop_requests_of(invite);
-    if let Some(data) = ctx.core.txns.txns.get_mut(invite) {
-        data.activity = Activity::Idle;
+    // A failure route that waits, or whose watchers do, is dropped with the rest.
+    if let Some(data) = ctx.core.txns.txns.get_mut(invite)
+        && std::mem::replace(&mut data.activity, Activity::Idle) == Activity::FailureRoute
+    {
+        data.on_failure = None;
     }
     let seen = Seen::of(Some(invite));
     let _ = ctx.guarded(invite, |ctx| {
@@ -75,6 +78,7 @@ pub fn stop(ctx: &mut Ctx, invite: TxnId) {
 
 fn cancel_branches(ctx: &mut Ctx, invite: TxnId) {
     let now = ctx.core.now;
+    let waits = ctx.core.txns.txns.is_open(invite);
     let headers = ctx.core.txns.txns.get(invite).map(|d| d.cancel_headers.clone());
     let headers = headers.filter(|h| !h.is_empty()).unwrap_or(ORIGINATOR);
     let verdict = ctx.core.txns.txns.cancel(now, invite, headers);
@@ -86,6 +90,9 @@ fn cancel_branches(ctx: &mut Ctx, invite: TxnId) {
             super::reply(ctx, invite, 487, b"Request Terminated");
         }
         verdict => failure::on_verdict(ctx, invite, verdict),
+    }
+    if waits {
+        ua::cancelled(ctx, invite);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::answer::relay_reply;
 use super::watch::show_request;
-use super::{Activity, Answer, drain, request};
+use super::{Activity, Answer, drain, ua};
 use crate::branches::request_branch;
 use crate::ctx::{After, Ctx, MsgState};
 use crate::watch::{Moment, Seen};
@@ -145,7 +145,7 @@ fn answer(ctx: &mut Ctx, id: TxnId, winner: Option<u16>) {
     if !ctx.core.txns.txns.is_open(id) {
         return;
     }
-    request::tell_sender(ctx, id, |ctx| {
+    ua::refused(ctx, id, |ctx| {
         let view = winner.and_then(|w| ctx.core.txns.txns.branch(id, w));
         let reply = view.as_ref().and_then(|v| v.data.reply.as_ref()).map(|reply| reply.msg.clone());
         let local = view.as_ref().map_or("", |v| v.data.local_reason);

@@ -19,9 +19,9 @@ pub mod policy;
 mod relay;
 mod replies;
 pub mod reply;
-mod request;
 mod stateless;
 mod stats;
+pub mod ua;
 pub mod watch;
 
 use crate::context::timers::{Due, TimerKey};
@@ -54,8 +54,8 @@ pub use local::{
 pub use policy::Policy;
 pub use relay::{Relay, new_transaction, relay};
 pub use replies::{ReplyStatus, final_replies, on_reply, status_of};
-pub use request::{Answer, Done, NewRequest, own_call_id, send_new};
 pub use stateless::{forward, forward_or_wait, forward_reply, send_to};
+pub use ua::{Answer, Done, NewRequest, own_call_id, send_new};
 pub use watch::{show_here, with_request};
 
 /// The worker keeps the engine in a slot of a floor that does not know it.
@@ -99,8 +99,8 @@ pub struct TxnData {
     pub local_status: u16,
     /// Reason header lines for CANCELs (`t_add_cancel_reason`).
     pub cancel_headers: Bytes,
-    /// Who sent this request of the server itself.
-    done: Option<Done>,
+    /// This server is one of its ends: who hears of it.
+    ua: Option<Box<ua::Ua>>,
     /// When its request came.
     created: Instant,
     /// Status that the last reply route or failure route saw (`t_check_status`).
@@ -245,7 +245,8 @@ fn on_event(ctx: &mut Ctx, event: Event) {
             failure::on_verdict(ctx, txn, verdict);
         }
         Event::Unanswered { txn } => {
-            let works = |d: &TxnData| d.replies != Replies::Free || d.activity != Activity::Idle;
+            let works =
+                |d: &TxnData| d.replies != Replies::Free || d.activity != Activity::Idle || d.ua.is_some();
             if ctx.core.tasks_of.contains_key(&txn) || ctx.core.txns.txns.get(txn).is_some_and(works) {
                 ctx.core.txns.txns.hold(now, txn);
             } else {
@@ -254,10 +255,16 @@ fn on_event(ctx: &mut Ctx, event: Event) {
         }
         Event::Ended { txn } => {
             trying_no_more(ctx, txn);
-            watch::tell(ctx, txn, Told::Ended, Seen::of(Some(txn)));
-            ctx.drop_tasks_of(txn);
+            ended(ctx, txn);
         }
     }
+}
+
+/// The transaction is over, its data is still there.
+fn ended(ctx: &mut Ctx, id: TxnId) {
+    watch::tell(ctx, id, Told::Ended, Seen::of(Some(id)));
+    ua::over(ctx, id);
+    ctx.drop_tasks_of(id);
 }
 
 /// Runs what is due, at most so many timers.
@@ -404,7 +411,7 @@ impl TxnData {
             created: state.received_at,
             ext: Ext::default(),
             leaving: None,
-            done: None,
+            ua: None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::answer::relay_reply;
 use super::watch::{Way, show};
-use super::{Answer, MAX_QUEUE, Replies, drain, failure, request};
+use super::{MAX_QUEUE, Replies, drain, failure, ua};
 use crate::ctx::{After, Ctx, MsgState};
 use crate::watch::{Moment, Seen, Wire};
 use bytes::Bytes;
@@ -219,15 +219,9 @@ fn decide(ctx: &mut Ctx, id: TxnId, branch: u16, state: Box<MsgState>, kept: Kep
             drain(ctx);
             if matches!(verdict, Verdict::Provisional | Verdict::Success) {
                 let code = changed.as_ref().map_or(received, |(code, _)| *code);
-                if verdict == Verdict::Success {
-                    request::tell_sender(ctx, id, |ctx| Answer {
-                        path: ctx.core.txns.txns.branch(id, branch).and_then(|b| b.path),
-                        status: received,
-                        reason: state.msg.reason(),
-                        reply: Some(state.msg.clone()),
-                    });
-                }
+                let msg = state.msg.clone();
                 relay_reply(ctx, id, code, state, changed);
+                ua::replied(ctx, id, branch, &msg);
             } else {
                 failure::on_verdict(ctx, id, verdict);
             }

@@ -11,20 +11,20 @@ use bytes::Bytes;
 use host::ctx::MsgState;
 use host::var::Context;
 use host::{Ctx, Outcome};
-use sip::{Anchor, HeaderName, Message, NameAddr, Uri};
+use sip::{Anchor, HeaderName, Message, Method, NameAddr, Uri};
 use std::rc::Rc;
 use std::sync::Arc;
 
 /// A reply of any transaction, before its routes.
 pub fn reply(ctx: &mut Ctx, module: &Arc<MidRegistrar>) -> Outcome {
     let reply = ctx.state.msg.clone();
-    if !(200..300).contains(&reply.status()) || reply.cseq_parts().is_none_or(|(_, m)| &m[..] != b"REGISTER")
-    {
+    if !(200..300).contains(&reply.status()) || reply.method() != Method::Register {
         return Outcome::Done(1);
     }
-    let Some(request) = host::tm::other_message(ctx, Context::Request) else { return Outcome::Done(1) };
-    match request.ext.find::<Option<Passing>>().cloned().flatten() {
-        Some(passing) => keep(ctx, module, &request, reply, passing),
+    let request = host::tm::other_message(ctx, Context::Request);
+    let passing = request.as_ref().and_then(|request| request.ext.find::<Option<Passing>>()?.clone());
+    match request.zip(passing) {
+        Some((request, passing)) => keep(ctx, module, &request, reply, passing),
         None => Outcome::Done(1),
     }
 }
