@@ -1,6 +1,6 @@
 //! The end of the server: nobody is left without an answer.
 
-use super::{Activity, Answer, Replies, drain, request};
+use super::{Activity, Answer, Replies, drain, ua};
 use crate::ctx::{Ctx, MsgState};
 use bytes::Bytes;
 use transaction::TxnId;
@@ -40,7 +40,7 @@ pub(super) fn end_with(ctx: &mut Ctx, id: TxnId, code: u16, reason: &'static str
     if !ctx.core.txns.txns.is_open(id) {
         return drain(ctx);
     }
-    request::tell_sender(ctx, id, |_| Answer {
+    ua::refused(ctx, id, |_| Answer {
         status: code,
         reason: Bytes::from_static(reason.as_bytes()),
         reply: None,

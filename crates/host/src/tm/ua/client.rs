@@ -293,7 +293,7 @@ pub(in crate::tm) fn replied(ctx: &mut Ctx, id: TxnId, branch: u16, reply: &Rc<M
 
 /// A request of this server was refused.
 pub(in crate::tm) fn refused(ctx: &mut Ctx, id: TxnId, answer: impl FnOnce(&mut Ctx) -> Answer) {
-    if ua(ctx, id).is_some() {
+    if ua(ctx, id).is_some_and(|ua| ua.serves.is_none()) {
         let answer = answer(ctx);
         hear(ctx, id, Heard::Reply(answer));
     }
