@@ -35,7 +35,11 @@ impl Prepared {
             Prepared::Constant(regex) => return Some(regex.clone()),
             Prepared::Changing(format, last) => (format, last),
         };
-        let text = format.text(ctx);
+        let text = match format {
+            // One that is not set is no expression.
+            Format::Var(var) => var.get(ctx).text()?,
+            format => format.text(ctx),
+        };
         let mut last = last.lock();
         if let Some((pattern, regex)) = &*last
             && *pattern == text

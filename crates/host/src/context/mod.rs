@@ -6,6 +6,7 @@ pub mod awaited;
 pub mod call;
 pub mod chunks;
 pub mod clock;
+mod complain;
 pub mod ctx;
 pub mod current;
 pub mod detached;

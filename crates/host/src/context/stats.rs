@@ -1,6 +1,6 @@
 //! Statistics: named counters, summed over workers.
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use parking_lot::RwLock;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -46,6 +46,8 @@ struct Table {
     /// By "group:name", and by name alone: the first of that name.
     by_name: AHashMap<String, usize>,
     list: Vec<(String, String, Source)>,
+    /// Places in `list` of those that are never reset.
+    kept: AHashSet<usize>,
 }
 
 impl Stats {
@@ -63,6 +65,32 @@ impl Stats {
         let counter = Counter::default();
         table.insert(group, name, Source::Counter(counter.clone()));
         counter
+    }
+
+    /// From now on this one is never reset (`/no_reset`).
+    pub fn keep(&self, name: &str) {
+        let mut table = self.inner.write();
+        if let Some(at) = table.by_name.get(name).copied() {
+            table.kept.insert(at);
+        }
+    }
+
+    /// It counts, and may be set to zero.
+    pub fn may_reset(&self, name: &str) -> bool {
+        let table = self.inner.read();
+        let at = table.by_name.get(name);
+        at.is_some_and(|at| matches!(table.list[*at].2, Source::Counter(_)) && !table.kept.contains(at))
+    }
+
+    /// Sets a counter to zero; false: there is none of the name, it is computed, or it is never reset.
+    pub fn reset(&self, name: &str) -> bool {
+        match self.source(name) {
+            Some(Source::Counter(counter)) if self.may_reset(name) => {
+                counter.set(0);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Shows a counter that a module keeps itself.

@@ -14,7 +14,7 @@ use crate::language::late::Late;
 use crate::language::loader::Loader;
 use crate::language::vartable::VarTable;
 use crate::services::cachedb::Caches;
-use crate::services::events::{EventRoute, Events};
+use crate::services::events::{EventRoute, Events, ScriptEvents};
 use crate::services::mi::Commands;
 use crate::services::streams::Streams;
 use crate::tm::Policy;
@@ -116,7 +116,8 @@ pub fn load(
         arguments: Default::default(),
         parts: Parts::default(),
     };
-    let events = Events::new(&mut shared.hooks, event_routes(config).collect());
+    let named = std::mem::take(loader.part::<ScriptEvents>());
+    let events = Events::new(&mut shared.hooks, event_routes(config).collect(), named);
     shared.set_part(events);
     shared.set_part(commands);
     shared.set_part(streams);

@@ -102,7 +102,10 @@ macro_rules! functions {
                 Ok(Func::new(name, loc, move |ctx| {
                     #[allow(unused_mut)]
                     let mut call = Call { ctx, module: &module };
-                    $(let $p = match <$a as Arg<M>>::eval(&$p, &mut call) { Ok(value) => value, Err(rc) => return Outcome::Done(rc) };)*
+                    $(let $p = match <$a as Arg<M>>::eval(&$p, &mut call) { Ok(value) => value, Err(rc) => {
+                        crate::complain!(call.ctx, "core", "{name}: parameter {} is not {}", $i + 1, <$a as Arg<M>>::WHAT);
+                        return Outcome::Done(rc);
+                    } };)*
                     self(&mut call, $($p),*).into()
                 }))
             }

@@ -3,19 +3,29 @@
 //! A module declares its events (`Hooks::raises`) and raises them with [`raise`]. Transports
 //! (`event_datagram`, `event_rabbitmq` ...) are modules too: `Hooks::event_transport`.
 
+use crate::call::Call;
 use crate::context::shared::{Hooks, Shared};
 use crate::ctx::{After, Ctx, MsgState};
+use crate::language::arg::{Arg, Text};
+use crate::language::format::Format;
+use crate::language::loader::Loader;
 use ahash::AHashMap;
 use bytes::Bytes;
 use parking_lot::RwLock;
-use script::ast::{Dialect, EventMode, RouteKind};
-use script::{RouteId, Task, Value};
+use script::ast::{self, Dialect, EventMode, RouteKind};
+use script::{Diagnostic, Loc, RouteId, Task, Value};
 use std::sync::Arc;
 
 /// A wait of a script was slower than a threshold allows: source, time, extra.
 pub const THRESHOLD: &str = "E_CORE_THRESHOLD";
 /// A stream connection ended: src_ip, src_port, dst_ip, dst_port, proto.
 pub const TCP_DISCONNECT: &str = "E_CORE_TCP_DISCONNECT";
+
+/// An operation took longer than its `..._threshold`: source, time, extra.
+pub const THRESHOLD: &str = "E_CORE_THRESHOLD";
+const CORE_EVENTS: [&str; 2] = [THRESHOLD, TCP_DISCONNECT];
+/// Events of one server: what scripts name at run time beyond that is raised, but not listed.
+const MAX_EVENTS: usize = 1_000;
 
 /// Events raised by routes of events are followed this deep.
 const MAX_DEPTH: u32 = 8;
@@ -90,8 +100,10 @@ pub struct Subscriber {
 #[derive(Default)]
 pub struct Events {
     pub routes: RwLock<AHashMap<Bytes, EventRoute>>,
-    /// Events by name, and their transports; complete once modules are loaded.
-    pub names: Vec<Bytes>,
+    /// Events by name: those of the core, of modules and of the script; what a script names only at run time comes
+    /// behind them.
+    names: RwLock<Vec<Bytes>>,
+    /// Complete once modules are loaded.
     pub transports: Vec<Arc<dyn EventTransport>>,
     subscriptions: RwLock<Vec<Subscription>>,
     next_id: std::sync::atomic::AtomicU64,
@@ -100,6 +112,40 @@ pub struct Events {
 /// An event that a module raises, for lists; a hook of [`Hooks::list`].
 #[derive(Clone, Copy, Debug)]
 struct Raised(&'static str);
+
+/// Events that statements of the script name (`raise_event("E_X")`); a part of the loader.
+#[derive(Clone, Debug, Default)]
+pub struct ScriptEvents(pub Vec<Bytes>);
+
+/// The name of an event as an argument: it is listed from the load on when it is constant, else once it was used.
+#[derive(Clone, Debug)]
+pub struct EventName(pub Bytes);
+
+impl<M> Arg<M> for EventName {
+    type Prepared = Format;
+    const WHAT: &'static str = "the name of an event";
+
+    fn prepare(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        loader: &mut Loader,
+        module: &Arc<M>,
+    ) -> Result<Format, Diagnostic> {
+        let format = <Text as Arg<M>>::prepare(arg, site, loader, module)?;
+        if let Some(name) = format.constant() {
+            loader.part::<ScriptEvents>().0.push(name.clone());
+        }
+        Ok(format)
+    }
+
+    fn eval(format: &Format, call: &mut Call<'_, M>) -> Result<EventName, i32> {
+        let name = <Text as Arg<M>>::eval(format, call)?.0;
+        if format.constant().is_none() {
+            call.shared().events().declare(&name);
+        }
+        Ok(EventName(name))
+    }
+}
 
 impl Hooks {
     /// The module raises these events.
@@ -120,13 +166,48 @@ impl Shared {
 }
 
 impl Events {
-    pub(crate) fn new(hooks: &mut Hooks, routes: AHashMap<Bytes, EventRoute>) -> Events {
-        Events {
+    /// `script`: what the statements of the script name.
+    pub(crate) fn new(
+        hooks: &mut Hooks,
+        routes: AHashMap<Bytes, EventRoute>,
+        script: ScriptEvents,
+    ) -> Events {
+        let mut of_routes: Vec<Bytes> = routes.keys().cloned().collect();
+        of_routes.sort_unstable();
+        let events = Events {
             routes: RwLock::new(routes),
-            names: hooks.list::<Raised>().iter().map(|event| event.0.into()).collect(),
             transports: hooks.list::<Arc<dyn EventTransport>>().clone(),
             ..Events::default()
+        };
+        let own = CORE_EVENTS.iter().copied().map(Bytes::from);
+        let raised = hooks.list::<Raised>().iter().map(|event| Bytes::from(event.0)).collect::<Vec<_>>();
+        own.chain(raised).chain(script.0).chain(of_routes).for_each(|name| drop(events.declare(&name)));
+        events
+    }
+
+    /// Where an event stands in the list, which is its id.
+    pub fn id_of(&self, name: &[u8]) -> Option<usize> {
+        self.names.read().iter().position(|n| n == name)
+    }
+
+    /// All names; their places are their ids.
+    pub fn list(&self) -> Vec<Bytes> {
+        self.names.read().clone()
+    }
+
+    /// Puts a name into the list unless it is there; false: the list is full.
+    pub fn declare(&self, name: &Bytes) -> bool {
+        if self.id_of(name).is_some() {
+            return true;
         }
+        let mut names = self.names.write();
+        if names.len() >= MAX_EVENTS {
+            return false;
+        }
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+        true
     }
 
     /// Subscribes a socket (`udp:127.0.0.1:5051`); the same one again gets a new end. The error is

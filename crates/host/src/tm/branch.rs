@@ -43,6 +43,18 @@ impl SendError {
         }
     }
 
+    /// For the log; `None`: the script wanted it so.
+    fn why(self) -> Option<&'static str> {
+        Some(match self {
+            SendError::BadUri => "this is no URI that can be sent to",
+            SendError::Unresolvable => "its name has no address (NAPTR, SRV, A, AAAA)",
+            SendError::Filtered => "a blacklist forbids its addresses",
+            SendError::NoSocket => "no socket of this server has its transport and address family (socket=)",
+            SendError::NoConnection => "there is no connection, and none may be made (tcp_no_new_conn_bflag)",
+            SendError::NotYet | SendError::Dropped | SendError::Blocked => return None,
+        })
+    }
+
     /// What is answered when nothing could be sent.
     pub fn reply(self) -> (u16, &'static str) {
         match self {
@@ -54,6 +66,13 @@ impl SendError {
             SendError::Dropped => (500, "Server error occurred (1/TM)"),
             SendError::Blocked => (500, "No destination available (18/TM)"),
         }
+    }
+}
+
+/// Says why nothing leaves for `uri`.
+pub(super) fn complain(ctx: &mut Ctx, uri: &[u8], error: SendError) {
+    if let Some(why) = error.why() {
+        crate::complain!(ctx, "tm", "nothing is sent to {}: {why}", String::from_utf8_lossy(uri));
     }
 }
 

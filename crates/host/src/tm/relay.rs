@@ -131,6 +131,8 @@ fn relay_now(ctx: &mut Ctx, how: Relay) -> i32 {
         }
         // An R-URI that is none is not even answered here.
         _ if ctx.state.txn.is_none() && sip::Uri::parse(&ctx.state.current_uri()).is_err() => {
+            let uri = ctx.state.current_uri();
+            branch::complain(ctx, &uri, SendError::BadUri);
             return SendError::BadUri.code();
         }
         _ => {}
@@ -409,6 +411,10 @@ pub(super) fn next_way(ctx: &mut Ctx, id: TxnId, failed: u16) -> bool {
 /// The branch does not leave.
 fn fail(ctx: &mut Ctx, id: TxnId, number: u16, error: SendError) -> Verdict {
     let (status, reason) = error.reply();
+    let target = ctx.core.txns.txns.branch(id, number).map(|branch| branch.data.target.clone());
+    if let Some(target) = target {
+        branch::complain(ctx, branch::next_hop(&target, None), error);
+    }
     if let Some(data) = ctx.core.txns.txns.branch_data(id, number) {
         data.local_reason = reason;
         data.failed = Some(error);

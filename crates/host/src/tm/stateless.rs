@@ -22,11 +22,11 @@ pub fn forward(ctx: &mut Ctx, proxy: Option<&Bytes>) -> i32 {
     if !ctx.core.shared.hooks.watch.watches(Moment::ForwardOut) {
         return match printed(ctx, &ctx.state, proxy) {
             Ok((path, bytes)) => forwarded(ctx, path, bytes),
-            Err(error) => error.code(),
+            Err(error) => unsent(ctx, proxy, error),
         };
     }
     if let Err(error) = path_of(ctx, &ctx.state, &request_branch(&ctx.state), proxy) {
-        return error.code();
+        return unsent(ctx, proxy, error);
     }
     let copy = ctx.state.fork(ctx.state.kind, Task::new(ctx.core.shared.program(), RouteId(0)));
     let (seen, proxy) = (Seen::of(ctx.state.txn), proxy.cloned());
@@ -51,6 +51,12 @@ fn forwarded(ctx: &mut Ctx, path: Path, bytes: Bytes) -> i32 {
     ctx.core.traffic.forwarded_requests.up();
     ctx.transmit(path, bytes);
     1
+}
+
+fn unsent(ctx: &mut Ctx, proxy: Option<&Bytes>, error: SendError) -> i32 {
+    let target = request_branch(&ctx.state);
+    branch::complain(ctx, branch::next_hop(&target, proxy), error);
+    error.code()
 }
 
 /// The same; waits while a name is looked up.

@@ -39,9 +39,13 @@ struct Parsed {
 /// A transformation that reads one part.
 fn part(loader: &Loader, read: fn(&Parsed) -> Value) -> Result<Tran, Diagnostic> {
     let dialect = loader.dialect;
-    Ok(Tran::new(move |_, value| match read_uri(&value, dialect) {
+    Ok(Tran::new(move |ctx, value| match read_uri(&value, dialect) {
         Some(parsed) => or_absent(read(&parsed), dialect),
-        None => Value::Null,
+        None => {
+            let text = text(&value);
+            crate::complain!(ctx, "core", "{{uri.…}}: {} is no URI", String::from_utf8_lossy(&text));
+            Value::Null
+        }
     }))
 }
 

@@ -1,11 +1,11 @@
 //! What went wrong with the message last: `$err.*`, and the start of error_route.
 
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, MsgState};
 use crate::language::vartable::VarTable;
 use crate::reply::LastError;
 use bytes::Bytes;
 use script::Value;
-use sip::HeaderName;
+use sip::{HeaderName, Uri};
 
 /// An error that a script may look at in error_route.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -57,17 +57,41 @@ pub fn raise(ctx: &mut Ctx, error: ErrorInfo) {
     ctx.state.task.raise_error();
 }
 
+/// A request that cannot be read as a whole: error_route, if there is one, runs after the first statement, as in the
+/// reference when the headers are parsed.
+pub(crate) fn look_over(state: &mut MsgState) {
+    if !state.task.program().handles_errors() {
+        return;
+    }
+    let msg = &state.msg;
+    let length = || msg.value(HeaderName::ContentLength).is_none() || msg.content_length().is_some();
+    let what = match () {
+        _ if Uri::parse(&msg.request_uri()).is_err() => "Request-URI",
+        _ if msg.via().is_none() => "Via header",
+        _ if msg.from().is_none() => "From header",
+        _ if msg.to().is_none() => "To header",
+        _ if msg.cseq_parts().is_none() => "CSeq header",
+        _ if !length() => "Content-Length header",
+        _ => return,
+    };
+    let error = unparsed(what);
+    state.ext.set(LastError { code: error.code, reason: error.reason.clone() });
+    state.ext.set(error);
+    state.task.raise_error();
+}
+
+fn unparsed(what: &str) -> ErrorInfo {
+    ErrorInfo {
+        class: 1,
+        level: 2,
+        info: format!("error parsing the {what}").into(),
+        code: 400,
+        reason: format!("Bad {what}").into(),
+    }
+}
+
 /// A header is there but cannot be read.
 pub(super) fn bad_header(ctx: &mut Ctx, header: HeaderName) {
     let name = header.as_str();
-    raise(
-        ctx,
-        ErrorInfo {
-            class: 1,
-            level: 2,
-            info: format!("error parsing the {name} header").into(),
-            code: 400,
-            reason: format!("Bad {name} header").into(),
-        },
-    );
+    raise(ctx, unparsed(&format!("{name} header")));
 }

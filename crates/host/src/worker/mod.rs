@@ -335,5 +335,6 @@ fn on_request(ctx: &mut Ctx, msg: Rc<Message>, source: Path) {
     let shared = &ctx.core.shared;
     let first = shared.first_vars.get().unwrap_or(&shared.initial_vars);
     state.vars = first.as_slice().into();
+    crate::vars::error::look_over(&mut state);
     tm::request_in(ctx, state, of);
 }

@@ -63,6 +63,9 @@ impl Host for Ctx {
 
     fn set(&mut self, var: &Var, op: AssignOp, value: Value) -> bool {
         let set = var.set(self, op, value);
+        if !set {
+            crate::complain!(self, "core", "{} cannot be set to this", String::from_utf8_lossy(&var.text));
+        }
         if self.state.trace.is_some() {
             trace(self, "assign", &String::from_utf8_lossy(&var.text));
         }

@@ -3,7 +3,7 @@
 use super::Core;
 use bytes::Bytes;
 use host::arg::AnyVar;
-use host::events::{EventParams, raise};
+use host::events::{EventName, EventParams, raise};
 use host::registrar::Since;
 use host::{Call, Ctx, Int, Registrar, Routes, Text};
 use script::Value;
@@ -17,22 +17,27 @@ pub fn register(m: &mut Registrar<Core>) {
         Since::V4,
         "raise_event",
         all,
-        |call: &mut Call<Core>, name: Text, attrs: Option<AnyVar>, values: Option<AnyVar>| {
+        |call: &mut Call<Core>, name: EventName, attrs: Option<AnyVar>, values: Option<AnyVar>| {
             raise_with(call.ctx, name.0, attrs, values)
         },
     );
     // 2.x: a lone list holds the values.
-    m.function_of(Since::V21, "raise_event", all, |call: &mut Call<Core>, name: Text| {
+    m.function_of(Since::V21, "raise_event", all, |call: &mut Call<Core>, name: EventName| {
         raise_with(call.ctx, name.0, None, None)
-    });
-    m.function_of(Since::V21, "raise_event", all, |call: &mut Call<Core>, name: Text, values: AnyVar| {
-        raise_with(call.ctx, name.0, None, Some(values))
     });
     m.function_of(
         Since::V21,
         "raise_event",
         all,
-        |call: &mut Call<Core>, name: Text, attrs: AnyVar, values: AnyVar| {
+        |call: &mut Call<Core>, name: EventName, values: AnyVar| {
+            raise_with(call.ctx, name.0, None, Some(values))
+        },
+    );
+    m.function_of(
+        Since::V21,
+        "raise_event",
+        all,
+        |call: &mut Call<Core>, name: EventName, attrs: AnyVar, values: AnyVar| {
             raise_with(call.ctx, name.0, Some(attrs), Some(values))
         },
     );
@@ -65,14 +70,19 @@ fn raise_with(ctx: &mut Ctx, name: Bytes, attrs: Option<AnyVar>, values: Option<
 }
 
 /// subscribe_event(event, socket, [seconds]): 1 subscribed, -1 not.
-fn subscribe_event(call: &mut Call<Core>, event: Text, socket: Text, expires: Option<Int>) -> i32 {
+fn subscribe_event(call: &mut Call<Core>, event: EventName, socket: Text, expires: Option<Int>) -> i32 {
     let now_ms = call.core.wall_us / 1000;
     let seconds = expires.and_then(|s| u64::try_from(s.0).ok()).filter(|s| *s > 0);
     let expires_ms = seconds.map(|s| now_ms.saturating_add(s.saturating_mul(1000)));
     match call.shared().events().subscribe(event.0.clone(), &socket.str(), expires_ms, now_ms) {
         Ok(()) => 1,
         Err(error) => {
-            host::error!("core", "cannot subscribe {} to {}: {error}", socket.str(), event.str());
+            host::error!(
+                "core",
+                "cannot subscribe {} to {}: {error}",
+                socket.str(),
+                String::from_utf8_lossy(&event.0)
+            );
             -1
         }
     }

@@ -26,8 +26,7 @@ pub fn register(m: &mut Registrar<Core>) {
 }
 
 fn id_of(call: &Call<'_, Core>, event: &[u8]) -> Result<usize, MiError> {
-    let names = &call.shared().events().names;
-    names.iter().position(|n| n == event).ok_or_else(|| MiError::new(404, "Event not published"))
+    call.shared().events().id_of(event).ok_or_else(|| MiError::new(404, "Event not published"))
 }
 
 fn subscribe(call: &mut Call<Core>, params: &MiParams) -> MiResult {
@@ -51,7 +50,8 @@ fn subscribe(call: &mut Call<Core>, params: &MiParams) -> MiResult {
 }
 
 fn list(call: &mut Call<Core>, _: &MiParams) -> MiResult {
-    let names = call.shared().events().names.iter().enumerate();
+    let names = call.shared().events().list();
+    let names = names.iter().enumerate();
     let one = |(id, name): (usize, &Bytes)| json!({"name": String::from_utf8_lossy(name), "id": id});
     Ok(json!({"Events": names.map(one).collect::<Vec<_>>()}))
 }
@@ -113,7 +113,8 @@ fn subscribers(call: &mut Call<Core>, params: &MiParams) -> MiResult {
     };
     match (event, socket) {
         (None, _) => {
-            let all = events.names.iter().enumerate().filter_map(|(id, name)| {
+            let names = events.list();
+            let all = names.iter().enumerate().filter_map(|(id, name)| {
                 let list = of(name);
                 (!list.is_empty()).then(|| entry(id, &String::from_utf8_lossy(name), &list))
             });

@@ -2,7 +2,6 @@
 
 use super::Core;
 use host::mi::{MiError, MiParams, MiResult};
-use host::stats::Source;
 use host::{Call, Registrar};
 use serde_json::{Map, Value as Json, json};
 
@@ -75,12 +74,10 @@ fn list(call: &mut Call<Core>, params: &MiParams) -> MiResult {
     let stats = &call.shared().stats;
     let mut out = Map::new();
     for (group, name, _) in stats.list(None) {
+        let full = format!("{group}:{name}");
         if names.is_empty() || names.iter().any(|wanted| is_meant(wanted, &group, &name)) {
-            let counts = matches!(stats.source(&name), Some(Source::Counter(_)));
-            out.insert(
-                format!("{group}:{name}"),
-                json!(if counts { "incremental" } else { "non-incremental" }),
-            );
+            let kind = if stats.may_reset(&full) { "incremental" } else { "non-incremental" };
+            out.insert(full, json!(kind));
         }
     }
     Ok(Json::Object(out))
@@ -93,22 +90,17 @@ fn reset(call: &mut Call<Core>, params: &MiParams) -> MiResult {
     }
     let mut found = false;
     for name in names {
-        if let Some(source) = call.shared().stats.source(&name) {
-            found = true;
-            if let Source::Counter(counter) = source {
-                counter.set(0);
-            }
-        }
+        let stats = &call.shared().stats;
+        found |= stats.source(&name).is_some();
+        stats.reset(&name);
     }
     if found { Ok(json!("OK")) } else { Err(not_found()) }
 }
 
 fn reset_all(call: &mut Call<Core>, _: &MiParams) -> MiResult {
     let stats = &call.shared().stats;
-    for (_, name, _) in stats.list(None) {
-        if let Some(Source::Counter(counter)) = stats.source(&name) {
-            counter.set(0);
-        }
+    for (group, name, _) in stats.list(None) {
+        stats.reset(&format!("{group}:{name}"));
     }
     Ok(json!("OK"))
 }

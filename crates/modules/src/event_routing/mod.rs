@@ -5,7 +5,7 @@ use bytes::Bytes;
 use host::arg::{AnyVar, ROUTE, RouteArg};
 use host::avp::AvpName;
 use host::call::Finish;
-use host::events::{Event, EventParams};
+use host::events::{Event, EventName, EventParams};
 use host::shared::Shared;
 use host::var::Kind;
 use host::{Call, Ctx, Int, Outcome, Registrar, Routes, Suspension, TaskId, Text};
@@ -74,7 +74,7 @@ impl Drop for Subscribed {
 
 /// wait_for_event(event, filter, seconds): 1 when it happened, its values in AVPs; -2 when it did not in
 /// time, -1 on errors.
-fn wait_for_event(call: &mut Call<EventRouting>, event: Text, filter: AnyVar, seconds: Int) -> Outcome {
+fn wait_for_event(call: &mut Call<EventRouting>, event: EventName, filter: AnyVar, seconds: Int) -> Outcome {
     let Ok(filters) = filters(call, &filter) else { return Outcome::Done(-1) };
     let detail = event.0.clone();
     let begin = move |ctx: &mut Ctx, task: TaskId| {
@@ -127,7 +127,7 @@ struct Notified(Vec<(u64, Subscribed)>);
 /// event's values in AVPs.
 fn notify_on_event(
     call: &mut Call<EventRouting>,
-    event: Text,
+    event: EventName,
     filter: AnyVar,
     route: RouteArg<ROUTE>,
     seconds: Int,

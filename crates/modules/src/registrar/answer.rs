@@ -42,7 +42,7 @@ impl Problem {
         }
     }
 
-    fn text(self) -> &'static str {
+    pub fn text(self) -> &'static str {
         match self {
             Problem::Contacts => "Contact parse error",
             Problem::Expires => "Expires parse error",

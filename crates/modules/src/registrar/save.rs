@@ -234,6 +234,7 @@ pub fn accepted(
 /// The reply to a registration that failed; -2.
 pub fn refused(ctx: &mut Ctx, module: &Registration, flags: &SaveFlags, problem: Problem) -> i32 {
     module.counters.rejected.up();
+    host::complain!(ctx, "registrar", "a registration is refused: {}", problem.text());
     if !flags.no_reply {
         if problem == Problem::NoPathSupport {
             let path = [b"Path: ", &request::path_text(&ctx.state.msg)[..], b"\r\n"].concat();

@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 /// Group of statistics that name none.
 const DYNAMIC: &str = "dynamic";
+/// Group of declared ones (parameter `variable`) that name none.
+const DECLARED: &str = "script";
 /// Statistics of all modules and scripts; names are built at run time.
 const MAX_STATISTICS: usize = 100_000;
 /// Iterators, by name.
@@ -52,9 +54,15 @@ pub fn register(m: &mut Registrar<Statistics>) {
         Ok(s.profiles.insert(name, Arc::new(profile)).map_or((), drop))
     });
     m.init(|s, loader| {
-        for (name, _) in &s.variables {
-            let (group, name) = s.split(name).ok_or_else(|| format!("{name}: there is no such group"))?;
+        for (name, may_reset) in &s.variables {
+            let (group, name) = match name.contains(':') {
+                true => s.split(name).ok_or_else(|| format!("{name}: there is no such group"))?,
+                false => (DECLARED, &name[..]),
+            };
             loader.stats.counter(group, name);
+            if !may_reset {
+                loader.stats.keep(&format!("{group}:{name}"));
+            }
         }
         Ok(())
     });
@@ -79,15 +87,11 @@ impl Statistics {
     fn split<'a>(&'a self, name: &'a str) -> Option<(&'a str, &'a str)> {
         match name.split_once(':') {
             Some((group, name)) => {
-                let known = group == DYNAMIC || self.groups.iter().any(|g| g == group);
+                let known = [DYNAMIC, DECLARED].contains(&group) || self.groups.iter().any(|g| g == group);
                 known.then_some((group, name))
             }
             None => Some((DYNAMIC, name)),
         }
-    }
-
-    fn may_reset(&self, name: &str) -> bool {
-        self.variables.iter().find(|(n, _)| n == name).is_none_or(|(_, may)| *may)
     }
 }
 
@@ -106,21 +110,11 @@ impl Variable for Stat {
     fn set(&self, ctx: &mut Ctx, _: At, _: AssignOp, value: Value) -> bool {
         let Some(name) = self.name.text(ctx) else { return false };
         let zero = value.is_null() || value.int() == Some(0);
-        zero && reset(&self.module, &ctx.shared().stats, &String::from_utf8_lossy(&name))
+        zero && ctx.shared().stats.reset(&String::from_utf8_lossy(&name))
     }
 
     fn writable(&self) -> bool {
         true
-    }
-}
-
-fn reset(module: &Statistics, stats: &Stats, name: &str) -> bool {
-    match stats.source(name) {
-        Some(Source::Counter(counter)) if module.may_reset(name) => {
-            counter.set(0);
-            true
-        }
-        _ => false,
     }
 }
 
@@ -141,7 +135,7 @@ fn update_stat(call: &mut Call<Statistics>, name: Text, value: Int) -> bool {
 
 /// reset_stat(name)
 fn reset_stat(call: &mut Call<Statistics>, name: Text) -> bool {
-    reset(call.module, &call.shared().stats, &name.str())
+    call.shared().stats.reset(&name.str())
 }
 
 /// stat_iter_init(group, iterator): it stands before the first statistic of the group.
