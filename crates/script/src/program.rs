@@ -161,11 +161,6 @@ impl<L: Lang> Program<L> {
     pub(crate) fn constant(&self, id: ConstId) -> &Value {
         &self.consts[id.0 as usize]
     }
-    /// There is an error_route.
-    pub fn handles_errors(&self) -> bool {
-        self.error_route.is_some()
-    }
-
     pub(crate) fn regex(&self, id: RegexId) -> &Pattern {
         &self.regexes[id.0 as usize]
     }

@@ -235,6 +235,9 @@ impl<T, B> Transactions<T, B> {
         let number = txn.branches.len() as u16;
         if txn.concluded || txn.starts_set {
             (txn.concluded, txn.starts_set) = (false, false);
+            if txn.left_from(txn.first) {
+                txn.first_before = txn.first;
+            }
             txn.first = number;
         }
         txn.branches.push(Branch::new(data, State::Opened));

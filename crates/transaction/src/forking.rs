@@ -111,18 +111,28 @@ impl<T, B> Transactions<T, B> {
         self.txn(id).is_some_and(|txn| txn.awaits_branches())
     }
 
-    /// The best of the failed branches of the last set, the first of equals. After a CANCEL a 487 is the
-    /// answer that was asked for: only a 6xx beats it.
+    /// The best of the failed branches of the last set, the first of equals; of the set before it when nothing of the
+    /// last one left this server. What failed here (not sent, no answer) says less than any answer of a callee. After a
+    /// CANCEL a 487 is the answer that was asked for: only a 6xx beats it.
     pub fn winner(&self, id: TxnId) -> Option<u16> {
         let txn = self.txn(id)?;
-        let set = txn.branches.iter().enumerate().skip(txn.first.into());
+        let first = if txn.left_from(txn.first) { txn.first } else { txn.first_before };
+        let set = txn.branches.iter().enumerate().skip(first.into());
         let failed = set.filter(|(_, b)| b.state == State::Failed);
-        let rank = |status| if txn.cancelled && status == 487 { ASKED_FOR } else { priority(status) };
-        failed.min_by_key(|(_, b)| rank(b.status)).map(|(n, _)| n as u16)
+        let rank = |b: &Branch<B>| match b.status {
+            487 if txn.cancelled => (false, ASKED_FOR),
+            status => (b.received < 300, priority(status)),
+        };
+        failed.min_by_key(|(_, b)| rank(b)).map(|(n, _)| n as u16)
     }
 }
 
 impl<T, B> Txn<T, B> {
+    /// Something was sent to a branch of this number or a later one.
+    pub(crate) fn left_from(&self, first: u16) -> bool {
+        self.branches.iter().skip(first.into()).any(|b| b.path.is_some())
+    }
+
     /// After a 6xx nobody waits for a callee who has not rung: the CANCEL goes out when it does.
     fn awaits_branches(&self) -> bool {
         let set = self.branches.iter().skip(self.first.into());

@@ -40,8 +40,10 @@ pub(crate) struct Txn<T, B> {
     pub(crate) end: TimerId,
     /// Status sent upstream last, 0: none.
     pub(crate) status: u16,
-    /// First branch of the last set: only these compete for the best reply.
+    /// First branch of the last set: only these compete for the best reply, unless none of them left.
     pub(crate) first: u16,
+    /// First branch of the last set before it of which something left.
+    pub(crate) first_before: u16,
     /// The next branch is the first of a set.
     pub(crate) starts_set: bool,
     /// How many branches are still to be injected (`t_wait_for_new_branches`).
@@ -259,6 +261,7 @@ impl<T, B> Transactions<T, B> {
             end,
             status: 0,
             first: 0,
+            first_before: 0,
             starts_set: false,
             awaited: 0,
             state,

@@ -307,7 +307,11 @@ impl<M> Arg<M> for ReplyCode {
     }
 
     fn eval(prepared: &Self::Prepared, call: &mut Call<'_, M>) -> Result<ReplyCode, i32> {
-        Int::eval(prepared, call).and_then(|n| ReplyCode::new(n.0).ok_or(-1))
+        let n = Int::eval(prepared, call)?.0;
+        ReplyCode::new(n).ok_or_else(|| {
+            crate::complain!(call.ctx, "core", "{n} is no code of a reply: they go from 100 to 699");
+            -1
+        })
     }
 }
 

@@ -181,7 +181,9 @@ impl Events {
         };
         let own = CORE_EVENTS.iter().copied().map(Bytes::from);
         let raised = hooks.list::<Raised>().iter().map(|event| Bytes::from(event.0)).collect::<Vec<_>>();
-        own.chain(raised).chain(script.0).chain(of_routes).for_each(|name| drop(events.declare(&name)));
+        for name in own.chain(raised).chain(script.0).chain(of_routes) {
+            events.declare(&name);
+        }
         events
     }
 

@@ -5,7 +5,7 @@ use crate::language::vartable::VarTable;
 use crate::reply::LastError;
 use bytes::Bytes;
 use script::Value;
-use sip::{HeaderName, Uri};
+use sip::{HeaderName, Message, Uri};
 
 /// An error that a script may look at in error_route.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -47,8 +47,7 @@ impl ErrorInfo {
 
 /// Notes an error for `$err.*`.
 pub fn note(ctx: &mut Ctx, error: ErrorInfo) {
-    ctx.state.ext.set(LastError { code: error.code, reason: error.reason.clone() });
-    ctx.state.ext.set(error);
+    note_in(&mut ctx.state, error);
 }
 
 /// Notes an error; error_route, if there is one, runs after the current statement.
@@ -57,27 +56,26 @@ pub fn raise(ctx: &mut Ctx, error: ErrorInfo) {
     ctx.state.task.raise_error();
 }
 
-/// A request that cannot be read as a whole: error_route, if there is one, runs after the first statement, as in the
-/// reference when the headers are parsed.
-pub(crate) fn look_over(state: &mut MsgState) {
-    if !state.task.program().handles_errors() {
-        return;
-    }
-    let msg = &state.msg;
+/// What of a request cannot be read that every element must read (RFC 3261 §8.1.1, §16.3 step 1); error_route takes
+/// the place of the main route then.
+pub(crate) fn look_over(msg: &Message) -> Option<ErrorInfo> {
     let length = || msg.value(HeaderName::ContentLength).is_none() || msg.content_length().is_some();
     let what = match () {
-        _ if Uri::parse(&msg.request_uri()).is_err() => "Request-URI",
         _ if msg.via().is_none() => "Via header",
+        _ if Uri::parse(&msg.request_uri()).is_err() => "Request-URI",
         _ if msg.from().is_none() => "From header",
         _ if msg.to().is_none() => "To header",
         _ if msg.cseq_parts().is_none() => "CSeq header",
         _ if !length() => "Content-Length header",
-        _ => return,
+        _ => return None,
     };
-    let error = unparsed(what);
+    Some(unparsed(what))
+}
+
+/// Notes an error of a message whose script has not begun.
+pub(crate) fn note_in(state: &mut MsgState, error: ErrorInfo) {
     state.ext.set(LastError { code: error.code, reason: error.reason.clone() });
     state.ext.set(error);
-    state.task.raise_error();
 }
 
 fn unparsed(what: &str) -> ErrorInfo {

@@ -327,7 +327,9 @@ fn on_message(ctx: &mut Ctx, source: Path, bytes: Bytes) {
 fn on_request(ctx: &mut Ctx, msg: Rc<Message>, source: Path) {
     let Admit::Run(of) = tm::admit(ctx, &msg, source) else { return };
     let program = ctx.core.shared.program();
-    let Some(route) = program.route(RouteKind::Request, None) else { return };
+    let unreadable = crate::vars::error::look_over(&msg);
+    let of_errors = unreadable.as_ref().and_then(|_| program.route(RouteKind::Error, None));
+    let Some(route) = of_errors.or_else(|| program.route(RouteKind::Request, None)) else { return };
     let task = Task::new(program, route);
     let mut state = MsgState::new(msg, source, ctx.core.now, RouteKind::Request, task);
     state.after = After::Request;
@@ -335,6 +337,8 @@ fn on_request(ctx: &mut Ctx, msg: Rc<Message>, source: Path) {
     let shared = &ctx.core.shared;
     let first = shared.first_vars.get().unwrap_or(&shared.initial_vars);
     state.vars = first.as_slice().into();
-    crate::vars::error::look_over(&mut state);
+    if let Some(error) = unreadable {
+        crate::vars::error::note_in(&mut state, error);
+    }
     tm::request_in(ctx, state, of);
 }

@@ -8,7 +8,7 @@ use host::call::Finish;
 use host::events::{Event, EventName, EventParams};
 use host::shared::Shared;
 use host::var::Kind;
-use host::{Call, Ctx, Int, Outcome, Registrar, Routes, Suspension, TaskId, Text};
+use host::{Call, Ctx, Int, Outcome, Registrar, Routes, Suspension, TaskId};
 use script::Task;
 use script::ast::RouteKind;
 use std::sync::Arc;

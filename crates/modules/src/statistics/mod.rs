@@ -4,7 +4,7 @@ mod series;
 
 use host::arg::OutVar;
 use host::ctx::Ctx;
-use host::stats::{Source, Stats};
+use host::stats::Source;
 use host::var::{At, Kind, Variable};
 use host::vars::name::Name;
 use host::{Call, Int, Registrar, Routes, Text, Value};
@@ -71,9 +71,9 @@ pub fn register(m: &mut Registrar<Statistics>) {
     m.function("stat_iter_init", Routes::ALL, stat_iter_init);
     m.function("stat_iter_next", Routes::ALL, stat_iter_next);
     m.function("update_stat_series", Routes::ALL, update_stat_series);
-    m.variable_class("stat", |spec, loader, module| {
+    m.variable_class("stat", |spec, loader, _| {
         let name = Name::new(spec, loader, "$stat(name)")?;
-        Ok(Kind::Other(Box::new(Stat { name, module: module.clone() })))
+        Ok(Kind::Other(Box::new(Stat { name })))
     });
     // The series forget with time.
     m.timer(1000, |call| {
@@ -98,7 +98,6 @@ impl Statistics {
 /// `$stat(name)`, `$stat(group:name)`; `= 0` resets.
 struct Stat {
     name: Name,
-    module: Arc<Statistics>,
 }
 
 impl Variable for Stat {

@@ -60,9 +60,9 @@ struct Inner {
 
 enum How {
     /// What matches, and where it begins.
-    Plain { regex: Regex, longest: Option<Longest> },
+    Plain { regex: Regex, longest: Option<Box<Longest>> },
     /// Over the text as Latin-1, because it has back-references.
-    Backtracking(fancy_regex::Regex),
+    Backtracking(Box<fancy_regex::Regex>),
 }
 
 /// Finds the end of the longest match of an expression that has several.
@@ -123,10 +123,11 @@ pub fn compile_lines(pattern: &[u8], case: Case) -> Result<Pattern, BadPattern> 
 fn build(pattern: &[u8], options: Options) -> Result<Pattern, BadPattern> {
     let Translated { text, refers_back, ambiguous } = translate(pattern, options.lines)?;
     let how = if refers_back {
-        How::Backtracking(backtracking(&text, options)?)
+        How::Backtracking(Box::new(backtracking(&text, options)?))
     } else {
         let regex = plain(&text, options).map_err(reason)?;
-        let longest = || Longest { options, text, automaton: OnceLock::new(), whole: OnceLock::new() };
+        let longest =
+            || Box::new(Longest { options, text, automaton: OnceLock::new(), whole: OnceLock::new() });
         How::Plain { regex, longest: ambiguous.then(longest) }
     };
     Ok(Pattern(Arc::new(Inner { source: pattern.to_vec(), how })))
