@@ -21,9 +21,6 @@ pub const THRESHOLD: &str = "E_CORE_THRESHOLD";
 /// A stream connection ended: src_ip, src_port, dst_ip, dst_port, proto.
 pub const TCP_DISCONNECT: &str = "E_CORE_TCP_DISCONNECT";
 
-/// An operation took longer than its `..._threshold`: source, time, extra.
-pub const THRESHOLD: &str = "E_CORE_THRESHOLD";
-const CORE_EVENTS: [&str; 2] = [THRESHOLD, TCP_DISCONNECT];
 /// Events of one server: what scripts name at run time beyond that is raised, but not listed.
 const MAX_EVENTS: usize = 1_000;
 
@@ -179,9 +176,8 @@ impl Events {
             transports: hooks.list::<Arc<dyn EventTransport>>().clone(),
             ..Events::default()
         };
-        let own = CORE_EVENTS.iter().copied().map(Bytes::from);
         let raised = hooks.list::<Raised>().iter().map(|event| Bytes::from(event.0)).collect::<Vec<_>>();
-        for name in own.chain(raised).chain(script.0).chain(of_routes) {
+        for name in raised.into_iter().chain(script.0).chain(of_routes) {
             events.declare(&name);
         }
         events

@@ -327,8 +327,9 @@ fn on_message(ctx: &mut Ctx, source: Path, bytes: Bytes) {
 fn on_request(ctx: &mut Ctx, msg: Rc<Message>, source: Path) {
     let Admit::Run(of) = tm::admit(ctx, &msg, source) else { return };
     let program = ctx.core.shared.program();
-    let unreadable = crate::vars::error::look_over(&msg);
-    let of_errors = unreadable.as_ref().and_then(|_| program.route(RouteKind::Error, None));
+    let of_errors = program.route(RouteKind::Error, None);
+    let unreadable = of_errors.and_then(|_| crate::vars::error::look_over(&msg));
+    let of_errors = of_errors.filter(|_| unreadable.is_some());
     let Some(route) = of_errors.or_else(|| program.route(RouteKind::Request, None)) else { return };
     let task = Task::new(program, route);
     let mut state = MsgState::new(msg, source, ctx.core.now, RouteKind::Request, task);
