@@ -59,17 +59,22 @@ pub fn raise(ctx: &mut Ctx, error: ErrorInfo) {
 /// What of a request cannot be read that every element must read (RFC 3261 §8.1.1, §16.3 step 1); error_route takes
 /// the place of the main route then.
 pub(crate) fn look_over(msg: &Message) -> Option<ErrorInfo> {
-    let length = || msg.value(HeaderName::ContentLength).is_none() || msg.content_length().is_some();
+    let broken = |name, readable: bool| !readable && msg.header(name).is_some();
     let what = match () {
         _ if msg.via().is_none() => "Via header",
-        _ if Uri::parse(&msg.request_uri()).is_err() => "Request-URI",
-        _ if msg.from().is_none() => "From header",
-        _ if msg.to().is_none() => "To header",
-        _ if msg.cseq_parts().is_none() => "CSeq header",
-        _ if !length() => "Content-Length header",
+        _ if !is_sound(&msg.request_uri()) => "Request-URI",
+        _ if broken(HeaderName::From, msg.from().is_some()) => "From header",
+        _ if broken(HeaderName::To, msg.to().is_some()) => "To header",
+        _ if broken(HeaderName::CSeq, msg.cseq_parts().is_some()) => "CSeq header",
+        _ if broken(HeaderName::ContentLength, msg.content_length().is_some()) => "Content-Length header",
         _ => return None,
     };
     Some(unparsed(what))
+}
+
+/// A URI without what may stand in none of its parts (RFC 3261 §25.1): a second `@`.
+fn is_sound(uri: &Bytes) -> bool {
+    Uri::parse(uri).is_ok_and(|uri| !uri.params.text.contains(&b'@'))
 }
 
 /// Notes an error of a message whose script has not begun.

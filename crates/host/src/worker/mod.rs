@@ -325,11 +325,18 @@ fn on_message(ctx: &mut Ctx, source: Path, bytes: Bytes) {
 }
 
 fn on_request(ctx: &mut Ctx, msg: Rc<Message>, source: Path) {
-    let Admit::Run(of) = tm::admit(ctx, &msg, source) else { return };
     let program = ctx.core.shared.program();
     let of_errors = program.route(RouteKind::Error, None);
     let unreadable = of_errors.and_then(|_| crate::vars::error::look_over(&msg));
     let of_errors = of_errors.filter(|_| unreadable.is_some());
+    let of = if of_errors.is_some() && msg.answerable().is_err() {
+        // No transaction can know it; error_route may look at it all the same.
+        ctx.core.traffic.bad.up();
+        None
+    } else {
+        let Admit::Run(of) = tm::admit(ctx, &msg, source) else { return };
+        of
+    };
     let Some(route) = of_errors.or_else(|| program.route(RouteKind::Request, None)) else { return };
     let task = Task::new(program, route);
     let mut state = MsgState::new(msg, source, ctx.core.now, RouteKind::Request, task);
