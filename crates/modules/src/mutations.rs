@@ -152,7 +152,7 @@ fn cut_descriptions() {
     for seed in [SEEDS[0], SEEDS[1]] {
         let body = seed.find("\r\n\r\n").expect("a body") + 4;
         for end in body..seed.len() {
-            check(seed[..end].as_bytes());
+            check(&seed.as_bytes()[..end]);
         }
         for (at, _) in seed[body..].match_indices("\r\n") {
             for cut in 1..12 {

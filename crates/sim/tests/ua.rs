@@ -22,7 +22,8 @@ route { if (is_method("INVITE")) { hold_call(); exit; } sl_send_reply(405, "No")
 
 fn desk() -> Desk {
     let desk = Desk::new(CONFIG);
-    (heard(), replies());
+    heard();
+    replies();
     desk
 }
 
@@ -108,7 +109,7 @@ fn a_call_is_made() {
     for _ in 0..2 {
         desk.advance(9_000);
         answer(&mut desk, &invite, 200, "b1", "");
-        assert_eq!(desk.sent().iter().map(text).collect::<Vec<_>>(), [ack.clone()]);
+        assert_eq!(desk.sent().iter().map(text).collect::<Vec<_>>(), std::slice::from_ref(&ack));
     }
     assert!(heard().is_empty());
     answer(&mut desk, &invite, 200, "b2", "");
@@ -259,7 +260,7 @@ fn a_call_is_taken() {
     let rseq = progress.lines().find_map(|l| l.strip_prefix("RSeq: ")).expect("RSeq").to_string();
     for wait in [500, 1000, 2000] {
         desk.advance(wait);
-        assert_eq!(desk.sent().iter().map(text).collect::<Vec<_>>(), [progress.clone()]);
+        assert_eq!(desk.sent().iter().map(text).collect::<Vec<_>>(), std::slice::from_ref(&progress));
     }
     desk.receive(
         2,

@@ -31,9 +31,9 @@ fn hello(call: &mut Call<Hello>, name: Text, answer: OutVar) -> Outcome {
     let server = call.module.server.clone();
     let wait = Suspension::future("hello", async move {
         let said = ask(&server, &name).await;
-        Box::new(move |ctx: &mut host::Ctx| match said {
-            Ok(said) if answer.set(ctx, Value::from(said)) => 1,
-            _ => -1,
+        Box::new(move |ctx: &mut host::Ctx| {
+            let written = said.is_ok_and(|said| answer.set(ctx, Value::from(said)));
+            if written { 1 } else { -1 }
         }) as Finish
     });
     wait.limit(2000, -1)

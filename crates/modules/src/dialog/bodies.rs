@@ -16,7 +16,7 @@ pub struct Left(pub Option<Text>);
 
 pub fn ready(hooks: &mut Hooks) {
     hooks.watch.on(Moment::RequestOut, |ctx, _| request(ctx));
-    hooks.watch.on(Moment::ReplyOut, |ctx, seen| reply(ctx, seen));
+    hooks.watch.on(Moment::ReplyOut, reply);
 }
 
 /// The body of the current message if it is a session description that was changed.

@@ -17,7 +17,7 @@ use transaction::{Origin, TxnId};
 
 pub fn ready(module: &Arc<Dlg>, hooks: &mut Hooks) {
     let watch = &mut hooks.watch;
-    watch.told(Told::Created, |ctx, seen| adopt(ctx, seen));
+    watch.told(Told::Created, adopt);
     watch.on(At::ReplyIn, |ctx, _| cseq::restore(ctx));
     let (of_reply, of_cancel, of_end, of_script) =
         (module.clone(), module.clone(), module.clone(), module.clone());

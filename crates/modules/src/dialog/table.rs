@@ -136,13 +136,10 @@ impl Table {
     /// The write failed: all of it goes again.
     pub fn not_written(&mut self, keys: Vec<Key>, gone: Vec<Did>) {
         for key in keys {
-            match self.get_mut(key) {
-                // Its row may be there or not; what the next write does fits both.
-                Some(dialog) => {
-                    dialog.stored = true;
-                    self.touch(key);
-                }
-                None => {}
+            // Its row may be there or not; what the next write does fits both.
+            if let Some(dialog) = self.get_mut(key) {
+                dialog.stored = true;
+                self.touch(key);
             }
         }
         self.gone.extend(gone);

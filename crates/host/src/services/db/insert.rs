@@ -133,7 +133,8 @@ impl TableQuery {
 pub(crate) fn hooks(loader: &mut Loader, hooks: &mut Hooks) {
     let databases = loader.part::<Databases>().open();
     let core = &loader.globals.core;
-    for db in databases.iter().cloned() {
+    for db in &databases {
+        let db = db.clone();
         hooks.lacks.push((db.module(), Arc::new(move || db.lacks().into_iter().collect())));
     }
     if core.query_buffer_size < 2 || databases.is_empty() {

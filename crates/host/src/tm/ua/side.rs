@@ -66,7 +66,7 @@ impl Side {
         request.call_id = Some(self.call_id.clone());
         (request.cseq, request.socket) = (self.cseq, self.socket);
         let mut routes = self.routes.clone();
-        let first = routes.first().and_then(|route| NameAddr::parse(route)).map(|route| route.uri);
+        let first = routes.first().and_then(NameAddr::parse).map(|route| route.uri);
         if let Some(first) = first {
             let is_loose = Uri::parse(&first).is_ok_and(|uri| uri.params.has(b"lr"));
             if is_loose {
