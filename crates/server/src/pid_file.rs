@@ -44,7 +44,9 @@ impl PidFile {
 
 /// A process of this number runs and is not this one, which a container often starts under the same number again.
 fn is_other(pid: i32) -> bool {
-    let Some(process) = rustix::process::Pid::from_raw(pid).filter(|_| pid > 0) else { return false };
+    let Some(process) = Some(pid).filter(|pid| *pid > 0).and_then(rustix::process::Pid::from_raw) else {
+        return false;
+    };
     pid.unsigned_abs() != std::process::id()
         && !matches!(rustix::process::test_kill_process(process), Err(rustix::io::Errno::SRCH))
 }

@@ -79,15 +79,15 @@ fn every_error_at_once_for_programs() {
 /// What is not built yet is named exactly, and what only this machine lacks is no error of the script.
 #[test]
 fn missing_modules_and_missing_interfaces() {
-    let text = GOOD.replace("loadmodule \"sl.so\"", "loadmodule \"sl.so\"\nloadmodule \"dialog.so\"");
+    let text = GOOD.replace("loadmodule \"sl.so\"", "loadmodule \"sl.so\"\nloadmodule \"rtpengine.so\"");
     let text =
-        text.replace("exit;", "create_dialog();\nxlog(\"$DLG_status\");\n").replace("127.0.0.1", "nosuchif0");
+        text.replace("exit;", "rtpengine_offer();\nxlog(\"$rtpstat\");\n").replace("127.0.0.1", "nosuchif0");
     let found = diagnostics("missing", &text);
     let has =
         |severity: &str, message: &str| found.iter().any(|d| d.0 == severity && d.2.starts_with(message));
-    assert!(has("error", "module dialog does not exist in Fermata yet"), "{found:?}");
-    assert!(has("error", "create_dialog() is of module dialog, which does not exist"), "{found:?}");
-    assert!(has("error", "$DLG_status is of module dialog, which does not exist"), "{found:?}");
+    assert!(has("error", "module rtpengine does not exist in Fermata yet"), "{found:?}");
+    assert!(has("error", "rtpengine_offer() is of module rtpengine, which does not exist"), "{found:?}");
+    assert!(has("error", "$rtpstat is of module rtpengine, which does not exist"), "{found:?}");
     let elsewhere = GOOD.replace("127.0.0.1", "nosuchif0");
     check(
         "elsewhere",

@@ -29,10 +29,12 @@ fn desk(wait: &str, routes: &str) -> Desk {
     desk
 }
 
+/// One with a Route is within a dialog.
 fn request(method: &str, branch: &str, more: &str) -> String {
+    let tag = if more.starts_with("Route:") { ";tag=b" } else { "" };
     format!(
         "{method} sip:bob@10.0.0.3 SIP/2.0\nVia: SIP/2.0/UDP 10.0.0.2:5060;branch=z9hG4bK{branch}\n\
-         Max-Forwards: 70\nFrom: <sip:a@x>;tag=a\nTo: <sip:b@x>\nCall-ID: one\nCSeq: 1 {method}\n\
+         Max-Forwards: 70\nFrom: <sip:a@x>;tag=a\nTo: <sip:b@x>{tag}\nCall-ID: one\nCSeq: 1 {method}\n\
          {more}Content-Length: 0\n\n"
     )
 }
@@ -318,7 +320,8 @@ fn a_cancel_drops_what_is_held() {
     desk.receive(2, &request("INVITE", "i", ""));
     desk.receive(2, &request("CANCEL", "i", ""));
     desk.advance(2000);
-    let got = desk.summaries();
+    let mut got = desk.summaries();
+    got.retain(|line| !line.contains(" 100 "));
     assert_eq!(got[..2], ["10.0.0.2 SIP/2.0 200 OK", "10.0.0.2 SIP/2.0 200 canceling"]);
     assert!(got.iter().all(|s| !s.contains("487")), "{got:?}");
     desk.receive(2, &request("ACK", "ack", ""));

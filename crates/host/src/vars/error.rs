@@ -57,13 +57,12 @@ pub fn raise(ctx: &mut Ctx, error: ErrorInfo) {
 }
 
 /// What of a request cannot be read that every element must read (RFC 3261 §8.1.1, §16.3 step 1); error_route takes
-/// the place of the main route then.
+/// the place of the main route then. From is parsed when a script reads it, as in the reference.
 pub(crate) fn look_over(msg: &Message) -> Option<ErrorInfo> {
     let broken = |name, readable: bool| !readable && msg.header(name).is_some();
     let what = match () {
         _ if msg.via().is_none() => "Via header",
         _ if !is_sound(&msg.request_uri()) => "Request-URI",
-        _ if broken(HeaderName::From, msg.from().is_some()) => "From header",
         _ if broken(HeaderName::To, msg.to().is_some()) => "To header",
         _ if broken(HeaderName::CSeq, msg.cseq_parts().is_some()) => "CSeq header",
         _ if broken(HeaderName::ContentLength, msg.content_length().is_some()) => "Content-Length header",

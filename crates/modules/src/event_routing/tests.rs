@@ -44,7 +44,7 @@ fn send(server: &mut Server, method: &str, more: &str) -> Vec<String> {
 #[test]
 fn a_script_waits_for_the_event_it_means() {
     let mut server = server();
-    assert_eq!(send(&mut server, "INVITE", ""), ["SIP/2.0 100 Giving it a try"]);
+    assert_eq!(send(&mut server, "INVITE", ""), [""; 0]);
     let other = send(&mut server, "OPTIONS", "X-Aor: alice@x\nX-N: 1\n");
     assert_eq!(other, ["SIP/2.0 200 raised"]);
     let wanted = send(&mut server, "OPTIONS", "X-Aor: bob@home.net\nX-N: 1\n");

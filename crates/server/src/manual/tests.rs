@@ -122,7 +122,8 @@ fn events_and_statistics_have_words_and_what_has_words_exists() {
                 .filter(|n| !later(n))
                 .map(|n| format!("{}: there is no statistic {n}", def.name)),
         );
-        let names = shared.events().list().iter().map(|n| String::from_utf8_lossy(n).into_owned());
+        let names = shared.events().list();
+        let names = names.iter().map(|n| String::from_utf8_lossy(n).into_owned());
         let names: BTreeSet<String> = names.collect();
         let told = of(About::Event);
         wrong.extend(
