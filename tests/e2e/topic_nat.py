@@ -74,11 +74,11 @@ def test_registrations_and_subscriptions_are_kept_alive(place):
     check((ping.header("From").split(";")[0], ping.header("X-Keep")), ("<sip:keepalive@example.com>", "yes"))
     check(ping.text.startswith(f"OPTIONS sip:{phone.address} SIP/2.0"), True, ping.text)
     phone.receive("OPTIONS")
-    check(counts(server), {"keepalive": 1, "registered": 1, "subscribed": 0, "dialog": 0})
+    check(counts(server), {"refused": 0, "keepalive": 1, "registered": 1, "subscribed": 0, "dialog": 0})
     other = place.phone(server, "carol", "127.0.0.4")
     check(other.request("SUBSCRIBE", "sip:x@example.com", headers="Event: presence\r\n").status, 200)
     other.receive("OPTIONS")
-    check(counts(server), {"keepalive": 2, "registered": 1, "subscribed": 1, "dialog": 0})
+    check(counts(server), {"refused": 0, "keepalive": 2, "registered": 1, "subscribed": 1, "dialog": 0})
     asked = phone.request("MESSAGE", "sip:x@example.com", headers=f"X-Ask: sip:{phone.address}\r\n")
     check(f"udp:127.0.0.1:{server.port}" in asked.text, True, "$keepalive.socket")
     # Nobody is forgotten when the server is started again.
