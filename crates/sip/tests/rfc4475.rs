@@ -144,6 +144,17 @@ fn verdicts() {
     assert!(failures.is_empty(), "{failures}");
 }
 
+/// A message without what frames it, which is ours: its lengths and the end of its headers.
+fn unframed(message: &[u8]) -> String {
+    let text = String::from_utf8_lossy(message);
+    let is_length = |line: &str| {
+        let name = line.split(':').next().unwrap_or_default().trim();
+        name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("l")
+    };
+    let lines = text.split('\n').map(|line| line.trim_end_matches('\r')).filter(|line| !is_length(line));
+    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
 /// Whatever is accepted is relayed byte for byte, apart from our Via, octets after the body, blanks
 /// in the start line, and a missing empty line.
 #[test]
@@ -163,22 +174,16 @@ fn relayed_unchanged() {
         if message.headers_end() == message.body().start {
             want.extend_from_slice(b"\r\n\r\n");
         }
-        if *name == "clerr" {
-            // Its length is that of the body it has.
-            let text = String::from_utf8(want).unwrap();
-            want = text
-                .replace("Content-Length: 9999", &format!("Content-Length: {}", message.body().len()))
-                .into();
-        }
         if message.is_request() {
             let target =
                 PrintTarget { uri: b"", via, via_params: b"", extra: b"", send: &names, received: &names };
             want.splice(at..at, via.iter().copied());
-            assert_eq!(print_request(&message, &[], &target), want, "{name}");
+            assert_eq!(unframed(&print_request(&message, &[], &target)), unframed(&want), "{name}");
         } else {
             let top = message.header(HeaderName::Via).unwrap().whole();
             want.drain(top.range());
-            assert_eq!(print_reply(&message, &Edits::default(), None, &names, &names), want, "{name}");
+            let printed = print_reply(&message, &Edits::default(), None, &names, &names);
+            assert_eq!(unframed(&printed), unframed(&want), "{name}");
         }
     }
 }
