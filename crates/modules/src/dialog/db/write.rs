@@ -105,8 +105,11 @@ pub fn at_end(ctx: &mut Ctx, module: &Arc<Dlg>) {
     let Some(db) = &module.store.db else { return };
     let (pool, asked) = (db.on(ctx), module.clone());
     let answers = ask_all(ctx, move |ctx| Some(everything(ctx, &asked)));
+    // A table that is only written at the end still has the calls of the end before.
+    let old = (module.store.mode == Mode::Shutdown).then(|| Query::delete(module.store.table.clone()));
     ctx.spawn("dialog last writes", LAST_LIMIT_MS, async move {
-        let queries: Vec<Query> = answers.await.into_iter().flat_map(|(_, list)| list).collect();
+        let living = answers.await.into_iter().flat_map(|(_, list)| list);
+        let queries: Vec<Query> = old.into_iter().chain(living).collect();
         if let Err(error) = write_all(&*pool, queries).await {
             host::error!("dialog", "not all dialogs could be written: {error}");
         }
