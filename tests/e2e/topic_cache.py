@@ -142,8 +142,9 @@ def test_every_function_in_every_way(place):
         # but a table keeps values and counters beside each other.
         sum = 4 if store.startswith("sql") else 0
         check(ask(place, server, "async", "b", "word"), (1, "word", f"{sum} -3 <null>"), store)
-        # The report route begins with no AVPs of the script that launched.
-        check(ask(place, server, "launch", "n"), (1, "6", "<null> <null> launched"), store)
+        # The report route begins with no AVPs of the script that launched, or with a copy when there was nothing to wait for.
+        rc = "none" if store == "local" else "<null>"
+        check(ask(place, server, "launch", "n"), (1, "6", f"{rc} <null> launched"), store)
         server.stop()
 
 
