@@ -5,6 +5,8 @@ import datetime, json, os, pathlib, re, subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benches/results.jsonl"
+# What `benches/compare` found, one line for each run.
+HISTORY = ROOT / "benches/history.jsonl"
 
 
 def commit():
@@ -19,7 +21,7 @@ def processor():
     return name[1] if name else os.uname().machine
 
 
-def record(bench, program, **numbers):
+def record(bench, program, to=RESULTS, **numbers):
     """`program`: the build that was measured; its folder below target/ is the profile. Prints the line too."""
     line = {
         "bench": bench,
@@ -32,6 +34,6 @@ def record(bench, program, **numbers):
         **{name: round(value, 3) if isinstance(value, float) else value for name, value in numbers.items()},
     }
     text = json.dumps(line, ensure_ascii=False)
-    with RESULTS.open("a", encoding="utf-8") as out:
+    with to.open("a", encoding="utf-8") as out:
         out.write(text + "\n")
     print(text)

@@ -227,7 +227,7 @@ def measure(server, args):
     show("new", args.contacts, first)
     show("refreshed", args.refresh, again)
     show("looked up", args.lookups, found)
-    print(f"{server.name:10} {'memory':12} {memory:8.0f} bytes a contact")
+    print(f"{server.name:10} {'memory':12} {memory:8.0f} bytes a contact", flush=True)
     return {"bytes": memory, "new_us": first[1] / args.contacts * 1e6, "refreshed_us": again[1] / args.refresh * 1e6,
             "looked_up_us": found[1] / args.lookups * 1e6}
 
@@ -262,7 +262,7 @@ def main():
             return
         servers = [("fermata", [str(pathlib.Path(args.fermata).resolve()), "-f"], FERMATA)]
         if kamailio := shutil.which("kamailio"):
-            servers.append(("kamailio", [kamailio, "-DD", "-m", "512", "-M", "8", "-w", folder, "-Y", folder, "-f"], KAMAILIO))
+            servers.append(("kamailio", [kamailio, "-x", "fm", "-DD", "-m", "512", "-M", "8", "-w", folder, "-Y", folder, "-f"], KAMAILIO))
         for name, command, template in servers:
             server = Server(name, command, template, folder, driver="", mode="single-instance-no-db")
             try:
@@ -274,4 +274,5 @@ def main():
     save(args, memory)
 
 
-main()
+if __name__ == "__main__":
+    main()

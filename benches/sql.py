@@ -149,4 +149,5 @@ def main():
             place.show_logs()
 
 
-main()
+if __name__ == "__main__":
+    main()

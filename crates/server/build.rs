@@ -7,7 +7,19 @@ use std::{env, fs};
 fn main() {
     let root = env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
     let mut files = Vec::new();
-    for folder in ["../modules/manual", "../drivers/manual"] {
+    for folder in [
+        "../modules/manual",
+        "../drivers/manual",
+        "../routing/manual",
+        "../media/manual",
+        "../presence/manual",
+        "../capture/manual",
+        "../page/manual",
+        "../b2b/manual",
+        "../identity/manual",
+        "../queues/manual",
+        "../host/manual",
+    ] {
         let folder = Path::new(&root).join(folder);
         println!("cargo::rerun-if-changed={}", folder.display());
         let entries = fs::read_dir(&folder).expect("the folder of words");

@@ -22,7 +22,8 @@ class Wire:
 
     def __init__(self, address, context=None, name=None, ip="127.0.0.2"):
         self.socket = socket.create_connection(address, timeout=DEADLINE, source_address=(ip, 0))
-        self.local = "%s:%d" % self.socket.getsockname()
+        host, port = self.socket.getsockname()[:2]
+        self.local = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self.proto = "TLS" if context else "TCP"
         if context:
             self.socket = context.wrap_socket(self.socket, server_hostname=name)
@@ -66,12 +67,12 @@ class WebWire:
     """A WebSocket of the package `websockets`: one message in each of its messages. Its loop runs only while something is
     waited for."""
 
-    def __init__(self, uri, context=None, name=None, ip="127.0.0.2", origin="http://example.com", subprotocols=("sip",)):
+    def __init__(self, uri, context=None, name=None, ip="127.0.0.2", origin="http://example.com", subprotocols=("sip",), host="127.0.0.1"):
         if sites := sorted(pathlib.Path(tool("pip")).parent.parent.glob("lib/python*/site-packages")):
             sys.path.append(str(sites[0]))
         from websockets.asyncio.client import connect
         self.proto = "WSS" if context else "WS"
-        sock = socket.create_connection(("127.0.0.1", int(uri.rsplit(":", 1)[1])), timeout=DEADLINE, source_address=(ip, 0))
+        sock = socket.create_connection((host, int(uri.rsplit(":", 1)[1])), timeout=DEADLINE, source_address=(ip, 0))
         sock.setblocking(False)
         self.local = f"{random.getrandbits(40):x}.invalid"
         more = {"ssl": context, "server_hostname": name or "127.0.0.1"} if context else {}

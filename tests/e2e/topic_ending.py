@@ -1,7 +1,7 @@
 """The end of the server, and of single calls: nobody is left without an answer, nothing stays held."""
 import re, select, time
 
-from harness import Failed, check, until
+from harness import Failed, check, run, until
 
 SCRIPT = """
 log_level=3
@@ -49,7 +49,7 @@ def collect(phone, heard, seconds=0.05):
     while select.select([phone.socket], [], [], seconds)[0]:
         data = phone.socket.recv(65535).decode()
         match = re.match(r"SIP/2.0 (\d+)", data)
-        call = re.search(r"(?im)^Call-ID: (\w+)@", data)[1]
+        call = re.search(r"(?im)^Call-ID: ([\w-]+)@", data)[1]
         if match and int(match[1]) >= 180:
             heard.setdefault(call, []).append(int(match[1]))
         yield data
@@ -95,6 +95,29 @@ def test_everybody_hears_of_the_end(place):
     # One turn may have begun before the signal was seen.
     if server.log_text().count("tick") > ticks + 1:
         raise Failed("timer routes went on after SIGTERM")
+
+
+PROBES = """
+loadmodule "db_sqlite.so"
+loadmodule "dispatcher.so"
+modparam("dispatcher", "db_url", "sqlite:///{DB}")
+modparam("dispatcher", "ds_ping_interval", 1)
+modparam("dispatcher", "ds_probing_mode", 1)
+route { send_reply(480, "Nobody"); }
+"""
+
+
+def test_a_probe_does_not_hold_the_end(place):
+    silent = place.phone(type("Nowhere", (), {"port": 0}), "gateway")
+    run(place.program, "db", "create", f"sqlite://{place.dir}/probes.db", "dispatcher")
+    place.sqlite("probes.db", f"insert into dispatcher (setid, destination, probe_mode) values (1, 'sip:{silent.address}', 2)")
+    server = place.server(SCRIPT.replace("{ROUTES}", PROBES), DB=place.dir / "probes.db")
+    until("a probe waits", lambda: any(data.startswith("OPTIONS ") for data in collect(silent, {}, 0.01)))
+    server.process.terminate()
+    until("the server ends", lambda: server.process.poll() is not None, 8)
+    if "did not finish" in server.log_text():
+        raise Failed("a probe held the end")
+    check(place.sqlite("probes.db", "select state from dispatcher"), [{"state": 0}], "state of the gateway")
 
 
 LOCKS = """

@@ -47,13 +47,15 @@ RATE = 60
 class Calls:
     """SIPp calling SIPp through the server until told to end."""
 
-    def __init__(self, place, server, uas):
-        self.stats = place.dir / "calls.csv"
+    def __init__(self, place, server, uas, user="bob", called="uas.xml"):
+        """`called`: the scenario of the called party; `None`: there is one already."""
+        self.stats = place.dir / f"calls{uas}.csv"
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        place.process("sipp", "-nostdin", "-sf", SCENARIOS / "uas.xml", "-i", "127.0.0.1", "-p", uas, **quiet)
-        until("the called party listens", lambda: listens(uas))
+        if called:
+            place.process("sipp", "-nostdin", "-sf", SCENARIOS / called, "-i", "127.0.0.1", "-p", uas, **quiet)
+            until("the called party listens", lambda: listens(uas))
         self.caller = place.process(
-            "sipp", "-nostdin", "-sf", SCENARIOS / "uac.xml", "-i", "127.0.0.1", "-p", free_port(), "-s", "bob", "-d", "0",
+            "sipp", "-nostdin", "-sf", SCENARIOS / "uac.xml", "-i", "127.0.0.1", "-p", free_port(), "-s", user, "-d", "0",
             "-r", RATE, "-m", 100000, "-trace_stat", "-fd", "1", "-stf", self.stats, "-trace_err", f"127.0.0.1:{server.port}", **quiet)
 
     def end(self):

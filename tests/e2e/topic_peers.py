@@ -49,8 +49,8 @@ def test_sipsak(place):
     check(registered(server), ["alice@127.0.0.1"])
 
 
-def baresip(place, server, user, password, answer, transport="udp", port=None, ca=None):
-    """A baresip without sound, driven over its control socket; (process, control port)."""
+def baresip(place, server, user, password, answer, transport="udp", port=None, ca=None, modules=(), account="", contacts=""):
+    """A baresip without sound, driven over its control socket; (process, control port, log)."""
     home = place.dir / user
     home.mkdir()
     control = free_port()
@@ -68,13 +68,14 @@ module aufile.so
 module account.so
 module menu.so
 module ctrl_tcp.so
+{"".join(f"module {name}.so{chr(10)}" for name in modules)}
 ctrl_tcp_listen 127.0.0.1:{control}
 {f"sip_cafile {ca}" if ca else ""}
 """)
     (home / "accounts").write_text(
         f"<sip:{user}@127.0.0.1:{port or server.port};transport={transport}>;auth_user={user};auth_pass={password};answermode={answer};"
-        f"regint=600\n")
-    (home / "contacts").write_text("")
+        f"regint=600{account}\n")
+    (home / "contacts").write_text(contacts)
     process = place.process(program("baresip"), "-f", home, stdin=subprocess.PIPE,
                             stdout=open(home / "log", "w"), stderr=subprocess.STDOUT)
     return process, control, home / "log"

@@ -1,6 +1,7 @@
 """Sockets that are bound to all addresses of the machine: who answers, and which address stands in messages."""
 import re, socket
 from harness import check, free_port
+from streams import StreamPhone, WebWire, Wire, certificates, client_context
 
 CONFIG = """
 log_level = 3
@@ -126,3 +127,47 @@ def test_connections_from_here_start_where_they_say(place):
     text = receive(link)
     check((came_from[0], "0.0.0.0" in text), ("127.0.0.1", False), text)
     check(header(text, "Via")[0].startswith("SIP/2.0/TCP 127.0.0.1"), True, text)
+
+
+SECURE = """
+socket = tls:0.0.0.0:{TLS}
+socket = ws:0.0.0.0:{WS}
+socket = wss:0.0.0.0:{WSS}
+loadmodule "tls_openssl.so"
+loadmodule "tls_mgm.so"
+loadmodule "proto_tls.so"
+loadmodule "proto_ws.so"
+loadmodule "proto_wss.so"
+modparam("tls_mgm", "server_domain", "any")
+modparam("tls_mgm", "certificate", "[any]{DIR}/any.example.com.pem")
+modparam("tls_mgm", "private_key", "[any]{DIR}/any.example.com.key")
+modparam("tls_mgm", "ca_list", "[any]{DIR}/ca.pem")
+modparam("tls_mgm", "require_cert", "[any]0")
+route {"""
+
+
+def test_tls_and_websockets_name_the_address_that_was_asked(place):
+    certificates(place, "any.example.com")
+    ports = {proto: free_port() for proto in ("TLS", "WS", "WSS")}
+    server = place.server(CONFIG.replace("route {", SECURE, 1), **ports)
+    context = client_context(place)
+    for proto, wire in [
+        ("tls", lambda port: Wire(("127.0.0.5", port), context, "any.example.com")),
+        ("ws", lambda port: WebWire(f"ws://127.0.0.5:{port}", host="127.0.0.5")),
+        ("wss", lambda port: WebWire(f"wss://127.0.0.5:{port}", context, host="127.0.0.5")),
+    ]:
+        port = ports[proto.upper()]
+        phone = StreamPhone(wire(port), f"p{proto}")
+        text = phone.final("OPTIONS", "sip:x").text
+        check(header(text, "X-Here"), [f"127.0.0.5 127.0.0.5 {proto}:127.0.0.5:{port}"], proto)
+        # What goes on from there names that address on the side of the phone, and one that the callee reaches.
+        callee = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        callee.bind(("127.0.0.9", 0))
+        callee.settimeout(5)
+        phone.request("MESSAGE", f"sip:b@{name(callee)};transport=udp")
+        text = receive(callee)
+        routes = header(text, "Record-Route")
+        check("0.0.0.0" in text, False, text)
+        check(f"127.0.0.5:{port}" in routes[1] and f"transport={proto}" in routes[1], True, routes)
+        check(f"127.0.0.1:{server.port}" in routes[0], True, routes)
+        phone.wire.close()

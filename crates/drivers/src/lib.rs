@@ -1,7 +1,6 @@
 //! The modules that speak to something outside: databases, caches, directories, HTTP, TLS and the transports. One
 //! file or folder each, named as in the reference.
 
-#[cfg(any(feature = "mongodb", feature = "redis"))]
 mod cachedb;
 // Without a client library some of what they share has no user.
 #[cfg_attr(not(all(feature = "mysql", feature = "postgres")), allow(dead_code, unused_imports))]
@@ -12,6 +11,7 @@ mod tls;
 // Plain lines, so that rustfmt follows them.
 #[cfg(feature = "radius")]
 pub mod aaa_radius;
+pub mod cachedb_memcached;
 #[cfg(feature = "mongodb")]
 pub mod cachedb_mongodb;
 #[cfg(feature = "redis")]
@@ -25,8 +25,11 @@ pub mod db_postgres;
 pub mod db_sqlite;
 pub mod db_text;
 pub mod db_virtual;
+pub mod exchange;
 #[cfg(feature = "ldap")]
 pub mod ldap;
+#[cfg(feature = "http")]
+pub mod opentelemetry;
 pub mod proto_bin;
 pub mod proto_tcp;
 pub mod proto_tls;
@@ -44,6 +47,7 @@ pub use sql::{Session, dialect_of};
 // One a line: additions by different hands do not collide.
 host::modules! {
     aaa_radius if "radius",
+    cachedb_memcached,
     cachedb_mongodb if "mongodb",
     cachedb_redis if "redis",
     cachedb_sql,
@@ -54,6 +58,7 @@ host::modules! {
     db_text,
     db_virtual,
     ldap if "ldap",
+    opentelemetry if "http",
     proto_bin,
     proto_tcp,
     proto_tls,

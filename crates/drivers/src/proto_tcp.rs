@@ -3,16 +3,17 @@
 
 use crate::proto_udp::{port, use_port};
 use host::Registrar;
+use host::streams::StreamSettings;
 use sip::Transport;
 
-/// What the server asks when it serves TCP.
+/// Parameters.
 pub struct ProtoTcp {
     /// 0: 5060
     port: u16,
     /// A double CRLF is answered with one (RFC 5626 §3.5.1).
-    pub pong: bool,
+    pong: bool,
     /// Messages that may wait for one connection; `None`: the server's own limit.
-    pub queue: Option<usize>,
+    queue: Option<usize>,
 }
 
 impl Default for ProtoTcp {
@@ -45,4 +46,8 @@ pub fn register(m: &mut Registrar<ProtoTcp>) {
         "tracing of connections does not exist yet",
     );
     m.init(|s, loader| Ok(use_port(loader, Transport::Tcp, s.port)));
+    m.ready(|s, hooks, _| {
+        let set = StreamSettings { pong: Some(s.pong), queue: s.queue, ..StreamSettings::of(Transport::Tcp) };
+        hooks.list().push(set);
+    });
 }

@@ -5,17 +5,21 @@ use crate::proto_udp::{port, use_port};
 use crate::tls_mgm::{HasDomains, TlsMgm, avp};
 use host::Registrar;
 use host::registrar::ParamFn;
+use host::streams::StreamSettings;
+use net::link::{ClientSetup, ServerSetup, TlsSetup};
 use script::ast::{Dialect, ParamValue};
 use sip::Transport;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
-/// What the server asks when it serves TLS.
+/// Parameters.
 pub struct ProtoTls {
     /// 0: 5061
     port: u16,
-    pub pong: bool,
-    pub handshake_ms: Option<u64>,
+    pong: bool,
+    handshake_ms: Option<u64>,
     /// Domains as 2.1 sets them here.
-    pub domains: TlsMgm,
+    domains: TlsMgm,
 }
 
 impl HasDomains for ProtoTls {
@@ -64,7 +68,7 @@ pub fn register(m: &mut Registrar<ProtoTls>) {
         &["trace_destination", "trace_on", "trace_filter_route"],
         "tracing of connections does not exist yet",
     );
-    m.init(|s, loader| {
+    m.init_with_files(|s, loader| {
         use_port(loader, Transport::Tls, s.port);
         // In 2.1 these are seconds.
         if loader.dialect == Dialect::V21 {
@@ -73,11 +77,32 @@ pub fn register(m: &mut Registrar<ProtoTls>) {
         if s.domains.is_set() { s.domains.finish() } else { Ok(()) }
     });
     m.ready(|module, hooks, _| {
+        hooks.list().push(StreamSettings {
+            pong: Some(module.pong),
+            handshake_ms: module.handshake_ms,
+            ..StreamSettings::of(Transport::Tls)
+        });
+        if module.domains.is_set() {
+            hooks.list::<Arc<dyn TlsSetup>>().push(Arc::new(OwnDomains(module.clone())));
+        }
         let module = module.clone();
         if module.domains.is_set() || module.domains.client_tls_domain_avp.is_some() {
-            hooks
-                .tls_hints
-                .push(std::sync::Arc::new(move |ctx, state, host| module.domains.hint(ctx, state, host)));
+            hooks.tls_hints.push(Arc::new(move |ctx, state, host| module.domains.hint(ctx, state, host)));
         }
     });
+}
+
+/// The domains of 2.1, as connections ask for them.
+struct OwnDomains(Arc<ProtoTls>);
+
+impl TlsSetup for OwnDomains {
+    fn serves(&self) -> bool {
+        self.0.domains.serves()
+    }
+    fn server(&self, local: SocketAddr, name: Option<&str>) -> Result<ServerSetup, String> {
+        TlsSetup::server(&self.0.domains, local, name)
+    }
+    fn client(&self, remote: SocketAddr, hint: u32) -> Result<ClientSetup, String> {
+        TlsSetup::client(&self.0.domains, remote, hint)
+    }
 }

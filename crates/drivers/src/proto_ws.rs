@@ -4,16 +4,17 @@
 use crate::proto_udp::{port, use_port};
 use host::Registrar;
 use host::registrar::ParamFn;
+use host::streams::StreamSettings;
 use sip::Transport;
 
-/// What the server asks when it serves WebSockets.
+/// Parameters.
 pub struct ProtoWs {
     /// 0: 80
     port: u16,
     /// Handshakes must have an Origin.
-    pub require_origin: bool,
+    require_origin: bool,
     /// What handshakes begun here ask for.
-    pub resource: String,
+    resource: String,
 }
 
 impl Default for ProtoWs {
@@ -33,4 +34,11 @@ pub fn register(m: &mut Registrar<ProtoWs>) {
         "tracing of connections does not exist yet",
     );
     m.init(|s, loader| Ok(use_port(loader, Transport::Ws, s.port)));
+    m.ready(|s, hooks, _| {
+        hooks.list().push(StreamSettings {
+            require_origin: Some(s.require_origin),
+            resource: Some(s.resource.clone()),
+            ..StreamSettings::of(Transport::Ws)
+        });
+    });
 }

@@ -4,17 +4,18 @@
 use crate::proto_udp::{port, use_port};
 use host::Registrar;
 use host::registrar::ParamFn;
+use host::streams::StreamSettings;
 use sip::Transport;
 
-/// What the server asks when it serves WebSockets over TLS.
+/// Parameters.
 pub struct ProtoWss {
     /// 0: 443
     port: u16,
     /// Handshakes must have an Origin.
-    pub require_origin: bool,
+    require_origin: bool,
     /// What handshakes begun here ask for.
-    pub resource: String,
-    pub handshake_ms: Option<u64>,
+    resource: String,
+    handshake_ms: Option<u64>,
 }
 
 impl Default for ProtoWss {
@@ -40,4 +41,12 @@ pub fn register(m: &mut Registrar<ProtoWss>) {
     );
     m.needs(&["tls_mgm"]);
     m.init(|s, loader| Ok(use_port(loader, Transport::Wss, s.port)));
+    m.ready(|s, hooks, _| {
+        hooks.list().push(StreamSettings {
+            require_origin: Some(s.require_origin),
+            resource: Some(s.resource.clone()),
+            handshake_ms: s.handshake_ms,
+            ..StreamSettings::of(Transport::Wss)
+        });
+    });
 }

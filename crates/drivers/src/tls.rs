@@ -1,6 +1,7 @@
 //! TLS of connections of modules and of SIP: what is trusted, who we are.
 
 use bytes::Bytes;
+use host::load::LoadError;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
@@ -32,7 +33,7 @@ pub struct Pem {
 
 impl Pem {
     /// The certificate chain and its key; `None`: there are none.
-    fn identity(&self) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>, String> {
+    fn identity(&self) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>, LoadError> {
         if self.certificate.is_empty() {
             return Ok(None);
         }
@@ -41,9 +42,9 @@ impl Pem {
         Ok(Some((self.chain(&self.certificate)?, key)))
     }
 
-    fn chain(&self, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    fn chain(&self, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, LoadError> {
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
-        chain.map_err(|e| format!("certificate: {e}"))
+        chain.map_err(|e| format!("certificate: {e}").into())
     }
 
     /// The first certificate, DER.
@@ -83,7 +84,7 @@ pub fn install_provider() {
 
 impl ClientTls {
     /// Reads the files. The error is what a user should read.
-    pub fn build(&self) -> Result<ClientConfig, String> {
+    pub fn build(&self) -> Result<ClientConfig, LoadError> {
         let versions = if self.versions.is_empty() { rustls::ALL_VERSIONS } else { &self.versions };
         let builder = ClientConfig::builder_with_provider(provider());
         let builder = builder.with_protocol_versions(versions).map_err(|e| e.to_string())?;
@@ -101,7 +102,7 @@ impl ClientTls {
         Ok(config)
     }
 
-    fn verifier(&self) -> Result<Arc<dyn ServerCertVerifier>, String> {
+    fn verifier(&self) -> Result<Arc<dyn ServerCertVerifier>, LoadError> {
         if self.check == Check::Nothing {
             return Ok(Arc::new(Lenient(Trust::Anyone)));
         }
@@ -148,7 +149,7 @@ pub struct ServerTls {
 
 impl ServerTls {
     /// Reads the files. The error is what a user should read.
-    pub fn build(&self) -> Result<ServerConfig, String> {
+    pub fn build(&self) -> Result<ServerConfig, LoadError> {
         let versions = if self.versions.is_empty() { rustls::ALL_VERSIONS } else { &self.versions };
         let builder = ServerConfig::builder_with_provider(provider());
         let builder = builder.with_protocol_versions(versions).map_err(|e| e.to_string())?;
@@ -181,7 +182,7 @@ impl ServerTls {
 }
 
 /// Trusted certificates of files and folders; without any, those of the system.
-fn roots(paths: &[PathBuf], pem: Option<&Pem>) -> Result<RootCertStore, String> {
+fn roots(paths: &[PathBuf], pem: Option<&Pem>) -> Result<RootCertStore, LoadError> {
     let mut roots = RootCertStore::empty();
     let written = pem.filter(|pem| !pem.ca_list.is_empty());
     if let Some(pem) = written {
@@ -198,7 +199,7 @@ fn roots(paths: &[PathBuf], pem: Option<&Pem>) -> Result<RootCertStore, String> 
     Ok(roots)
 }
 
-fn revocations(folder: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+fn revocations(folder: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, LoadError> {
     let mut lists = Vec::new();
     for file in files(folder)? {
         let all = CertificateRevocationListDer::pem_file_iter(&file).map_err(|e| unreadable(&file, &e))?;
@@ -220,18 +221,18 @@ pub fn first_certificate(path: &Path) -> Option<Arc<[u8]>> {
     certificates(path).ok().and_then(|all| all.first().map(|c| c.as_ref().into()))
 }
 
-fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> String {
-    format!("cannot read {}: {error}", path.display())
+fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> LoadError {
+    LoadError::of_this_machine(format!("cannot read {}: {error}", path.display()))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, LoadError> {
     let found = CertificateDer::pem_file_iter(path).map_err(|e| unreadable(path, &e))?;
     let found: Vec<_> = found.collect::<Result<_, _>>().map_err(|e| unreadable(path, &e))?;
-    if found.is_empty() { Err(format!("{} holds no certificate", path.display())) } else { Ok(found) }
+    if found.is_empty() { Err(format!("{} holds no certificate", path.display()).into()) } else { Ok(found) }
 }
 
 /// A file, or the files of a folder.
-fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
+fn files(path: &Path) -> Result<Vec<PathBuf>, LoadError> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }

@@ -13,18 +13,20 @@ pub mod vars;
 pub mod worker;
 
 pub use context::{
-    avp, call, chunks, clock, ctx, log, outage, owner, params, shared, stats, status, timers, var, watch,
+    avp, call, chunks, clock, coded, ctx, log, observe, outage, outside, owner, params, shared, stats,
+    status, tape, taped, timers, var, watch,
 };
 pub use language::{arg, format, late, subst};
 pub use load::{globals, listen, parameters, reference, registrar, reload};
-pub use services::{aaa, cachedb, db, events, mi, streams};
+pub use services::{aaa, backends, cachedb, db, events, mi, streams};
 pub use tm::{blacklist, branches, contacts, reply};
 
 pub use arg::{Arg, Head, HeadLines, Int, OutVar, OutVars, ReplyCode, Text, Word};
 pub use call::{Call, Finish, Outcome, Suspension, Wait};
 pub use ctx::{After, Branch, Core, Ctx, MsgState, Output, Program, Sip, TaskId};
 pub use format::Format;
-pub use load::{Loader, load};
+pub use language::checked::{Checked, Named};
+pub use load::{Accepts, InParam, LoadError, Loader, load, load_with};
 pub use registrar::{ModuleDef, Registrar, Routes};
 pub use script::{Traced, Value};
 pub use shared::{Listen, Shared};

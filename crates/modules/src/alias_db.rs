@@ -1,6 +1,7 @@
 //! alias_db: other names of users, from a table; asked at each call without blocking.
 
 use bytes::Bytes;
+use host::Accepts;
 use host::db::{Db, DbError, Name, Query, Rows};
 use host::load::Loader;
 use host::{Branch, Call, Ctx, OutVar, Outcome, Registrar, Routes, Text};
@@ -44,6 +45,7 @@ pub fn register(m: &mut Registrar<AliasDb>) {
     m.param_text("domain_prefix", |s, v| Ok(s.domain_prefix = v.into()));
     m.param_int("append_branches", |s, v| Ok(s.append_branches = v != 0));
     m.param_int("use_domain", |s, v| Ok(s.use_domain = v != 0));
+    m.accepts(Accepts::DATABASE, &["db_url"]);
     m.function("alias_db_lookup", Routes::REQUEST.and(Routes::FAILURE), lookup);
     m.function("alias_db_find", Routes::ALL, find);
     m.init(|s: &mut AliasDb, loader: &mut Loader| {

@@ -6,6 +6,7 @@ use crate::subjects::Subject;
 use bytes::Bytes;
 use host::aaa::{Aaa, AaaKind, AaaRequest};
 use host::load::Loader;
+use host::{Accepts, InParam, LoadError};
 use host::{Call, Outcome, Registrar, Routes, Text};
 use sip::digest::{Algorithm, Credentials, Qop};
 use std::sync::Arc;
@@ -39,6 +40,7 @@ pub fn register(m: &mut Registrar<AuthAaa>) {
         s.check_service = Some(v);
         Ok(())
     });
+    m.accepts(Accepts::from(-1), &["auth_service_type", "check_service_type", "service_type"]);
     m.param_text("use_ruri_flag", |s, v| {
         s.ruri_flag = Some(v.into()).filter(|v: &String| !v.is_empty() && v != "NULL");
         Ok(())
@@ -60,7 +62,7 @@ pub fn register(m: &mut Registrar<AuthAaa>) {
         exists(call, uri, Asked::User)
     });
     m.needs(&["auth"]);
-    m.init(init);
+    m.init_or(init);
 }
 
 const ATTRIBUTES: [&str; 12] = [
@@ -91,13 +93,13 @@ fn name_of(aaa: &Aaa, name: &'static str) -> Result<&'static str, String> {
     }
 }
 
-fn init(s: &mut AuthAaa, loader: &mut Loader) -> Result<(), String> {
+fn init(s: &mut AuthAaa, loader: &mut Loader) -> Result<(), LoadError> {
     if s.url.trim().is_empty() {
         return Err("aaa_url is not set".into());
     }
-    let aaa = loader.aaa(&s.url)?;
+    let aaa = loader.aaa(&s.url).in_param("aaa_url")?;
     for name in ATTRIBUTES {
-        name_of(&aaa, name)?;
+        name_of(&aaa, name).in_param("aaa_url")?;
     }
     s.service = s.service.or_else(|| aaa.value("Service-Type", "Sip-Session").ok()).or(Some(15));
     s.check_service = s.check_service.or_else(|| aaa.value("Service-Type", "Call-Check").ok()).or(Some(10));

@@ -4,6 +4,7 @@ use crate::auth::{Auth, Kind, Offered, rc};
 use bytes::Bytes;
 use host::db::{Db, DbError, Name, Query, Rows};
 use host::load::Loader;
+use host::{Accepts, InParam, LoadError};
 use host::{Call, Ctx, OutVar, Outcome, Registrar, Routes, Text, Var};
 use sip::Uri;
 use sip::digest::{Algorithm, Credentials};
@@ -82,10 +83,11 @@ pub fn register(m: &mut Registrar<AuthDb>) {
     m.function("db_does_uri_exist", Routes::REQUEST, does_uri_exist);
     m.function("db_get_auth_id", Routes::REQUEST.and(Routes::FAILURE).and(Routes::LOCAL), get_auth_id);
     m.needs(&["auth"]);
-    m.init(init);
+    m.accepts(Accepts::DATABASE, &["db_url"]);
+    m.init_or(init);
 }
 
-fn init(s: &mut AuthDb, loader: &mut Loader) -> Result<(), String> {
+fn init(s: &mut AuthDb, loader: &mut Loader) -> Result<(), LoadError> {
     s.db = loader.db_or_default(s.url.as_deref())?;
     if s.db.is_none() {
         return Err("db_url is not set".into());
@@ -97,8 +99,9 @@ fn init(s: &mut AuthDb, loader: &mut Loader) -> Result<(), String> {
             Some((variable, column)) => (variable.trim().to_string(), column.trim()),
             None => (format!("$avp({part})"), part),
         };
-        let spec = script::parse_variable(&variable.into(), script::Loc::default()).map_err(|d| d.message)?;
-        load.push((loader.target_var(&spec).map_err(|d| d.message)?, column.to_string().into()));
+        let spec =
+            script::parse_variable(&variable.into(), script::Loc::default()).in_param("load_credentials")?;
+        load.push((loader.target_var(&spec).in_param("load_credentials")?, column.to_string().into()));
     }
     s.load = Arc::new(load);
     Ok(())

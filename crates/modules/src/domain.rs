@@ -3,6 +3,7 @@
 use crate::cached::Cached;
 use ahash::AHashMap;
 use bytes::Bytes;
+use host::Accepts;
 use host::db::{Db, Name, Op, Query, Rows};
 use host::load::Loader;
 use host::mi::{MiAnswer, MiError, MiResult};
@@ -57,6 +58,7 @@ pub fn register(m: &mut Registrar<Domain>) {
     m.param_text("domain_col", |s, v| Ok(s.domain = v.to_string().into()));
     m.param_text("attrs_col", |s, v| Ok(s.attrs = v.to_string().into()));
     m.param_text("subdomain_col", |s, v| Ok(s.subdomain = v.to_string().into()));
+    m.accepts(Accepts::DATABASE, &["db_url"]);
     let routes =
         Routes::REQUEST.and(Routes::FAILURE).and(Routes::BRANCH).and(Routes::LOCAL).and(Routes::ON_REPLY);
     m.function("is_domain_local", routes, |call: &mut Call<Domain>, domain: Text, attrs: Option<OutVar>| {
@@ -70,8 +72,8 @@ pub fn register(m: &mut Registrar<Domain>) {
         let uri = call.state.current_uri();
         host_is_local(call, Some(uri), attrs)
     });
-    m.command_late("domain:reload domain_reload", "reads the table of domains again: domain_reload", reload);
-    m.command("domain:dump domain_dump", "the domains in memory: domain_dump", dump);
+    m.command_late("domain:reload domain_reload", "reads the table of domains again", reload).takes("");
+    m.command("domain:dump domain_dump", "the domains in memory", dump).takes("");
     m.init(|s: &mut Domain, loader: &mut Loader| {
         s.db = loader.db_or_default(s.url.as_deref())?;
         if s.db.is_none() { Err("db_url is not set".into()) } else { Ok(()) }

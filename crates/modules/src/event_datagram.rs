@@ -5,10 +5,10 @@
 use host::events::{Event, EventTransport};
 use host::shared::Hooks;
 use host::stats::{Counter, Stats};
-use host::{Ctx, Registrar, Value, warn};
+use host::{Ctx, Registrar, warn};
 use parking_lot::Mutex;
 use script::ast::Dialect;
-use serde_json::{Map, Value as Json, json};
+use serde_json::json;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
@@ -125,27 +125,9 @@ impl EventTransport for Datagrams {
     }
 }
 
-fn json_of(value: &Value) -> Json {
-    match value {
-        Value::Null | Value::Nought | Value::Failed => Json::Null,
-        Value::Int(n) | Value::Num(_, n) => json!(n),
-        Value::Str(text) | Value::Pieced(text, _) | Value::Both(text, _) => {
-            json!(String::from_utf8_lossy(text))
-        }
-    }
-}
-
 fn as_json(event: &Event) -> Vec<u8> {
-    let list = &event.params.0;
-    let params = if list.iter().all(|(name, _)| name.is_empty()) {
-        Json::Array(list.iter().map(|(_, value)| json_of(value)).collect())
-    } else {
-        let map: Map<String, Json> =
-            list.iter().map(|(n, v)| (String::from_utf8_lossy(n).into_owned(), json_of(v))).collect();
-        Json::Object(map)
-    };
     let method = String::from_utf8_lossy(&event.name);
-    json!({"jsonrpc": "2.0", "method": method, "params": params}).to_string().into_bytes()
+    json!({"jsonrpc": "2.0", "method": method, "params": event.json(None)}).to_string().into_bytes()
 }
 
 fn as_lines(event: &Event) -> Vec<u8> {
@@ -183,6 +165,7 @@ fn as_lines(event: &Event) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use host::Value;
     use host::events::EventParams;
 
     fn check(params: EventParams, lines: &str, json: &str) {

@@ -24,19 +24,21 @@ pub fn register(m: &mut Registrar<Gflags>) {
         with_bit(flag, |bit| call.module.0.load(Ordering::Relaxed) & bit)
     });
     for name in ["set_gflag", "gflags:set"] {
-        m.command(name, "sets the flags of a mask: set_gflag bitmask", |call, params| {
+        m.command(name, "sets the flags of a mask", |call, params| {
             call.module.0.fetch_or(mask(params)?, Ordering::Relaxed);
             Ok(json!("OK"))
-        });
+        })
+        .takes("bitmask");
     }
     for name in ["reset_gflag", "gflags:reset"] {
-        m.command(name, "clears the flags of a mask: reset_gflag bitmask", |call, params| {
+        m.command(name, "clears the flags of a mask", |call, params| {
             call.module.0.fetch_and(!mask(params)?, Ordering::Relaxed);
             Ok(json!("OK"))
-        });
+        })
+        .takes("bitmask");
     }
     for name in ["is_gflag", "gflags:check"] {
-        m.command(name, "whether all flags of a mask are set: is_gflag bitmask", check);
+        m.command(name, "whether all flags of a mask are set", check).takes("bitmask");
     }
     for name in ["get_gflags", "gflags:get"] {
         m.command(name, "the mask of all flags", |call, _| {

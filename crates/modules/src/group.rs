@@ -6,6 +6,7 @@ use host::aaa::{Aaa, AaaKind, AaaRequest};
 use host::db::{Db, Name, Query, Rows};
 use host::load::Loader;
 use host::registrar::ParamFn;
+use host::{Accepts, InParam, LoadError};
 use host::{Call, OutVar, Outcome, Registrar, Routes, Text};
 use script::ast::ParamValue;
 use script::posix::{self, Case};
@@ -62,12 +63,13 @@ pub fn register(m: &mut Registrar<Group>) {
     m.param_text("re_gid_column", |s, v| Ok(s.re_gid = v.to_string().into()));
     m.param_int("multiple_gid", |s, v| Ok(s.multiple_gid = v != 0));
     m.param_text("aaa_url", |s, v| Ok(s.aaa_url = Some(v.into())));
+    m.accepts(Accepts::DATABASE, &["db_url"]);
     let routes = Routes::REQUEST.and(Routes::FAILURE).and(Routes::LOCAL);
     m.function("db_is_user_in", routes, db_is_user_in);
     m.function("is_user_in", routes, db_is_user_in);
     m.function("db_get_user_group", routes, db_get_user_group);
     m.function("aaa_is_user_in", routes, aaa_is_user_in);
-    m.init(init);
+    m.init_or(init);
     m.start(|call| {
         if call.core.worker == 0 {
             load(call);
@@ -92,14 +94,14 @@ pub fn truth(value: &ParamValue) -> Result<bool, String> {
     }
 }
 
-fn init(s: &mut Group, loader: &mut Loader) -> Result<(), String> {
+fn init(s: &mut Group, loader: &mut Loader) -> Result<(), LoadError> {
     s.db = loader.db_or_default(s.url.as_deref())?;
     if let Some(url) = s.aaa_url.as_deref().filter(|u| !u.is_empty()) {
-        let aaa = loader.aaa(url)?;
+        let aaa = loader.aaa(url).in_param("aaa_url")?;
         for attribute in ["User-Name", "SIP-Group", "Service-Type"] {
-            aaa.attribute(attribute)?;
+            aaa.attribute(attribute).in_param("aaa_url")?;
         }
-        let service = aaa.value("Service-Type", "Group-Check")?;
+        let service = aaa.value("Service-Type", "Group-Check").in_param("aaa_url")?;
         s.aaa = Some((aaa, service));
     }
     Ok(())

@@ -1,12 +1,10 @@
 //! The modules, one file or folder each, named as in the reference.
 
-mod cached;
-#[cfg(test)]
-mod coverage;
-mod pattern;
-mod pcre;
-mod subjects;
-mod timerec;
+pub mod cached;
+pub mod pattern;
+pub mod pcre;
+pub mod subjects;
+pub mod timerec;
 #[cfg(test)]
 mod transformations;
 mod userdb;
@@ -19,6 +17,7 @@ pub mod auth_aaa;
 pub mod auth_db;
 pub mod avpops;
 pub mod cachedb_local;
+pub mod callops;
 pub mod cfgutils;
 pub mod clusterer;
 pub mod core;
@@ -40,13 +39,15 @@ pub mod maxfwd;
 pub mod mi_datagram;
 pub mod mi_fifo;
 pub mod mi_http;
+pub mod mi_json;
 pub mod mi_script;
 pub mod mid_registrar;
+pub mod mmgeoip;
 pub mod msilo;
 pub mod nat_traversal;
 pub mod nathelper;
 pub mod options;
-mod own_file;
+pub mod own_file;
 pub mod path;
 pub mod permissions;
 pub mod pike;
@@ -63,8 +64,10 @@ pub mod sql_cacher;
 pub mod sqlops;
 pub mod sst;
 pub mod statistics;
+pub mod stun;
 pub mod textops;
 pub mod tm;
+pub mod topology_hiding;
 pub mod uac;
 pub mod uac_auth;
 pub mod uac_redirect;
@@ -84,6 +87,7 @@ host::modules! {
     auth_db,
     avpops,
     cachedb_local,
+    callops,
     cfgutils,
     clusterer,
     core,
@@ -105,8 +109,10 @@ host::modules! {
     mi_datagram,
     mi_fifo,
     mi_http,
+    mi_json,
     mi_script,
     mid_registrar,
+    mmgeoip,
     msilo,
     nat_traversal,
     nathelper,
@@ -127,8 +133,10 @@ host::modules! {
     sqlops,
     sst,
     statistics,
+    stun,
     textops,
     tm,
+    topology_hiding,
     uac,
     uac_auth,
     uac_redirect,

@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "a management socket is no part of any call")]
 
 use crate::own_file::{self, Access, Kind, OwnFile};
+use host::Accepts;
 use host::context::full::Full;
 use host::mi;
 use host::outage::Outage;
@@ -16,7 +17,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{UdpSocket, UnixDatagram};
+use tokio::sync::Semaphore;
 
+/// Commands at a time; further ones wait in the socket, whose buffer is their bound.
+const AT_ONCE: usize = 256;
 /// Between two tries.
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -30,6 +34,8 @@ pub struct MiDatagram {
     bound: Mutex<Option<Bound>>,
     /// Answers that their clients did not take.
     lost: Full,
+    /// Commands had to wait for others.
+    crowded: Full,
 }
 
 impl Default for MiDatagram {
@@ -41,6 +47,7 @@ impl Default for MiDatagram {
             timeout: Duration::from_secs(2),
             bound: Mutex::default(),
             lost: Full::default(),
+            crowded: Full::default(),
         }
     }
 }
@@ -49,6 +56,8 @@ pub fn register(m: &mut Registrar<MiDatagram>) {
     m.param_text("socket_name", |s, v| Ok(s.socket = v.into()));
     m.param_int("unix_socket_mode", |s, v| Ok(s.access.mode = v as u32 & 0o777));
     m.param_int("pretty_printing", |s, v| Ok(s.pretty = v != 0));
+    m.accepts(Accepts::range(0, 0o7777), &["unix_socket_mode"]);
+    m.accepts(Accepts::from(0).unit("ms"), &["socket_timeout"]);
     m.ignored(&["socket_buf_size"], "buffers grow as needed");
     m.ignored(&["children_count"], "each command has a task of its own");
     m.param("unix_socket_user", ParamFn::Any(|s, v| Ok(s.access.user = Some(own_file::owner_text(v)))));
@@ -61,6 +70,7 @@ pub fn register(m: &mut Registrar<MiDatagram>) {
 
 fn ready(module: &Arc<MiDatagram>, hooks: &mut Hooks, stats: &Stats) {
     module.lost.show(stats, "mi_datagram", "lost_answers");
+    module.crowded.show(stats, "mi_datagram", "delayed_requests");
     let opening = module.clone();
     hooks.openings.push(Arc::new(move || open(&opening)));
     let lacking = module.clone();
@@ -169,7 +179,14 @@ impl Socket {
 async fn receive(module: &Arc<MiDatagram>, shared: &Arc<Shared>, socket: Arc<Socket>) {
     let mut buffer = vec![0; 65_536];
     let outage = Outage::default();
+    let places = Arc::new(Semaphore::new(AT_ONCE));
     loop {
+        if places.available_permits() > 0 {
+            module.crowded.taken();
+        } else if module.crowded.refused() {
+            notice!("mi_datagram", "{AT_ONCE} commands are under way, further ones wait");
+        }
+        let Ok(place) = places.clone().acquire_owned().await else { return };
         let (n, client) = match socket.receive(&mut buffer).await {
             Ok(received) => received,
             Err(e) => {
@@ -185,6 +202,7 @@ async fn receive(module: &Arc<MiDatagram>, shared: &Arc<Shared>, socket: Arc<Soc
         let request = buffer[..n].to_vec();
         // Each in a task of its own: one that waits holds back no other.
         tokio::spawn(async move {
+            let _place = place;
             let Some(text) = answer(&module, &shared, &request).await else { return };
             if let Err(e) = socket.send(text.as_bytes(), &client, module.timeout).await {
                 let who = match client {

@@ -2,6 +2,7 @@
 //! `:reply_fifo_name:{json-rpc}`.
 
 use crate::own_file::{self, Access, Kind, OwnFile};
+use host::Accepts;
 use host::mi;
 use host::outage::Outage;
 use host::shared::{Hooks, Shared};
@@ -15,9 +16,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
+use tokio::sync::Semaphore;
 
 /// Longest request that is collected before it is thrown away.
 const MAX_REQUEST: usize = 1 << 20;
+/// Commands at a time; further ones wait in the pipe.
+const AT_ONCE: usize = 256;
 /// A reply must be read in this time.
 const REPLY_TIME: Duration = Duration::from_secs(10);
 
@@ -55,6 +59,7 @@ pub fn register(m: &mut Registrar<MiFifo>) {
         "fifo_group",
         host::registrar::ParamFn::Any(|s, v| Ok(s.access.group = Some(own_file::owner_text(v)))),
     );
+    m.accepts(Accepts::range(0, 0o7777), &["fifo_mode"]);
     m.ignored(&["trace_destination", "trace_bwlist"], "tracing of management traffic does not exist yet");
     m.ignored(&["reply_indent"], "replies are JSON");
     m.ready(ready);
@@ -103,7 +108,8 @@ async fn serve(module: Arc<MiFifo>, shared: Arc<Shared>) {
         Err(e) => return error!("mi_fifo", "cannot read {path}: {e}"),
     };
     let mut buffer = Vec::with_capacity(4096);
-    let outage = Outage::default();
+    let (outage, crowd) = (Outage::default(), Outage::default());
+    let places = Arc::new(Semaphore::new(AT_ONCE));
     loop {
         match pipe.read_buf(&mut buffer).await {
             Ok(_) => {
@@ -117,9 +123,16 @@ async fn serve(module: Arc<MiFifo>, shared: Arc<Shared>) {
             }
         }
         while let Some((reply, request)) = next_request(&mut buffer) {
+            if places.available_permits() > 0 {
+                crowd.ends();
+            } else if crowd.begins() {
+                notice!("mi_fifo", "{AT_ONCE} commands are under way, further ones wait");
+            }
+            let Ok(place) = places.clone().acquire_owned().await else { return };
             let (module, shared) = (module.clone(), shared.clone());
             // Each in a task of its own: one that waits holds back no other.
             tokio::spawn(async move {
+                let _place = place;
                 let answer = mi::answer(&shared, &request).await;
                 if let (Some(name), Some(answer)) = (reply, answer) {
                     send_reply(&module, &name, &answer).await;

@@ -1,6 +1,6 @@
 //! mi_http: management commands as JSON-RPC over HTTP, `http://host:8888/mi`.
 
-use crate::httpd::{Answer, Httpd, Query};
+use crate::httpd::{Answer, Httpd, Query, is_own_name};
 use bytes::Bytes;
 use host::Registrar;
 use host::load::Loader;
@@ -43,16 +43,10 @@ fn is_json(content_type: &str) -> bool {
     kind.eq_ignore_ascii_case("application/json") || kind.eq_ignore_ascii_case("application/json-rpc")
 }
 
-/// The page came from this server: by an address, or by a name that is known to be ours. Any other name may have
-/// been made to point here by whoever owns it.
+/// The page came from this server.
 fn is_own(origin: &str, host: &str, shared: &Shared) -> bool {
     let Some((_, place)) = origin.split_once("://") else { return false };
-    let Ok(authority) = place.parse::<http::uri::Authority>() else { return false };
-    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let known = name.parse::<std::net::IpAddr>().is_ok()
-        || name.eq_ignore_ascii_case("localhost")
-        || shared.is_myself(name.as_bytes(), 0, None);
-    known && place.eq_ignore_ascii_case(host)
+    is_own_name(place, shared) && place.eq_ignore_ascii_case(host)
 }
 
 async fn page(shared: Arc<Shared>, query: Query) -> Answer {

@@ -1,5 +1,7 @@
-//! Regular expressions as arguments: POSIX extended, in any case, `^` and `$` at lines.
+//! Regular expressions as arguments: POSIX extended, in any case, `^` and `$` at lines. A constant one is compiled at load,
+//! one with variables by each worker that meets it; no worker waits for another's.
 
+use ahash::AHashMap;
 use bytes::Bytes;
 use host::format::Format;
 use host::{Arg, Call, Ctx, Loader, arg};
@@ -8,20 +10,26 @@ use script::posix::{self, Case};
 use script::{Diagnostic, Loc};
 use std::sync::Arc;
 
-/// A regular expression: a constant one is compiled at load, one with variables when it changes.
+/// A regular expression.
 pub struct Pattern(pub posix::Pattern);
 
 pub enum Prepared {
     Constant(posix::Pattern),
-    /// With the last text and what it was compiled to.
-    Changing(Format, parking_lot::Mutex<Option<(Bytes, posix::Pattern)>>),
+    Changing(Format),
 }
+
+/// Expressions that one worker keeps compiled; past it the worker starts anew.
+const MAX_COMPILED: usize = 256;
+
+/// What this worker compiled lately; `None` for bad ones.
+#[derive(Default)]
+struct Compiled(AHashMap<Bytes, Option<posix::Pattern>>);
 
 impl Prepared {
     /// `loc`: of the argument.
     pub fn new(format: Format, loc: Loc) -> Result<Prepared, Diagnostic> {
         let Some(text) = format.constant() else {
-            return Ok(Prepared::Changing(format, parking_lot::Mutex::default()));
+            return Ok(Prepared::Changing(format));
         };
         match posix::compile_lines(text, Case::Ignore) {
             Ok(regex) => Ok(Prepared::Constant(regex)),
@@ -31,31 +39,27 @@ impl Prepared {
 
     /// The expression now; `None`, and a line in the log, when it is a bad one.
     pub fn get(&self, ctx: &mut Ctx) -> Option<posix::Pattern> {
-        let (format, last) = match self {
+        let text = match self {
             Prepared::Constant(regex) => return Some(regex.clone()),
-            Prepared::Changing(format, last) => (format, last),
-        };
-        let text = match format {
             // One that is not set is no expression.
-            Format::Var(var) => var.get(ctx).text()?,
-            format => format.text(ctx),
+            Prepared::Changing(Format::Var(var)) => var.get(ctx).text()?,
+            Prepared::Changing(format) => format.text(ctx),
         };
-        let mut last = last.lock();
-        if let Some((pattern, regex)) = &*last
-            && *pattern == text
-        {
-            return Some(regex.clone());
+        if let Some(found) = ctx.local::<Compiled>().0.get(&text) {
+            return found.clone();
         }
-        match posix::compile_lines(&text, Case::Ignore) {
-            Ok(regex) => {
-                *last = Some((text, regex.clone()));
-                Some(regex)
-            }
-            Err(error) => {
-                host::error!("core", "bad regular expression {}: {error}", String::from_utf8_lossy(&text));
-                None
-            }
+        let compiled = posix::compile_lines(&text, Case::Ignore);
+        if let Err(error) = &compiled {
+            let shown = String::from_utf8_lossy(&text);
+            host::complain!(ctx, "core", "bad regular expression {shown}: {error}");
         }
+        let (table, compiled) = (&mut ctx.local::<Compiled>().0, compiled.ok());
+        if table.len() >= MAX_COMPILED {
+            table.clear();
+        }
+        // The key must not hold on to the whole message it was cut from.
+        table.insert(Bytes::copy_from_slice(&text), compiled.clone());
+        compiled
     }
 }
 

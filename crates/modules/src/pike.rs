@@ -4,6 +4,7 @@
 //! that the limit there is somewhere between one and three times `reqs_density_per_unit`; here it is that number.
 
 use ahash::AHashMap;
+use host::Accepts;
 use host::arg::ROUTE;
 use host::call::DEFAULT_LIMIT_MS;
 use host::context::full::Full;
@@ -69,9 +70,13 @@ pub fn register(m: &mut Registrar<Pike>) {
     m.param_int("remove_latency", |s, v| Ok(s.latency = v.max(1) as u64));
     m.param_int("pike_log_level", |s, v| Ok(s.log_level = v));
     m.param_text("check_route", |s, v| Ok(s.check_route = Some(v.into())));
+    m.accepts(Accepts::seconds(1), &["remove_latency", "sampling_time_unit"]);
+    m.accepts(Accepts::from(1), &["reqs_density_per_unit"]);
+    m.accepts(Accepts::range(-10, 10), &["pike_log_level"]);
+    m.accepts(Accepts::ROUTE, &["check_route"]);
     m.function("pike_check_req", Routes::REQUEST, pike_check_req);
-    m.command("pike:list pike_list", "addresses that are watched: pike_list", list);
-    m.command("pike:rm pike_rm", "forgets an address: pike_rm ip", remove);
+    m.command("pike:list pike_list", "addresses that are watched", list).takes("");
+    m.command("pike:rm pike_rm", "forgets an address", remove).takes("ip");
     m.start(|call| call.shared().status.set("pike", MAIN, 1, "running"));
     m.timer(1000, tick);
     m.init(init);

@@ -8,6 +8,7 @@ use host::load::Loader;
 use host::shared::Shared;
 use host::stats::{Source, Stats};
 use host::subst::Subst;
+use host::{Accepts, InParam, LoadError};
 use host::{Call, Ctx, Int, Registrar, Routes, Text};
 use script::ast::RouteKind;
 use script::{Loc, RouteId};
@@ -87,24 +88,25 @@ pub fn register(m: &mut Registrar<Prometheus>) {
     m.param_text("script_route", |s, v| Ok(s.route_name = Some(v.into())));
     m.function("prometheus_declare_stat", Routes::REQUEST, declare);
     m.function("prometheus_push_stat", Routes::REQUEST, push);
+    m.accepts(Accepts::ROUTE, &["script_route"]);
     m.needs(&["httpd"]);
-    m.init(init);
+    m.init_or(init);
     m.ready(|module, _, _| {
         let _ = module.own.set(module.clone());
     });
 }
 
-fn init(s: &mut Prometheus, loader: &mut Loader) -> Result<(), String> {
+fn init(s: &mut Prometheus, loader: &mut Loader) -> Result<(), LoadError> {
     for text in std::mem::take(&mut s.label_texts) {
         let (group, rule) =
-            text.split_once(':').ok_or_else(|| format!("labels: `{text}` is not group: /a/b/"))?;
+            text.split_once(':').ok_or_else(|| format!("`{text}` is not group: /a/b/")).in_param("labels")?;
         let rule = Subst::new(&Bytes::from(rule.trim().to_owned()), Loc::default(), loader);
-        let rule = rule.map_err(|d| format!("labels: {}", d.message))?;
+        let rule = rule.in_param("labels")?;
         s.labels.push(Labels { group: group.trim().into(), rule });
     }
     if let Some(name) = s.route_name.as_deref().filter(|name| !name.is_empty()) {
         let route = loader.route_named(RouteKind::Request as u8, name.as_bytes(), Loc::default());
-        s.route = Some(route.map_err(|d| format!("script_route: {}", d.message))?);
+        s.route = Some(route.in_param("script_route")?);
     }
     if let Some(httpd) = loader.module::<Httpd>() {
         let own = s.own.clone();

@@ -4,6 +4,7 @@ use crate::pattern::Pattern;
 use crate::sipmsgops::headers::glob;
 use ahash::AHashMap;
 use bytes::Bytes;
+use host::Accepts;
 use host::load::Loader;
 use host::mi::{MiError, MiParams, MiResult};
 use host::var::{At, Kind, Variable};
@@ -28,6 +29,14 @@ enum Algorithm {
     /// So many in a window that slides.
     Slots,
 }
+
+const ALGORITHM: Accepts = Accepts::Such {
+    what: "TAILDROP, RED or SBT",
+    check: |text, _| {
+        let found = Algorithm::parse(&String::from_utf8_lossy(text));
+        found.map(drop).map_err(|why| script::Diagnostic::error(script::Loc::default(), why))
+    },
+};
 
 impl Algorithm {
     fn parse(text: &str) -> Result<Algorithm, String> {
@@ -95,6 +104,9 @@ pub fn register(m: &mut Registrar<Ratelimit>) {
     m.param_text("default_algorithm", |s, v| Ok(s.default = v.into()));
     m.param_int("window_size", |s, v| Ok(s.window_ms = v.max(1) as u64 * 1000));
     m.param_int("slot_period", |s, v| Ok(s.slot_ms = v.max(1) as u64));
+    m.accepts(Accepts::seconds(1), &["expire_time", "timer_interval", "window_size"]);
+    m.accepts(Accepts::from(1).unit("ms"), &["slot_period"]);
+    m.accepts(ALGORITHM, &["default_algorithm"]);
     m.ignored(&["hash_size"], "the table grows by itself");
     m.ignored(
         &[
@@ -122,9 +134,9 @@ pub fn register(m: &mut Registrar<Ratelimit>) {
         let name = Name::new(spec, loader, "$rl_count(pipe)")?;
         Ok(Kind::Other(Box::new(Count(name, module.clone()))))
     });
-    m.command("ratelimit:list rl_list", "pipes: rl_list [pipe] [filter] [filter_out]", list);
-    m.command("ratelimit:dump_pipe rl_dump_pipe", "a pipe in full: rl_dump_pipe pipe", list);
-    m.command("ratelimit:reset_pipe rl_reset_pipe", "sets a pipe to zero: rl_reset_pipe pipe", reset);
+    m.command("ratelimit:list rl_list", "pipes", list).takes("[pipe] [filter] [filter_out]");
+    m.command("ratelimit:dump_pipe rl_dump_pipe", "a pipe in full", list).takes("pipe");
+    m.command("ratelimit:reset_pipe rl_reset_pipe", "sets a pipe to zero", reset).takes("pipe");
     m.timer(1000, tick);
     m.init(init);
 }

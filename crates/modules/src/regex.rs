@@ -3,9 +3,10 @@
 use crate::pcre::{self, Options};
 use bytes::{Bytes, BytesMut};
 use fancy_regex::Regex;
+use host::Accepts;
 use host::arg::OutVar;
 use host::ctx::Ctx;
-use host::load::Loader;
+use host::load::{LoadError, Loader};
 use host::mi::{MiError, MiParams, MiResult};
 use host::tran::{Tran, Word};
 use host::{Call, Int, Registrar, Routes, Text, Value};
@@ -46,23 +47,21 @@ pub fn register(m: &mut Registrar<Regexes>) {
     m.param_int("pcre_multiline", |s, v| Ok(s.options.multiline = v != 0));
     m.param_int("pcre_dotall", |s, v| Ok(s.options.dotall = v != 0));
     m.param_int("pcre_extended", |s, v| Ok(s.options.extended = v != 0));
-    m.init(|s, _| s.reload());
+    m.accepts(Accepts::from(1), &["group_max_size", "max_groups"]);
+    m.init_with_files(|s, _| s.reload());
     m.function("pcre_match", Routes::ALL, pcre_match);
     m.function("pcre_match_group", Routes::ALL, pcre_match_group);
     m.transformation("pcre", transformation);
-    m.command("regex:reload regex_reload", "reads the file of groups again: regex_reload", reload);
-    m.command("regex:match regex_match", "tests a text: regex_match string pcre_regex", match_command);
-    m.command(
-        "regex:match_group regex_match_group",
-        "tests a text against a group: regex_match_group string group",
-        match_group_command,
-    );
+    m.command("regex:reload regex_reload", "reads the file of groups again", reload).takes("");
+    m.command("regex:match regex_match", "tests a text", match_command).takes("string pcre_regex");
+    m.command("regex:match_group regex_match_group", "tests a text against a group", match_group_command)
+        .takes("string group");
 }
 
 impl Regexes {
-    fn reload(&self) -> Result<(), String> {
+    fn reload(&self) -> Result<(), LoadError> {
         let Some(file) = &self.file else { return Ok(()) };
-        let text = std::fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
+        let text = std::fs::read_to_string(file).map_err(|e| LoadError::of_file(file, &e))?;
         let groups = self.groups_of(&text).map_err(|e| format!("{file}: {e}"))?;
         *self.groups.write() = groups.into();
         Ok(())

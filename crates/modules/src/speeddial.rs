@@ -1,6 +1,7 @@
 //! speeddial: short numbers of users, from a table.
 
 use bytes::Bytes;
+use host::Accepts;
 use host::db::{Db, Name, Query};
 use host::load::Loader;
 use host::{Call, Outcome, Registrar, Routes, Text};
@@ -59,6 +60,7 @@ pub fn register(m: &mut Registrar<SpeedDial>) {
         Ok(())
     });
     m.function("sd_lookup", Routes::REQUEST, lookup);
+    m.accepts(Accepts::DATABASE, &["db_url"]);
     m.init(|s: &mut SpeedDial, loader: &mut Loader| {
         s.db = loader.db_or_default(s.url.as_deref())?;
         if s.db.is_none() { Err("db_url is not set".into()) } else { Ok(()) }

@@ -149,7 +149,8 @@ fn created(ctx: &mut Ctx, module: &Sst, key: Key) {
             session.asked = session.asked.max(known);
             let line = format!("Session-Expires: {}\r\n", session.asked);
             if let Some((header, _)) = min_se(&msg).filter(|(_, n)| *n < module.min_se) {
-                ctx.state.edits.replace(header.whole(), format!("Min-SE: {}\r\n", module.min_se));
+                ctx.state.edits.delete(header.whole());
+                ctx.state.edits.insert(Anchor::End, format!("Min-SE: {}\r\n", module.min_se));
             }
             ctx.state.edits.insert(Anchor::End, line);
         }

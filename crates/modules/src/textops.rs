@@ -199,15 +199,21 @@ fn at_first(
     record(&mut call.state, part, dialect, &[change(found)])
 }
 
+/// Replaces up to the first match of nothing. False when there was one in a body (as in the reference), or no match.
 fn everywhere(call: &mut Call<Textops>, part: Part, re: &Pattern, txt: &Bytes) -> bool {
     let dialect = call.shared().dialect;
     let (text, _) = text_of(&call.state, part);
     let mut changes: Vec<Change> = Vec::new();
     let end = |changes: &[Change]| changes.last().map_or(0, |(range, _)| range.end);
-    while let Some(range) = re.0.find_at(&text, end(&changes)).filter(|range| !range.is_empty()) {
+    let mut whole = true;
+    while let Some(range) = re.0.find_at(&text, end(&changes)) {
+        if range.is_empty() {
+            whole = part != Part::Body;
+            break;
+        }
         changes.push((range, txt.clone()));
     }
-    record(&mut call.state, part, dialect, &changes)
+    record(&mut call.state, part, dialect, &changes) && whole
 }
 
 /// search(re): in the whole message.

@@ -7,6 +7,8 @@ use jiff::tz::TimeZone;
 
 /// Parentheses and negations inside each other.
 const DEPTH: usize = 32;
+/// Fields without that of the zone.
+const FIELDS: usize = 11;
 
 /// A recurrence or several of them.
 #[derive(Debug)]
@@ -134,9 +136,15 @@ impl Rule {
                 fields.remove(0);
                 Some(TimeZone::get(first).ok()?)
             }
+            // An empty field in front is that of the zone.
+            None if fields.len() > 1 => {
+                fields.remove(0);
+                None
+            }
             _ => None,
         };
-        if fields.len() > 11 {
+        // Bars behind the last field say nothing.
+        if fields.iter().skip(FIELDS).any(|field| !field.is_empty()) {
             return None;
         }
         let field = |n: usize| fields.get(n).copied().unwrap_or_default();

@@ -1,6 +1,7 @@
 //! uac_auth: credentials of this server as a client, and answers to challenges (RFC 3261 §22, RFC 8760).
 
 use bytes::Bytes;
+use host::Accepts;
 use host::load::Loader;
 use host::{Ctx, Registrar, Var};
 use sip::digest::{Algorithm, Answer, Challenge, DigestError, Qop, ha1};
@@ -61,6 +62,7 @@ pub fn register(m: &mut Registrar<UacAuth>) {
     m.param_text("auth_realm_avp", |s, v| Ok(s.realm_text = v.into()));
     m.param_text("auth_username_avp", |s, v| Ok(s.user_text = v.into()));
     m.param_text("auth_password_avp", |s, v| Ok(s.password_text = v.into()));
+    m.accepts(Accepts::AVP, &["auth_password_avp", "auth_realm_avp", "auth_username_avp"]);
     m.init(init);
 }
 

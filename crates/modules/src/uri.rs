@@ -7,6 +7,7 @@ use bytes::Bytes;
 use host::aaa::{Aaa, AaaKind, AaaRequest};
 use host::db::{Db, Name, Query};
 use host::load::Loader;
+use host::{Accepts, InParam, LoadError};
 use host::{Call, OutVar, Outcome, Registrar, Routes, Text};
 
 pub struct UriModule {
@@ -55,6 +56,8 @@ pub fn register(m: &mut Registrar<UriModule>) {
     m.param_text("aaa_url", |s, v| Ok(s.aaa_url = Some(v.into())));
     m.param_int("service_type", |s, v| Ok(s.service_type = Some(v)));
     m.param_int("use_sip_uri_host", |s, v| Ok(s.host_apart = v != 0));
+    m.accepts(Accepts::DATABASE, &["db_url"]);
+    m.accepts(Accepts::from(0), &["service_type"]);
     let routes = Routes::REQUEST.and(Routes::FAILURE).and(Routes::LOCAL);
     for name in ["db_check_to", "check_to"] {
         m.function(name, routes, |call: &mut Call<UriModule>| {
@@ -86,23 +89,23 @@ pub fn register(m: &mut Registrar<UriModule>) {
     m.function("del_uri_param", routes, request::ruri_del_param);
     m.function("tel2sip", routes, request::ruri_tel2sip);
     m.function("is_uri_user_e164", any, request::is_uri_user_e164);
-    m.init(init);
+    m.init_or(init);
 }
 
-fn init(s: &mut UriModule, loader: &mut Loader) -> Result<(), String> {
+fn init(s: &mut UriModule, loader: &mut Loader) -> Result<(), LoadError> {
     s.db = match s.url.as_deref() {
         Some(url) => Some(loader.db(url)?),
         None => loader.db_or_default(None).ok().flatten(),
     };
     if s.use_uri_table && s.db.is_none() {
-        return Err("use_uri_table is set, but db_url is not".into());
+        return Err(LoadError::from("it is set, but db_url is not").in_param("use_uri_table"));
     }
     if let Some(url) = s.aaa_url.as_deref().filter(|u| !u.is_empty()) {
-        let aaa = loader.aaa(url)?;
-        aaa.attribute("User-Name")?;
-        aaa.attribute("Service-Type")?;
+        let aaa = loader.aaa(url).in_param("aaa_url")?;
+        aaa.attribute("User-Name").in_param("aaa_url")?;
+        aaa.attribute("Service-Type").in_param("aaa_url")?;
         if s.host_apart {
-            aaa.attribute("SIP-URI-Host")?;
+            aaa.attribute("SIP-URI-Host").in_param("aaa_url")?;
         }
         if s.service_type.is_none() {
             s.service_type = Some(aaa.value("Service-Type", "Call-Check").unwrap_or(10));

@@ -3,6 +3,7 @@
 use crate::cached::Cached;
 use ahash::AHashMap;
 use bytes::Bytes;
+use host::Accepts;
 use host::db::{Db, Name, Query, Rows};
 use host::load::Loader;
 use host::mi::{MiAnswer, MiError, MiParams};
@@ -43,14 +44,11 @@ pub fn register(m: &mut Registrar<UserBlacklist>) {
     m.param_text("db_url", |s, v| Ok(s.url = Some(v.into())));
     m.param_text("db_table", |s, v| Ok(s.table = v.to_string().into()));
     m.param("use_domain", ParamFn::Any(|s, v| Ok(s.use_domain = crate::group::truth(v)?)));
+    m.accepts(Accepts::DATABASE, &["db_url"]);
     let routes = Routes::REQUEST.and(Routes::FAILURE).and(Routes::BRANCH).and(Routes::LOCAL);
     m.function("check_user_blacklist", routes, check_user);
     m.function("check_blacklist", routes, check_list);
-    m.command_late(
-        "userblacklist:reload reload_blacklist",
-        "reads the global lists again: reload_blacklist",
-        reload,
-    );
+    m.command_late("userblacklist:reload reload_blacklist", "reads the global lists again", reload).takes("");
     m.init(|s: &mut UserBlacklist, loader: &mut Loader| {
         s.db = loader.db_or_default(s.url.as_deref())?;
         if s.db.is_none() { Err("db_url is not set".into()) } else { Ok(()) }

@@ -10,6 +10,7 @@ pub mod dns;
 mod iface;
 pub mod link;
 pub mod process;
+mod steer;
 pub mod stream;
 pub mod streams;
 mod sys;

@@ -3,6 +3,32 @@
 use std::ffi::CString;
 use std::io;
 
+/// Memory in pages of the usual size from now on: in huge ones a server at rest is twice as large, and nothing was seen
+/// to be faster. What the system refuses is no harm.
+pub fn forgo_huge_pages() {
+    // SAFETY: a plain call with numbers.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+}
+
+/// Lets go of the parts of the program that only its start needed. They take no memory from now on; what is used again
+/// comes back from the file by itself. What the system refuses is no harm.
+pub fn forget_the_start() {
+    let (Ok(maps), Ok(program)) = (std::fs::read_to_string("/proc/self/maps"), std::env::current_exe())
+    else {
+        return;
+    };
+    for line in maps.lines().filter(|line| line.ends_with(&*program.to_string_lossy())) {
+        let mut words = line.split_ascii_whitespace();
+        let (Some(range), Some("r-xp")) = (words.next(), words.next()) else { continue };
+        let ends =
+            range.split_once('-').map(|(from, to)| [from, to].map(|text| usize::from_str_radix(text, 16)));
+        let Some([Ok(from), Ok(to)]) = ends else { continue };
+        // SAFETY: this is text of the program's file, mapped privately and never written: its pages are those of the file,
+        // which the system reads again when they are asked for.
+        unsafe { libc::madvise(std::ptr::with_exposed_provenance_mut(from), to - from, libc::MADV_DONTNEED) };
+    }
+}
+
 /// A user as the password file has it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct User {
@@ -51,6 +77,24 @@ pub fn become_user(user: Option<&User>, gid: Option<u32>) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether something keeps the clock in step with others (NTP), as the kernel was told. `None`: it does not say.
+pub fn clock_is_kept() -> Option<bool> {
+    // SAFETY: all fields are numbers; adjtimex with no modes only reads, and fills in the struct.
+    let state = unsafe {
+        let mut clock: libc::timex = std::mem::zeroed();
+        libc::adjtimex(&mut clock)
+    };
+    (state >= 0).then_some(state != libc::TIME_ERROR)
+}
+
+/// Files that the process may open: now, and at most without privilege.
+pub fn open_files() -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: getrlimit only touches the struct passed.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    Ok((limit.rlim_cur, limit.rlim_max))
 }
 
 /// Raises (or lowers) the number of files the process may open; what was granted.

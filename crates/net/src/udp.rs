@@ -4,7 +4,7 @@
 //! worker's arena into memory of exactly the datagram's size, so that a message which outlives its
 //! batch (a suspended script, a transaction) holds no more than itself.
 
-use crate::sys;
+use crate::{steer, sys};
 use bytes::Bytes;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::cell::{Cell, RefCell};
@@ -53,6 +53,8 @@ pub struct Datagram {
     pub remote: SocketAddr,
     /// Address it was sent to: the socket's own, or the interface's when the socket is a wildcard.
     pub local: SocketAddr,
+    /// When it came, microseconds since 1970; 0: not known.
+    pub at_us: u64,
 }
 
 /// One datagram to send.
@@ -76,18 +78,7 @@ pub struct SendReport {
     pub failed: Vec<(usize, io::Error)>,
 }
 
-/// Where one `recvmmsg` puts what it receives. One for each worker, shared by its sockets; only the
-/// pages that datagrams really reached are ever touched.
-pub struct RecvArena {
-    slots: Vec<u8>,
-    headers: sys::RecvHeaders,
-}
-
-impl Default for RecvArena {
-    fn default() -> Self {
-        RecvArena { slots: vec![0; sys::RECV_BATCH * sys::SLOT], headers: sys::RecvHeaders::new() }
-    }
-}
+pub use sys::RecvArena;
 
 /// A bound socket that has no runtime yet: sockets are bound before the workers start, so that a server
 /// that cannot have its addresses starts nothing.
@@ -103,6 +94,9 @@ pub struct UdpSocket {
     local: SocketAddr,
     queue: RefCell<VecDeque<Outgoing>>,
     dropped: Cell<u64>,
+    /// What the kernel has lost so far, and how much of that `take_lost` told.
+    lost: Cell<u32>,
+    lost_told: Cell<u32>,
 }
 
 impl BoundUdp {
@@ -129,6 +123,9 @@ impl BoundUdp {
         if addr.ip().is_unspecified() {
             sys::enable_packet_info(socket.as_fd(), v6)?;
         }
+        // Nice to know, not needed.
+        let _ = sys::enable_arrival_times(socket.as_fd());
+        let _ = sys::enable_loss_count(socket.as_fd());
         socket.bind(&addr.into())?;
         let local = socket.local_addr()?.as_socket().unwrap_or(addr);
         Ok(BoundUdp { socket, local, clamped })
@@ -145,13 +142,30 @@ impl BoundUdp {
         self.clamped
     }
 
+    /// From now on each datagram comes to the socket of the worker that owns its call (`sip::call_hash` of its Call-ID,
+    /// modulo `sockets`), where the kernel finds it. For all `sockets` that share this one's address, which were bound in
+    /// the order of the workers' numbers. Errors: the system cannot do it; datagrams then go by their addresses, as before.
+    pub fn steer(&self, sockets: usize) -> io::Result<()> {
+        let sockets = u32::try_from(sockets).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let attach = |reach| sys::attach_reuseport(self.socket.as_fd(), &steer::program(sockets, reach));
+        let [far, near] = steer::REACHES;
+        attach(far).or_else(|_| attach(near))
+    }
+
     /// Hands the socket to the runtime of the calling thread.
     pub fn open(self) -> io::Result<UdpSocket> {
         let BoundUdp { socket, local, .. } = self;
         // SAFETY: the socket owns its descriptor, and `AsyncFd` owns the socket until both are dropped.
         // Readable only: with both, every datagram that leaves the send buffer would wake the worker.
         let fd = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE)? };
-        Ok(UdpSocket { fd, local, queue: RefCell::default(), dropped: Cell::new(0) })
+        Ok(UdpSocket {
+            fd,
+            local,
+            queue: RefCell::default(),
+            dropped: Cell::new(0),
+            lost: Cell::new(0),
+            lost_told: Cell::new(0),
+        })
     }
 }
 
@@ -194,14 +208,22 @@ impl UdpSocket {
     }
 
     fn recv_now(&self, socket: &Socket, arena: &mut RecvArena, out: &mut Vec<Datagram>) -> io::Result<usize> {
-        let RecvArena { slots, headers } = arena;
-        sys::recv_batch(socket.as_fd(), slots, headers, |_, received, bytes| {
+        sys::recv_batch(socket.as_fd(), arena, |received, bytes| {
             if let Some(remote) = received.remote {
                 let ip = received.local.unwrap_or(self.local.ip());
                 let local = SocketAddr::new(ip, self.local.port());
-                out.push(Datagram { bytes: Bytes::copy_from_slice(bytes), remote, local });
+                let at_us = received.at_us;
+                out.push(Datagram { bytes: Bytes::copy_from_slice(bytes), remote, local, at_us });
+            }
+            if let Some(lost) = received.lost {
+                self.lost.set(lost);
             }
         })
+    }
+
+    /// Datagrams that found the receive buffer full, since this was asked last. The kernel tells with a later one.
+    pub fn take_lost(&self) -> u32 {
+        self.lost.get().wrapping_sub(self.lost_told.replace(self.lost.get()))
     }
 
     /// Sends a batch, never waits. Order is kept: while datagrams wait for the socket, later ones wait
@@ -376,6 +398,31 @@ mod tests {
         }
         a.send_batch(&[out(&b, "still here")]);
         assert_eq!(texts(&take(&b, 1).await), ["still here"]);
+    }
+
+    #[tokio::test]
+    async fn arrivals_have_a_time_and_losses_are_counted() {
+        let options = UdpOptions { receive_buffer: 8192, ..UdpOptions::default() };
+        let a = UdpSocket::bind("127.0.0.1:0".parse().unwrap(), &options).unwrap();
+        let b = UdpSocket::bind("0.0.0.0:0".parse().unwrap(), &options).unwrap();
+        let to = Outgoing { remote: ([127, 0, 0, 1], b.local().port()).into(), ..out(&b, &"x".repeat(1000)) };
+        let now =
+            || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as u64;
+        let before = now();
+        a.send_batch(&vec![to.clone(); 200]);
+        let after = now();
+        let (mut arena, mut got) = (RecvArena::default(), Vec::new());
+        while b.try_recv_batch(&mut arena, &mut got).is_ok() {}
+        assert!(
+            got.iter().all(|d| (before..=after).contains(&d.at_us)),
+            "{before} {after} {:?}",
+            got[0].at_us
+        );
+        // The next one that arrives tells.
+        a.send_batch(std::slice::from_ref(&to));
+        assert_eq!(take(&b, 1).await.len(), 1);
+        assert_eq!(b.take_lost() as usize, 200 - got.len());
+        assert_eq!(b.take_lost(), 0);
     }
 
     #[tokio::test]

@@ -321,6 +321,8 @@ pub enum IndexSpec {
     All,
     /// `[append]`: a new value at the end of the list (writing an AVP)
     Append,
+    /// A word: few classes know what it means (`$(rtpstat(MOS-max)[tag])`).
+    Text(Bytes),
     Var(Box<VarSpec>),
 }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use std::fmt::Write as _;
 
 /// A place in the configuration: file (index in `Sources`) and byte range.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Loc {
     pub file: u16,
     pub start: u32,

@@ -108,6 +108,7 @@ impl<L: Lang> Program<L> {
             Op::ReturnTop(n) => format!("return top and {n}"),
             Op::Exit => "exit".to_string(),
             Op::Drop => "drop".to_string(),
+            Op::Probe => "probe".to_string(),
             Op::Assert(c) => format!("assert {}", self.c(c)),
             test => self.show_test(test),
         }

@@ -158,7 +158,7 @@ mod tests {
             "$()",
             "$(ru",
             "$(avp(x)[1)",
-            "$(hdr(From)[a])",
+            "$(hdr(From)[])",
             "$(rm{s.len)",
             "$(var(x){s})",
             "$(var(x){})",

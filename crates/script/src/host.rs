@@ -53,6 +53,18 @@ pub trait Env<L: Lang> {
     fn waits(&mut self) -> Vec<L::Var> {
         Vec::new()
     }
+    /// Whether the program tells its host of every statement (`Host::probe`). Costs an instruction for each.
+    fn probes(&self) -> Probes {
+        Probes::None
+    }
+}
+
+/// What a program tells its host of its own course.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Probes {
+    None,
+    /// Each statement, before it runs.
+    Statements,
 }
 
 /// A `parallel { ... }` of a program. Cheap to keep.
@@ -123,6 +135,8 @@ pub trait Host {
     /// `uri == myself`, `src_ip == 10.0.0.0/8` and their like: equality with a bare word that only the
     /// host can decide. `None`: compare as values.
     fn compare_word(&mut self, left: &Value, word: &<Self::Lang as Lang>::Var) -> Option<bool>;
+    /// A statement begins, at `task().loc()`; only with `Env::probes`.
+    fn probe(&mut self) {}
     /// Something the operator should read, once per place (loop limit, bad operand).
     fn complain(&mut self, loc: Loc, text: &str);
     /// An `assert` failed; asserts are on. Afterwards error_route runs, when there is one, and the

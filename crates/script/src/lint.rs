@@ -1,5 +1,6 @@
 //! What is allowed and most likely not meant: the warnings of `fermata check`.
 
+mod relay;
 mod values;
 
 use crate::ast::{
@@ -25,6 +26,7 @@ pub fn lint(config: &Config, can_wait: &dyn Fn(&[u8]) -> bool) -> Vec<Diagnostic
     lint.waits_under_locks(can_wait);
     lint.async_without_tm();
     lint.values_of_messages();
+    lint.open_relay();
     if config.dialect == Dialect::V4 {
         lint.old_forms();
     }
@@ -338,6 +340,9 @@ impl Lint<'_> {
         for call in calls {
             if let Some((_, new)) = OLD_FUNCTIONS.iter().find(|(old, _)| old.as_bytes() == call.name) {
                 let message = format!("`{}` is the old name of this function", shown(&call.name));
+                // Without a URI it moves the R-URI into a new branch, which has a name of its own.
+                let moves = *new == "append_msg_branch" && call.args.is_empty();
+                let new = if moves { "append_branch_old()" } else { new };
                 self.warn(call.loc, message, &format!("write `{new}`"));
             }
         }

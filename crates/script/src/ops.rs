@@ -186,6 +186,8 @@ pub(crate) enum Op {
     Drop,
     /// `assert` failed with this text.
     Assert(ConstId),
+    /// A statement begins; only in programs that somebody watches run (`Env::probes`).
+    Probe,
 }
 
 const _: () = assert!(size_of::<Op>() <= 16);

@@ -120,6 +120,11 @@ impl<L: Lang> Program<L> {
         self.routes.get(id.0 as usize).map_or_else(Bytes::new, |r| r.name.clone())
     }
 
+    /// As it is written: "route[relay]".
+    pub fn route_text(&self, id: RouteId) -> String {
+        crate::compile::route_shown(self.route_kind(id), &self.route_name(id))
+    }
+
     /// Where the route is written.
     pub fn route_loc(&self, id: RouteId) -> Loc {
         self.routes.get(id.0 as usize).map_or_else(Loc::default, |r| r.loc)
@@ -133,6 +138,19 @@ impl<L: Lang> Program<L> {
     pub fn timers(&self) -> Vec<(RouteId, u32)> {
         let timers = self.routes.iter().enumerate();
         timers.filter_map(|(i, r)| Some((RouteId(i as u16), r.interval?))).collect()
+    }
+
+    /// The statements of a program with probes, by route, in the order in which they are written.
+    pub fn statements(&self) -> impl Iterator<Item = (RouteId, Loc)> {
+        let mut entries: Vec<(Pc, RouteId)> =
+            self.routes.iter().enumerate().map(|(i, route)| (route.entry, RouteId(i as u16))).collect();
+        entries.sort_by_key(|(entry, _)| *entry);
+        let probes = self.code.iter().enumerate().filter(|(_, op)| **op == Op::Probe);
+        probes.filter_map(move |(pc, _)| {
+            let pc = pc as Pc;
+            let after = entries.partition_point(|(entry, _)| *entry <= pc);
+            Some((entries.get(after.checked_sub(1)?)?.1, self.loc(pc)))
+        })
     }
 
     /// Rounds of a `while` before it is left (`max_while_loops`).

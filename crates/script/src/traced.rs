@@ -19,6 +19,8 @@ pub enum Hand {
     Escaped,
     /// It came in, and the script doubled its single quotes with `{re.subst}`.
     Doubled,
+    /// It came in, and the script made it fit for an LDAP filter (`ldap_filter_url_encode`).
+    Filtered,
     /// It came in.
     Foreign,
 }
@@ -36,9 +38,12 @@ struct Part {
 pub struct Parts(Arc<Vec<Part>>);
 
 /// A byte that is read as more than itself by somebody: line ends (headers, logs), quotes and backslashes (SQL,
-/// shells, JSON), the escapes of terminals, the end of a C string.
+/// shells, JSON), parentheses and stars (LDAP), what ends a value in a URL, the escapes of terminals, the end of a C string.
 pub fn matters(byte: u8) -> bool {
-    matches!(byte, b'\r' | b'\n' | b'\'' | b'"' | b'\\' | b'`' | b'$' | 0x1b | 0)
+    matches!(
+        byte,
+        b'\r' | b'\n' | b'\'' | b'"' | b'\\' | b'`' | b'$' | b'(' | b')' | b'*' | b'&' | b'#' | 0x1b | 0
+    )
 }
 
 /// A text with its parts.
@@ -88,7 +93,8 @@ impl Traced {
 
     /// The value that a variable keeps of it.
     pub fn into_value(self) -> Value {
-        if self.parts.is_empty() || !self.text.iter().any(|b| matters(*b)) {
+        let marked = self.parts.iter().any(|part| part.hand == Hand::Filtered);
+        if self.parts.is_empty() || !(marked || self.text.iter().any(|b| matters(*b))) {
             return Value::Str(self.text);
         }
         Value::Pieced(self.text, Parts(Arc::new(self.parts.into_vec())))

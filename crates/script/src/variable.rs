@@ -203,6 +203,7 @@ impl Scanner<'_> {
                 "append" => IndexSpec::Append,
                 _ => match text.parse() {
                     Ok(n) => IndexSpec::Int(n),
+                    Err(_) if !text.is_empty() => IndexSpec::Text(self.text.slice(pos..end)),
                     Err(_) => {
                         let bad = Diagnostic::error(
                             self.origin.loc(open..end),

@@ -58,6 +58,14 @@ pub enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Print what completes commands and switches in a shell
+    #[command(after_help = "Example: fermata completions bash > /etc/bash_completion.d/fermata")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Say what of this machine keeps a script from running well, and the command that mends it
+    Doctor(crate::doctor::Options),
     /// Lay scripts out in one style, in place
     Fmt {
         /// Change nothing; exit code 1 when a script is laid out differently
@@ -82,6 +90,32 @@ pub enum Command {
         /// The script
         file: PathBuf,
     },
+    /// Help an editor with scripts: a language server on standard input and output
+    #[command(after_help = "Neovim, VS Code and others: docs/EDITORS.md")]
+    Lsp {
+        /// Editors say so; it is the only way
+        #[arg(long, hide = true)]
+        stdio: bool,
+    },
+    /// Run a management command of the server that runs
+    Mi(crate::mi_client::Options),
+    /// Print the manual page, or write one for each command into a folder
+    #[command(after_help = "Example: fermata man --to /usr/local/share/man/man8")]
+    Man {
+        /// The folder
+        #[arg(long, value_name = "FOLDER")]
+        to: Option<PathBuf>,
+    },
+    /// Measure a running server: where scripts spend their time, and what they wait for
+    Profile(crate::profile::Options),
+    /// Show the calls of a recording line for line, also with another script
+    Replay(crate::replay::Options),
+    /// Test scripts: scenarios of calls against a script, in a world and a time of their own
+    Test(crate::rehearse::Options),
+    /// Watch the calls of a running server and what they wait for
+    Top(crate::top::Options),
+    /// Follow single calls of a running server: messages, lines, values, waits
+    Trace(crate::trace::Options),
     /// Print the reference of the modules, or what it says about one name
     Manual {
         /// A module, function, parameter (`tm:fr_timeout`), variable, command, event or statistic

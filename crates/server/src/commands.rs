@@ -150,7 +150,7 @@ const WAITING_VARIABLES: &[&str] = &["{ip.resolve}", "{ip.resolve4}", "{ip.resol
 
 /// Names of all functions that may suspend a script, and of variables and transformations.
 pub fn waiting_functions() -> HashSet<&'static [u8]> {
-    let functions = crate::config::known().iter().flat_map(|module| (module.make)().functions());
+    let functions = catalog::all().iter().flat_map(|module| (module.make)().functions());
     let functions = functions.filter(|f| f.may_wait).map(|f| f.name.as_bytes());
     functions.chain(WAITING_VARIABLES.iter().map(|name| name.as_bytes())).collect()
 }

@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::LazyLock;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Stands in for a file name when `-f` is not given.
@@ -62,32 +62,39 @@ pub enum Depth {
     Lint,
 }
 
-/// Every module of this program.
-pub fn known() -> &'static [host::ModuleDef] {
-    static KNOWN: LazyLock<Vec<host::ModuleDef>> = LazyLock::new(|| [modules::ALL, drivers::ALL].concat());
-    &KNOWN
-}
-
 /// Reads and checks a script.
 pub fn load(file: &Path, run: &Run, depth: Depth) -> Result<host::Shared, Refused> {
     let mut sources = Sources::default();
-    let (mut config, mut diagnostics) = parse(file, run, &mut sources);
+    let (config, diagnostics) = parse(file, run, &mut sources);
+    load_parsed(config, diagnostics, sources, run, depth)
+}
+
+/// Checks a script that was read.
+pub fn load_parsed(
+    mut config: Config,
+    mut diagnostics: Vec<Diagnostic>,
+    sources: Sources,
+    run: &Run,
+    depth: Depth,
+) -> Result<host::Shared, Refused> {
     if depth == Depth::Lint && !has_error(&diagnostics) {
         let waiting = crate::commands::waiting_functions();
         diagnostics.extend(script::lint(&config, &|name| waiting.contains(name)));
     }
+    let graph = draws(&config).then(|| graph_of(&config));
     let declared = Config { routes: Vec::new(), ..config.clone() };
     listen_on(&mut config, &run.listen, &mut diagnostics);
     alias_by_address(&mut config);
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     // Keyed by the system's random numbers.
     let seed = RandomState::new().hash_one(wall);
-    match host::load(&config, sources, known(), wall.as_millis() as u64, seed) {
+    match host::load(&config, sources, catalog::all(), wall.as_millis() as u64, seed) {
         Ok(shared) if !has_error(&diagnostics) => {
             let mut shared = shared;
             diagnostics.append(&mut shared.warnings);
             shared.warnings = diagnostics;
             shared.declared = declared;
+            *shared.graph.write() = graph;
             Ok(shared)
         }
         Ok(shared) => Err(Refused { sources: (*shared.sources()).clone(), diagnostics }),
@@ -96,6 +103,21 @@ pub fn load(file: &Path, run: &Run, depth: Depth) -> Result<host::Shared, Refuse
             Err(Refused { sources, diagnostics })
         }
     }
+}
+
+/// Somebody shows the routes.
+fn draws(config: &Config) -> bool {
+    config.modules.iter().any(|module| &module.name[..] == b"page")
+}
+
+fn graph_of(config: &Config) -> Arc<script::RouteGraph> {
+    let waiting = crate::commands::waiting_functions();
+    Arc::new(script::explain(config, &|name| waiting.contains(name)))
+}
+
+/// The routes for those who show them, where somebody does.
+pub fn routes_shown(shared: &host::Shared, config: &Config) -> Option<Arc<script::RouteGraph>> {
+    draws(&shared.declared).then(|| graph_of(config))
 }
 
 /// What a script that is correct needs and this machine does not have, each an error of this machine. Looks at interfaces and

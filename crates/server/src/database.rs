@@ -252,7 +252,13 @@ async fn migrate(db: &mut Database, tables: &[&Table], dry_run: bool) -> Result<
             )));
         }
         let mut statements: Vec<String> = missing.iter().map(|c| table.add(c, db.dialect)).collect();
-        if version != i64::from(table.version) && table.name != "version" {
+        let newer = version > i64::from(table.version);
+        if newer {
+            println!(
+                "kept    version {version} of {}: it is newer than {}, which this program knows",
+                table.name, table.version
+            );
+        } else if version != i64::from(table.version) && table.name != "version" {
             statements.extend(table.set_version());
         }
         if statements.is_empty() {
@@ -262,7 +268,8 @@ async fn migrate(db: &mut Database, tables: &[&Table], dry_run: bool) -> Result<
         changed += 1;
         let names: Vec<&str> = missing.iter().map(|column| column.name).collect();
         let added = if names.is_empty() { "no new columns".to_string() } else { names.join(", ") };
-        println!("changed {} (version {version} to {}): {added}", table.name, table.version);
+        let now = if newer { version } else { table.version.into() };
+        println!("changed {} (version {version} to {now}): {added}", table.name);
         match dry_run {
             true => statements.iter().for_each(|statement| println!("        {statement};")),
             false => db.all(&statements).await?,

@@ -7,12 +7,13 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Lines that may wait for the writer.
+/// Lines that may wait for the writer, and bytes of them.
 const QUEUE: usize = 8192;
+const QUEUE_BYTES: usize = 16 << 20;
 /// How long `flush` waits for a writer that is stuck on a full pipe.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
@@ -78,6 +79,8 @@ enum Job {
 pub struct Logger {
     queue: SyncSender<Job>,
     lost: Arc<AtomicU64>,
+    /// Bytes in the queue.
+    bytes: Arc<AtomicUsize>,
 }
 
 impl Logger {
@@ -86,10 +89,12 @@ impl Logger {
         let (queue, jobs) = sync_channel(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
         let counter = lost.clone();
+        let bytes = Arc::new(AtomicUsize::new(0));
+        let waiting = bytes.clone();
         std::thread::Builder::new()
             .name("log".into())
-            .spawn(move || write_all(&jobs, &settings, &counter))?;
-        Ok(Logger { queue, lost })
+            .spawn(move || write_all(&jobs, &settings, &counter, &waiting))?;
+        Ok(Logger { queue, lost, bytes })
     }
 
     /// Makes this the sink of the whole process.
@@ -99,8 +104,15 @@ impl Logger {
     }
 
     fn put(&self, level: Level, who: &str, text: &str) {
+        let before = self.bytes.fetch_add(text.len(), Ordering::Relaxed);
+        if before + text.len() > QUEUE_BYTES {
+            self.bytes.fetch_sub(text.len(), Ordering::Relaxed);
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         let line = Line { level, who: who.to_owned(), text: text.to_owned(), at: SystemTime::now() };
         if let Err(TrySendError::Full(_)) = self.queue.try_send(Job::Line(line)) {
+            self.bytes.fetch_sub(text.len(), Ordering::Relaxed);
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -114,28 +126,37 @@ impl Logger {
     }
 }
 
-fn write_all(jobs: &Receiver<Job>, settings: &Settings, lost: &AtomicU64) {
+fn write_all(jobs: &Receiver<Job>, settings: &Settings, lost: &AtomicU64, waiting: &AtomicUsize) {
     let pid = std::process::id();
     let mut syslog = Syslog::default();
     let mut out = Vec::with_capacity(4096);
     let mut text = String::new();
     while let Ok(first) = jobs.recv() {
-        let mut done = Vec::new();
+        let (mut done, mut lines) = (Vec::new(), 0);
         for job in std::iter::once(first).chain(jobs.try_iter()).take(QUEUE) {
             match job {
                 Job::Flush(sender) => done.push(sender),
-                Job::Line(line) => write_line(&line, settings, pid, &mut text, &mut out, &mut syslog),
+                Job::Line(line) => {
+                    lines += 1;
+                    waiting.fetch_sub(line.text.len(), Ordering::Relaxed);
+                    write_line(&line, settings, pid, &mut text, &mut out, &mut syslog);
+                }
             }
         }
         let missing = lost.swap(0, Ordering::Relaxed);
         if missing > 0 {
-            let text = format!("{missing} log lines were lost: they came faster than they could be written");
+            let text = format!(
+                "{missing} log lines were lost: they came faster than they could be written, or could not be written at all"
+            );
             let who = "core".to_owned();
             let line = Line { level: Level::Warning, who, text, at: SystemTime::now() };
             write_line(&line, settings, pid, &mut String::new(), &mut out, &mut syslog);
         }
         if !out.is_empty() {
-            let _ = std::io::stderr().lock().write_all(&out);
+            // A full disk, mostly: what is lost is told when there is room again.
+            if std::io::stderr().lock().write_all(&out).is_err() {
+                lost.fetch_add(lines + missing, Ordering::Relaxed);
+            }
             out.clear();
         }
         for sender in done {

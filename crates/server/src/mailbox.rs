@@ -1,6 +1,7 @@
 //! How threads reach a worker: what another worker received for it, and jobs of the management side.
 //! One lock and at most one wake for a batch.
 
+use crate::runner::Delay;
 use bytes::Bytes;
 use host::Ctx;
 use host::shared::Dispatch;
@@ -23,6 +24,8 @@ pub type Job = Box<dyn FnOnce(&mut Ctx) + Send>;
 pub struct Letter {
     pub source: Path,
     pub bytes: Bytes,
+    /// When it came to this machine, microseconds since 1970; 0: not known, or it is not from the network.
+    pub at_us: u64,
 }
 
 /// What a mailbox holds when it is emptied.
@@ -49,6 +52,8 @@ pub struct Mailbox {
     /// Messages in `mail.letters` and those taken out that were not looked at yet.
     letters: AtomicUsize,
     wake: Notify,
+    /// How long messages of this worker waited for their turn.
+    pub delay: Delay,
 }
 
 impl Mailbox {
@@ -220,7 +225,7 @@ mod tests {
     fn letters(count: usize) -> Vec<Letter> {
         let remote = ([127, 0, 0, 1], 5060).into();
         let source = Path { socket: 0, transport: sip::Transport::Udp, remote, local: 0, connection: 0 };
-        (0..count).map(|_| Letter { source, bytes: Bytes::new() }).collect()
+        (0..count).map(|_| Letter { source, bytes: Bytes::new(), at_us: 0 }).collect()
     }
 
     #[tokio::test]

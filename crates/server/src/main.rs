@@ -7,16 +7,27 @@ mod commands;
 mod config;
 mod database;
 mod demo;
+mod doctor;
 mod load;
 mod log;
+mod lsp;
 mod mailbox;
 mod manual;
+mod mi_client;
+mod papers;
 mod pid_file;
+mod profile;
+mod proofs;
+mod rehearse;
 mod reload;
+mod remote;
+mod replay;
 mod runner;
 mod serve;
 mod settings;
 mod streams;
+mod top;
+mod trace;
 
 use clap::Parser;
 use cli::{Cli, Command, Report, Run};
@@ -35,6 +46,7 @@ const CANNOT_START: u8 = 255;
 
 fn main() -> ExitCode {
     let started = Instant::now();
+    net::process::forgo_huge_pages();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
@@ -51,7 +63,17 @@ fn main() -> ExitCode {
         }
         Some(Command::Fmt { check, files }) => commands::format(files, *check),
         Some(Command::Db { command }) => database::run(command),
+        Some(Command::Completions { shell }) => papers::completions(*shell),
+        Some(Command::Doctor(options)) => doctor::run(options),
+        Some(Command::Lsp { .. }) => lsp::run(),
+        Some(Command::Mi(options)) => mi_client::run(options),
+        Some(Command::Man { to }) => papers::man(to.as_deref()),
         Some(Command::Explain { format, file }) => commands::explain(file, *format, &cli.run),
+        Some(Command::Profile(options)) => profile::run(options),
+        Some(Command::Replay(options)) => replay::run(options),
+        Some(Command::Test(options)) => rehearse::run(options),
+        Some(Command::Top(options)) => top::run(options),
+        Some(Command::Trace(options)) => trace::run(options),
         Some(Command::Demo(options)) => demo::run(options),
         Some(Command::Manual { name, skeleton }) => manual::run(name.as_deref(), *skeleton),
         None => {

@@ -91,12 +91,14 @@ fn reload(file: &Path, run: &Run, shared: &Arc<Shared>) -> MiResult {
     let begin = Instant::now();
     let mut sources = (*shared.sources()).clone();
     let (mut config, problems) = config::parse(file, run, &mut sources);
+    let graph = config::routes_shown(shared, &config);
     let outcome = match problems.iter().any(script::Diagnostic::is_error) {
         true => Err((sources, problems)),
         false => host::reload::reload(shared, &mut config, sources),
     };
     match outcome {
         Ok(routes) => {
+            *shared.graph.write() = graph;
             let ms = begin.elapsed().as_millis();
             host::notice!("core", "{routes} routes of {} are in place, after {ms} ms", file.display());
             let left = left_out(&shared.declared, &config);

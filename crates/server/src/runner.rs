@@ -1,7 +1,10 @@
 //! One worker thread: feeds a `host::Worker` from its sockets, its mailbox and the clock, and carries
 //! out what it wants done.
 
-use crate::mailbox::{Letter, Mail, Post};
+mod mail;
+mod overload;
+
+use crate::mailbox::{Letter, Post};
 use crate::streams::{Common, OwnerOf, peer};
 use bytes::Bytes;
 use host::call::Finish;
@@ -24,10 +27,10 @@ use tokio::sync::Notify;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use transaction::Path;
 
+pub use overload::Delay;
+
 /// Messages of connections after which datagrams are looked for.
 const STREAMED: usize = 32;
-/// Messages out of the mailbox that are handled before others have their turn.
-const LETTERS: usize = 64;
 
 /// What a worker thread is started with.
 pub struct Setup {
@@ -99,6 +102,9 @@ pub struct Runner {
     patience: Option<Duration>,
     /// Statistic: messages that found a full mailbox.
     lost: Counter,
+    /// Statistic: messages that came to another worker than their call's.
+    handed_over: Counter,
+    overload: overload::Overload,
 }
 
 impl Runner {
@@ -126,6 +132,8 @@ impl Runner {
             starts: Rc::default(),
         };
         let lost = shared.stats.counter("net", "mailbox_dropped");
+        let handed_over = shared.stats.counter("net", "mailbox_messages");
+        let overload = overload::Overload::new(&shared, &post, index);
         let workers = post.boxes.len();
         let worker =
             Worker::new(shared.clone(), index, workers as u16, seed, Rc::new(spawner.clone()), clock(epoch));
@@ -158,6 +166,8 @@ impl Runner {
             last_complaint: Cell::new(0),
             patience,
             lost,
+            handed_over,
+            overload,
         });
         let _ = spawner.runner.set(Rc::downgrade(&runner));
         for (socket, listener) in listeners {
@@ -218,16 +228,17 @@ impl Runner {
         }
     }
 
-    fn on_datagrams(&self, socket: u16, batch: &mut Vec<Datagram>) {
+    fn on_datagrams(self: &Rc<Self>, socket: u16, batch: &mut Vec<Datagram>) {
         self.streamed.set(0);
         let clock = clock(self.epoch);
         let mut letters = self.letters.borrow_mut();
-        let at = usize::from(socket);
-        let wildcard = self.sockets[at].as_ref().is_some_and(|s| s.local().ip().is_unspecified());
-        for Datagram { bytes, remote, local } in batch.drain(..) {
+        let udp = self.sockets[usize::from(socket)].as_ref();
+        let wildcard = udp.is_some_and(|s| s.local().ip().is_unspecified());
+        self.note_wait(clock, batch.last().map_or(0, |d| d.at_us), udp.map_or(0, UdpSocket::take_lost));
+        for Datagram { bytes, remote, local, at_us } in batch.drain(..) {
             let local = if wildcard { self.shared.note_local(local.ip()) } else { 0 };
             let source = Path { socket, transport: sip::Transport::Udp, remote, local, connection: 0 };
-            self.sort(clock, source, bytes, &mut letters);
+            self.sort(clock, source, bytes, at_us, &mut letters);
         }
         self.deliver(&mut letters);
         drop(letters);
@@ -235,12 +246,13 @@ impl Runner {
     }
 
     /// Messages of a stream connection.
-    pub fn on_messages(&self, source: Path, messages: &mut Vec<Bytes>) {
+    pub fn on_messages(self: &Rc<Self>, source: Path, messages: &mut Vec<Bytes>, at_us: u64) {
         let clock = clock(self.epoch);
+        self.note_wait(clock, at_us, 0);
         let mut letters = self.letters.borrow_mut();
         self.streamed.set(self.streamed.get() + messages.len());
         for bytes in messages.drain(..) {
-            self.sort(clock, source, bytes, &mut letters);
+            self.sort(clock, source, bytes, at_us, &mut letters);
         }
         self.deliver(&mut letters);
         drop(letters);
@@ -251,7 +263,7 @@ impl Runner {
     }
 
     /// Datagrams come before the next messages of connections, however many connections are in haste.
-    fn look_for_datagrams(&self) {
+    fn look_for_datagrams(self: &Rc<Self>) {
         self.streamed.set(0);
         if !*self.post.started.borrow() {
             return;
@@ -274,15 +286,22 @@ impl Runner {
     }
 
     /// A message goes to the worker that owns its call, a reply to the one that sent its request.
-    fn sort(&self, clock: Clock, source: Path, bytes: Bytes, letters: &mut [Vec<Letter>]) {
-        match host::owner::receiver(&bytes, letters.len()) {
-            Some(worker) if worker != self.index => letters[worker].push(Letter { source, bytes }),
-            _ => self.step(clock, Input::Message { source, bytes }),
+    fn sort(&self, clock: Clock, source: Path, bytes: Bytes, at_us: u64, letters: &mut [Vec<Letter>]) {
+        match host::owner::receiver(&self.shared, &bytes, letters.len()) {
+            Some(worker) if worker != self.index => {
+                // The mailbox knows ages also where the socket does not.
+                let at_us = if at_us == 0 { clock.wall_us } else { at_us };
+                letters[worker].push(Letter { source, bytes, at_us });
+            }
+            _ => self.step(clock, self.overload.input(clock, source, bytes, at_us)),
         }
     }
 
     fn deliver(&self, letters: &mut [Vec<Letter>]) {
         for (mailbox, letters) in self.post.boxes.iter().zip(letters.iter_mut()) {
+            if !letters.is_empty() {
+                self.handed_over.add(letters.len() as i64);
+            }
             let lost = mailbox.deliver(letters);
             if lost > 0 {
                 self.lost.add(lost as i64);
@@ -308,7 +327,7 @@ impl Runner {
             let sender = host::owner::sender(&bytes, workers).unwrap_or(self.index);
             if sender == self.index {
                 self.step(clock, Input::Undeliverable { path, bytes });
-            } else if self.post.boxes[sender].undelivered(Letter { source: path, bytes }).is_err() {
+            } else if self.post.boxes[sender].undelivered(Letter { source: path, bytes, at_us: 0 }).is_err() {
                 self.lost.add(1);
             }
         }
@@ -320,42 +339,6 @@ impl Runner {
         let job = Box::new(move |ctx: &mut host::Ctx| host::events::raise(ctx, name, params));
         self.step(clock(self.epoch), Input::Run(job));
         self.dirty.notify_one();
-    }
-
-    async fn on_mail(&self, mail: Mail) {
-        if mail.drain {
-            self.draining.set(true);
-            self.step(clock(self.epoch), Input::Drain);
-        }
-        let mut letters = mail.letters.into_iter();
-        while letters.len() > 0 {
-            let (clock, seen) = (clock(self.epoch), letters.len().min(LETTERS));
-            for Letter { source, bytes } in letters.by_ref().take(seen) {
-                self.step(clock, Input::Message { source, bytes });
-            }
-            self.post.boxes[self.index].seen(seen);
-            if letters.len() > 0 {
-                self.finish();
-                tokio::task::yield_now().await;
-            }
-        }
-        let clock = clock(self.epoch);
-        for Letter { source, bytes } in mail.undelivered {
-            self.step(clock, Input::Undeliverable { path: source, bytes });
-        }
-        for Letter { source, bytes } in mail.outgoing {
-            self.streams.send(peer(&self.shared, &source), bytes);
-        }
-        for id in mail.closing {
-            self.streams.close(id);
-        }
-        for job in mail.jobs {
-            self.step(clock, Input::Run(job));
-        }
-        if mail.end {
-            self.step(clock, Input::End);
-        }
-        self.finish();
     }
 
     fn step(&self, clock: Clock, input: Input) {
@@ -403,21 +386,36 @@ impl Runner {
                 Output::Shutdown { code } => self.post.main.tell(|told| told.shut_down = Some(code)),
             }
         }
-        for (socket, batch) in self.sockets.iter().zip(sends.iter_mut()) {
+        for (at, (socket, batch)) in self.sockets.iter().zip(sends.iter_mut()).enumerate() {
             if !batch.is_empty() {
-                self.send(socket.as_ref(), batch);
+                self.send(at as u16, socket.as_ref(), batch);
                 batch.clear();
             }
         }
     }
 
-    fn send(&self, socket: Option<&UdpSocket>, batch: &[Outgoing]) {
+    fn send(&self, number: u16, socket: Option<&UdpSocket>, batch: &[Outgoing]) {
         let Some(socket) = socket else {
             return self.complain(&format!("cannot send to {}: no UDP socket", batch[0].remote));
         };
         let report = socket.send_batch(batch);
         for (at, e) in &report.failed {
-            self.complain(&format!("cannot send to {} from {}: {e}", batch[*at].remote, socket.local()));
+            let Outgoing { bytes, remote, .. } = &batch[*at];
+            self.complain(&format!("cannot send to {remote} from {}: {e}", socket.local()));
+            // Too large for a datagram: trying again does not help, and whoever sent it is told.
+            if e.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error()) {
+                let source = Path {
+                    socket: number,
+                    transport: sip::Transport::Udp,
+                    remote: *remote,
+                    local: 0,
+                    connection: 0,
+                };
+                let letter = Letter { source, bytes: bytes.clone(), at_us: 0 };
+                if self.post.boxes[self.index].undelivered(letter).is_err() {
+                    self.lost.add(1);
+                }
+            }
         }
         if report.queued > 0 {
             self.blocked.notify_one();
@@ -478,8 +476,12 @@ impl Runner {
 
 /// Both clocks, read once for a batch.
 fn clock(epoch: Instant) -> Clock {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Clock { now: transaction::Instant(epoch.elapsed().as_millis() as u64), wall_us: wall.as_micros() as u64 }
+    Clock { now: transaction::Instant(epoch.elapsed().as_millis() as u64), wall_us: wall_us() }
+}
+
+/// Microseconds since 1970.
+fn wall_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64
 }
 
 /// Runs the futures of suspended scripts on this thread.

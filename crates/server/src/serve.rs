@@ -42,9 +42,13 @@ pub fn serve(shared: Shared, run: &Run, started: Instant) -> Result<ExitCode, Fa
     let group = place.group.as_deref().map(|name| known(process::group(name), "group", name)).transpose()?;
     let settings::Workers { count: workers, asked } = settings::workers(run, globals, settings::cores());
     process_clock();
+    // Elsewhere a path of a database names another file than the workers will see.
+    if place.chroot.is_none() && place.directory.is_none() {
+        crate::proofs::hold(&shared).map_err(Failed)?;
+    }
     let options = settings::udp_options(run, globals);
     let common = Common::new(&shared, options.tos).map_err(|e| Failed(format!("cannot listen on {e}")))?;
-    let (sockets, clamped) = bind(&shared, workers, &options, &common)?;
+    let (sockets, notes) = bind(&shared, workers, &options, &common)?;
     crate::reload::offer(&shared, run);
     enter(&place)?;
     let mut pid_files = Vec::new();
@@ -74,7 +78,7 @@ pub fn serve(shared: Shared, run: &Run, started: Instant) -> Result<ExitCode, Fa
              cost (the switch -n starts as many as it says)"
         );
     }
-    if let Some(text) = clamped {
+    for text in notes {
         host::notice!("core", "{text}");
     }
     for file in &mut pid_files {
@@ -124,8 +128,8 @@ fn bind(
     workers: u16,
     options: &UdpOptions,
     common: &Common,
-) -> Result<(Vec<Sockets>, Option<String>), Failed> {
-    let mut note = None;
+) -> Result<(Vec<Sockets>, Vec<String>), Failed> {
+    let mut clamped = None;
     let failed = |text: &str, e: io::Error| {
         let hint = match e.kind() {
             io::ErrorKind::AddrInUse => " (is another server running there?)",
@@ -145,7 +149,7 @@ fn bind(
         let alone = UdpOptions { sharing: Sharing::Exclusive, ..options.clone() };
         let trial = BoundUdp::bind(listen.addr, &alone).map_err(|e| failed(&listen.text, e))?;
         if let Some(granted) = trial.receive_buffer_clamped() {
-            note = Some(format!(
+            clamped = Some(format!(
                 "the system granted a receive buffer of {granted} bytes for {}, {} were asked for; raise \
                  net.core.rmem_max so that bursts are not lost",
                 listen.text, options.receive_buffer
@@ -158,7 +162,22 @@ fn bind(
     };
     let bind = |listen: &host::Listen| bind(listen).map_err(|e| failed(&listen.text, e));
     let all = (0..workers).map(|_| shared.sockets.iter().map(bind).collect());
-    Ok((all.collect::<Result<_, _>>()?, note))
+    let all = all.collect::<Result<Vec<Sockets>, _>>()?;
+    let unsteered = all.first().and_then(|first| steer(first, workers));
+    Ok((all, clamped.into_iter().chain(unsteered).collect()))
+}
+
+/// Lets the kernel bring each datagram to the worker of its call; what the operator should know when it does not.
+fn steer(sockets: &Sockets, workers: u16) -> Option<String> {
+    let udp = sockets.iter().filter(|_| workers > 1).filter_map(|socket| match socket {
+        Bound::Udp(socket) => Some(socket),
+        Bound::Stream(_) => None,
+    });
+    let refused = udp.fold(None, |refused, socket| socket.steer(workers.into()).err().or(refused))?;
+    Some(format!(
+        "the system does not choose workers by Call-ID ({refused}): messages that come to another worker than their \
+         call's take a moment more"
+    ))
 }
 
 fn enter(place: &settings::Place) -> Result<(), Failed> {
@@ -205,6 +224,7 @@ fn run_workers(
             tokio::spawn(service(shared.clone()));
         }
         tokio::spawn(watch_local_time());
+        tokio::spawn(forget_the_start(post.clone()));
         tokio::spawn(crate::load::watch(shared.stats.clone(), post.boxes.len()));
         until_the_end(&shared, &post, &mut signals, Duration::from_secs(run.grace)).await
     });
@@ -259,6 +279,12 @@ fn say_hello(shared: &Shared, run: &Run, workers: usize, started: Instant) {
         "{version} listens on {} with {workers} worker{s}, after {ms} ms",
         sockets.join(", ")
     );
+}
+
+/// Once the workers take messages, what only the start needed of the program is let go.
+async fn forget_the_start(post: Arc<Post>) {
+    let _ = post.started.subscribe().wait_for(|started| *started).await;
+    process::forget_the_start();
 }
 
 async fn watch_local_time() {

@@ -3,22 +3,16 @@
 use crate::mailbox::{Letter, Post};
 use crate::runner::Runner;
 use bytes::Bytes;
-use drivers::proto_tcp::ProtoTcp;
-use drivers::proto_tls::ProtoTls;
-use drivers::proto_ws::ProtoWs;
-use drivers::proto_wss::ProtoWss;
-use drivers::tls_mgm::TlsMgm;
 use host::Shared;
-use host::streams::{Connection, Connections, Tls};
+use host::streams::{Connection, Connections, StreamSettings, Tls};
 use net::link::ws::Origin;
-use net::link::{ClientSetup, LinkSetup, Pings, ServerSetup, TlsSetup, WsSetup};
+use net::link::{LinkSetup, Pings, TlsSetup, WsSetup};
 use net::streams::{
     Closed, Counters, Direction, Directory, Entry, Open, Owner, Peer, Settings, Socket, owner_of,
 };
 use net::tcp::{Keepalive, TcpOptions};
 use script::Value;
 use sip::Transport;
-use std::net::SocketAddr;
 use std::rc::Weak;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -54,65 +48,27 @@ fn layers(shared: &Shared, transport: Transport) -> Result<LinkSetup, String> {
         Transport::Tls | Transport::Wss => Some(tls_setup(shared)?),
         _ => None,
     };
-    let ws = |require_origin: bool, resource: String| WsSetup {
-        origin: if require_origin { Origin::Required } else { Origin::Optional },
-        resource,
-    };
-    let ws = match transport {
-        Transport::Ws => {
-            let module = shared.module::<ProtoWs>();
-            Some(module.map_or(ws(true, "/".into()), |m| ws(m.require_origin, m.resource.clone())))
+    let ws = matches!(transport, Transport::Ws | Transport::Wss).then(|| {
+        let required = shared.stream_setting(transport, |set| set.require_origin).unwrap_or(true);
+        let resource = shared.stream_setting(transport, |set| set.resource.clone());
+        WsSetup {
+            origin: if required { Origin::Required } else { Origin::Optional },
+            resource: resource.unwrap_or_else(|| "/".into()),
         }
-        Transport::Wss => {
-            let module = shared.module::<ProtoWss>();
-            Some(module.map_or(ws(true, "/".into()), |m| ws(m.require_origin, m.resource.clone())))
-        }
-        _ => None,
-    };
-    let answered = match transport {
-        Transport::Tls => shared.module::<ProtoTls>().is_none_or(|tls| tls.pong),
-        _ => shared.module::<ProtoTcp>().is_none_or(|tcp| tcp.pong),
-    };
+    });
+    // WebSockets have pings of their own; what is set for TCP counts for the rest.
+    let asked = if transport == Transport::Tls { Transport::Tls } else { Transport::Tcp };
+    let answered = shared.stream_setting(asked, |set| set.pong).unwrap_or(true);
     Ok(LinkSetup { tls, ws, pings: if answered { Pings::Answered } else { Pings::Ignored } })
 }
 
-/// Domains of tls_mgm, or those that the proto_tls of 2.1 has itself.
-struct Domains {
-    mgm: Option<Arc<TlsMgm>>,
-    tls: Option<Arc<ProtoTls>>,
-}
-
+/// The domains that connections ask: the first that some module has and that can serve.
 fn tls_setup(shared: &Shared) -> Result<Arc<dyn TlsSetup>, String> {
-    let domains = Domains { mgm: shared.module(), tls: shared.module() };
-    match domains.get() {
-        Some(domains) if domains.serves() => {}
-        Some(_) => return Err("there is no TLS domain with a certificate (tls_mgm)".into()),
-        None => return Err("TLS needs the module tls_mgm".into()),
-    }
-    Ok(Arc::new(domains))
-}
-
-impl Domains {
-    fn get(&self) -> Option<&TlsMgm> {
-        let own = self.tls.as_ref().map(|tls| &tls.domains);
-        self.mgm
-            .as_deref()
-            .filter(|mgm| mgm.serves())
-            .or(own.filter(|own| own.serves()))
-            .or(self.mgm.as_deref())
-    }
-}
-
-impl TlsSetup for Domains {
-    fn server(&self, local: SocketAddr, name: Option<&str>) -> Result<ServerSetup, String> {
-        let (config, own) = self.get().ok_or("no TLS domains")?.for_server(local, name)?;
-        Ok(ServerSetup { config, own })
-    }
-
-    fn client(&self, remote: SocketAddr, hint: u32) -> Result<ClientSetup, String> {
-        let drivers::tls_mgm::ForClient { config, own, verified, name } =
-            self.get().ok_or("no TLS domains")?.for_client(remote, hint)?;
-        Ok(ClientSetup { config, own, verified, name })
+    let all = shared.hooks.listed::<Arc<dyn TlsSetup>>();
+    match all.iter().find(|domains| domains.serves()) {
+        Some(domains) => Ok(domains.clone()),
+        None if all.is_empty() => Err("TLS needs the module tls_mgm".into()),
+        None => Err("there is no TLS domain with a certificate (tls_mgm)".into()),
     }
 }
 
@@ -120,10 +76,8 @@ impl TlsSetup for Domains {
 /// be a matter of distance; nothing waits for it.
 fn handshake(shared: &Shared, default: u64) -> u64 {
     const SHORTEST: u64 = 2_000;
-    let tls = shared.module::<ProtoTls>().and_then(|tls| tls.handshake_ms);
-    let mgm = shared.module::<TlsMgm>().and_then(|mgm| mgm.handshake_ms);
-    let wss = shared.module::<ProtoWss>().and_then(|wss| wss.handshake_ms);
-    [tls, mgm, wss].into_iter().flatten().max().map_or(default, |ms| ms.max(SHORTEST))
+    let set = shared.hooks.listed::<StreamSettings>().iter().filter_map(|set| set.handshake_ms);
+    set.max().map_or(default, |ms| ms.max(SHORTEST))
 }
 
 /// Limits and options: core parameters `tcp_*`.
@@ -139,7 +93,7 @@ pub fn settings(shared: &Shared, tos: Option<u8>) -> Settings {
         interval: seconds(core.tcp_keepinterval),
         count: u32::try_from(core.tcp_keepcount).ok().filter(|n| *n > 0),
     };
-    let queue = shared.module::<ProtoTcp>().and_then(|tcp| tcp.queue);
+    let queue = shared.stream_setting(Transport::Tcp, |set| set.queue);
     Settings {
         handshake: handshake(shared, default.handshake),
         lifetime: number(core.tcp_connection_lifetime).map_or(default.lifetime, |s| s.max(1) * 1000),
@@ -161,7 +115,7 @@ pub fn settings(shared: &Shared, tos: Option<u8>) -> Settings {
 /// Shows what happened to connections as statistics of the group `tcp`.
 pub fn show(shared: &Shared, directory: &Arc<Directory>) {
     type Pick = fn(&Counters) -> &AtomicI64;
-    let counters: [(&str, Pick); 14] = [
+    let counters: [(&str, Pick); 16] = [
         ("tcp_accepted", |c| &c.accepted),
         ("tcp_connected", |c| &c.connected),
         ("tcp_connect_failed", |c| &c.connect_failed),
@@ -176,6 +130,8 @@ pub fn show(shared: &Shared, directory: &Arc<Directory>) {
         ("tcp_undelivered", |c| &c.undelivered),
         ("tcp_bytes_in", |c| &c.bytes_in),
         ("tcp_bytes_out", |c| &c.bytes_out),
+        ("tcp_accept_failed", |c| &c.accept_failed),
+        ("tcp_queued_bytes", |c| &c.queued),
     ];
     for (name, pick) in counters {
         let directory = directory.clone();
@@ -286,9 +242,9 @@ fn path(shared: &Shared, peer: &Peer) -> Path {
 pub struct OwnerOf(pub Weak<Runner>);
 
 impl Owner for OwnerOf {
-    fn received(&self, from: Peer, messages: &mut Vec<Bytes>) {
+    fn received(&self, from: Peer, messages: &mut Vec<Bytes>, at_us: u64) {
         if let Some(runner) = self.0.upgrade() {
-            runner.on_messages(path(&runner.shared, &from), messages);
+            runner.on_messages(path(&runner.shared, &from), messages, at_us);
         }
     }
 
@@ -304,7 +260,7 @@ impl Owner for OwnerOf {
 
     fn pass_on(&self, worker: u16, to: Peer, bytes: Bytes) {
         if let Some(runner) = self.0.upgrade() {
-            runner.pass_on(worker.into(), Letter { source: path(&runner.shared, &to), bytes });
+            runner.pass_on(worker.into(), Letter { source: path(&runner.shared, &to), bytes, at_us: 0 });
         }
     }
 

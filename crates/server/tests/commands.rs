@@ -79,15 +79,16 @@ fn every_error_at_once_for_programs() {
 /// What is not built yet is named exactly, and what only this machine lacks is no error of the script.
 #[test]
 fn missing_modules_and_missing_interfaces() {
-    let text = GOOD.replace("loadmodule \"sl.so\"", "loadmodule \"sl.so\"\nloadmodule \"rtpengine.so\"");
-    let text =
-        text.replace("exit;", "rtpengine_offer();\nxlog(\"$rtpstat\");\n").replace("127.0.0.1", "nosuchif0");
+    let text = GOOD.replace("loadmodule \"sl.so\"", "loadmodule \"sl.so\"\nloadmodule \"siprec.so\"");
+    let text = text
+        .replace("exit;", "siprec_start_recording();\nxlog(\"$siprec\");\n")
+        .replace("127.0.0.1", "nosuchif0");
     let found = diagnostics("missing", &text);
     let has =
         |severity: &str, message: &str| found.iter().any(|d| d.0 == severity && d.2.starts_with(message));
-    assert!(has("error", "module rtpengine does not exist in Fermata yet"), "{found:?}");
-    assert!(has("error", "rtpengine_offer() is of module rtpengine, which does not exist"), "{found:?}");
-    assert!(has("error", "$rtpstat is of module rtpengine, which does not exist"), "{found:?}");
+    assert!(has("error", "module siprec does not exist in Fermata yet"), "{found:?}");
+    assert!(has("error", "siprec_start_recording() is of module siprec, which does not exist"), "{found:?}");
+    assert!(has("error", "$siprec is of module siprec, which does not exist"), "{found:?}");
     let elsewhere = GOOD.replace("127.0.0.1", "nosuchif0");
     check(
         "elsewhere",
@@ -119,7 +120,7 @@ fn missing_modules_and_missing_interfaces() {
         0,
         &["is called db_mysql today"],
     );
-    check("replaced", "check FILE", &format!("loadmodule \"mi_json.so\"\n{GOOD}"), 1, &["use mi_http"]);
+    check("replaced", "check FILE", &format!("loadmodule \"mi_xmlrpc_ng.so\"\n{GOOD}"), 1, &["use mi_http"]);
     check(
         "typo",
         "check FILE",
@@ -178,4 +179,57 @@ fn pictures() {
         "{svg}"
     );
     check("explain-bad", "explain FILE", "route { exit; \n", 1, &["error"]);
+}
+
+/// Files of scenarios: exit codes, reports for CI, and what a failure shows.
+#[test]
+fn tests_of_scripts() {
+    let folder = Folder(std::env::temp_dir().join(format!("fermata-commands-{}-test", std::process::id())));
+    std::fs::create_dir_all(&folder.0).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.0.join(name), text).unwrap();
+    write("test.cfg", GOOD);
+    let scenario = |status: &str| {
+        format!(
+            "script: test.cfg\nparties: {{alice: 10.0.0.2}}\nscenarios:\n  - name: a <greeting>\n    steps:\n      \
+             - alice sends: OPTIONS sip:127.0.0.1\n      - alice receives: {status}\n"
+        )
+    };
+    let run = |args: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fermata"));
+        let output =
+            command.current_dir(&folder.0).arg("test").args(args.split_whitespace()).output().unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        (output.status.code(), printed.into_owned())
+    };
+    let read = |name: &str| std::fs::read_to_string(folder.0.join(name)).unwrap();
+    assert_eq!(run("").0, Some(255), "no files");
+
+    write("test.test.yaml", &scenario("200 OK"));
+    let (code, printed) = run("--coverage --junit j.xml --lcov l.info");
+    assert_eq!(code, Some(0), "{printed}");
+    assert!(printed.contains("ok    a <greeting>") && printed.contains("100 %"), "{printed}");
+    assert!(read("j.xml").contains("name=\"a &lt;greeting&gt;\"") && read("l.info").contains("DA:7,3"));
+
+    write("test.test.yaml", &scenario("404"));
+    let (code, printed) = run("--junit j.xml");
+    assert_eq!(code, Some(1), "{printed}");
+    for words in
+        ["test.test.yaml:7: alice receives: 404", "200 OK came, 404 was expected", "►│", "test.cfg:7: "]
+    {
+        assert!(printed.contains(words), "no `{words}` in\n{printed}");
+    }
+    assert!(
+        read("j.xml").contains("<failure message=\"200 OK came, 404 was expected\">"),
+        "{}",
+        read("j.xml")
+    );
+
+    write("test.test.yaml", "script: test.cfg\nscenarios:\n  - nam: x\n");
+    let (code, printed) = run("");
+    assert!(
+        code == Some(255)
+            && printed.contains("test.test.yaml:3: ")
+            && printed.contains("did you mean `name`?"),
+        "{printed}"
+    );
 }

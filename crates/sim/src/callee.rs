@@ -28,6 +28,8 @@ pub struct Callee {
     pub name: String,
     pub requests: Vec<Request>,
     pub clients: Clients,
+    /// Branches whose CANCEL could not be brought: nobody tells it to stop ringing (a request is sent once over a stream, RFC 3261 §17.1.2).
+    unreached: Vec<String>,
     rng: Rng,
     sent: u64,
 }
@@ -39,8 +41,16 @@ impl Callee {
             name: format!("callee{n}"),
             requests: Vec::new(),
             clients: Clients::default(),
+            unreached: Vec::new(),
             rng: Rng(rng.next_u64()),
             sent: 0,
+        }
+    }
+
+    /// Something for this callee could not be sent.
+    pub fn cannot_hear(&mut self, msg: &Message) {
+        if msg.method() == Method::Cancel && msg.is_request() {
+            self.unreached.push(branch(msg));
         }
     }
 
@@ -178,7 +188,7 @@ impl Callee {
     pub fn complain(&self, acknowledged: impl Fn(&str, &str) -> bool, problems: &mut Vec<String>) {
         for request in self.requests.iter().filter(|r| r.msg.method() == Method::Invite) {
             let (name, id, status) = (&self.name, &request.call_id, request.status);
-            if (100..200).contains(&status) {
+            if (100..200).contains(&status) && !self.unreached.contains(&request.branch) {
                 problems.push(format!("{name} rings for ever for {id}"));
             }
             let taken = status >= 300 || acknowledged(id, &request.tag(name));

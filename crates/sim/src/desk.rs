@@ -2,6 +2,7 @@
 //! at. For tests that want every step.
 
 use crate::executor::Executor;
+use crate::kept::Kept;
 use crate::module;
 use crate::post::Post;
 use bytes::Bytes;
@@ -32,11 +33,16 @@ impl Sent {
 
 /// One worker on a desk, or several with their mailboxes.
 pub struct Desk {
+    shared: Arc<host::Shared>,
     workers: Vec<Worker>,
     executors: Vec<Executor>,
     post: Arc<Post>,
     now: u64,
     sent: Vec<Sent>,
+    /// What it is started from, again after it was killed.
+    script: String,
+    kept: Option<Kept>,
+    lives: u64,
 }
 
 impl Desk {
@@ -46,18 +52,39 @@ impl Desk {
     }
 
     pub fn with_workers(script: &str, count: u16) -> Desk {
-        let shared = crate::world::load(script, 1).unwrap_or_else(|error| panic!("{error}"));
-        let shared = Arc::new(shared);
+        Desk::start(script, count, None, 0, 0)
+    }
+
+    /// Whatever driver the script loads, its databases are this one.
+    pub fn with_database(script: &str, count: u16, kept: Kept) -> Desk {
+        Desk::start(script, count, Some(kept), 0, 0)
+    }
+
+    /// The server is killed, without a word to anybody, and started again at once: what is not in its database is gone.
+    pub fn restart(&mut self) {
+        let (count, kept) = (self.workers.len() as u16, self.kept.clone());
+        *self = Desk::start(&self.script, count, kept, self.now, self.lives + 1);
+        self.settle();
+    }
+
+    fn start(script: &str, count: u16, kept: Option<Kept>, now: u64, lives: u64) -> Desk {
+        let seed = 1 + lives * 1000;
+        let loaded = crate::world::load_at(script, seed, now, kept.as_ref());
+        let shared = Arc::new(loaded.unwrap_or_else(|error| panic!("{error}")));
         let post = Post::new(count.into());
         let _ = shared.dispatch.set(post.clone());
-        let executors: Vec<Executor> = (0..count).map(|n| Executor::new(7 + u64::from(n))).collect();
+        let executors: Vec<Executor> = (0..count).map(|n| Executor::new(seed + 6 + u64::from(n))).collect();
+        let clock = Clock { now: Instant(now), wall_us: now * 1000 };
         let worker = |(n, executor): (usize, &Executor)| {
             module::use_clock(executor);
+            executor.poll(now);
             let spawner = Rc::new(executor.clone());
-            Worker::new(shared.clone(), n as u16, count, 1 + n as u64, spawner, Clock::default())
+            Worker::new(shared.clone(), n as u16, count, seed + n as u64, spawner, clock)
         };
         let workers = executors.iter().enumerate().map(worker).collect();
-        let mut desk = Desk { workers, executors, post, now: 0, sent: Vec::new() };
+        let (script, sent) = (script.to_owned(), Vec::new());
+        let mut desk =
+            Desk { shared: shared.clone(), workers, executors, post, now, sent, script, kept, lives };
         desk.collect();
         desk
     }
@@ -144,7 +171,7 @@ impl Desk {
     pub fn receive_bytes(&mut self, from: u8, bytes: Bytes) {
         let remote = SocketAddr::from(([10, 0, 0, from], 5060));
         let source = Path { socket: 0, transport: sip::Transport::Udp, remote, local: 0, connection: 0 };
-        let worker = host::owner::receiver(&bytes, self.workers.len()).unwrap_or(0);
+        let worker = host::owner::receiver(&self.shared, &bytes, self.workers.len()).unwrap_or(0);
         self.step(worker, Input::Message { source, bytes });
         self.settle();
     }

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
 
 type Operation = Pin<Box<dyn Future<Output = Finish>>>;
 
@@ -22,6 +23,22 @@ struct Inner {
     /// Set by a sleep while its operation is polled.
     wake: u64,
     rng: u64,
+    /// Nothing answers before.
+    outage: u64,
+}
+
+/// Operations that something else than time has woken.
+#[derive(Default)]
+struct Woken(Mutex<Vec<u64>>);
+
+struct Waking(Arc<Woken>, u64);
+
+impl Wake for Waking {
+    fn wake(self: Arc<Self>) {
+        if let Ok(mut list) = self.0.0.lock() {
+            list.push(self.1);
+        }
+    }
 }
 
 /// Runs operations of one worker. Clones share them.
@@ -29,6 +46,7 @@ struct Inner {
 pub struct Executor {
     inner: Rc<RefCell<Inner>>,
     wakes: Rc<RefCell<BTreeMap<u64, u64>>>,
+    woken: Arc<Woken>,
 }
 
 impl Executor {
@@ -45,6 +63,17 @@ impl Executor {
         let value = rng.below(n);
         inner.rng = rng.0;
         value
+    }
+
+    /// Nothing that is asked from now on answers before `until`.
+    pub fn fail_until(&self, until: u64) {
+        let mut inner = self.inner.borrow_mut();
+        inner.outage = inner.outage.max(until);
+    }
+
+    pub fn is_out(&self) -> bool {
+        let inner = self.inner.borrow();
+        inner.now < inner.outage
     }
 
     /// Ready after so many milliseconds.
@@ -72,6 +101,11 @@ impl Executor {
     /// Polls what is due at `now`; gives what is done.
     pub fn poll(&self, now: u64) -> Vec<(TaskId, Finish)> {
         self.inner.borrow_mut().now = now;
+        for id in self.woken.0.lock().map(|mut list| std::mem::take(&mut *list)).unwrap_or_default() {
+            if self.inner.borrow().operations.contains_key(&id) {
+                self.wakes.borrow_mut().insert(id, now);
+            }
+        }
         let due: Vec<u64> =
             self.wakes.borrow().iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect();
         let mut done = Vec::new();
@@ -81,11 +115,14 @@ impl Executor {
                 continue;
             };
             self.inner.borrow_mut().wake = u64::MAX;
-            match operation.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            let waker = Waker::from(Arc::new(Waking(self.woken.clone(), id)));
+            match operation.as_mut().poll(&mut Context::from_waker(&waker)) {
                 Poll::Ready(finish) => done.push((task, finish)),
                 Poll::Pending => {
                     let mut inner = self.inner.borrow_mut();
-                    self.wakes.borrow_mut().insert(id, inner.wake);
+                    if inner.wake != u64::MAX {
+                        self.wakes.borrow_mut().insert(id, inner.wake);
+                    }
                     inner.operations.insert(id, (task, operation));
                 }
             }
@@ -128,6 +165,9 @@ impl Spawn for Executor {
             "flaky.sim" => Ok(vec![hop(99), hop(3)]),
             _ => Err(ResolveError::NoAddress),
         };
+        if self.is_out() {
+            return Resolved::Now(Err(ResolveError::Unavailable));
+        }
         if self.below(4) == 0 {
             return Resolved::Now(found);
         }

@@ -46,7 +46,7 @@ pub fn all() -> &'static [ModuleDef] {
             ModuleDef { name: "sim_watch", make: || host::registrar::module(crate::watch::register) };
         let defects = ModuleDef { name: "sim_defect", make: || host::registrar::module(register_defects) };
         let ends = ModuleDef { name: "sim_ua", make: || host::registrar::module(crate::ends::register) };
-        modules::ALL.iter().chain(drivers::ALL).copied().chain([own, watching, defects, ends]).collect()
+        catalog::all().iter().copied().chain([own, watching, defects, ends]).collect()
     });
     &ALL
 }
@@ -71,7 +71,7 @@ fn throw() -> ! {
 fn defect(_: &mut Call<Sim>, one_of: Option<Int>) -> i32 {
     let clock = CLOCK.with(|clock| clock.borrow().clone());
     match one_of {
-        Some(n) if clock.below(n.0.max(1) as u64) > 0 => 1,
+        Some(n) if draw(&clock, n.0.max(1) as u64) > 0 => 1,
         _ => throw(),
     }
 }
@@ -80,7 +80,7 @@ fn defect(_: &mut Call<Sim>, one_of: Option<Int>) -> i32 {
 fn slow_defect(_: &mut Call<Sim>, ms: Int) -> Outcome {
     let clock = CLOCK.with(|clock| clock.borrow().clone());
     Suspension::future("slow_defect", async move {
-        clock.sleep(ms.0.max(0) as u64).await;
+        pause(clock, ms.0.max(0) as u64).await;
         Box::new(|_: &mut Ctx| -> i32 { throw() }) as Finish
     })
 }
@@ -88,9 +88,15 @@ fn slow_defect(_: &mut Call<Sim>, ms: Int) -> Outcome {
 /// late_defect(ms): what it waits for panics after that long.
 fn late_defect(_: &mut Call<Sim>, ms: Int) -> Outcome {
     let clock = CLOCK.with(|clock| clock.borrow().clone());
-    Suspension::future("late_defect", async move {
-        clock.sleep(ms.0.max(0) as u64).await;
+    let ms = ms.0.max(0) as u64;
+    // As a driver does it: a tape never hears of an answer.
+    let broken = async move {
+        clock.sleep(ms).await;
         throw()
+    };
+    Suspension::future("late_defect", async move {
+        host::tape::awaited("late_defect", || ms.to_string(), broken, || ()).await;
+        Box::new(|_: &mut Ctx| 1) as Finish
     })
 }
 
@@ -149,7 +155,7 @@ impl WaitingVariable for Late {
         }
         let clock = clock();
         Answer::later("$later", "", 5000, async move {
-            clock.sleep(ms).await;
+            pause(clock, ms).await;
             value
         })
     }
@@ -166,24 +172,43 @@ pub(crate) fn clock() -> Executor {
     CLOCK.with(|clock| clock.borrow().clone())
 }
 
+/// 0..n from the seed of the world: something outside of the worker.
+fn draw(clock: &Executor, n: u64) -> u64 {
+    host::tape::at_once("draw", || n.to_string(), || clock.below(n)).unwrap_or_default()
+}
+
+/// Whether the world has an outage now.
+fn is_out(clock: &Executor) -> bool {
+    host::tape::at_once("is_out", String::new, || u64::from(clock.is_out())).unwrap_or_default() != 0
+}
+
+/// Waits for the world's clock.
+pub(crate) async fn pause(clock: Executor, ms: u64) {
+    let live = async move { clock.sleep(ms).await };
+    host::tape::awaited("pause", || ms.to_string(), live, || ()).await;
+}
+
 /// What `slow` does.
 pub(crate) fn waits(ms: Option<u64>, rc: Option<i32>) -> Outcome {
     let clock = clock();
     let (ms, rc) = match ms {
         Some(ms) => (ms, rc.unwrap_or(1)),
         None => {
-            let rc = rc.unwrap_or(if clock.below(5) == 0 { -1 } else { 1 });
-            let ms = match clock.below(10) {
+            let rc = rc.unwrap_or(if draw(&clock, 5) == 0 { -1 } else { 1 });
+            let ms = match draw(&clock, 10) {
+                // What is down hangs, or refuses at once.
+                0..5 if is_out(&clock) => 1_000_000,
+                _ if is_out(&clock) => return Outcome::Done(-1),
                 0 => return Outcome::Done(rc),
                 1 => 1_000_000,
-                2..5 => clock.below(4000),
-                _ => clock.below(300),
+                2..5 => draw(&clock, 4000),
+                _ => draw(&clock, 300),
             };
             (ms, rc)
         }
     };
     Suspension::future("slow", async move {
-        clock.sleep(ms).await;
+        pause(clock, ms).await;
         Box::new(move |_: &mut host::Ctx| rc) as Finish
     })
     .limit(5000, -1)

@@ -31,6 +31,10 @@ impl Network {
             double: one(rng, &[0, 0, 10, 30]),
             delay: one(rng, &[1, 20, 300, 1500]),
         };
+        Network::with(quality)
+    }
+
+    pub fn with(quality: Quality) -> Network {
         Network { quality, lost: HashMap::new() }
     }
 

@@ -88,7 +88,7 @@ impl Watching {
         };
         let clock = crate::module::clock();
         Suspension::future("watch", async move {
-            clock.sleep(ms).await;
+            crate::module::pause(clock, ms).await;
             Box::new(move |ctx: &mut Ctx| {
                 ctx.state.edits.insert(Anchor::End, mark);
                 rc

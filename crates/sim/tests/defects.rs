@@ -54,7 +54,7 @@ fn check_nothing_is_left(desk: &mut Desk, what: &str) {
     desk.advance(120_000);
     assert!(desk.is_idle(), "{what}");
     let core = &desk.worker().ctx().core;
-    assert_eq!(core.txns.txns.len(), 0, "{what}: transactions");
+    assert_eq!(core.txns.counts().0, 0, "{what}: transactions");
     assert_eq!(core.tasks.iter().filter(|task| task.live).count(), 0, "{what}: waiting scripts");
     assert!(core.tasks_of.is_empty(), "{what}: tasks of transactions");
     assert_eq!(core.timers.len(), 0, "{what}: timers");

@@ -140,7 +140,7 @@ fn nothing_that_arrives_does_harm() {
     desk.advance(400_000);
     desk.sent();
     assert!(desk.is_idle(), "something is left");
-    assert_eq!(desk.worker().ctx().core.txns.txns.len(), 0);
+    assert_eq!(desk.worker().ctx().txn_ids().count(), 0);
 }
 
 /// What a broken callee would say to a request.

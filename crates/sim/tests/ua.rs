@@ -41,13 +41,7 @@ fn call(desk: &mut Desk) {
 
 /// The INVITE of the server itself.
 fn own_invite(ctx: &mut Ctx) -> transaction::TxnId {
-    ctx.core
-        .txns
-        .txns
-        .iter()
-        .map(|(id, _)| id)
-        .find(|id| ctx.core.txns.txns.is_invite(*id))
-        .expect("an INVITE")
+    ctx.txn_ids().find(|id| ctx.txn(*id).is_invite()).expect("an INVITE")
 }
 
 fn answer(desk: &mut Desk, to: &Sent, status: u16, tag: &str, more: &str) {
@@ -71,7 +65,7 @@ fn text(sent: &Sent) -> String {
 fn check_idle(desk: &mut Desk) {
     desk.advance(120_000);
     assert!(desk.is_idle());
-    assert_eq!(desk.worker().ctx().core.txns.txns.len(), 0);
+    assert_eq!(desk.worker().ctx().txn_ids().count(), 0);
     assert!(desk.worker().ctx().core.tasks_of.is_empty());
 }
 
@@ -213,7 +207,7 @@ fn a_reliable_reply_is_acknowledged() {
     let rings = replies().pop().expect("the 183");
     run(&mut desk, move |ctx| {
         let id = own_invite(ctx);
-        let request = ctx.core.txns.txns.get(id).expect("it lives").msg.clone();
+        let request = ctx.txn(id).data().expect("it lives").msg.clone();
         let mut side = Side::of_reply(&request, &rings).expect("a dialog");
         assert!(ua::prack(ctx, &mut side, &rings, Parts::default(), ear("prack")).is_some());
     });
@@ -324,4 +318,35 @@ fn nobody_acknowledges() {
     });
     check_idle(&mut desk);
     assert_eq!(heard(), ["held unacknowledged", "held over"]);
+}
+
+/// A probe that nobody answers does not hold the end of the server; an INVITE and a BYE do. Whoever sent the probe does
+/// not hear a reply that nobody gave.
+#[test]
+fn the_end_waits_for_calls_only() {
+    let probe = |ctx: &mut Ctx| {
+        let options = NewRequest::new("OPTIONS", "sip:gw@10.0.0.3".into(), "<sip:us@x>", "<sip:gw@x>");
+        assert!(ua::send(ctx, options, ear("probe")).is_ok());
+        ctx.spawn_aside("reload", 60_000, std::future::pending());
+    };
+    let mut desk = desk();
+    run(&mut desk, probe);
+    desk.input(Input::Drain);
+    assert!(desk.worker().idle());
+    desk.input(Input::End);
+    assert_eq!(heard(), Vec::<String>::new());
+
+    let mut desk = self::desk();
+    run(&mut desk, probe);
+    run(&mut desk, |ctx| {
+        let bye = NewRequest::new("BYE", "sip:b@10.0.0.3".into(), "<sip:us@x>", "<sip:b@x>;tag=1");
+        assert!(ua::send(ctx, bye, ear("bye")).is_ok());
+    });
+    desk.input(Input::Drain);
+    assert!(!desk.worker().idle());
+
+    let mut desk = self::desk();
+    run(&mut desk, |ctx| ctx.spawn("write", 60_000, std::future::pending()));
+    desk.input(Input::Drain);
+    assert!(!desk.worker().idle());
 }

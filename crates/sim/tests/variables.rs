@@ -106,7 +106,7 @@ fn in_arguments() {
     check_with("route($later(30,sub));", "route[sub] { $var(r) = 1; }", "1", 30);
     check_with("route(sub); $var(r) = $return(0);", "route[sub] { return(1, $later(30,x)); }", "x", 30);
     // A function that waits itself: its arguments first.
-    check("slow($later(30,10)); $var(r) = $rc;", "1", 40);
+    check("slow($(later(30,10){s.int})); $var(r) = $rc;", "1", 40);
 }
 
 /// `$rc` is that of the statement before; what stands before in the same statement runs once.
@@ -136,16 +136,16 @@ fn an_answer_that_does_not_come_is_null() {
 #[test]
 fn the_four_ways_to_call() {
     let mut desk = desk(
-        "route { async(slow($later(30,10)), go); } \
+        "route { async(slow($(later(30,10){s.int})), go); } \
          route[go] { append_to_reply(\"X-R: $later(20,x)\\r\\n\"); t_reply(486, \"Busy\"); }",
     );
     desk.receive(2, &request("INVITE"));
     desk.advance(61);
     let sent = desk.sent();
     assert!(String::from_utf8_lossy(&sent[1].bytes).contains("X-R: x\r\n"), "{sent:?}");
-    check("parallel { $var(a) = slow($later(30,10), 3); slow(5); } $var(r) = $var(a);", "3", 40);
+    check("parallel { $var(a) = slow($(later(30,10){s.int}), 3); slow(5); } $var(r) = $var(a);", "3", 40);
     check_with(
-        "$shv(x) = \"-\"; launch(slow($later(30,10), 1), rep, \"p$later(20,q)\"); slow(100); $var(r) = $shv(x);",
+        "$shv(x) = \"-\"; launch(slow($(later(30,10){s.int}), 1), rep, \"p$later(20,q)\"); slow(100); $var(r) = $shv(x);",
         "route[rep] { $shv(x) = $param(1); }",
         "pq",
         150,

@@ -55,7 +55,7 @@ fn relayed(desk: &mut Desk) -> sim::desk::Sent {
 fn check_idle(desk: &mut Desk) {
     desk.advance(120_000);
     assert!(desk.is_idle());
-    assert_eq!(desk.worker().ctx().core.txns.txns.len(), 0);
+    assert_eq!(desk.worker().ctx().txn_ids().count(), 0);
     assert!(desk.worker().ctx().core.tasks_of.is_empty());
 }
 
@@ -528,4 +528,24 @@ fn work_finds_the_owner_of_a_call() {
     }
     let workers: HashSet<u16> = seen.iter().map(|(_, worker)| *worker).collect();
     assert_eq!(workers.len(), 3, "the Call-IDs are spread");
+}
+
+/// What a module could not do is said with the line of the script and the Call-ID, whether its function has waited or not.
+#[test]
+fn errors_of_modules_name_their_place() {
+    use std::sync::Mutex;
+    static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    host::log::set_sink(Box::new(|_, who, text| LINES.lock().unwrap().push(format!("{who}: {text}"))));
+    host::log::set_level(1);
+    let mut desk = desk(
+        "route {\n $var(c) = 99;\n send_reply($var(c), \"x\");\n slow(100, 1);\n $var(c) = 98;\n send_reply($var(c), \"x\");\n}",
+    );
+    desk.receive(2, &request("OPTIONS", "o", ""));
+    desk.advance(200);
+    let lines = LINES.lock().unwrap().clone();
+    for code in ["99", "98"] {
+        let line =
+            lines.iter().find(|line| line.contains(code)).unwrap_or_else(|| panic!("{code}: {lines:?}"));
+        assert!(line.contains("; Call-ID one)") && line.contains(".cfg:"), "{line}");
+    }
 }

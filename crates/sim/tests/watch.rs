@@ -59,7 +59,7 @@ fn one(sent: &[Sent], summary: &str) -> Sent {
 fn check_idle(desk: &mut Desk) {
     desk.advance(120_000);
     assert!(desk.is_idle());
-    assert_eq!(desk.worker().ctx().core.txns.txns.len(), 0);
+    assert_eq!(desk.worker().ctx().txn_ids().count(), 0);
     assert!(desk.worker().ctx().core.tasks_of.is_empty());
     assert!(desk.worker().ctx().core.tasks.iter().all(|task| !task.live));
 }
@@ -85,7 +85,10 @@ fn a_call_passes_its_moments() {
     assert!(text(&carol).contains("X-RequestOut: 1 0\r\n") && !text(&carol).contains("X-RequestOut: 0 0"));
 
     reply(&mut desk, &carol, 180);
-    assert_eq!(seen(), ["ReplyIn 180 branch 1 180", "ReplyOut 180 branch 1 180", "Replied INVITE 180"]);
+    assert_eq!(
+        seen(),
+        ["ReplyIn 180 branch 1 180", "ReplyOut 180 branch 1 180", "Replied INVITE branch 1 180"]
+    );
     let rings = one(&desk.sent(), "10.0.0.2 SIP/2.0 180 R");
     assert!(text(&rings).contains("X-ReplyIn: 1 180\r\nX-ReplyOut: 1 180\r\n"), "{}", text(&rings));
 
@@ -95,10 +98,10 @@ fn a_call_passes_its_moments() {
     let expected = [
         "ReplyIn 200 branch 1 200",
         "ReplyOut 200 branch 1 200",
-        "Replied INVITE 200",
+        "Replied INVITE branch 1 200",
         "ReplyIn 200 branch 0 200",
         "ReplyOut 200 branch 0 200",
-        "Replied INVITE 200",
+        "Replied INVITE branch 0 200",
     ];
     assert_eq!(seen(), expected);
     desk.sent();
@@ -356,8 +359,8 @@ fn the_end_of_a_transaction_drops_what_is_held() {
     reply(&mut desk, &invite, 180);
     desk.receive(2, &request("CANCEL", "i", ""));
     desk.advance(100);
-    let id = desk.worker().ctx().core.txns.txns.iter().map(|(id, _)| id).next().expect("the INVITE");
-    desk.worker().ctx().core.txns.txns.remove(id);
+    let id = desk.worker().ctx().txn_ids().next().expect("the INVITE");
+    desk.worker().ctx().txn_mut(id).remove();
     desk.worker().ctx().drop_tasks_of(id);
     assert!(desk.has_no_operations());
     check_idle(&mut desk);

@@ -9,7 +9,9 @@ use bytes::Bytes;
 /// What a reply has besides the headers that it copies.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReplyParts<'a> {
+    /// 100 to 699.
     pub code: u16,
+    /// The text behind the code.
     pub reason: &'a [u8],
     /// Added to To when that has no tag. `None` for 100 (RFC 3261 §8.2.6.2).
     pub to_tag: Option<&'a [u8]>,
@@ -19,7 +21,9 @@ pub struct ReplyParts<'a> {
     pub extra: &'a [u8],
     /// Value of the Server header; empty for none.
     pub server: &'a [u8],
+    /// Its length is stated by Content-Length.
     pub body: &'a [u8],
+    /// Order of the copied headers.
     pub order: HeaderOrder,
 }
 
@@ -92,6 +96,16 @@ impl ReplyParts<'_> {
     }
 }
 
+/// The Via lines of a request as its replies have them. `via_params`: `Via::source_params` of its sender.
+pub fn via_lines(request: &Message, via_params: &[u8]) -> Bytes {
+    let parts = ReplyParts { via_params, ..ReplyParts::default() };
+    let mut out = Vec::with_capacity(256);
+    for (n, via) in request.headers_of(HeaderName::Via).enumerate() {
+        copy_via(request, via.whole(), n, &parts, &mut out);
+    }
+    out.into()
+}
+
 /// The n-th Via; the first one tells where the request came from.
 fn copy_via(request: &Message, via: Span, n: usize, parts: &ReplyParts<'_>, out: &mut Vec<u8>) {
     if n == 0 && !parts.via_params.is_empty() {
@@ -104,9 +118,9 @@ fn copy_via(request: &Message, via: Span, n: usize, parts: &ReplyParts<'_>, out:
 
 fn copy_to(request: &Message, tag: Option<&[u8]>, out: &mut Vec<u8>) {
     let Some(to) = request.header(HeaderName::To) else { return };
-    let has_tag = request.to().is_some_and(|to| to.params.has(b"tag"));
+    let has_tag = || request.to().is_some_and(|to| to.params.has(b"tag"));
     match tag {
-        Some(tag) if !has_tag => {
+        Some(tag) if !has_tag() => {
             let value_end = Span { start: to.whole().start, end: to.value().end };
             append(out, &[request.bytes(value_end), b";tag=", tag, b"\r\n"]);
         }

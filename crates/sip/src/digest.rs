@@ -8,6 +8,7 @@ use sha2::{Sha256, Sha512_256};
 
 /// A digest algorithm (RFC 7616 §3.3).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[expect(missing_docs, reason = "the names say it")]
 pub enum Algorithm {
     Md5,
     Md5Sess,
@@ -33,10 +34,12 @@ impl Algorithm {
         ALGORITHMS.iter().find(|(_, name)| name.as_bytes().eq_ignore_ascii_case(text)).map(|&(a, _)| a)
     }
 
+    /// As challenges name it: "MD5-sess".
     pub fn as_str(self) -> &'static str {
         ALGORITHMS[self as usize].1
     }
 
+    /// The secret is hashed with the nonces of the session (RFC 7616 §3.4.2).
     pub fn is_sess(self) -> bool {
         matches!(self, Algorithm::Md5Sess | Algorithm::Sha256Sess | Algorithm::Sha512_256Sess)
     }
@@ -70,15 +73,19 @@ fn hash<D: sha2::Digest>(parts: &[&[u8]]) -> String {
 /// Quality of protection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Qop {
+    /// `auth`: the method and the URI are protected.
     Auth,
+    /// `auth-int`: the body too.
     AuthInt,
 }
 
 impl Qop {
+    /// One token, any case; `None` for what is not known.
     pub fn parse(text: &[u8]) -> Option<Qop> {
         [Qop::Auth, Qop::AuthInt].into_iter().find(|qop| qop.as_str().as_bytes().eq_ignore_ascii_case(text))
     }
 
+    /// "auth", "auth-int"
     pub fn as_str(self) -> &'static str {
         match self {
             Qop::Auth => "auth",
@@ -90,12 +97,16 @@ impl Qop {
 /// Why credentials or a challenge cannot be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum DigestError {
+    /// Basic, Bearer or another one.
     #[error("the scheme is not Digest")]
     OtherScheme,
+    /// A value is missing or not quoted as it must be: which.
     #[error("malformed digest: {0}")]
     Malformed(&'static str),
+    /// Its algorithm is not one of [`Algorithm`].
     #[error("unknown digest algorithm")]
     Algorithm,
+    /// Its qop is not one of [`Qop`].
     #[error("unknown quality of protection")]
     Qop,
 }
@@ -103,18 +114,25 @@ pub enum DigestError {
 /// Credentials of a client: the value of Authorization or Proxy-Authorization, unquoted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Credentials {
+    /// Who it says it is.
     pub username: Bytes,
+    /// The realm of the challenge that it answers.
     pub realm: Bytes,
+    /// The nonce of that challenge.
     pub nonce: Bytes,
+    /// The URI that the response was computed with; proxies may have changed that of the request since.
     pub uri: Bytes,
     /// Hexadecimal text as sent.
     pub response: Bytes,
     /// `None`: none named, which means MD5.
     pub algorithm: Option<Algorithm>,
+    /// `None`: the client follows RFC 2069.
     pub qop: Option<Qop>,
     /// As sent, 8 hexadecimal digits; empty when absent.
     pub nc: Bytes,
+    /// The client's own nonce; empty when absent.
     pub cnonce: Bytes,
+    /// Text of the challenge that comes back unchanged.
     pub opaque: Option<Bytes>,
 }
 
@@ -232,7 +250,7 @@ impl Credentials {
 
     /// User and domain of `user@domain` in username.
     pub fn user_and_domain(&self) -> (Bytes, Option<Bytes>) {
-        match memchr::memchr(b'@', &self.username) {
+        match scan::find(&self.username, [b'@']) {
             Some(at) => (self.username.slice(..at), Some(self.username.slice(at + 1..))),
             None => (self.username.clone(), None),
         }
@@ -274,12 +292,19 @@ pub fn ha1(algorithm: Algorithm, user: &[u8], realm: &[u8], password: &[u8]) -> 
 
 /// What a response is computed from (RFC 7616 §3.4.1).
 pub struct Response<'a> {
+    /// Whose hash it is.
     pub algorithm: Algorithm,
+    /// The nonce of the challenge.
     pub nonce: &'a [u8],
+    /// `None`: as RFC 2069 has it, without `nc` and `cnonce`.
     pub qop: Option<Qop>,
+    /// Count of uses of the nonce, 8 hexadecimal digits.
     pub nc: &'a [u8],
+    /// The client's own nonce.
     pub cnonce: &'a [u8],
+    /// The method of the request.
     pub method: &'a [u8],
+    /// The `uri` of the credentials.
     pub uri: &'a [u8],
     /// Only looked at for auth-int.
     pub body: &'a [u8],
@@ -319,20 +344,26 @@ impl Response<'_> {
 /// Is the nonce of the credentials out of date while the secret was right?
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stale {
+    /// It is new, or the secret was wrong.
     No,
+    /// The client need not ask its user again.
     Yes,
 }
 
 /// A challenge of a server: the value of WWW-Authenticate or Proxy-Authenticate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Challenge {
+    /// Whose password is asked for.
     pub realm: Bytes,
+    /// To be used in the response.
     pub nonce: Bytes,
     /// In the order printed; empty for none.
     pub qop: Vec<Qop>,
     /// `None`: not named, which means MD5.
     pub algorithm: Option<Algorithm>,
+    /// To be sent back unchanged; `None`: none.
     pub opaque: Option<Bytes>,
+    /// Whether only the nonce was out of date.
     pub stale: Stale,
 }
 
@@ -428,21 +459,24 @@ impl Challenge {
         if let Some(qop) = qop {
             out.extend_from_slice(format!(", qop={}, nc={nc}", qop.as_str()).as_bytes());
         }
-        if self.algorithm.is_some() {
-            out.extend_from_slice(format!(", algorithm={}", algorithm.as_str()).as_bytes());
-        }
+        out.extend_from_slice(format!(", algorithm={}", algorithm.as_str()).as_bytes());
         out.into()
     }
 }
 
 /// What a client knows when it answers a challenge.
 pub struct Answer<'a> {
+    /// The user name.
     pub user: &'a [u8],
     /// See `ha1`.
     pub ha1: &'a str,
+    /// The method of the request.
     pub method: &'a [u8],
+    /// Its Request-URI.
     pub uri: &'a [u8],
+    /// Its body, for auth-int.
     pub body: &'a [u8],
+    /// A nonce of the client's own.
     pub cnonce: &'a [u8],
     /// 1 for the first use of the nonce.
     pub nonce_count: u32,

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 /// A piece of inserted text; what depends on the sending socket is filled in when printed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Piece {
+    /// What is known when it is inserted.
     Text(Bytes),
     /// host[:port] of the socket the message leaves by.
     SendHostPort,
@@ -14,6 +15,7 @@ pub enum Piece {
     ReceivedHostPort,
     /// `;transport=tcp` of the leaving socket; nothing for UDP.
     SendTransport,
+    /// `;transport=tcp` of the socket the message came in by; nothing for UDP.
     ReceivedTransport,
     /// What is between is printed only when leaving and incoming socket differ in transport or
     /// address (double Record-Route).
@@ -65,6 +67,7 @@ impl Edits {
     /// Bound on the edits of one message: a script's loops are bounded at 10,000 rounds.
     pub const MAX: usize = 16 * 1024;
 
+    /// The message is printed as it was received.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty() && self.body.is_none()
     }
@@ -98,6 +101,7 @@ impl Edits {
         self.push(Edit::Insert(at, Order::InCallOrder, Inserted::Pieces(pieces)));
     }
 
+    /// A deletion with a text in its place.
     pub fn replace(&mut self, span: Span, text: impl Into<Bytes>) {
         self.delete(span);
         self.insert(Anchor::At(span.start), text);
@@ -121,11 +125,34 @@ impl Edits {
         self.list.retain(|edit| !matches!(edit, Edit::Delete(deleted) if span.contains(*deleted)));
     }
 
+    /// Forgets what `replace` did to this very span.
+    pub fn forget(&mut self, span: Span) {
+        let same = |edit: &Edit| matches!(edit, Edit::Delete(deleted) if *deleted == span);
+        while let Some(at) = self.list.iter().position(same) {
+            self.list.remove(at);
+            let its = Anchor::At(span.start);
+            if matches!(self.list.get(at), Some(Edit::Insert(place, Order::InCallOrder, _)) if *place == its)
+            {
+                self.list.remove(at);
+            }
+        }
+    }
+
+    /// Forgets deletions and insertions inside `span`, at its start too.
+    pub fn forget_within(&mut self, span: Span) {
+        self.list.retain(|edit| match edit {
+            Edit::Delete(deleted) => !span.contains(*deleted),
+            Edit::Insert(Anchor::At(place), ..) => !(span.start..span.end).contains(place),
+            Edit::Insert(..) => true,
+        });
+    }
+
     /// Replaces the whole body (and only it); printing writes the right Content-Length.
     pub fn set_body(&mut self, body: Bytes) {
         self.body = Some(Box::new(body));
     }
 
+    /// The body that was set in the place of the received one.
     pub fn body(&self) -> Option<&Bytes> {
         self.body.as_deref()
     }

@@ -11,6 +11,7 @@ macro_rules! header_names {
         /// Known header names, any case, compact forms folded in. One list feeds parsing and names.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[repr(u8)]
+        #[expect(missing_docs, reason = "the names say it")]
         pub enum HeaderName {
             $($variant,)*
             /// Any other name; its text is `Header::label`.
@@ -124,6 +125,32 @@ static INDEX: Index = {
     index
 };
 
+/// Whether two texts of at least two bytes are the same, in place: the middle may be looked at twice.
+#[inline]
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    fn ends<const N: usize>(a: &[u8], b: &[u8]) -> bool {
+        a.first_chunk::<N>() == b.first_chunk::<N>() && a.last_chunk::<N>() == b.last_chunk::<N>()
+    }
+    a.len() == b.len()
+        && match a.len() {
+            ..4 => ends::<2>(a, b),
+            4..8 => ends::<4>(a, b),
+            8..=16 => ends::<8>(a, b),
+            _ => a == b,
+        }
+}
+
+/// The rows of a bucket.
+#[inline]
+fn rows(bucket: usize) -> impl Iterator<Item = (HeaderName, &'static [u8])> {
+    let mut row = INDEX.head[bucket];
+    std::iter::from_fn(move || {
+        let (name, text, _) = TABLE.get(usize::from(row))?;
+        row = INDEX.next[usize::from(row)];
+        Some((*name, text.as_bytes()))
+    })
+}
+
 impl HeaderName {
     /// `label` without the colon; "v" is Via.
     pub fn parse(label: &[u8]) -> HeaderName {
@@ -132,16 +159,18 @@ impl HeaderName {
             [letter] => return Self::parse_compact(letter),
             [first, .., last] => (first, last),
         };
-        let mut row = INDEX.head[bucket(label.len(), first, last)];
-        while row != NONE {
-            let (name, text, _) = TABLE[usize::from(row)];
-            // Nearly every peer writes the canonical spelling.
-            if text.as_bytes() == label || text.as_bytes().eq_ignore_ascii_case(label) {
-                return name;
-            }
-            row = INDEX.next[usize::from(row)];
+        let bucket = bucket(label.len(), first, last);
+        // Nearly every peer writes the canonical spelling.
+        match rows(bucket).find(|(_, text)| is_same(text, label)) {
+            Some((name, _)) => name,
+            None => Self::parse_other_case(label, bucket),
         }
-        HeaderName::Other
+    }
+
+    #[cold]
+    fn parse_other_case(label: &[u8], bucket: usize) -> HeaderName {
+        let found = rows(bucket).find(|(_, text)| text.eq_ignore_ascii_case(label));
+        found.map_or(HeaderName::Other, |(name, _)| name)
     }
 
     fn parse_compact(letter: u8) -> HeaderName {
@@ -172,6 +201,7 @@ impl HeaderName {
 /// itself, so they are small.
 #[derive(Clone, Copy, Debug)]
 pub struct Header {
+    /// Which header it is.
     pub name: HeaderName,
     start: u16,
     label_end: u16,
@@ -186,9 +216,14 @@ const _: () = assert!(size_of::<Header>() <= 12 && crate::MAX_MESSAGE <= u16::MA
 impl Header {
     /// Of a line of a message of at most `MAX_MESSAGE` bytes. `label` begins where the line begins.
     pub(crate) fn new(name: HeaderName, line: Range<usize>, label_end: usize, value: Range<usize>) -> Header {
-        let [start, label_end, value_start, value_end, end] =
-            [line.start, label_end, value.start, value.end, line.end].map(|at| at as u16);
-        Header { name, start, label_end, value_start, value_end, end }
+        Header {
+            name,
+            start: line.start as u16,
+            label_end: label_end as u16,
+            value_start: value.start as u16,
+            value_end: value.end as u16,
+            end: line.end as u16,
+        }
     }
 
     /// Its name in full, also when it is written in its compact form (RFC 3261 §7.3.3).
@@ -218,8 +253,11 @@ impl Header {
 /// A CSeq value (RFC 3261 §20.16).
 #[derive(Clone, Debug, PartialEq)]
 pub struct CSeq {
+    /// The sequence number.
     pub number: u32,
+    /// The method behind it.
     pub method: Method,
+    /// The method as written, for those without a name here.
     pub method_text: Bytes,
 }
 

@@ -3,7 +3,10 @@
 //! Pure: no I/O, no clock, no randomness. Everything is a slice of the received buffer until it is
 //! printed.
 
+#![warn(missing_docs)]
+
 mod build;
+pub mod call_hash;
 pub mod digest;
 mod edit;
 mod frame;
@@ -21,7 +24,8 @@ mod uri_compare;
 mod uri_edit;
 mod via;
 
-pub use build::{HeaderOrder, ReplyParts, build_ack, build_cancel, build_reply};
+pub use build::{HeaderOrder, ReplyParts, build_ack, build_cancel, build_reply, via_lines};
+pub use call_hash::call_hash;
 pub use edit::{Anchor, Edits, Piece};
 pub use header::{CSeq, Header, HeaderName};
 pub use message::{MAX_HEADERS, MAX_MESSAGE, Message, ParseError, Span, StartLine};

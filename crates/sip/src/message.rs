@@ -16,7 +16,9 @@ pub const MAX_HEADERS: usize = 256;
 /// A range of bytes of a message's buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Span {
+    /// Offset of the first byte.
     pub start: u32,
+    /// Offset behind the last byte.
     pub end: u32,
 }
 
@@ -25,12 +27,15 @@ impl Span {
     pub fn new(start: usize, end: usize) -> Span {
         Span { start: start as u32, end: end as u32 }
     }
+    /// As an index of slices.
     pub fn range(self) -> Range<usize> {
         self.start as usize..self.end as usize
     }
+    /// How many bytes it has.
     pub fn len(self) -> usize {
         self.range().len()
     }
+    /// It has no bytes.
     pub fn is_empty(self) -> bool {
         self.start >= self.end
     }
@@ -38,6 +43,7 @@ impl Span {
     pub fn contains(self, other: Span) -> bool {
         self.start <= other.start && other.end <= self.end
     }
+    /// The same range in a text that begins `offset` bytes earlier.
     pub fn moved_by(self, offset: u32) -> Span {
         Span { start: self.start + offset, end: self.end + offset }
     }
@@ -69,9 +75,14 @@ impl std::fmt::Display for ParseError {
 
 impl std::error::Error for ParseError {}
 
+/// The first line of a message, and where its parts stand.
 #[derive(Clone, Debug)]
 pub enum StartLine {
+    /// `INVITE sip:a@b SIP/2.0`
+    #[expect(missing_docs, reason = "the names say it")]
     Request { method: Method, method_text: Span, uri: Span, version: Span },
+    /// `SIP/2.0 200 OK`
+    #[expect(missing_docs, reason = "the names say it")]
     Reply { status: u16, reason: Span, version: Span },
 }
 
@@ -90,8 +101,20 @@ pub struct Message {
     pub(crate) body: Span,
     /// The topmost Via, parsed when it is first asked for: many steps of a message's way need it.
     pub(crate) top_via: OnceCell<Option<Box<Via>>>,
+    /// What To says of its tag, read when it is first asked for, for the same reason.
+    pub(crate) to_tag: OnceCell<ToTag>,
     /// See `remembered`.
     pub(crate) note: OnceCell<(u64, Option<u128>)>,
+}
+
+/// The tag of To.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ToTag {
+    /// There is no To that can be read.
+    Unreadable,
+    None,
+    /// An empty one stands nowhere.
+    At(Span),
 }
 
 impl Message {
@@ -101,6 +124,7 @@ impl Message {
         parse::message(buf)
     }
 
+    /// All bytes of the message.
     pub fn buf(&self) -> &Bytes {
         &self.buf
     }
@@ -113,8 +137,16 @@ impl Message {
         let mut buf = bytes::BytesMut::from(&self.buf[..]);
         buf[span.range()].copy_from_slice(bytes);
         self.buf = buf.freeze();
-        // What was read of the old bytes points into them.
-        (self.top_via, self.note) = Default::default();
+        use HeaderName::{CSeq, CallId, From, To, Via};
+        let mut others = self.headers.iter().filter(|h| !matches!(h.name, Via | From | To | CallId | CSeq));
+        if others.any(|header| header.whole().contains(span)) {
+            // What was read stands where it stood, and the old bytes are not to be kept for it.
+            if let Some(Some(via)) = self.top_via.get_mut() {
+                via.move_to(&self.buf);
+            }
+        } else {
+            (self.top_via, self.to_tag, self.note) = Default::default();
+        }
         true
     }
 
@@ -123,10 +155,12 @@ impl Message {
         self.buf.slice(span.range())
     }
 
+    /// The bytes of a range.
     pub fn bytes(&self, span: Span) -> &[u8] {
         &self.buf[span.range()]
     }
 
+    /// The first line.
     pub fn start(&self) -> &StartLine {
         &self.start
     }
@@ -136,6 +170,7 @@ impl Message {
         self.line
     }
 
+    /// A request, not a reply.
     pub fn is_request(&self) -> bool {
         matches!(self.start, StartLine::Request { .. })
     }
@@ -144,7 +179,7 @@ impl Message {
     pub fn method(&self) -> Method {
         match self.start {
             StartLine::Request { method, .. } => method,
-            StartLine::Reply { .. } => self.cseq_parts().map_or(Method::Other, |(_, m)| Method::parse(&m)),
+            StartLine::Reply { .. } => self.cseq_slices().map_or(Method::Other, |(_, m)| Method::parse(m)),
         }
     }
 
@@ -187,14 +222,17 @@ impl Message {
         }
     }
 
+    /// All headers in the order of the message.
     pub fn headers(&self) -> &[Header] {
         &self.headers
     }
 
+    /// The first header of a name.
     pub fn header(&self, name: HeaderName) -> Option<&Header> {
         self.headers().iter().find(|h| h.name == name)
     }
 
+    /// All headers of a name, in order.
     pub fn headers_of(&self, name: HeaderName) -> impl Iterator<Item = &Header> {
         self.headers().iter().filter(move |h| h.name == name)
     }
@@ -237,8 +275,8 @@ impl Message {
         self.top_via.get_or_init(|| self.parse_via().map(Box::new)).as_deref()
     }
 
-    /// A number that its reader makes of this message and asks for again and again (the key of its
-    /// transaction). `reader` names who made it: another one's is not taken for one's own.
+    /// A number that its reader makes of the first line, Via, From, To, Call-ID and CSeq of this message and asks for
+    /// again and again (the key of its transaction). `reader` names who made it: another one's is not taken for one's own.
     pub fn remembered(&self, reader: u64, make: impl FnOnce() -> Option<u128>) -> Option<u128> {
         match self.note.get() {
             Some((by, number)) if *by == reader => *number,
@@ -249,27 +287,28 @@ impl Message {
 
     fn parse_via(&self) -> Option<Via> {
         let value = self.header(HeaderName::Via)?.value();
-        let text = self.text(value);
-        let (start, end) = scan::list(&text, Nesting::Comments).next()?;
-        Some(Via::parse_part(&text, start, end)?.moved_by(value.start))
+        let (start, end) = scan::list(self.bytes(value), Nesting::Comments).next()?;
+        let at = value.start as usize;
+        Via::parse_part(&self.buf, at + start, at + end)
     }
 
     /// All Via values over all Via headers, top first; those that do not parse are left out.
     pub fn vias(&self) -> Vec<Via> {
         let mut all = Vec::new();
         for header in self.headers_of(HeaderName::Via) {
-            let text = self.text(header.value());
-            let values =
-                scan::list(&text, Nesting::Comments).filter_map(|(a, b)| Via::parse_part(&text, a, b));
-            all.extend(values.map(|via| via.moved_by(header.value().start)));
+            let at = header.value().start as usize;
+            let values = scan::list(self.bytes(header.value()), Nesting::Comments);
+            all.extend(values.filter_map(|(a, b)| Via::parse_part(&self.buf, at + a, at + b)));
         }
         all
     }
 
+    /// The value of From; `None`: it is missing or cannot be read.
     pub fn from(&self) -> Option<NameAddr> {
         self.address(HeaderName::From)
     }
 
+    /// The value of To; `None`: it is missing or cannot be read.
     pub fn to(&self) -> Option<NameAddr> {
         self.address(HeaderName::To)
     }
@@ -279,13 +318,40 @@ impl Message {
         Some(NameAddr::parse_party(&self.text(value))?.moved_by(value.start))
     }
 
+    /// What a value of From or To says of its tag; `None`: the value is missing or cannot be read.
+    fn party_tag(&self, name: HeaderName) -> Option<Option<&[u8]>> {
+        NameAddr::party_tag(self.bytes(self.header(name)?.value()))
+    }
+
+    /// The tag of From.
     pub fn from_tag(&self) -> Option<Bytes> {
-        self.from()?.tag().filter(|tag| !tag.is_empty())
+        let tag = self.party_tag(HeaderName::From)??;
+        (!tag.is_empty()).then(|| self.buf.slice_ref(tag))
     }
 
     /// Present and not empty: the request is inside a dialog.
     pub fn to_tag(&self) -> Option<Bytes> {
-        self.to()?.tag().filter(|tag| !tag.is_empty())
+        match self.tag_of_to() {
+            ToTag::At(span) if !span.is_empty() => Some(self.text(span)),
+            _ => None,
+        }
+    }
+
+    /// There is a To that can be read.
+    pub fn has_to(&self) -> bool {
+        !matches!(self.tag_of_to(), ToTag::Unreadable)
+    }
+
+    fn tag_of_to(&self) -> ToTag {
+        *self.to_tag.get_or_init(|| match self.party_tag(HeaderName::To) {
+            None => ToTag::Unreadable,
+            Some(None) => ToTag::None,
+            Some(Some([])) => ToTag::At(Span::default()),
+            Some(Some(tag)) => {
+                let start = scan::offset_of(&self.buf, tag);
+                ToTag::At(Span::new(start, start + tag.len()))
+            }
+        })
     }
 
     /// `None` when the number is not a 32-bit number or the method is missing; see `cseq_parts`.
@@ -296,15 +362,27 @@ impl Message {
 
     /// Number and method of CSeq as written, whatever the number looks like.
     pub fn cseq_parts(&self) -> Option<(Bytes, Bytes)> {
-        let value = self.value(HeaderName::CSeq)?;
-        let blank = value.iter().position(|&b| scan::is_lws(b))?;
-        let method = scan::trim_bytes(&value.slice(blank..));
-        let one_word = !method.is_empty() && !method.iter().any(|&b| scan::is_lws(b));
-        one_word.then(|| (value.slice(..blank), method))
+        let (number, method) = self.cseq_slices()?;
+        Some((self.buf.slice_ref(number), self.buf.slice_ref(method)))
     }
 
+    /// The same, borrowed.
+    pub fn cseq_slices(&self) -> Option<(&[u8], &[u8])> {
+        let value = self.bytes(self.header(HeaderName::CSeq)?.value());
+        let blank = value.iter().position(|&b| scan::is_lws(b))?;
+        let method = scan::trim(&value[blank..]);
+        let one_word = !method.is_empty() && !method.iter().any(|&b| scan::is_lws(b));
+        one_word.then(|| (&value[..blank], method))
+    }
+
+    /// The value of Call-ID.
     pub fn call_id(&self) -> Option<Bytes> {
         self.value(HeaderName::CallId)
+    }
+
+    /// The same, borrowed.
+    pub fn call_id_slice(&self) -> Option<&[u8]> {
+        self.header(HeaderName::CallId).map(|header| self.bytes(header.value()))
     }
 
     /// All values, over all headers of this name, in order, commas outside quotes and <> split.
@@ -328,6 +406,7 @@ impl Message {
         })
     }
 
+    /// The value of Max-Forwards; `None`: it is missing or no number.
     pub fn max_forwards(&self) -> Option<u32> {
         self.number(HeaderName::MaxForwards)
     }
@@ -349,7 +428,7 @@ impl Message {
         if self.from().is_none() {
             return Err("From");
         }
-        if self.to().is_none() {
+        if !self.has_to() {
             return Err("To");
         }
         if self.call_id().is_none_or(|id| id.is_empty()) {
@@ -371,11 +450,12 @@ impl Message {
         if self.via().is_none() {
             return Err("Via");
         }
-        let to = self.to().ok_or("To");
-        if self.header(HeaderName::To).is_some() && to?.tag().is_some_and(|tag| tag.is_empty()) {
-            return Err("To tag");
+        match self.tag_of_to() {
+            ToTag::Unreadable if self.header(HeaderName::To).is_some() => return Err("To"),
+            ToTag::At(span) if span.is_empty() => return Err("To tag"),
+            _ => {}
         }
-        if self.header(HeaderName::CSeq).is_some() && self.cseq_parts().is_none() {
+        if self.header(HeaderName::CSeq).is_some() && self.cseq_slices().is_none() {
             return Err("CSeq");
         }
         if self.header(HeaderName::ContentLength).is_some() && self.content_length().is_none() {
@@ -396,6 +476,12 @@ impl Message {
             seen |= bit;
             again
         })
+    }
+
+    /// A request of which only the headers that an answer copies are looked at (Via, From, To, Call-ID, CSeq, some
+    /// others by chance): enough to tell whether it is new, and to refuse it. `None`: it cannot be answered.
+    pub fn outline(bytes: Bytes) -> Option<Message> {
+        parse::outline(bytes)
     }
 
     /// Length of the head at the front of a stream, the empty line included; `None`: it is not complete. `searched`
@@ -436,9 +522,10 @@ impl Message {
     /// Branch of the topmost Via of raw bytes without a full parse: decides who sent a request, or whose reply
     /// this is. The same text as `via().branch()` of the parsed message.
     pub fn via_branch(datagram: &Bytes) -> Option<Bytes> {
-        let text = datagram.slice_ref(raw_header(datagram, HeaderName::Via, *b"vv")?);
-        let (start, end) = scan::list(&text, Nesting::Comments).next()?;
-        Via::parse_part(&text, start, end)?.branch()
+        let value = raw_header(datagram, HeaderName::Via, *b"vv")?;
+        let (start, end) = scan::list(value, Nesting::Comments).next()?;
+        let at = scan::offset_of(datagram, value);
+        Via::parse_part(datagram, at + start, at + end)?.branch()
     }
 
     /// Whether raw bytes begin as a reply does.

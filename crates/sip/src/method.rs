@@ -3,6 +3,7 @@
 /// A request method. Case-sensitive (RFC 3261 §7.1).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
+#[expect(missing_docs, reason = "the names say it")]
 pub enum Method {
     Invite,
     Ack,

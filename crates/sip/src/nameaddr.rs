@@ -1,7 +1,7 @@
 //! Addresses with a display name and parameters: From, To, Contact, Route.
 
 use crate::message::Span;
-use crate::params::Params;
+use crate::params::{self, Params};
 use crate::scan::{self, Nesting, is_lws};
 use bytes::Bytes;
 
@@ -46,15 +46,9 @@ impl NameAddr {
     /// (`garbage;tag=1`); the message is still one, and its sender gets an answer.
     pub fn parse_party(text: &Bytes) -> Option<NameAddr> {
         let (start, end) = scan::trimmed(text);
-        NameAddr::parse_part(text, start, end).or_else(|| Self::one_word(text, start, end))
-    }
-
-    fn one_word(text: &Bytes, start: usize, end: usize) -> Option<NameAddr> {
         let value = &text[start..end];
-        let stop = memchr::memchr(b';', value).unwrap_or(value.len());
-        let word = scan::trim(&value[..stop]);
-        let odd = |&b: &u8| b <= b' ' || b == 0x7f || b"\"<>,".contains(&b);
-        (!word.is_empty() && !word.iter().any(odd)).then(|| Self::unbracketed(text, start, end, word.len()))
+        let layout = Layout::of(value).or_else(|| Layout::of_word(value))?;
+        Some(layout.value(text, start, end))
     }
 
     /// The display name without quotes and escapes.
@@ -73,66 +67,14 @@ impl NameAddr {
 
     /// The value at `start..end` of `text` (no blanks around it).
     pub(crate) fn parse_part(text: &Bytes, start: usize, end: usize) -> Option<NameAddr> {
-        let value = &text[start..end];
-        let open = match value.first()? {
-            b'"' => {
-                let at = scan::skip_lws(value, scan::quoted_end(value, 0)?);
-                (value.get(at) == Some(&b'<')).then_some(Some(at))?
-            }
-            _ => memchr::memchr(b'<', value).filter(|&at| !value[..at].contains(&b';')),
-        };
-        match open {
-            Some(at) => Self::bracketed(text, start, end, at),
-            None => Self::plain(text, start, end),
-        }
+        Layout::of(&text[start..end]).map(|layout| layout.value(text, start, end))
     }
 
-    fn bracketed(text: &Bytes, start: usize, end: usize, open: usize) -> Option<NameAddr> {
-        let value = &text[start..end];
-        let display = scan::trim(&value[..open]);
-        if display.first() != Some(&b'"') && display.iter().any(|b| b"\">".contains(b)) {
-            return None;
-        }
-        let close = open + memchr::memchr(b'>', &value[open..])?;
-        let rest = scan::skip_lws(value, close + 1);
-        let params = match value.get(rest) {
-            None => Params::default(),
-            Some(b';') => Params { text: text.slice(start + rest + 1..end) },
-            Some(_) => return None,
-        };
-        Some(NameAddr {
-            display: if display.is_empty() { Bytes::new() } else { text.slice_ref(display) },
-            uri: text.slice(start + open + 1..start + close),
-            params,
-            whole: Span::new(start, end),
-            uri_span: Span::new(start + open + 1, start + close),
-            bracketed: true,
-        })
-    }
-
-    fn plain(text: &Bytes, start: usize, end: usize) -> Option<NameAddr> {
-        let value = &text[start..end];
-        let semicolon = memchr::memchr(b';', value);
-        let uri = scan::trim(&value[..semicolon.unwrap_or(value.len())]);
-        if uri != b"*" && (!has_scheme(uri) || uri.iter().any(|&b| is_lws(b) || b == b'"' || b == b'>')) {
-            return None;
-        }
-        Some(Self::unbracketed(text, start, end, uri.len()))
-    }
-
-    /// The first `length` bytes are the URI; parameters may follow.
-    fn unbracketed(text: &Bytes, start: usize, end: usize, length: usize) -> NameAddr {
-        let semicolon = memchr::memchr(b';', &text[start..end]);
-        let params =
-            semicolon.map_or_else(Params::default, |s| Params { text: text.slice(start + s + 1..end) });
-        NameAddr {
-            display: Bytes::new(),
-            uri: text.slice(start..start + length),
-            params,
-            whole: Span::new(start, end),
-            uri_span: Span::new(start, start + length),
-            bracketed: false,
-        }
+    /// As `tag` of `parse_party`, borrowed: `None` when the value cannot be read.
+    pub(crate) fn party_tag(text: &[u8]) -> Option<Option<&[u8]>> {
+        let value = scan::trim(text);
+        let layout = Layout::of(value).or_else(|| Layout::of_word(value))?;
+        Some(layout.params.and_then(|at| params::last_value(&value[at..], b"tag")))
     }
 
     pub(crate) fn moved_by(mut self, offset: u32) -> NameAddr {
@@ -142,8 +84,86 @@ impl NameAddr {
     }
 }
 
+/// Where the parts of a value stand in it.
+struct Layout {
+    /// Where the display name ends; it begins at 0.
+    display: usize,
+    uri: (usize, usize),
+    /// Where the text of the parameters begins, when a semicolon is there.
+    params: Option<usize>,
+    bracketed: bool,
+}
+
+impl Layout {
+    /// Of a value without blanks around it.
+    fn of(value: &[u8]) -> Option<Layout> {
+        let open = match value.first()? {
+            b'"' => {
+                let at = scan::skip_lws(value, scan::quoted_end(value, 0)?);
+                (value.get(at) == Some(&b'<')).then_some(Some(at))?
+            }
+            _ => scan::find(value, [b'<']).filter(|&at| scan::find(&value[..at], [b';']).is_none()),
+        };
+        match open {
+            Some(at) => Self::bracketed(value, at),
+            None => Self::plain(value),
+        }
+    }
+
+    fn bracketed(value: &[u8], open: usize) -> Option<Layout> {
+        let display = scan::trim(&value[..open]);
+        if display.first() != Some(&b'"') && display.iter().any(|b| b"\">".contains(b)) {
+            return None;
+        }
+        let close = open + scan::find(&value[open..], [b'>'])?;
+        let rest = scan::skip_lws(value, close + 1);
+        let params = match value.get(rest) {
+            None => None,
+            Some(b';') => Some(rest + 1),
+            Some(_) => return None,
+        };
+        Some(Layout { display: display.len(), uri: (open + 1, close), params, bracketed: true })
+    }
+
+    fn plain(value: &[u8]) -> Option<Layout> {
+        let semicolon = scan::find(value, [b';']);
+        let uri = scan::trim(&value[..semicolon.unwrap_or(value.len())]);
+        if uri != b"*" && (!has_scheme(uri) || uri.iter().any(|&b| is_lws(b) || b == b'"' || b == b'>')) {
+            return None;
+        }
+        Some(Self::unbracketed(semicolon, uri))
+    }
+
+    /// One word, whatever it is, and parameters.
+    fn of_word(value: &[u8]) -> Option<Layout> {
+        let semicolon = scan::find(value, [b';']);
+        let word = scan::trim(&value[..semicolon.unwrap_or(value.len())]);
+        let odd = |&b: &u8| b <= b' ' || b == 0x7f || b"\"<>,".contains(&b);
+        (!word.is_empty() && !word.iter().any(odd)).then(|| Self::unbracketed(semicolon, word))
+    }
+
+    fn unbracketed(semicolon: Option<usize>, uri: &[u8]) -> Layout {
+        Layout { display: 0, uri: (0, uri.len()), params: semicolon.map(|at| at + 1), bracketed: false }
+    }
+
+    /// The value at `start..end` of `text`.
+    fn value(&self, text: &Bytes, start: usize, end: usize) -> NameAddr {
+        let (from, to) = (start + self.uri.0, start + self.uri.1);
+        NameAddr {
+            display: text.slice(start..start + self.display),
+            uri: text.slice(from..to),
+            params: self
+                .params
+                .map_or_else(Params::default, |at| Params { text: text.slice(start + at..end) }),
+            whole: Span::new(start, end),
+            uri_span: Span::new(from, to),
+            bracketed: self.bracketed,
+        }
+    }
+}
+
 fn has_scheme(uri: &[u8]) -> bool {
-    let Some(colon) = memchr::memchr(b':', uri) else { return false };
+    let Some(colon) = scan::find(uri, [b':']) else { return false };
     uri[0].is_ascii_alphabetic()
         && uri[..colon].iter().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(b))
 }

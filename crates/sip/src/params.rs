@@ -1,11 +1,12 @@
 //! Parameters of URIs and headers.
 
-use crate::scan::{Nesting, Scanner, trim, unquoted};
+use crate::scan::{self, Nesting, Scanner, trim, unquoted};
 use bytes::Bytes;
 
 /// `;name=value;flag` parameters: the raw text after the first `;` (without it).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Params {
+    /// As received, without the first `;`.
     pub text: Bytes,
 }
 
@@ -13,24 +14,26 @@ impl Params {
     /// Value of the parameter, any case: `None` absent, `Some(None)` a flag. Quotes are kept.
     /// The first of several wins.
     pub fn find(&self, name: &[u8]) -> Option<Option<Bytes>> {
-        let (_, value) = self.slices().find(|(n, _)| n.eq_ignore_ascii_case(name))?;
-        Some(value.map(|v| self.text.slice_ref(v)))
+        Some(self.named(name).next()?.map(|v| self.text.slice_ref(v)))
     }
 
     /// Value if present and not a flag; surrounding quotes removed.
     pub fn value(&self, name: &[u8]) -> Option<Bytes> {
-        let (_, value) = self.slices().find(|(n, _)| n.eq_ignore_ascii_case(name))?;
-        value.map(|v| self.text.slice_ref(unquoted(v)))
+        self.named(name).next()?.map(|v| self.text.slice_ref(unquoted(v)))
     }
 
     /// As `value`, of several the last.
     pub fn last_value(&self, name: &[u8]) -> Option<Bytes> {
-        let (_, value) = self.slices().filter(|(n, _)| n.eq_ignore_ascii_case(name)).last()?;
-        value.map(|v| self.text.slice_ref(unquoted(v)))
+        last_value(&self.text, name).map(|v| self.text.slice_ref(v))
     }
 
+    /// The parameter is there, with a value or without; any case.
     pub fn has(&self, name: &[u8]) -> bool {
-        self.slices().any(|(n, _)| n.eq_ignore_ascii_case(name))
+        self.named(name).next().is_some()
+    }
+
+    fn named(&self, name: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
+        named(&self.text, name)
     }
 
     /// All parameters in order; quotes are kept, blanks around names and values are not.
@@ -45,21 +48,38 @@ impl Params {
 
     /// The texts between the semicolons, empty ones too.
     pub(crate) fn raw(&self) -> impl Iterator<Item = &[u8]> {
-        let text: &[u8] = &self.text;
-        let mut scanner = Scanner::new(text, Nesting::Quotes);
-        let mut from = (!text.is_empty()).then_some(0);
-        std::iter::from_fn(move || {
-            let start = from?;
-            let end = scanner.find(start, b';');
-            from = end.map(|e| e + 1);
-            Some(&text[start..end.unwrap_or(text.len())])
-        })
+        raw(&self.text)
     }
+}
+
+/// The texts between the semicolons, empty ones too.
+fn raw(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut scanner = Scanner::new(text, Nesting::Quotes);
+    let mut from = (!text.is_empty()).then_some(0);
+    std::iter::from_fn(move || {
+        let start = from?;
+        let end = scanner.find(start, b';');
+        from = end.map(|e| e + 1);
+        Some(&text[start..end.unwrap_or(text.len())])
+    })
+}
+
+/// The values of the parameters of this name, which is not empty.
+fn named<'a>(text: &'a [u8], name: &[u8]) -> impl Iterator<Item = Option<&'a [u8]>> {
+    raw(text).filter_map(move |param| {
+        let (known, value) = split_value(param);
+        known.eq_ignore_ascii_case(name).then_some(value)
+    })
+}
+
+/// As `Params::last_value`, of its text.
+pub(crate) fn last_value<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    named(text, name).last()?.map(unquoted)
 }
 
 /// `name = value` or `flag`, blanks removed.
 pub(crate) fn split_value(param: &[u8]) -> (&[u8], Option<&[u8]>) {
-    match memchr::memchr(b'=', param) {
+    match scan::find(param, [b'=']) {
         Some(eq) => (trim(&param[..eq]), Some(trim(&param[eq + 1..]))),
         None => (trim(param), None),
     }

@@ -19,7 +19,7 @@ pub(crate) fn message(buf: Bytes) -> Result<Message, ParseError> {
         return Err(ParseError::StartLine("no line end"));
     }
     let start_line = parse_start_line(&buf, start, end)?;
-    let (headers, headers_end, body_start) = index_headers(&buf, end)?;
+    let (headers, headers_end, body_start) = index_headers(&buf, end, |_| true)?;
     let mut message = Message {
         start: start_line,
         line: Span::new(start, end),
@@ -28,6 +28,7 @@ pub(crate) fn message(buf: Bytes) -> Result<Message, ParseError> {
         body: Span::new(body_start, buf.len()),
         buf,
         top_via: Default::default(),
+        to_tag: Default::default(),
         note: Default::default(),
     };
     if let Some(length) = message.content_length() {
@@ -36,14 +37,37 @@ pub(crate) fn message(buf: Bytes) -> Result<Message, ParseError> {
     Ok(message)
 }
 
+/// A request with the headers that its answer copies, and no others; no body. `None`: it is none, or not well formed.
+pub(crate) fn outline(buf: Bytes) -> Option<Message> {
+    let start = first_line(&buf);
+    let end = line_end(&buf, start);
+    let line = parse_start_line(&buf, start, end).ok()?;
+    // Via, From, To, Call-ID, CSeq, and their compact forms.
+    let copied = |header: &[u8]| matches!(header[0] | 0x20, b'v' | b'f' | b't' | b'c' | b'i');
+    let (headers, headers_end, body_start) = index_headers(&buf, end, copied).ok()?;
+    let message = Message {
+        start: line,
+        line: Span::new(start, end),
+        headers,
+        headers_end: headers_end as u32,
+        body: Span::new(body_start, body_start),
+        buf,
+        top_via: Default::default(),
+        to_tag: Default::default(),
+        note: Default::default(),
+    };
+    (message.is_request() && message.answerable().is_ok()).then_some(message)
+}
+
 /// Offset of the start line: leading line ends are passed over (RFC 3261 §7.5).
 pub(crate) fn first_line(buf: &[u8]) -> usize {
     buf.iter().take_while(|&&b| b == b'\r' || b == b'\n').count()
 }
 
 /// Offset after the line feed that ends the line at `at`, or the end of the buffer.
+#[inline]
 pub(crate) fn line_end(buf: &[u8], at: usize) -> usize {
-    memchr::memchr(b'\n', &buf[at..]).map_or(buf.len(), |n| at + n + 1)
+    scan::find(&buf[at..], [b'\n']).map_or(buf.len(), |n| at + n + 1)
 }
 
 /// As `line_end`, with the folded lines that continue the header line at `at`.
@@ -58,18 +82,18 @@ pub(crate) fn header_end(buf: &[u8], at: usize) -> usize {
 fn parse_start_line(buf: &[u8], start: usize, end: usize) -> Result<StartLine, ParseError> {
     // Trailing blanks are tolerated; a reply may have an empty reason.
     let line = &buf[start..start + scan::trimmed(&buf[start..end]).1];
-    if memchr::memchr(b'\r', line).is_some() {
+    if scan::find(line, [b'\r']).is_some() {
         return Err(ParseError::StartLine("carriage return inside"));
     }
     let at = |from: usize, to: usize| Span::new(start + from, start + to);
-    let first = memchr::memchr(b' ', line).ok_or(ParseError::StartLine("one word"))?;
+    let first = scan::find(line, [b' ']).ok_or(ParseError::StartLine("one word"))?;
     if starts_with_nocase(line, b"SIP/") {
         let (status, reason) = parse_status(line, first)?;
         return Ok(StartLine::Reply { status, reason: at(reason, line.len()), version: at(0, first) });
     }
     let second = first
         + 1
-        + memchr::memchr2(b' ', b'\t', &line[first + 1..])
+        + scan::find(&line[first + 1..], [b' ', b'\t'])
             .ok_or(ParseError::StartLine("no version after the URI"))?;
     // Liberal, as the reference: more blanks than one, and tabs, stand before the version.
     let version = scan::skip_lws(line, second);
@@ -108,7 +132,7 @@ fn parse_status(line: &[u8], version_end: usize) -> Result<(u16, usize), ParseEr
 
 /// `SIP/2.0`, `SIP/3.0`, also `HTTP/1.1`: a name, a slash, two numbers.
 fn is_version(text: &[u8]) -> bool {
-    let Some(slash) = memchr::memchr(b'/', text) else { return false };
+    let Some(slash) = scan::find(text, [b'/']) else { return false };
     let mut numbers = text[slash + 1..].splitn(2, |&b| b == b'.');
     let mut number = || numbers.next().is_some_and(|n| !n.is_empty() && n.iter().all(u8::is_ascii_digit));
     is_token_text(&text[..slash]) && number() && number()
@@ -116,8 +140,12 @@ fn is_version(text: &[u8]) -> bool {
 
 type Headers = SmallVec<[Header; 16]>;
 
-/// Headers, the offset of the empty line, the offset after it.
-fn index_headers(buf: &[u8], from: usize) -> Result<(Headers, usize, usize), ParseError> {
+/// Headers that are wanted, the offset of the empty line, the offset after it.
+fn index_headers(
+    buf: &[u8],
+    from: usize,
+    wanted: impl Fn(&[u8]) -> bool,
+) -> Result<(Headers, usize, usize), ParseError> {
     let mut headers = Headers::new();
     let mut at = from;
     if matches!(buf.get(at), Some(b' ' | b'\t')) {
@@ -138,7 +166,9 @@ fn index_headers(buf: &[u8], from: usize) -> Result<(Headers, usize, usize), Par
             return Err(ParseError::TooLarge);
         }
         let end = header_end(buf, at);
-        headers.push(index_header(buf, at, end));
+        if wanted(&buf[at..end]) {
+            headers.push(index_header(buf, at, end));
+        }
         at = end;
     }
     Ok((headers, at, at))
@@ -158,7 +188,6 @@ fn index_header(buf: &[u8], at: usize, end: usize) -> Header {
 /// End of the label and offset of the colon; a colon after a fold does not count (RFC 3261 §25.1
 /// HCOLON).
 pub(crate) fn split_label(line: &[u8]) -> Option<(usize, usize)> {
-    // Labels are short: a loop beats memchr here.
-    let colon = line.iter().position(|&b| b == b':' || b == b'\n').filter(|&n| line[n] == b':')?;
+    let colon = scan::find(line, [b':', b'\n']).filter(|&n| line[n] == b':')?;
     Some((line[..colon].iter().rposition(|&b| !is_lws(b)).map_or(0, |n| n + 1), colon))
 }

@@ -15,6 +15,7 @@ use std::borrow::Cow;
 pub struct SocketNames {
     /// "10.0.0.1", "[::1]" or an advertised name.
     pub host: Bytes,
+    /// The port, or the advertised one.
     pub port: u16,
     /// "UDP"
     pub transport: &'static str,
@@ -38,7 +39,9 @@ pub struct PrintTarget<'a> {
     /// Whole extra header lines (Route of a path), with CRLF: before the first Route, else after
     /// the last Via.
     pub extra: &'a [u8],
+    /// Of the socket that the request leaves by.
     pub send: &'a SocketNames,
+    /// Of the socket that it came in by.
     pub received: &'a SocketNames,
 }
 
@@ -114,6 +117,9 @@ fn trailing_blanks(msg: &Message, at: u32) -> Span {
 /// What to delete to remove the topmost Via value: its header, or the value with its comma.
 fn top_via(msg: &Message) -> Option<Span> {
     let header = msg.header(HeaderName::Via)?;
+    if msg.via().is_some_and(|via| via.whole.end == header.value().end) {
+        return Some(header.whole());
+    }
     let text = msg.bytes(header.value());
     let second = scan::list(text, Nesting::Comments).nth(1);
     Some(

@@ -2,6 +2,40 @@
 
 use bytes::Bytes;
 
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x8080_8080_8080_8080;
+
+/// Offset of the first of `bytes` in a text. Lines and values are short: there, eight bytes at a time in place beat a
+/// call of memchr.
+#[inline]
+pub(crate) fn find<const N: usize>(text: &[u8], bytes: [u8; N]) -> Option<usize> {
+    let mut rest = text;
+    while let Some((word, after)) = rest.split_first_chunk() {
+        if let Some(n) = find_in_word(*word, bytes) {
+            return Some(text.len() - rest.len() + n);
+        }
+        rest = after;
+    }
+    match text.last_chunk() {
+        // Once more what was looked at, up to the end.
+        Some(word) if !rest.is_empty() => find_in_word(*word, bytes).map(|n| text.len() - 8 + n),
+        Some(_) => None,
+        None => rest.iter().position(|b| bytes.contains(b)),
+    }
+}
+
+#[inline]
+fn find_in_word<const N: usize>(word: [u8; 8], bytes: [u8; N]) -> Option<usize> {
+    let word = u64::from_le_bytes(word);
+    let mut same = 0;
+    for byte in bytes {
+        // The lowest of these bits is where a byte is the same: a carry only disturbs those above.
+        let zero = word ^ (ONES * u64::from(byte));
+        same |= zero.wrapping_sub(ONES) & !zero & HIGH;
+    }
+    (same != 0).then(|| same.trailing_zeros() as usize / 8)
+}
+
 /// Blank inside a header value: space, tab and the line ends of folds.
 pub(crate) const fn is_lws(b: u8) -> bool {
     matches!(b, b' ' | b'\t' | b'\r' | b'\n')
@@ -18,12 +52,14 @@ pub(crate) fn is_token_text(text: &[u8]) -> bool {
 }
 
 /// Bounds of `text` without the blanks around it.
+#[inline]
 pub(crate) fn trimmed(text: &[u8]) -> (usize, usize) {
     let start = text.iter().position(|&b| !is_lws(b)).unwrap_or(text.len());
     let end = text.iter().rposition(|&b| !is_lws(b)).map_or(start, |i| i + 1);
     (start, end)
 }
 
+#[inline]
 pub(crate) fn trim(text: &[u8]) -> &[u8] {
     let (start, end) = trimmed(text);
     &text[start..end]
@@ -50,10 +86,13 @@ pub(crate) fn starts_with_nocase(text: &[u8], prefix: &[u8]) -> bool {
 
 /// Decimal digits only, no sign; `None` when empty or above `u32::MAX`.
 pub(crate) fn decimal(text: &[u8]) -> Option<u32> {
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+    if text.is_empty() {
         return None;
     }
-    text.iter().try_fold(0u32, |n, &d| n.checked_mul(10)?.checked_add(u32::from(d - b'0')))
+    text.iter().try_fold(0u32, |n, &d| {
+        let digit = d.is_ascii_digit().then(|| u32::from(d - b'0'))?;
+        n.checked_mul(10)?.checked_add(digit)
+    })
 }
 
 /// A port: up to 65535; the empty text is 0 (no port).
@@ -120,17 +159,17 @@ impl<'a> Scanner<'a> {
             _ => None,
         };
         let found = match (open, self.quotes_close) {
-            (Some(open), true) => memchr::memchr3(stop, b'"', open, rest),
-            (Some(open), false) => memchr::memchr2(stop, open, rest),
-            (None, true) => memchr::memchr2(stop, b'"', rest),
-            (None, false) => memchr::memchr(stop, rest),
+            (Some(open), true) => find(rest, [stop, b'"', open]),
+            (Some(open), false) => find(rest, [stop, open]),
+            (None, true) => find(rest, [stop, b'"']),
+            (None, false) => find(rest, [stop]),
         };
         found.map(|at| from + at)
     }
 }
 
 fn angle_end(text: &[u8], at: usize) -> Option<usize> {
-    memchr::memchr(b'>', &text[at..]).map(|n| at + n + 1)
+    find(&text[at..], [b'>']).map(|n| at + n + 1)
 }
 
 /// What besides quotes hides separators.
@@ -179,5 +218,30 @@ pub(crate) fn unquoted(text: &[u8]) -> &[u8] {
     match text {
         [b'"', inner @ .., b'"'] => inner,
         _ => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn found_where_it_stands_first() {
+        let text: Vec<u8> = (0..40).map(|n| b'a' + n % 20).collect();
+        for from in 0..text.len() {
+            for to in from..=text.len() {
+                for byte in [b'a', b'h', b't', b'z', 0, 0xff] {
+                    let part = &text[from..to];
+                    assert_eq!(find(part, [byte]), part.iter().position(|b| *b == byte));
+                    let either = part.iter().position(|b| *b == byte || *b == b'c');
+                    assert_eq!(find(part, [b'c', byte]), either);
+                }
+            }
+        }
+        // Bytes that differ by one from what is looked for, and by the highest bit.
+        for near in [[b'b'; 16], [b'`'; 16], [b'a' | 0x80; 16], [0; 16], [0xff; 16]] {
+            assert_eq!(find(&near, [b'a']), None);
+            assert_eq!(find(&near, [b'a', b'q']), None);
+        }
     }
 }

@@ -3,9 +3,11 @@
 use crate::params::Params;
 use crate::scan::{self, starts_with_nocase};
 use bytes::Bytes;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// Schemes of URIs that are understood (RFC 3261 §19.1, 3966, 5031).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "the names say it")]
 pub enum Scheme {
     Sip,
     Sips,
@@ -14,7 +16,9 @@ pub enum Scheme {
     Urn,
 }
 
+/// Transports of SIP (RFC 3261 §18, 7118).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the names say it")]
 pub enum Transport {
     Udp,
     Tcp,
@@ -50,11 +54,13 @@ impl Transport {
         TRANSPORTS[self as usize].2
     }
 
+    /// The port when none is written.
     pub fn default_port(self) -> u16 {
         TRANSPORTS[self as usize].3
     }
 }
 
+/// A text is no URI: why.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("bad URI: {0}")]
 pub struct UriError(pub &'static str);
@@ -68,15 +74,19 @@ impl UriError {
 /// For `urn:service:sos` the host is "sos".
 #[derive(Clone, Debug)]
 pub struct Uri {
+    /// All of it.
     pub text: Bytes,
+    /// What stands before the first colon.
     pub scheme: Scheme,
     /// `None`: no `@`. Never empty.
     pub user: Option<Bytes>,
+    /// What stands between the user's colon and the `@`.
     pub password: Option<Bytes>,
     /// IPv6 keeps its brackets.
     pub host: Bytes,
     /// As written; 0 when absent.
     pub port: u16,
+    /// What follows the host.
     pub params: Params,
     /// Text after `?`, without it.
     pub headers: Bytes,
@@ -101,11 +111,13 @@ impl Uri {
     /// are refused anywhere, `"` outside of parameters and headers.
     pub fn parse(text: &Bytes) -> Result<Uri, UriError> {
         const BAD: UriError = UriError("character that must be escaped");
-        if text.iter().any(|&b| b <= b' ' || b == 0x7f || matches!(b, b'<' | b'>')) {
+        let seen = text.iter().fold(0, |seen, &b| seen | CLASS[usize::from(b)]);
+        if seen & NEVER != 0 {
             return Err(BAD);
         }
         let uri = Uri::parse_parts(text)?;
-        if text[..uri.layout.hostport_end.min(text.len())].contains(&b'"') { Err(BAD) } else { Ok(uri) }
+        let quoted = || seen & QUOTE != 0 && text[..uri.layout.hostport_end.min(text.len())].contains(&b'"');
+        if quoted() { Err(BAD) } else { Ok(uri) }
     }
 
     fn parse_parts(text: &Bytes) -> Result<Uri, UriError> {
@@ -155,11 +167,33 @@ impl Uri {
 
 /// The address that a host of a URI or Via is, IPv6 with or without brackets.
 pub fn ip_of(host: &[u8]) -> Option<IpAddr> {
+    // The parser of the standard library takes its time.
+    if !host.contains(&b':') {
+        return ipv4_of(host).map(IpAddr::V4);
+    }
     let text = std::str::from_utf8(host).ok()?;
     match text.strip_prefix('[') {
         Some(inner) => inner.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
         None => text.parse().ok(),
     }
+}
+
+/// Four numbers up to 255 without leading zeros, as the standard library reads them.
+fn ipv4_of(host: &[u8]) -> Option<Ipv4Addr> {
+    let mut octets = [0; 4];
+    let (mut number, mut digits, mut octet) = (0, 0, 0u16);
+    for &b in host {
+        match b {
+            b'0'..=b'9' if digits == 0 || octet > 0 => {
+                octet = octet * 10 + u16::from(b - b'0');
+                octets[number] = u8::try_from(octet).ok()?;
+                digits += 1;
+            }
+            b'.' if digits > 0 && number < 3 => (number, digits, octet) = (number + 1, 0, 0),
+            _ => return None,
+        }
+    }
+    (number == 3 && digits > 0).then(|| octets.into())
 }
 
 fn scheme_of(text: &[u8]) -> Option<(Scheme, usize)> {
@@ -173,6 +207,24 @@ fn scheme_of(text: &[u8]) -> Option<(Scheme, usize)> {
     let found = SCHEMES.iter().find(|(prefix, _)| starts_with_nocase(text, prefix))?;
     Some((found.1, found.0.len()))
 }
+
+/// What stands nowhere in a URI, and what does not before its parameters.
+const NEVER: u8 = 1;
+const QUOTE: u8 = 2;
+
+const CLASS: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut b = 0;
+    while b < table.len() {
+        table[b] = match b as u8 {
+            0..=b' ' | 0x7f | b'<' | b'>' => NEVER,
+            b'"' => QUOTE,
+            _ => 0,
+        };
+        b += 1;
+    }
+    table
+};
 
 /// What a host name cannot hold, for the reference too.
 const FORBIDDEN_IN_HOST: [bool; 256] = {
@@ -188,10 +240,10 @@ const FORBIDDEN_IN_HOST: [bool; 256] = {
 
 fn parse_sip(text: &Bytes, scheme: Scheme, start: usize) -> Result<Uri, UriError> {
     // A user may hold `;`, `?` and `/` but no `@`, so the first `@` ends it (RFC 3261 §25.1).
-    let at = memchr::memchr(b'@', &text[start..]).map(|n| start + n);
+    let at = scan::find(&text[start..], [b'@']).map(|n| start + n);
     let (user, password) = match at {
         None => (None, None),
-        Some(at) => match memchr::memchr(b':', &text[start..at]) {
+        Some(at) => match scan::find(&text[start..at], [b':']) {
             None => (Some(text.slice(start..at)), None),
             Some(n) => (Some(text.slice(start..start + n)), Some(text.slice(start + n + 1..at))),
         },
@@ -202,7 +254,7 @@ fn parse_sip(text: &Bytes, scheme: Scheme, start: usize) -> Result<Uri, UriError
     let host = at.map_or(start, |at| at + 1);
     let host_end = host_end(text, host)?;
     let (port, hostport_end) = port_at(text, host_end)?;
-    let params_end = memchr::memchr(b'?', &text[hostport_end..]).map_or(text.len(), |n| hostport_end + n);
+    let params_end = scan::find(&text[hostport_end..], [b'?']).map_or(text.len(), |n| hostport_end + n);
     Ok(Uri {
         scheme,
         user,
@@ -218,7 +270,7 @@ fn parse_sip(text: &Bytes, scheme: Scheme, start: usize) -> Result<Uri, UriError
 
 fn host_end(text: &[u8], host: usize) -> Result<usize, UriError> {
     let end = if text.get(host) == Some(&b'[') {
-        let close = memchr::memchr(b']', &text[host..]).ok_or(UriError("IPv6 address without ]"))?;
+        let close = scan::find(&text[host..], [b']']).ok_or(UriError("IPv6 address without ]"))?;
         let end = host + close + 1;
         ip_of(&text[host..end]).ok_or(UriError("not an IPv6 address"))?;
         end
@@ -240,7 +292,7 @@ fn port_at(text: &[u8], host_end: usize) -> Result<(u16, usize), UriError> {
     match text.get(host_end) {
         Some(b':') => {
             let digits = &text[host_end + 1..];
-            let end = memchr::memchr2(b';', b'?', digits).unwrap_or(digits.len());
+            let end = scan::find(digits, [b';', b'?']).unwrap_or(digits.len());
             let port = scan::port(&digits[..end]).ok_or(UriError("bad port"))?;
             Ok((port, host_end + 1 + end))
         }
@@ -254,12 +306,12 @@ fn params_between(text: &Bytes, at: usize, end: usize) -> Params {
 }
 
 fn parse_tel(text: &Bytes, scheme: Scheme, start: usize) -> Result<Uri, UriError> {
-    let end = memchr::memchr(b';', &text[start..]).map_or(text.len(), |n| start + n);
+    let end = scan::find(&text[start..], [b';']).map_or(text.len(), |n| start + n);
     if end == start {
         return Err(UriError("no number"));
     }
     // What a script made of it: the number is behind the `@` then, as the reference reads it.
-    if let Some(at) = memchr::memchr(b'@', &text[start..end]) {
+    if let Some(at) = scan::find(&text[start..end], [b'@']) {
         let host = start + at + 1;
         let host_end = host_end(text, host)?;
         let (port, hostport_end) = port_at(text, host_end)?;
@@ -290,7 +342,7 @@ fn parse_tel(text: &Bytes, scheme: Scheme, start: usize) -> Result<Uri, UriError
 
 /// `urn:service:sos` (RFC 5031), `urn:nena:service:police` and others: what follows the name space is the host.
 fn parse_urn(text: &Bytes, start: usize) -> Result<Uri, UriError> {
-    let colon = memchr::memchr(b':', &text[start..]).ok_or(UriError("URN without name space"))?;
+    let colon = scan::find(&text[start..], [b':']).ok_or(UriError("URN without name space"))?;
     let mut host = start + colon + 1;
     if starts_with_nocase(&text[start..], b"nena:service:") {
         host = start + b"nena:service:".len();
@@ -318,6 +370,36 @@ mod tests {
 
     fn parse(text: &str) -> Result<Uri, UriError> {
         Uri::parse(&Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    #[test]
+    fn addresses_are_those_of_the_standard_library() {
+        for text in [
+            "1.2.3.4",
+            "0.0.0.0",
+            "255.255.255.255",
+            "01.2.3.4",
+            "1.2.3.00",
+            "256.1.1.1",
+            "1.2.3",
+            "1.2.3.4.5",
+            "",
+            ".",
+            "1..2.3",
+            "1.2.3.",
+            ".1.2.3",
+            "1.2.3.4 ",
+            "+1.2.3.4",
+            "1.2.3.x",
+            "a.b.c.d",
+            "::1",
+            "::ffff:1.2.3.4",
+            "fe80::g",
+        ] {
+            assert_eq!(ip_of(text.as_bytes()), text.parse().ok(), "{text}");
+        }
+        assert_eq!(ip_of(b"[::1]"), "::1".parse().ok());
+        assert!([&b"[::1"[..], b"[1.2.3.4]", b"[]"].iter().all(|text| ip_of(text).is_none()));
     }
 
     /// user|password|host|port|params|headers, `-` for what is absent.

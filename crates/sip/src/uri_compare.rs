@@ -1,6 +1,7 @@
 //! Equality of URIs (RFC 3261 §19.1.4, RFC 3966 §5 for `tel:`, RFC 8141 for `urn:`).
 
 use crate::params::Params;
+use crate::scan;
 use crate::uri::{Scheme, Uri, ip_of};
 use crate::uri_edit::escaped;
 
@@ -103,7 +104,7 @@ fn same_headers(a: &[u8], b: &[u8]) -> bool {
         let fields = <[u8]>::split(text, |&b| b == b'&').filter(|field| !field.is_empty());
         let mut list: Vec<_> = fields
             .map(|field| {
-                let eq = memchr::memchr(b'=', field).unwrap_or(field.len());
+                let eq = scan::find(field, [b'=']).unwrap_or(field.len());
                 let value = field.get(eq + 1..).unwrap_or_default();
                 (normal(&field[..eq], Case::Ignored).collect(), normal(value, Case::Sensitive).collect())
             })

@@ -1,6 +1,6 @@
 //! Copies of a URI with a part replaced. What is not replaced is kept byte for byte.
 
-use crate::scan::trim;
+use crate::scan::{self, trim};
 use crate::uri::{Scheme, Uri};
 use bytes::Bytes;
 
@@ -138,7 +138,7 @@ fn join(parts: &[&[u8]]) -> Bytes {
 
 /// Decodes `%41`; a `%` without two hexadecimal digits stays.
 pub fn unescape(text: &[u8]) -> std::borrow::Cow<'_, [u8]> {
-    if memchr::memchr(b'%', text).is_none() {
+    if scan::find(text, [b'%']).is_none() {
         return text.into();
     }
     let mut out = Vec::with_capacity(text.len());

@@ -8,19 +8,21 @@ use bytes::Bytes;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
-/// One Via value (RFC 3261 §20.42).
+/// One Via value (RFC 3261 §20.42): its text, and where the parts stand in it.
 #[derive(Clone, Debug)]
 pub struct Via {
-    /// "SIP", version "2.0", transport text "UDP".
-    pub protocol: Bytes,
-    pub version: Bytes,
-    pub transport: Bytes,
-    pub host: Bytes,
+    text: Bytes,
+    protocol: Span,
+    version: Span,
+    transport: Span,
+    host: Span,
+    /// Empty: there is none.
+    branch: Span,
+    comment: Span,
     /// 0 when absent.
     pub port: u16,
+    /// `branch`, `received`, `rport` and others.
     pub params: Params,
-    /// Text of a comment after the parameters, without its parentheses.
-    pub comment: Bytes,
     /// The value inside the message, without the comma.
     pub whole: Span,
     /// Just after host and port, where the parameters begin; same text as `whole`.
@@ -44,9 +46,47 @@ impl Via {
         Via::parse_part(text, start, end)
     }
 
-    pub fn branch(&self) -> Option<Bytes> {
-        self.params.value(b"branch")
+    /// "SIP"
+    pub fn protocol(&self) -> Bytes {
+        self.text.slice(self.protocol.range())
     }
+
+    /// "2.0"
+    pub fn version(&self) -> Bytes {
+        self.text.slice(self.version.range())
+    }
+
+    /// "UDP", as written.
+    pub fn transport_text(&self) -> Bytes {
+        self.text.slice(self.transport.range())
+    }
+
+    /// Name or address of sent-by; IPv6 keeps its brackets.
+    pub fn host(&self) -> &[u8] {
+        &self.text[self.host.range()]
+    }
+
+    /// The same, of its own.
+    pub fn host_text(&self) -> Bytes {
+        self.text.slice(self.host.range())
+    }
+
+    /// Text of a comment after the parameters, without its parentheses.
+    pub fn comment(&self) -> Bytes {
+        self.text.slice(self.comment.range())
+    }
+
+    /// The `branch` parameter.
+    pub fn branch(&self) -> Option<Bytes> {
+        self.branch_slice().map(|branch| self.text.slice_ref(branch))
+    }
+
+    /// The same, borrowed.
+    pub fn branch_slice(&self) -> Option<&[u8]> {
+        (!self.branch.is_empty()).then(|| &self.text[self.branch.range()])
+    }
+
+    /// The `received` parameter.
     pub fn received(&self) -> Option<Bytes> {
         self.params.value(b"received")
     }
@@ -59,12 +99,12 @@ impl Via {
 
     /// `None` when the transport is not one of ours.
     pub fn transport(&self) -> Option<Transport> {
-        Transport::parse(&self.transport)
+        Transport::parse(&self.text[self.transport.range()])
     }
 
     /// The sent-by host as an address, brackets removed.
     pub fn ip(&self) -> Option<IpAddr> {
-        crate::uri::ip_of(&self.host)
+        crate::uri::ip_of(self.host())
     }
 
     /// What a server adds to the topmost Via of a request that came from `source`
@@ -73,12 +113,24 @@ impl Via {
     /// to add. Meant for `PrintTarget::via_params` and `ReplyParts::via_params`.
     pub fn source_params(&self, source: SocketAddr, rport: Rport) -> Bytes {
         let address = source.ip().to_canonical();
-        let with_port = rport == Rport::Forced || self.params.has(b"rport");
-        let marked = with_port || self.params.has(b"received");
+        let (mut asked, mut received, mut maddr) = (false, false, None);
+        for (name, value) in self.params.slices() {
+            match name.len() {
+                5 if name.eq_ignore_ascii_case(b"rport") => asked = true,
+                5 if name.eq_ignore_ascii_case(b"maddr") => maddr = maddr.or(Some(value)),
+                8 if name.eq_ignore_ascii_case(b"received") => received = true,
+                _ => {}
+            }
+        }
+        let with_port = rport == Rport::Forced || asked;
+        let named = || match maddr.flatten() {
+            Some(maddr) => crate::uri::ip_of(scan::unquoted(maddr)),
+            None => self.ip(),
+        };
+        let with_address = with_port || received || named() != Some(address);
         let mut out = Vec::new();
         // A Vec takes every write.
-        let named = self.params.value(b"maddr").map_or(self.ip(), |maddr| crate::uri::ip_of(&maddr));
-        if marked || named != Some(address) {
+        if with_address {
             let _ = write!(out, ";received={address}");
         }
         if with_port {
@@ -101,32 +153,39 @@ impl Via {
             return None;
         }
         let (params, comment) = tail(text, start, scan::skip_lws(value, sent_by_end), end)?;
-        if params.find(b"branch").is_some_and(|value| value.is_none_or(|v| v.is_empty())) {
-            return None;
-        }
+        let branch = branch_of(&params)?;
+        let span = |part: &[u8]| {
+            let at = scan::offset_of(text, part);
+            Span::new(at, at + part.len())
+        };
         Some(Via {
-            protocol: text.slice_ref(protocol),
-            version: text.slice_ref(version),
-            transport: text.slice_ref(transport),
-            host: text.slice_ref(host),
-            port,
-            params,
+            protocol: span(protocol),
+            version: span(version),
+            transport: span(transport),
+            host: span(host),
+            branch: branch.map_or(Span::default(), span),
             comment,
+            port,
             whole: Span::new(start, end),
             sent_by_end: (start + sent_by_end) as u32,
+            text: text.clone(),
+            params,
         })
     }
 
-    pub(crate) fn moved_by(mut self, offset: u32) -> Via {
-        self.whole = self.whole.moved_by(offset);
-        self.sent_by_end += offset;
-        self
+    /// The same Via in a text that has the same bytes in its place.
+    pub(crate) fn move_to(&mut self, text: &Bytes) {
+        if !self.params.text.is_empty() {
+            let at = scan::offset_of(&self.text, &self.params.text);
+            self.params.text = text.slice(at..at + self.params.text.len());
+        }
+        self.text = text.clone();
     }
 }
 
 /// `LWS token LWS stop`: the token and the offset after the stop.
 fn token_before(value: &[u8], from: usize, stop: u8) -> Option<(&[u8], usize)> {
-    let at = from + memchr::memchr(stop, &value[from..])?;
+    let at = from + scan::find(&value[from..], [stop])?;
     let token = scan::trim(&value[from..at]);
     is_token_text(token).then_some((token, at + 1))
 }
@@ -134,7 +193,7 @@ fn token_before(value: &[u8], from: usize, stop: u8) -> Option<(&[u8], usize)> {
 /// Host, port and the offset after them; blanks may stand around the colon.
 fn sent_by(value: &[u8], at: usize) -> Option<(&[u8], u16, usize)> {
     let host_end = match value.get(at)? {
-        b'[' => at + memchr::memchr(b']', &value[at..])? + 1,
+        b'[' => at + scan::find(&value[at..], [b']'])? + 1,
         _ => {
             let ends = |b: &u8| matches!(b, b':' | b';' | b' ' | b'\t' | b'\r' | b'\n' | b'(' | b',');
             at + value[at..].iter().take_while(|b| !ends(b)).count()
@@ -154,16 +213,16 @@ fn sent_by(value: &[u8], at: usize) -> Option<(&[u8], u16, usize)> {
 }
 
 /// Parameters and comment from `from` (relative to `start`) to `end`.
-fn tail(text: &Bytes, start: usize, from: usize, end: usize) -> Option<(Params, Bytes)> {
+fn tail(text: &Bytes, start: usize, from: usize, end: usize) -> Option<(Params, Span)> {
     let value = &text[..end];
     let from = start + from;
     let open = Scanner::new(value, Nesting::Quotes).find(from, b'(');
     let comment = match open {
         Some(at) => {
             let close = scan::comment_end(value, at)?;
-            (scan::skip_lws(value, close) == end).then(|| text.slice(at + 1..close - 1))?
+            (scan::skip_lws(value, close) == end).then(|| Span::new(at + 1, close - 1))?
         }
-        None => Bytes::new(),
+        None => Span::default(),
     };
     let stop = open.unwrap_or(end);
     let params = match text[from..stop].first() {
@@ -171,9 +230,21 @@ fn tail(text: &Bytes, start: usize, from: usize, end: usize) -> Option<(Params, 
         Some(b';') => Params { text: scan::trim_bytes(&text.slice(from + 1..stop)) },
         Some(_) => return None,
     };
-    let complete =
-        from == stop || (!params.text.is_empty() && params.raw().all(|p| !split_value(p).0.is_empty()));
-    complete.then_some((params, comment))
+    (from == stop || !params.text.is_empty()).then_some((params, comment))
+}
+
+/// The value of the branch parameter, if there is one. `None`: a parameter is empty, or the branch has no value.
+fn branch_of(params: &Params) -> Option<Option<&[u8]>> {
+    let mut branch = None;
+    for (name, value) in params.raw().map(split_value) {
+        if name.is_empty() {
+            return None;
+        }
+        if branch.is_none() && name.eq_ignore_ascii_case(b"branch") {
+            branch = Some(value.filter(|value| !value.is_empty())?);
+        }
+    }
+    Some(branch.map(scan::unquoted))
 }
 
 #[cfg(test)]
@@ -186,7 +257,8 @@ mod tests {
 
     fn check(text: &str, transport: &str, host: &str, port: u16, params: &str, comment: &str) {
         let via = parse(text).unwrap_or_else(|| panic!("{text}"));
-        let have = (&via.transport[..], &via.host[..], via.port, &via.params.text[..], &via.comment[..]);
+        let (word, said) = (via.transport_text(), via.comment());
+        let have = (&word[..], via.host(), via.port, &via.params.text[..], &said[..]);
         let want = (transport.as_bytes(), host.as_bytes(), port, params.as_bytes(), comment.as_bytes());
         assert_eq!(have, want, "{text}");
     }

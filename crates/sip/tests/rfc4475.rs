@@ -210,7 +210,7 @@ fn short_tortuous_invite() {
     let cseq = message.cseq().unwrap();
     assert_eq!((cseq.number, &cseq.method_text[..]), (9, &b"INVITE"[..]));
     let vias = message.vias();
-    let hosts: Vec<_> = vias.iter().map(|via| &via.host[..]).collect();
+    let hosts: Vec<_> = vias.iter().map(|via| via.host()).collect();
     assert_eq!(hosts, [&b"192.0.2.2"[..], b"spindle.example.com", b"192.168.255.111"]);
     assert_eq!(vias[1].branch().unwrap(), "z9hG4bK9ikj8");
     assert_eq!(vias[2].branch().unwrap(), "z9hG4bK30239");
@@ -263,7 +263,7 @@ fn particular_points() {
     assert_eq!(parse("longreq").vias().len(), 34);
     assert_eq!(parse("zeromf").max_forwards(), Some(0));
     assert_eq!(parse("scalar02").expires(), None);
-    assert_eq!(parse("bcast").vias()[1].host, "255.255.255.255");
+    assert_eq!(parse("bcast").vias()[1].host(), b"255.255.255.255");
     let contact = |name: &str| parse(name).addresses(HeaderName::Contact).unwrap().remove(0);
     assert!(contact("cparam01").params.has(b"unknownparam"));
     assert!(!contact("cparam02").params.has(b"unknownparam"));

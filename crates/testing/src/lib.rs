@@ -286,6 +286,16 @@ impl Server {
         self.sent()
     }
 
+    /// Somebody watches scripts run.
+    pub fn is_observed(&mut self) -> bool {
+        self.worker.ctx().core.observers.is_some()
+    }
+
+    /// Does something on the worker, and waits for all that it starts.
+    pub fn run(&mut self, job: impl FnOnce(&mut host::Ctx) + Send + 'static) -> Vec<Sent> {
+        self.step(Input::Run(Box::new(job)))
+    }
+
     /// The value of a statistic.
     pub fn statistic(&mut self, name: &str) -> i64 {
         self.worker.ctx().shared().stats.value(name).unwrap_or_else(|| panic!("no statistic {name}"))
@@ -298,7 +308,7 @@ impl Server {
     }
 
     /// What was sent since the last look, when everything is settled.
-    fn sent(&mut self) -> Vec<Sent> {
+    pub fn sent(&mut self) -> Vec<Sent> {
         self.settle();
         let mut outputs = Vec::new();
         self.worker.take_outputs(&mut outputs);

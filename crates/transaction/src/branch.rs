@@ -63,7 +63,7 @@ const CANCELS: u8 = 11;
 
 pub(crate) struct Branch<B> {
     pub(crate) data: B,
-    /// The request as sent; empty before.
+    /// The request as sent; empty before. Of a request that is no INVITE, once it has a 2xx, only the method.
     pub(crate) bytes: Bytes,
     pub(crate) path: Option<Path>,
     pub(crate) cancel: Cancel,
@@ -90,7 +90,7 @@ pub(crate) struct Branch<B> {
 pub struct BranchView<'a, B> {
     /// What the owner keeps with it.
     pub data: &'a B,
-    /// The request as sent; empty before.
+    /// The request as sent; empty before. Of a request that is no INVITE, once it has a 2xx, only the method.
     pub bytes: &'a Bytes,
     /// Where it was sent.
     pub path: Option<Path>,
@@ -109,8 +109,11 @@ pub struct BranchView<'a, B> {
 /// Which branches a CANCEL is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cancelling {
+    /// Every one.
     All,
+    /// The one of this number.
     Only(u16),
+    /// Every one but that of this number.
     AllBut(u16),
 }
 
@@ -133,6 +136,7 @@ pub enum Verdict {
     Provisional,
     /// This 2xx goes upstream; an INVITE may have several.
     Success,
+    #[expect(missing_docs, reason = "the names say it")]
     /// All branches have failed. `winner`: the branch with the best reply; `None` without branches. The
     /// owner opens further branches or sends a reply.
     Failed { winner: Option<u16> },
@@ -197,9 +201,16 @@ impl<B> Branch<B> {
 
     /// The reply's CSeq names the method that was sent, or its CANCEL.
     pub(crate) fn expects(&self, reply: &Message) -> bool {
-        let Some((_, method)) = reply.cseq_parts() else { return false };
-        let sent = self.bytes.strip_prefix(&method[..]).is_some_and(|rest| rest.first() == Some(&b' '));
-        sent || (&method[..] == b"CANCEL" && matches!(self.cancel, Cancel::Sent(..) | Cancel::Done))
+        let Some((_, method)) = reply.cseq_slices() else { return false };
+        let sent = self.bytes.strip_prefix(method).is_some_and(|rest| rest.first() == Some(&b' '));
+        sent || (method == b"CANCEL" && matches!(self.cancel, Cancel::Sent(..) | Cancel::Done))
+    }
+
+    /// It has its final reply and is not sent again: what later replies are compared with is the method.
+    pub(crate) fn keep_method(&mut self) {
+        if let Some(end) = self.bytes.iter().position(|b| *b == b' ') {
+            self.bytes = Bytes::copy_from_slice(&self.bytes[..=end]);
+        }
     }
 
     /// Sets timer C anew if it runs.
@@ -239,6 +250,10 @@ impl<T, B> Transactions<T, B> {
                 txn.first_before = txn.first;
             }
             txn.first = number;
+        }
+        // Nearly always there is one.
+        if txn.branches.is_empty() {
+            txn.branches.reserve_exact(1);
         }
         txn.branches.push(Branch::new(data, State::Opened));
         Ok(number)
@@ -399,7 +414,7 @@ impl<T, B> Parts<'_, T, B> {
         let is_invite = self.txn.is_invite;
         let at = usize::from(branch);
         let Some(b) = self.txn.branches.get_mut(at) else { return Received::Absorb };
-        let of_cancel = reply.cseq_parts().is_some_and(|(_, method)| &method[..] == b"CANCEL");
+        let of_cancel = reply.cseq_slices().is_some_and(|(_, method)| method == b"CANCEL");
         // A CANCEL of no INVITE known here is relayed like any request.
         if of_cancel && !b.bytes.starts_with(b"CANCEL ") {
             if status >= 200 && matches!(b.cancel, Cancel::Sent(..)) {

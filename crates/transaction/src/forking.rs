@@ -42,6 +42,9 @@ impl<T, B> Transactions<T, B> {
         b.status = status;
         if status < 300 {
             b.state = State::Succeeded;
+            if !is_invite {
+                b.keep_method();
+            }
             return if open || is_invite { Verdict::Success } else { Verdict::Absorb };
         }
         b.state = State::Failed;

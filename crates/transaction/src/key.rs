@@ -70,18 +70,18 @@ impl Keys {
 
     fn parts(&self, request: &Message, config: &Config) -> Option<u128> {
         let via = request.via()?;
-        let call_id = request.call_id()?;
-        let (number, _) = request.cseq_parts()?;
-        if let Some(branch) = via.branch().filter(|b| b.starts_with(MAGIC) && b.len() > MAGIC.len()) {
-            let mut host = SmallVec::<[u8; 64]>::from_slice(&via.host);
+        let call_id = request.call_id_slice()?;
+        let (number, _) = request.cseq_slices()?;
+        if let Some(branch) = via.branch_slice().filter(|b| b.starts_with(MAGIC) && b.len() > MAGIC.len()) {
+            let mut host = SmallVec::<[u8; 64]>::from_slice(via.host());
             host.make_ascii_lowercase();
-            return Some(self.hash((&branch[..], &host[..], via.port, &call_id[..], &number[..])));
+            return Some(self.hash((branch, &host[..], via.port, call_id, number)));
         }
         // RFC 2543: no unique branch. The To tag is compared by whoever looks an ACK up.
         let uri = config.match_uri.then(|| request.request_uri());
         let text = config.match_via.then(|| request.text(via.whole));
         let tag = request.from_tag();
-        Some(self.hash((1u8, uri.as_deref(), text.as_deref(), tag.as_deref(), &call_id[..], &number[..])))
+        Some(self.hash((1u8, uri.as_deref(), text.as_deref(), tag.as_deref(), call_id, number)))
     }
 
     /// By Call-ID and CSeq number: ACKs of a 2xx, replies and CANCELs from management.
@@ -90,8 +90,8 @@ impl Keys {
     }
 
     pub(crate) fn call_of(&self, request: &Message) -> Option<Key> {
-        let (number, _) = request.cseq_parts()?;
-        Some(self.call(&request.call_id()?, &number))
+        let (number, _) = request.cseq_slices()?;
+        Some(self.call(request.call_id_slice()?, number))
     }
 }
 

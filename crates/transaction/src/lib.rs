@@ -37,6 +37,8 @@
 //! reply timer (B, C, F, H) is `fr` before and `fr_inv` after a provisional reply, and a finished
 //! transaction stays for `wait` (D, I, J, K, L, M). With `wait` at 32 s the RFC's values are met.
 
+#![warn(missing_docs)]
+
 mod branch;
 mod config;
 mod cookie;
@@ -137,21 +139,28 @@ impl Path {
 pub enum Output {
     /// A message of this transaction, its retransmissions too.
     Transmit {
+        /// Whose message it is.
         txn: TxnId,
+        /// Where it goes.
         path: Path,
+        /// What is sent.
         bytes: Bytes,
     },
+    /// Something to decide or to know.
     Event(Event),
 }
 
 /// What the caller has to decide or wants to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
+    #[expect(missing_docs, reason = "the names say it")]
     /// No final reply in time. `rang`: a provisional reply had come; the branch was sent a CANCEL.
     /// The caller must call `fail_branch`.
     Timeout { txn: TxnId, branch: u16, rang: bool },
+    #[expect(missing_docs, reason = "the names say it")]
     /// Nothing was sent upstream and nothing is going on downstream: call `hold` or `release`.
     Unanswered { txn: TxnId },
+    #[expect(missing_docs, reason = "the names say it")]
     /// The transaction is over; its data is still there until `remove` or the next call of `on_timer`.
     Ended { txn: TxnId },
 }

@@ -44,6 +44,7 @@ pub enum Origin {
 /// What `reply` did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Replied {
+    /// It is on its way, or kept for a retransmission.
     Sent,
     /// A final reply had been sent before, or the transaction is gone: nothing was sent.
     Late,

@@ -78,6 +78,10 @@ pub struct Transactions<T, B> {
     /// Ended; dropped at the next `on_timer`.
     ended: Vec<u32>,
     live: u32,
+    /// Ids of transactions as they are made, for `take_made`.
+    made: Option<Vec<TxnId>>,
+    /// The ids that the next ones get, for `expect`.
+    expected: VecDeque<TxnId>,
     keys: Keys,
     by_request: KeyMap,
     by_call: KeyMap,
@@ -98,6 +102,8 @@ impl<T, B> Transactions<T, B> {
             free: Vec::new(),
             ended: Vec::new(),
             live: 0,
+            made: None,
+            expected: VecDeque::new(),
             keys: Keys::new(seed),
             by_request: KeyMap::default(),
             by_call: KeyMap::default(),
@@ -232,13 +238,12 @@ impl<T, B> Transactions<T, B> {
             self.stats.refused += 1;
             return Err(Full);
         }
-        let index = self.free.pop().unwrap_or_else(|| {
-            let index = self.slots.len() as u32;
-            let generation = (crate::key::mix(self.seed ^ u64::from(index)) >> 32) as u32;
-            self.slots.push(Slot { generation, txn: None });
-            index
-        });
+        let expected = self.expected.pop_front().and_then(|id| self.take_slot(id));
+        let index = expected.or_else(|| self.free.pop()).unwrap_or_else(|| self.add_slot());
         let id = TxnId { index, generation: self.slots[index as usize].generation };
+        if let Some(made) = &mut self.made {
+            made.push(id);
+        }
         let is_invite = request.method() == Method::Invite;
         let call_key = if is_invite { self.keys.call_of(request) } else { None };
         if let Some(key) = call_key {
@@ -275,6 +280,43 @@ impl<T, B> Transactions<T, B> {
         Ok(id)
     }
 
+    fn add_slot(&mut self) -> u32 {
+        let index = self.slots.len() as u32;
+        let generation = (crate::key::mix(self.seed ^ u64::from(index)) >> 32) as u32;
+        self.slots.push(Slot { generation, txn: None });
+        index
+    }
+
+    /// From now on `take_made` has something to give.
+    pub fn note_made(&mut self) {
+        self.made = Some(Vec::new());
+    }
+
+    /// The ids of the transactions that were made since it was asked last.
+    pub fn take_made(&mut self) -> Vec<TxnId> {
+        self.made.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The transactions that are made next get these ids, as those of a recording had. An id whose slot is in use is
+    /// skipped.
+    pub fn expect(&mut self, ids: impl IntoIterator<Item = TxnId>) {
+        self.expected.clear();
+        self.expected.extend(ids);
+    }
+
+    /// The slot of an expected id, if it is free.
+    fn take_slot(&mut self, id: TxnId) -> Option<u32> {
+        while self.slots.len() <= id.index as usize {
+            let index = self.add_slot();
+            self.free.push(index);
+        }
+        // Ids seldom differ from what is next, so this is seldom long.
+        let at = self.free.iter().rposition(|index| *index == id.index)?;
+        self.free.remove(at);
+        self.slots[id.index as usize].generation = id.generation;
+        Some(id.index)
+    }
+
     /// The data of a transaction that is still there.
     pub fn get(&self, id: TxnId) -> Option<&T> {
         self.txn(id).map(|txn| &txn.data)
@@ -304,7 +346,7 @@ impl<T, B> Transactions<T, B> {
 
     /// The branch that a reply is for. `None`: a stray one, or its CSeq names another method than was sent.
     pub fn match_reply(&self, reply: &Message) -> Option<(TxnId, u16)> {
-        let cookie = Cookie::parse(&reply.via()?.branch()?)?;
+        let cookie = Cookie::parse(reply.via()?.branch_slice()?)?;
         let branch = self.txn(cookie.txn)?.branches.get(usize::from(cookie.branch))?;
         (cookie.worker == self.worker && branch.expects(reply)).then_some((cookie.txn, cookie.branch))
     }

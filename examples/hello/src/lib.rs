@@ -18,9 +18,10 @@ pub fn register(m: &mut Registrar<Hello>) {
     m.param_text("server", |s, v| Ok(s.server = v.to_owned()));
     m.function("hello", Routes::ALL, hello);
     m.variable("hello_asked", |call| Value::Int(call.module.asked.load(Ordering::Relaxed)));
-    m.command("hello:asked", "how often the server was asked: hello:asked", |call, _| {
+    m.command("hello:asked", "how often the server was asked", |call, _| {
         Ok(serde_json::json!({"asked": call.module.asked.load(Ordering::Relaxed)}))
-    });
+    })
+    .takes("");
     m.init(|s, _| if s.server.is_empty() { Err("server is not set".into()) } else { Ok(()) });
 }
 

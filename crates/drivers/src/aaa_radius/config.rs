@@ -1,5 +1,6 @@
 //! The configuration of radiusclient: where the servers are and what secrets they share with us.
 
+use host::load::LoadError;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,10 +29,10 @@ pub struct Config {
 
 impl Config {
     /// The error is what a user should read.
-    pub fn load(path: &Path) -> Result<Config, String> {
+    pub fn load(path: &Path) -> Result<Config, LoadError> {
         let shown = path.display();
         let read =
-            |path: &Path| std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()));
+            |path: &Path| std::fs::read_to_string(path).map_err(|e| LoadError::of_file(path.display(), &e));
         let mut config = Config {
             auth: Vec::new(),
             acct: Vec::new(),
@@ -69,7 +70,7 @@ impl Config {
         config.auth = auth.iter().map(|text| place(text, 1812)).collect::<Result<_, _>>()?;
         config.acct = acct.iter().map(|text| place(text, 1813)).collect::<Result<_, _>>()?;
         if config.auth.is_empty() && config.acct.is_empty() {
-            return Err(format!("{shown}: there is neither authserver nor acctserver"));
+            return Err(format!("{shown}: there is neither authserver nor acctserver").into());
         }
         Ok(config)
     }
@@ -149,7 +150,7 @@ mod tests {
             ("authserver b:x", "no port"),
             ("authserver b\nradius_timeout soon", "takes a number"),
         ] {
-            assert!(write(text).is_err_and(|e| e.contains(says)), "{text}");
+            assert!(write(text).is_err_and(|e| e.to_string().contains(says)), "{text}");
         }
     }
 }

@@ -2,6 +2,7 @@
 //! freeradius have them.
 
 use ahash::AHashMap;
+use host::load::LoadError;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -53,7 +54,7 @@ pub struct Dictionary {
 
 impl Dictionary {
     /// The error is what a user should read.
-    pub fn load(path: &Path) -> Result<Dictionary, String> {
+    pub fn load(path: &Path) -> Result<Dictionary, LoadError> {
         let mut dictionary = Dictionary::default();
         dictionary.read(path, 0)?;
         Ok(dictionary)
@@ -71,12 +72,12 @@ impl Dictionary {
         self.values.get(&(attribute.to_ascii_lowercase(), value.to_ascii_lowercase())).copied()
     }
 
-    fn read(&mut self, path: &Path, depth: u32) -> Result<(), String> {
+    fn read(&mut self, path: &Path, depth: u32) -> Result<(), LoadError> {
         let shown = path.display();
         if depth > MAX_DEPTH {
-            return Err(format!("{shown}: $INCLUDE goes in circles"));
+            return Err(format!("{shown}: $INCLUDE goes in circles").into());
         }
-        let text = std::fs::read(path).map_err(|e| format!("{shown}: {e}"))?;
+        let text = std::fs::read(path).map_err(|e| LoadError::of_file(&shown, &e))?;
         let text = String::from_utf8_lossy(&text);
         let mut block = None;
         for (i, line) in text.lines().enumerate() {
@@ -190,6 +191,6 @@ mod tests {
         assert!(dictionary.attribute("Internal").is_none());
         assert_eq!(dictionary.value("Service-Type", "sip"), Some(15));
         std::fs::write(&path, "$INCLUDE dictionary\n").expect("written");
-        assert!(Dictionary::load(&path).is_err_and(|e| e.contains("circles")));
+        assert!(Dictionary::load(&path).is_err_and(|e| e.to_string().contains("circles")));
     }
 }

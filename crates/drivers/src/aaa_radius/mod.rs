@@ -10,6 +10,7 @@ mod sets;
 use client::{Client, Group};
 use config::Config;
 use host::aaa::{Aaa, AaaKind, AaaProtocol, AaaServers};
+use host::load::LoadError;
 use host::registrar::Stage;
 use host::{Call, Outcome, Registrar, Routes};
 use sets::{SetArg, Written};
@@ -43,7 +44,7 @@ pub fn register(m: &mut Registrar<Radius>) {
         Ok(())
     });
     m.ignored(&["syslog_name"], "there is no library with a log of its own");
-    m.init(|m, loader| {
+    m.init_with_files(|m, loader| {
         loader.aaa_protocol("radius", Arc::new(Protocol));
         if let Some(path) = &m.config_file {
             let client = Arc::new(open(path)?);
@@ -56,7 +57,7 @@ pub fn register(m: &mut Registrar<Radius>) {
     m.function("radius_send_acct", Routes::ALL, send_acct);
 }
 
-fn open(path: &str) -> Result<Client, String> {
+fn open(path: &str) -> Result<Client, LoadError> {
     Client::new(Config::load(Path::new(path.trim()))?)
 }
 
@@ -79,7 +80,7 @@ fn send_auth(call: &mut Call<Radius>, input: SetArg, output: SetArg) -> Outcome 
             answer.sip_avps(ctx);
             if answer.accepted { 1 } else { DENIED }
         }
-        Err(error) => failed("radius_send_auth", &error),
+        Err(error) => failed(ctx, "radius_send_auth", &error),
     })
 }
 
@@ -87,16 +88,16 @@ fn send_auth(call: &mut Call<Radius>, input: SetArg, output: SetArg) -> Outcome 
 fn send_acct(call: &mut Call<Radius>, input: SetArg) -> Outcome {
     let Some(aaa) = call.module.aaa.clone() else { return Outcome::Done(ERROR) };
     let request = input.0.request(call.ctx, AaaKind::Acct);
-    aaa.suspend(call.ctx, "radius_send_acct", request, |_, answer| match answer {
+    aaa.suspend(call.ctx, "radius_send_acct", request, |ctx, answer| match answer {
         Ok(_) => 1,
-        Err(error) => failed("radius_send_acct", &error),
+        Err(error) => failed(ctx, "radius_send_acct", &error),
     })
 }
 
 /// A server that is away was named when that began; what is wrong with this request is said here.
-fn failed(what: &str, error: &host::aaa::AaaError) -> i32 {
+fn failed(ctx: &mut host::Ctx, what: &str, error: &host::aaa::AaaError) -> i32 {
     if let host::aaa::AaaError::BadRequest(_) = error {
-        host::error!("aaa_radius", "{what}: {error}");
+        host::complain!(ctx, "aaa_radius", "{what}: {error}");
     }
     ERROR
 }

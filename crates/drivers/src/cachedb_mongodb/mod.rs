@@ -41,8 +41,11 @@ impl Engine for Mongo {
         Place::new(url).map(drop)
     }
 
-    fn connect(&self, cache: &Cache, _: &mut Ctx) -> Rc<dyn Store> {
-        Rc::new(MongoStore::new(Place::new(cache.url()).expect("checked at load")))
+    fn connect(&self, cache: &Cache, ctx: &mut Ctx) -> Rc<dyn Store> {
+        let place = Place::new(cache.url()).expect("checked at load");
+        // Each worker has an outage of its own here: the first one's is shown.
+        ctx.shared().tell_backend("cachedb_mongodb", place.name.clone(), place.outage.clone());
+        Rc::new(MongoStore::new(place))
     }
 
     fn slow_us(&self) -> u64 {

@@ -2,6 +2,7 @@
 
 use crate::cachedb::{Backend, Link};
 use bytes::Bytes;
+use host::Traced;
 use host::cachedb::{CacheError, CacheUrl, RawRows, Reply, Store};
 use host::outage::Outage;
 use mongodb::bson::{Bson, DateTime, Document, doc};
@@ -28,12 +29,12 @@ const NEVER: DateTime = DateTime::MAX;
 /// A URL, prepared.
 #[derive(Clone)]
 pub struct Place {
-    name: String,
+    pub(super) name: String,
     /// As the driver wants it.
     uri: String,
     database: String,
     collection: String,
-    outage: Outage,
+    pub(super) outage: Outage,
 }
 
 impl Place {
@@ -297,7 +298,8 @@ impl Store for MongoStore {
     }
 
     /// One row: the server's answer to the command.
-    fn raw(&self, query: Bytes, _: usize) -> Reply<Option<RawRows>> {
+    fn raw(&self, query: Traced, _: usize) -> Reply<Option<RawRows>> {
+        let query = host::db::filled_json(&query);
         let command = serde_json::from_slice::<serde_json::Value>(&query).map_err(|e| e.to_string());
         let command = command.and_then(|json| match Bson::try_from(json) {
             Ok(Bson::Document(document)) => Ok(document),

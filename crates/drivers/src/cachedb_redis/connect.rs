@@ -20,7 +20,7 @@ use std::time::Duration;
 
 /// A URL, prepared.
 pub struct Target {
-    name: String,
+    pub(super) name: String,
     /// Servers in the order of the URL; one unless it names several.
     servers: Vec<ConnectionInfo>,
     certificates: Option<TlsCertificates>,
@@ -30,7 +30,7 @@ pub struct Target {
     next: AtomicUsize,
     pub connect_limit: Duration,
     pub query_limit: Duration,
-    outage: Outage,
+    pub(super) outage: Outage,
 }
 
 /// A connection that many operations share.

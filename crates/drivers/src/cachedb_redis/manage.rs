@@ -44,27 +44,18 @@ pub fn remember(ctx: &mut Ctx, cache: &Cache, store: &RedisStore, refreshes: Cou
 }
 
 pub fn register(m: &mut Registrar<CachedbRedis>) {
-    m.command_late(
-        "redis_cluster_info",
-        "connections and their nodes: redis_cluster_info [group]",
-        |call, p, a| {
-            each(call, p, a, |known, _| async move { info(&known).await });
-        },
-    );
-    m.command_late(
-        "redis_cluster_refresh",
-        "asks Clusters for their nodes: redis_cluster_refresh [group]",
-        |call, p, a| {
-            each(call, p, a, |known, now| async move { refresh(&known, now).await });
-        },
-    );
-    m.command_late(
-        "redis_ping_nodes",
-        "asks every node for an answer: redis_ping_nodes [group]",
-        |call, p, a| {
-            each(call, p, a, |known, _| async move { ping(&known).await });
-        },
-    );
+    m.command_late("redis_cluster_info", "connections and their nodes", |call, p, a| {
+        each(call, p, a, |known, _| async move { info(&known).await });
+    })
+    .takes("[group]");
+    m.command_late("redis_cluster_refresh", "asks Clusters for their nodes", |call, p, a| {
+        each(call, p, a, |known, now| async move { refresh(&known, now).await });
+    })
+    .takes("[group]");
+    m.command_late("redis_ping_nodes", "asks every node for an answer", |call, p, a| {
+        each(call, p, a, |known, _| async move { ping(&known).await });
+    })
+    .takes("[group]");
 }
 
 /// Does something with each connection, of one group if the parameters say so, and gives the list.

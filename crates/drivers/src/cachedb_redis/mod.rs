@@ -112,6 +112,7 @@ impl Engine for Redis {
         let targets = self.targets.lock();
         let found = targets.iter().find(|(url, _)| url == cache.url()).map(|(_, target)| target.clone());
         let target = found.expect("checked at load");
+        ctx.shared().tell_backend("cachedb_redis", target.name.clone(), target.outage.clone());
         let store = RedisStore::new(target, self.queries.clone(), self.failed.clone());
         manage::remember(ctx, cache, &store, self.refreshes.clone());
         Rc::new(store)

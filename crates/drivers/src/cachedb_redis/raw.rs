@@ -3,33 +3,46 @@
 use bytes::Bytes;
 use host::cachedb::{CacheError, RawRows};
 use redis::Value;
+use script::Traced;
+use script::traced::Hand;
 
 /// More words than this are refused.
 const MAX_WORDS: usize = 1000;
 
-/// The words of a query; single or double quotes hold one with blanks together.
-pub fn words(query: &[u8]) -> Result<Vec<Bytes>, CacheError> {
-    let bad = |what: &str| CacheError::Refused(format!("{what}: {}", String::from_utf8_lossy(query)));
+/// The words of a query; single or double quotes hold one with blanks together. A quote in what came in is no quote,
+/// unless all of the query did.
+pub fn words(query: &Traced) -> Result<Vec<Bytes>, CacheError> {
+    let bad = |what: &str| CacheError::Refused(format!("{what}: {}", String::from_utf8_lossy(&query.text)));
+    let all_came_in = query.pieces().all(|(hand, _)| hand == Hand::Foreign);
     let mut words = Vec::new();
-    let mut rest = query.trim_ascii();
-    while let Some(first) = rest.first() {
-        let (word, after) = match first {
-            quote @ (b'"' | b'\'') => {
-                let end = rest[1..].iter().position(|b| b == quote);
-                let end = end.ok_or_else(|| bad("a quote is not closed"))? + 1;
-                if rest.get(end + 1).is_some_and(|b| !b.is_ascii_whitespace()) {
-                    return Err(bad("a blank must follow a closing quote"));
+    let mut word: Option<Vec<u8>> = None;
+    let (mut quote, mut closed) = (None, false);
+    for (hand, piece) in query.pieces() {
+        let quotes = hand == Hand::Script || all_came_in;
+        for &byte in piece {
+            match (quote, byte) {
+                (Some(open), byte) if quotes && byte == open => (quote, closed) = (None, true),
+                (Some(_), byte) => word.get_or_insert_default().push(byte),
+                (None, byte) if byte.is_ascii_whitespace() => {
+                    closed = false;
+                    words.extend(word.take().map(Bytes::from));
+                    if words.len() > MAX_WORDS {
+                        return Err(bad("too many words"));
+                    }
                 }
-                (&rest[1..end], &rest[end + 1..])
+                (None, _) if closed => return Err(bad("a blank must follow a closing quote")),
+                (None, b'"' | b'\'') if quotes && word.is_none() => {
+                    quote = Some(byte);
+                    word = Some(Vec::new());
+                }
+                (None, byte) => word.get_or_insert_default().push(byte),
             }
-            _ => rest.split_at(rest.iter().position(u8::is_ascii_whitespace).unwrap_or(rest.len())),
-        };
-        words.push(Bytes::copy_from_slice(word));
-        if words.len() > MAX_WORDS {
-            return Err(bad("too many words"));
         }
-        rest = after.trim_ascii_start();
     }
+    if quote.is_some() {
+        return Err(bad("a quote is not closed"));
+    }
+    words.extend(word.map(Bytes::from));
     if words.len() < 2 { Err(bad("a command and its key are wanted")) } else { Ok(words) }
 }
 
@@ -67,6 +80,7 @@ fn scalar(value: Value) -> Option<host::Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use script::traced::Builder;
 
     #[test]
     fn words_of_queries() {
@@ -80,9 +94,25 @@ mod tests {
             ("GET 'k", None),
             ("GET 'k'x", None),
         ] {
-            let found = words(query.as_bytes()).ok();
+            let found = words(&Traced::script(query.into())).ok();
             let expected = expected.map(|list| list.into_iter().map(Bytes::from).collect::<Vec<_>>());
             assert_eq!(found, expected, "{query}");
         }
+    }
+
+    #[test]
+    fn what_came_in_stays_in_its_quotes() {
+        let check = |value: &'static str, expected: &[&str]| {
+            let mut all = Builder::default();
+            all.push(Hand::Script, b"SET k '");
+            all.push_value(&host::Value::from(value));
+            all.push(Hand::Script, b"' EX 10");
+            assert_eq!(words(&all.finish()).expect(value), expected);
+        };
+        check("alice", &["SET", "k", "alice", "EX", "10"]);
+        check("a' EX 1", &["SET", "k", "a' EX 1", "EX", "10"]);
+        // One that came in as a whole is read as it is.
+        let query = Traced::foreign("SET k 'a b'".into());
+        assert_eq!(words(&query).expect("words"), ["SET", "k", "a b"]);
     }
 }

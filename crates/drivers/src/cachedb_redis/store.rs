@@ -8,6 +8,7 @@ use super::connect::{Server, Target};
 use super::raw;
 use crate::cachedb::Link;
 use bytes::Bytes;
+use host::Traced;
 use host::cachedb::{CacheError, RawRows, Reply, Store};
 use host::stats::Counter;
 use redis::{Cmd, RedisError, Value, cmd};
@@ -192,7 +193,7 @@ impl Store for RedisStore {
         Reply::later(async move { answer.await.map(drop) })
     }
 
-    fn raw(&self, query: Bytes, _: usize) -> Reply<Option<RawRows>> {
+    fn raw(&self, query: Traced, _: usize) -> Reply<Option<RawRows>> {
         let words = match raw::words(&query) {
             Ok(words) => words,
             Err(error) => return Reply::Now(Err(error)),

@@ -97,6 +97,19 @@ impl File {
     }
 }
 
+/// A database in memory, asked on the calling thread: for tests of scripts.
+pub struct Memory(rusqlite::Connection);
+
+impl Memory {
+    pub fn new() -> Result<Memory, String> {
+        thread::connect(":memory:", &Settings::default()).map(Memory).map_err(|e| e.to_string())
+    }
+
+    pub fn run(&self, query: &Query) -> Result<Rows, DbError> {
+        thread::run_one(&self.0, query)
+    }
+}
+
 /// A worker's way to the thread of a file.
 pub struct SqlitePool(pub Handle);
 

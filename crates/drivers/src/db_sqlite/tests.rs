@@ -34,6 +34,29 @@ async fn run(handle: &Handle, query: Query) -> Result<Rows, DbError> {
 const TABLE: &str =
     "create table t (id integer primary key, name varchar(20) unique, x double, seen datetime, b blob)";
 
+/// A file that takes the place of the open one is read from then on; one that is only gone is not missed.
+#[test]
+fn a_file_that_was_replaced_is_opened() {
+    let (temp, other) = (Temp::new("replaced"), Temp::new("replacement"));
+    let handle = temp.open(Settings::default());
+    let count = || async {
+        let rows = run(&handle, Query::raw("select count(*) from t")).await.expect("selects");
+        rows.first().and_then(|row| row.int(0))
+    };
+    wait(async {
+        run(&handle, Query::raw(TABLE)).await.expect("creates");
+        assert_eq!(count().await, Some(0));
+        let second = other.open(Settings::default());
+        for text in [TABLE, "insert into t (name) values ('a')"] {
+            run(&second, Query::raw(text)).await.expect("the other file");
+        }
+        std::fs::rename(&other.0, &temp.0).expect("moves");
+        assert_eq!(count().await, Some(1));
+        std::fs::remove_file(&temp.0).expect("removes");
+        assert_eq!(count().await, Some(1));
+    });
+}
+
 #[test]
 fn what_is_written_is_read() {
     let temp = Temp::new("written");

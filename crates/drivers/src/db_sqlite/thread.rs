@@ -106,6 +106,7 @@ impl Handle {
             settings,
             running,
             connection: None,
+            file: None,
             down: false,
             unable: false,
             queries: stats.counter("db", "db_queries"),
@@ -150,6 +151,8 @@ struct Thread {
     settings: Arc<Settings>,
     running: Arc<Mutex<Running>>,
     connection: Option<Connection>,
+    /// Which file that is; `None`: not one with a name of its own.
+    file: Option<FileId>,
     /// The last attempt to open failed, and that was logged.
     down: bool,
     /// The last statement could not be done, for no fault of its own, and that was logged.
@@ -157,6 +160,18 @@ struct Thread {
     queries: Counter,
     failed: Counter,
     slow: Counter,
+}
+
+/// Device and number of a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct FileId(u64, u64);
+
+impl FileId {
+    /// `None`: there is no file of this name.
+    fn of(path: &str) -> Option<FileId> {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(path).ok().map(|file| FileId(file.dev(), file.ino()))
+    }
 }
 
 impl Thread {
@@ -226,12 +241,24 @@ impl Thread {
         }
     }
 
+    /// Another file took the place of the open one (a backup came back): the next statement is for that one.
+    fn follow_file(&mut self) {
+        let replaced = |open: FileId| FileId::of(&self.path).is_some_and(|now| now != open);
+        if self.file.is_some_and(replaced) {
+            host::notice!("db_sqlite", "{} was replaced: the new file is opened", self.path);
+            self.running.lock().interrupt = None;
+            (self.connection, self.file) = (None, None);
+        }
+    }
+
     fn open(&mut self) -> Result<&mut Connection, DbError> {
+        self.follow_file();
         if self.connection.is_none() {
             match self.connect() {
                 Ok(connection) => {
                     self.running.lock().interrupt = Some(connection.get_interrupt_handle());
                     self.connection = Some(connection);
+                    self.file = FileId::of(&self.path).filter(|_| self.settings.store.is_none());
                     if std::mem::take(&mut self.down) {
                         host::notice!("db_sqlite", "{} can be opened again", self.path);
                     }
@@ -305,7 +332,8 @@ fn groupable(job: &Job) -> bool {
     matches!(&job.queries[..], [Query::Table(q)] if q.action != host::db::Action::Select)
 }
 
-fn connect(path: &str, settings: &Settings) -> rusqlite::Result<Connection> {
+/// Opens a file (`:memory:` is none) with what every connection here has.
+pub(super) fn connect(path: &str, settings: &Settings) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
@@ -382,7 +410,8 @@ fn run_job(connection: &mut Connection, queries: &[Query]) -> Answer {
     Ok(all)
 }
 
-fn run_one(connection: &Connection, query: &Query) -> Result<Rows, DbError> {
+/// Runs one query on a connection, on the calling thread.
+pub(super) fn run_one(connection: &Connection, query: &Query) -> Result<Rows, DbError> {
     let sql = render(query, Dialect::Sqlite)?;
     match query {
         // Raw texts have their values inside: keeping them would drive out those worth keeping.

@@ -45,7 +45,7 @@ pub fn register(m: &mut Registrar<DbText>) {
     });
     m.stop(save_all);
     m.command("db_text:dump dbt_dump", "writes changed tables back to their files", dump);
-    m.command("db_text:reload dbt_reload", "reads tables again: dbt_reload [folder] [table]", reload);
+    m.command("db_text:reload dbt_reload", "reads tables again", reload).takes("[folder] [table]");
 }
 
 /// A folder that is open.

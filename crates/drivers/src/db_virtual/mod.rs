@@ -76,11 +76,8 @@ pub fn register(m: &mut Registrar<DbVirtual>) {
     );
     m.init(DbVirtual::open);
     m.command("db_virtual:get db_get", "the databases of each set and whether they can be used", list);
-    m.command(
-        "db_virtual:set db_set",
-        "lets a database be used or not: db_set set_index db_url_index may_use_db_flag",
-        allow,
-    );
+    m.command("db_virtual:set db_set", "lets a database be used or not", allow)
+        .takes("set_index db_url_index may_use_db_flag");
 }
 
 impl DbVirtual {

@@ -9,11 +9,11 @@ mod url;
 use ahash::AHashMap;
 use config::Settings;
 use host::call::Finish;
-use host::outage::Outage;
-use host::{Call, Ctx, Outcome, Registrar, Routes, Suspension, Text};
+use host::load::LoadError;
+use host::{Call, Ctx, Outcome, Registrar, Routes, Suspension, Traced};
 use result::{Found, Result as Stored};
 use script::Value;
-use session::{Problem, Session};
+use session::{Problem, Session, Told};
 use std::rc::Rc;
 use url::Search;
 
@@ -25,7 +25,7 @@ const NOTHING: i32 = -1;
 #[derive(Default)]
 pub struct Ldap {
     config_file: Option<String>,
-    sessions: Vec<(Settings, Outage)>,
+    sessions: Vec<(Settings, Told)>,
 }
 
 /// A worker's connections, by session.
@@ -38,13 +38,14 @@ pub fn register(m: &mut Registrar<Ldap>) {
         Ok(())
     });
     m.ignored(&["max_async_connections"], "one connection carries any number of searches at once");
-    m.init(|m, _| {
+    m.init_with_files(|m, _| {
         let path = m.config_file.as_deref().unwrap_or("/usr/local/etc/opensips/ldap.cfg");
-        let text = std::fs::read_to_string(path).map_err(|e| format!("config_file {path}: {e}"))?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| LoadError::of_file(format!("config_file {path}"), &e))?;
         let sessions = config::parse(&text).map_err(|why| format!("config_file {path}: {why}"))?;
-        m.sessions = sessions.into_iter().map(|settings| (settings, Outage::default())).collect();
+        m.sessions = sessions.into_iter().map(|settings| (settings, Told::default())).collect();
         for tls in m.sessions.iter().filter_map(|(settings, _)| settings.tls.as_ref()) {
-            tls::client(tls).map_err(|why| format!("config_file {path}: {why}"))?;
+            tls::client(tls).map_err(|why| why.about(format!("config_file {path}")))?;
         }
         Ok(())
     });
@@ -54,24 +55,24 @@ pub fn register(m: &mut Registrar<Ldap>) {
 }
 
 /// ldap_search(url): the number of entries, -1 for none, -2 on errors.
-fn search(call: &mut Call<Ldap>, url: Text) -> Outcome {
+fn search(call: &mut Call<Ldap>, url: Traced) -> Outcome {
     call.state.ext.remove::<Stored>();
-    let search = match Search::parse(&url.str()) {
+    let search = match Search::parse(&String::from_utf8_lossy(&url::filled(&url))) {
         Ok(search) => search,
         Err(why) => {
-            host::error!("ldap", "ldap_search: {why}");
+            host::complain!(call.ctx, "ldap", "ldap_search: {why}");
             return Outcome::Done(ERROR);
         }
     };
-    let Some((settings, outage)) = call.module.sessions.iter().find(|(s, _)| s.name == search.session) else {
-        host::error!("ldap", "ldap_search: the config_file has no section [{}]", search.session);
+    let Some((settings, told)) = call.module.sessions.iter().find(|(s, _)| s.name == search.session) else {
+        host::complain!(call.ctx, "ldap", "ldap_search: the config_file has no section [{}]", search.session);
         return Outcome::Done(ERROR);
     };
     let sessions = call.ctx.local::<Sessions>();
     let session = match sessions.0.get(&settings.name) {
         Some(session) => session.clone(),
         None => {
-            let session = Rc::new(Session::new(settings.clone(), outage.clone()));
+            let session = Rc::new(Session::new(settings.clone(), told.clone()));
             sessions.0.insert(settings.name.clone(), session.clone());
             session
         }
@@ -87,12 +88,12 @@ fn search(call: &mut Call<Ldap>, url: Text) -> Outcome {
             }
             Err(Problem::Down) => ERROR,
             Err(Problem::Failed(why)) => {
-                host::error!("ldap", "ldap_search: {why}");
+                host::complain!(ctx, "ldap", "ldap_search: {why}");
                 ERROR
             }
         }) as Finish
     };
-    Suspension::future("ldap_search", future).detail(url.0).limit(LIMIT_MS, ERROR)
+    Suspension::future("ldap_search", future).detail(url.text).limit(LIMIT_MS, ERROR)
 }
 
 /// ldap_result_next(): the functions on results look at the next entry.

@@ -10,6 +10,7 @@ use host::vars::avp::AvpRef;
 use host::{Arg, Call, Ctx, Format, Registrar, Routes, Text, Value, Word};
 use ldap3::SearchEntry;
 use script::ast::{self, ArgKind};
+use script::traced::Hand;
 use script::{Diagnostic, Loc};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -124,7 +125,8 @@ impl Arg<Ldap> for As {
         loader: &mut Loader,
         module: &Arc<Ldap>,
     ) -> std::result::Result<As, Diagnostic> {
-        let word = <Option<Word> as Arg<Ldap>>::prepare(arg, site, loader, module)?.unwrap_or_default();
+        let Some(given) = host::arg::given(arg) else { return Ok(As::Text) };
+        let word = <Word as Arg<Ldap>>::prepare(Some(given), site, loader, module)?;
         let loc = arg.map_or(site, |arg| arg.loc);
         As::parse(&word).ok_or_else(|| Diagnostic::error(loc, "this must be str or int"))
     }
@@ -260,6 +262,7 @@ fn compare(call: &mut Call<Ldap>, attribute: &[u8], wanted: &[u8], change: &Chan
 
 /// ldap_filter_url_encode(text, AVP): the text so that it stands for itself in a filter.
 fn encode(call: &mut Call<Ldap>, from: Text, avp: AvpName) -> i32 {
-    call.state.avps.borrow_mut().add(avp, text(url::escape(&from)));
+    let value = Value::written_by(url::escape(&from).into(), Hand::Filtered);
+    call.state.avps.borrow_mut().add(avp, value);
     1
 }

@@ -27,7 +27,7 @@ const LAST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Why a search gave nothing.
 pub enum Problem {
-    /// No server can be reached; said once for each outage.
+    /// No server can be reached.
     Down,
     /// What this one search met.
     Failed(String),
@@ -40,25 +40,26 @@ struct Down {
     pause: Duration,
 }
 
+/// What was told of the servers of a session, for all workers: one line when it begins, one when it ends.
+#[derive(Clone, Default)]
+pub struct Told {
+    /// None can be reached.
+    away: Outage,
+    /// One gave no answer in time.
+    silent: Outage,
+}
+
 pub struct Session {
     settings: Settings,
-    outage: Outage,
+    told: Told,
     /// Held while somebody connects.
     connection: Mutex<Option<Ldap>>,
     down: Cell<Option<Down>>,
-    /// The last search got no answer in time, which was said.
-    silent: Cell<bool>,
 }
 
 impl Session {
-    pub fn new(settings: Settings, outage: Outage) -> Session {
-        Session {
-            settings,
-            outage,
-            connection: Mutex::new(None),
-            down: Cell::new(None),
-            silent: Cell::new(false),
-        }
+    pub fn new(settings: Settings, told: Told) -> Session {
+        Session { settings, told, connection: Mutex::new(None), down: Cell::new(None) }
     }
 
     /// All entries. A search that lost its connection is sent again once.
@@ -72,7 +73,9 @@ impl Session {
             let ldap = self.connected().await?;
             match timeout(self.settings.search_timeout, collect(ldap, &search)).await {
                 Ok(Ok(entries)) => {
-                    self.silent.set(false);
+                    if self.told.silent.ends() {
+                        host::notice!("ldap", "{} answers again", self.settings.name);
+                    }
                     return Ok(entries);
                 }
                 Ok(Err(Ended::Refused(why))) => return Err(Problem::Failed(why)),
@@ -86,7 +89,7 @@ impl Session {
                 Err(_) => {
                     // Whoever comes next gets a fresh connection: this one may be dead.
                     *self.connection.lock().await = None;
-                    if !self.silent.replace(true) {
+                    if self.told.silent.begins() {
                         let ms = self.settings.search_timeout.as_millis();
                         host::error!("ldap", "{} gave no answer in {ms} ms", self.settings.name);
                     }
@@ -119,7 +122,7 @@ impl Session {
         }
         match self.connect().await {
             Ok(ldap) => {
-                if self.down.take().is_some() && self.outage.ends() {
+                if self.down.take().is_some() && self.told.away.ends() {
                     host::notice!("ldap", "{} is reachable again", self.settings.name);
                 }
                 *slot = Some(ldap.clone());
@@ -130,7 +133,7 @@ impl Session {
                 let pause = match self.down.get() {
                     Some(down) => (down.pause * 2).min(LAST_PAUSE),
                     None => {
-                        if self.outage.begins() {
+                        if self.told.away.begins() {
                             host::error!("ldap", "{} is unreachable: {why}", self.settings.name);
                         }
                         FIRST_PAUSE

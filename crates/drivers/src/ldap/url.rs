@@ -1,6 +1,8 @@
 //! LDAP URLs as searches (RFC 4516), and what has to be escaped in them (RFC 4515).
 
 use ldap3::Scope;
+use script::Traced;
+use script::traced::Hand;
 
 /// `ldap://session/dn?attributes?scope?filter`
 #[derive(Debug)]
@@ -46,6 +48,61 @@ impl Search {
     }
 }
 
+/// Where in a URL one stands.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    /// Before the value of an attribute.
+    Name,
+    /// Behind the `=` of a part of a DN.
+    DnValue,
+    /// Behind the `=` of a condition.
+    FilterValue,
+}
+
+/// The URL with the values that came in escaped where they are values of a DN or a filter; elsewhere, and where nobody
+/// knows what the script began, they stay as they are. What `ldap_filter_url_encode` made is escaped already.
+pub fn filled(url: &Traced) -> Vec<u8> {
+    let mut out = Vec::with_capacity(url.text.len() + 16);
+    let (mut place, mut marks, mut slashes) = (Place::Name, 0, 0);
+    for (hand, piece) in url.pieces() {
+        match (hand, place) {
+            (Hand::Script | Hand::Filtered, _) | (_, Place::Name) => out.extend_from_slice(piece),
+            (_, Place::DnValue) => out.extend_from_slice(&escape_dn(piece)),
+            (_, Place::FilterValue) => out.extend_from_slice(&escape(piece)),
+        }
+        if hand != Hand::Script {
+            continue;
+        }
+        for byte in piece {
+            (place, marks) = match (byte, marks, place) {
+                (b'?', _, _) => (Place::Name, marks + 1),
+                (b'=', 0, Place::Name) if slashes > 2 => (Place::DnValue, marks),
+                (b'=', 3.., Place::Name) => (Place::FilterValue, marks),
+                (b',' | b'+', 0, _) | (b'(' | b')', ..) => (Place::Name, marks),
+                _ => (place, marks),
+            };
+            slashes += u32::from(*byte == b'/');
+        }
+    }
+    out
+}
+
+/// A text that stands for itself as a value in the DN of an LDAP URL (RFC 4514 §2.4).
+fn escape_dn(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + 8);
+    for byte in text {
+        match byte {
+            b',' | b'+' | b'"' | b'\\' | b'<' | b'>' | b';' | b'=' | b'#' | 0 => {
+                out.extend_from_slice(format!("\\{byte:02x}").as_bytes());
+            }
+            b'?' => out.extend_from_slice(b"%3F"),
+            b'%' => out.extend_from_slice(b"%25"),
+            byte => out.push(*byte),
+        }
+    }
+    out
+}
+
 fn decode(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
@@ -82,6 +139,8 @@ pub fn escape(text: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use script::Value;
+    use script::traced::Builder;
 
     fn check(url: &str, expected: Option<(&str, &str, &[&str], Scope, &str)>) {
         let found = Search::parse(url);
@@ -112,6 +171,37 @@ mod tests {
         check("http://s", None);
         check("ldap://s/x??all", None);
         check("ldap://s/x???%4", None);
+    }
+
+    #[test]
+    fn values_that_came_in_stay_values() {
+        let check = |before: &str, value: Value, after: &str, base: &str, filter: &str| {
+            let mut url = Builder::default();
+            url.push(Hand::Script, before.as_bytes());
+            url.push_value(&value);
+            url.push(Hand::Script, after.as_bytes());
+            let url = String::from_utf8(filled(&url.finish())).expect("a text");
+            let found = Search::parse(&url).expect("a URL");
+            assert_eq!((&*found.base, &*found.filter), (base, filter), "{url}");
+        };
+        let evil = || Value::from("*)(uid=*");
+        let (start, any) = ("ldap://s/dc=x?cn?sub?(&(a=b)(cn=", "(&(a=b)(cn=\\2a\\29\\28uid=\\2a))");
+        check(start, evil(), "))", "dc=x", any);
+        check(start, Value::written_by(escape(b"*)(uid=*").into(), Hand::Filtered), "))", "dc=x", any);
+        check(
+            start,
+            Value::written_by(escape(b"50%?").into(), Hand::Filtered),
+            "))",
+            "dc=x",
+            "(&(a=b)(cn=50%?))",
+        );
+        check("ldap://s/dc=x???cn=", evil(), "", "dc=x", "(cn=\\2a\\29\\28uid=\\2a)");
+        check("ldap://s/ou=", Value::from("a,dc=y"), ",dc=x", "ou=a\\2cdc\\3dy,dc=x", "(objectClass=*)");
+        // A whole filter, or a whole URL, is what it is.
+        check("ldap://s/dc=x???", Value::from("(cn=a*)"), "", "dc=x", "(cn=a*)");
+        check("", Value::from("ldap://s/dc=x???(cn=a*)"), "", "dc=x", "(cn=a*)");
+        // What the script wrote is meant.
+        check(start, Value::literal("a*".into()), "))", "dc=x", "(&(a=b)(cn=a*))");
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub fn tls(settings: &Settings, domain: Option<&Domain>) -> Result<rustls::Clien
     let identity = domain.and_then(Domain::identity);
     let alpn = alpn.iter().map(|p| p.to_vec()).collect();
     let pem = domain.and_then(|d| d.pem.clone());
-    ClientTls { check, authorities, identity, alpn, pem, ..ClientTls::default() }.build()
+    Ok(ClientTls { check, authorities, identity, alpn, pem, ..ClientTls::default() }.build()?)
 }
 
 impl Clients {
@@ -94,6 +94,13 @@ impl Clients {
         };
         self.turns.get_or_insert_with(new).clone()
     }
+}
+
+/// A client for work beside calls, with the system's certificates and names.
+pub fn plain(limit: Duration) -> Result<Client, String> {
+    let builder =
+        Client::builder().tls_backend_preconfigured(tls(&Settings::default(), None)?).timeout(limit);
+    builder.build().map_err(|e| e.to_string())
 }
 
 /// A client that keeps up to `idle` connections to a host.

@@ -1,9 +1,10 @@
-//! `{rest.escape}`, `{rest.unescape}`: percent encoding (RFC 3986 §2.1).
+//! `{rest.escape}`, `{rest.unescape}`: percent encoding (RFC 3986 §2.1), and what came in inside URLs.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use host::tran::Tran;
-use host::{Loader, Value};
+use host::{Loader, Traced, Value};
 use script::ast::TranSpec;
+use script::traced::Hand;
 use script::{Diagnostic, nearest};
 
 pub fn prepare(spec: &TranSpec, _: &mut Loader) -> Result<Tran, Diagnostic> {
@@ -25,6 +26,27 @@ pub fn prepare(spec: &TranSpec, _: &mut Loader) -> Result<Tran, Diagnostic> {
             })
         }
     }
+}
+
+/// The URL with what came in kept inside the values of its query that the script began (`?user=`): no `&`, `#` or blank of
+/// it ends them. Elsewhere, and where all of the URL came in, it stays as it is.
+pub fn filled(url: &Traced) -> Bytes {
+    let mut out = BytesMut::with_capacity(url.text.len() + 16);
+    let (mut query, mut value) = (false, false);
+    for (hand, piece) in url.pieces() {
+        for &byte in piece {
+            match byte {
+                _ if hand == Hand::Script => {
+                    query |= byte == b'?';
+                    value = query && (byte == b'=' || (value && !matches!(byte, b'&' | b'#')));
+                    out.put_u8(byte);
+                }
+                b'&' | b'#' | 0..=b' ' if value => out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+                byte => out.put_u8(byte),
+            }
+        }
+    }
+    out.freeze()
 }
 
 /// Everything but letters, digits, `-`, `.`, `_` and `~` becomes %XX.
@@ -64,6 +86,25 @@ fn unescape(text: &[u8]) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use script::traced::Builder;
+
+    #[test]
+    fn what_came_in_adds_no_parameter() {
+        let check = |before: &str, value: Value, after: &str, expected: &str| {
+            let mut url = Builder::default();
+            url.push(Hand::Script, before.as_bytes());
+            url.push_value(&value);
+            url.push(Hand::Script, after.as_bytes());
+            assert_eq!(filled(&url.finish()), expected);
+        };
+        let evil = || Value::from("a&admin=1#x y");
+        check("http://h/q?user=", evil(), "&z=1", "http://h/q?user=a%26admin=1%23x%20y&z=1");
+        check("http://h/q?user=", Value::from("a%26b+c/d"), "", "http://h/q?user=a%26b+c/d");
+        // What the script wrote is meant, and so is a URL or a query that came in whole.
+        check("http://h/q?user=", Value::literal("a&b=c".into()), "", "http://h/q?user=a&b=c");
+        check("http://h/q?", evil(), "", "http://h/q?a&admin=1#x y");
+        check("", Value::from("http://h/q?a=b&c=d"), "", "http://h/q?a=b&c=d");
+    }
 
     #[test]
     fn both_ways() {

@@ -1,6 +1,6 @@
 //! rest_client: HTTP requests of scripts. A script waits for the answer, its worker does not.
 
-mod client;
+pub(crate) mod client;
 mod escape;
 mod names;
 mod outages;
@@ -12,7 +12,8 @@ use bytes::Bytes;
 use client::Clients;
 use host::arg::HowCalled;
 use host::call::Finish;
-use host::{Call, Ctx, Head, OutVar, Outcome, Registrar, Routes, Suspension, Text};
+use host::outside::{Awaited, HttpAnswer};
+use host::{Call, Ctx, Head, OutVar, Outcome, Registrar, Routes, Suspension, Text, Traced};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use outages::Outages;
 use parking_lot::Mutex;
@@ -106,7 +107,7 @@ pub fn register(m: &mut Registrar<RestClient>) {
     m.param_int("curl_conn_lifetime", |m, n| Ok(m.settings.lifetime = seconds(n)?));
     m.param_int("max_redirects", |m, n| Ok(m.settings.redirects = n.clamp(0, 50) as usize));
     m.ignored(&["connect_poll_interval"], "connections are not polled, they report");
-    m.ignored(&["trace_on", "trace_id"], "there is no tracer");
+    m.ignored(&["trace_on", "trace_id"], "HTTP requests are not traced");
     m.init(init);
     m.function("rest_get", Routes::ALL, get);
     m.function("rest_post", Routes::ALL, post);
@@ -129,13 +130,13 @@ fn init(m: &mut RestClient, loader: &mut host::Loader) -> Result<(), String> {
 /// rest_get(url, body, [content type], [status])
 fn get(
     call: &mut Call<RestClient>,
-    url: Text,
+    url: Traced,
     body: OutVar,
     ctype: Option<OutVar>,
     status: Option<OutVar>,
     how: HowCalled,
 ) -> Outcome {
-    let request = Request { method: Method::GET, url: url.0, body: None, ctype: None };
+    let request = Request { method: Method::GET, url: escape::filled(&url), body: None, ctype: None };
     run(call, "rest_get", request, Outputs { body, ctype, status }, how)
 }
 
@@ -143,7 +144,7 @@ fn get(
 #[expect(clippy::too_many_arguments, reason = "they are those of the script function")]
 fn post(
     call: &mut Call<RestClient>,
-    url: Text,
+    url: Traced,
     send: Text,
     send_ctype: Option<Head>,
     body: OutVar,
@@ -152,8 +153,12 @@ fn post(
     how: HowCalled,
 ) -> Outcome {
     let ctype_out = ctype;
-    let request =
-        Request { method: Method::POST, url: url.0, body: Some(send.0), ctype: send_ctype.map(|t| t.0) };
+    let request = Request {
+        method: Method::POST,
+        url: escape::filled(&url),
+        body: Some(send.0),
+        ctype: send_ctype.map(|t| t.0),
+    };
     run(call, "rest_post", request, Outputs { body, ctype: ctype_out, status }, how)
 }
 
@@ -161,7 +166,7 @@ fn post(
 #[expect(clippy::too_many_arguments, reason = "they are those of the script function")]
 fn put(
     call: &mut Call<RestClient>,
-    url: Text,
+    url: Traced,
     send: Text,
     send_ctype: Option<Head>,
     body: OutVar,
@@ -169,8 +174,12 @@ fn put(
     status: Option<OutVar>,
     how: HowCalled,
 ) -> Outcome {
-    let request =
-        Request { method: Method::PUT, url: url.0, body: Some(send.0), ctype: send_ctype.map(|t| t.0) };
+    let request = Request {
+        method: Method::PUT,
+        url: escape::filled(&url),
+        body: Some(send.0),
+        ctype: send_ctype.map(|t| t.0),
+    };
     run(call, "rest_put", request, Outputs { body, ctype, status }, how)
 }
 
@@ -239,6 +248,11 @@ fn run(
             return Outcome::Done(rc::INTERNAL);
         }
     };
+    if let Some(outside) = call.shared().outside.get() {
+        let settings = with_script_limit(settings, &how);
+        let answer = outside.http(request.told(&settings));
+        return stand_in(what, request, outputs, &settings, answer);
+    }
     let domain = prepared.domain.and_then(|name| call.module.tls.as_ref()?.client_now(&name));
     let worker = call.core.worker;
     let names = names::of(call.ctx);
@@ -254,21 +268,47 @@ fn run(
     let exclusive =
         transfer::Exclusive::new(&call.module.connecting, worker, call.local::<Clients>(), &settings);
     let limit = settings.total.as_millis() as u64;
-    let mut settings = settings;
-    if let Some(ms) = how.timeout_ms {
-        // A moment before the script's own deadline, which cannot say what was late.
-        let script = Duration::from_millis(ms.saturating_sub(MOMENT_MS).max(1));
-        settings.total = if settings.total.is_zero() { script } else { settings.total.min(script) };
-    }
+    let settings = with_script_limit(settings, &how);
     let outages = call.module.outages.clone();
+    let asked = request.told(&settings);
+    let question = move || format!("{} {} {}", asked.method, asked.url, String::from_utf8_lossy(&asked.body));
     let future = async move {
-        let to = transfer::To { clients, outages: &outages, exclusive, start };
-        let answer = transfer::run(to, request, headers, &settings, turn).await;
+        let live = async {
+            let to = transfer::To { clients, outages: &outages, exclusive, start };
+            transfer::run(to, request, headers, &settings, turn).await
+        };
+        let answer = host::tape::awaited("http", question, live, transfer::Answer::unknown).await;
         Box::new(move |ctx: &mut Ctx| outputs.store(ctx, answer)) as Finish
     };
     // The transfer ends itself in time and tells what has arrived; the deadline is a second line.
     let limit = if limit == 0 { u64::MAX } else { limit + 1000 };
     Suspension::future(what, future).detail(detail).limit(limit, rc::TRANSFER_TIMEOUT)
+}
+
+/// A transfer ends a moment before the script's own deadline, which cannot say what was late.
+fn with_script_limit(mut settings: Settings, how: &HowCalled) -> Settings {
+    if let Some(ms) = how.timeout_ms {
+        let script = Duration::from_millis(ms.saturating_sub(MOMENT_MS).max(1));
+        settings.total = if settings.total.is_zero() { script } else { settings.total.min(script) };
+    }
+    settings
+}
+
+/// Holds the script for the answer of what stands in for HTTP servers.
+fn stand_in(
+    what: &'static str,
+    request: Request,
+    outputs: Outputs,
+    settings: &Settings,
+    answer: Awaited<HttpAnswer>,
+) -> Outcome {
+    let total = settings.total.as_millis() as u64;
+    let future = async move {
+        let answer = transfer::told(answer.await);
+        Box::new(move |ctx: &mut Ctx| outputs.store(ctx, answer)) as Finish
+    };
+    let limit = if total == 0 { u64::MAX } else { total };
+    Suspension::future(what, future).detail(request.url).limit(limit, rc::TRANSFER_TIMEOUT)
 }
 
 /// The header lines of a request. `Err`: a line that is none.

@@ -5,6 +5,8 @@ use super::client::{Clients, LastSeen, Pair, Turns};
 use super::outages::{self, Outages};
 use super::phase::{self, Phase};
 use bytes::{Bytes, BytesMut};
+use host::coded::Coded;
+use host::outside::{HttpAnswer, HttpRequest};
 use host::worker::ops::{note_queued, note_refused};
 use http::{HeaderMap, Method, Version};
 use parking_lot::Mutex;
@@ -41,7 +43,48 @@ pub struct Answer {
     pub ctype: Bytes,
 }
 
+impl Request {
+    /// The same for what stands in for HTTP servers.
+    pub fn told(&self, settings: &Settings) -> HttpRequest {
+        let connect = settings.connect.as_millis() as u64;
+        HttpRequest {
+            method: self.method.to_string(),
+            url: with_scheme(&String::from_utf8_lossy(&self.url)),
+            body: self.body.clone().unwrap_or_default(),
+            connect_ms: (connect > 0).then_some(connect),
+        }
+    }
+}
+
+/// What a stand-in said, as a script hears it.
+pub fn told(answer: HttpAnswer) -> Answer {
+    match answer {
+        HttpAnswer::Answered { status, ctype, body } => Answer { rc: rc::OK, status, body, ctype },
+        HttpAnswer::Refused => Answer::failed(rc::REFUSED),
+        HttpAnswer::Unreachable => Answer::failed(rc::CONNECT_TIMEOUT),
+        HttpAnswer::Broken => Answer::failed(rc::INTERNAL),
+    }
+}
+
+impl Coded for Answer {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.rc.put(out);
+        self.status.put(out);
+        self.body.put(out);
+        self.ctype.put(out);
+    }
+    fn take(from: &mut &[u8]) -> Option<Answer> {
+        let (rc, status) = (i32::take(from)?, u16::take(from)?);
+        Some(Answer { rc, status, body: Bytes::take(from)?, ctype: Bytes::take(from)? })
+    }
+}
+
 impl Answer {
+    /// What a replay says when it was not asked for when it was recorded.
+    pub fn unknown() -> Answer {
+        Answer::failed(rc::REFUSED)
+    }
+
     fn failed(rc: i32) -> Answer {
         Answer { rc, ..Answer::default() }
     }

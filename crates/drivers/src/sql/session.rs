@@ -1,5 +1,6 @@
 //! One connection for tools: no pool, no worker.
 
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 use super::{Backend, Failure};
 #[cfg(feature = "mysql")]
 use crate::db_mysql;
@@ -45,7 +46,8 @@ impl Session {
         }
     }
 
-    async fn connect(url: &DbUrl) -> Result<Session, String> {
+    /// Connects to a database that is there.
+    pub async fn connect(url: &DbUrl) -> Result<Session, String> {
         Ok(Session(match dialect_of(url)? {
             #[cfg(feature = "mysql")]
             Dialect::MySql => {
@@ -68,17 +70,21 @@ impl Session {
     }
 
     pub async fn run(&mut self, text: &str) -> Result<Rows, DbError> {
-        let result: Result<Rows, Failure> = match &mut self.0 {
+        match &mut self.0 {
             #[cfg(feature = "mysql")]
-            Kind::MySql(backend, conn) => backend.run(conn, text).await,
+            Kind::MySql(backend, conn) => backend.run(conn, text).await.map_err(told),
             #[cfg(feature = "postgres")]
-            Kind::Postgres(backend, conn) => backend.run(conn, text).await,
-            Kind::Sqlite(file) => return file.run(Query::raw(text.to_string())).await,
-        };
-        result.map_err(|failure| match failure {
-            Failure::Lost(why) => DbError::Down(why),
-            Failure::Refused(error) => error,
-        })
+            Kind::Postgres(backend, conn) => backend.run(conn, text).await.map_err(told),
+            Kind::Sqlite(file) => file.run(Query::raw(text.to_string())).await,
+        }
+    }
+}
+
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+fn told(failure: Failure) -> DbError {
+    match failure {
+        Failure::Lost(why) => DbError::Down(why),
+        Failure::Refused(error) => error,
     }
 }
 

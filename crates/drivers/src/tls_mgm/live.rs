@@ -4,7 +4,9 @@ use super::{Domain, TlsMgm};
 use crate::tls::{Check, ClientTls};
 use ahash::AHashMap;
 use host::ctx::MsgState;
+use host::load::LoadError;
 use host::{Ctx, Value};
+use net::link::{ClientSetup, ServerSetup, TlsSetup};
 use parking_lot::{Mutex, RwLock};
 use rustls::{ClientConfig, ServerConfig};
 use std::net::SocketAddr;
@@ -87,18 +89,44 @@ struct Client {
     own: Option<Arc<[u8]>>,
 }
 
-/// How a connection is begun.
-pub struct ForClient {
-    pub config: Arc<ClientConfig>,
-    pub own: Option<Arc<[u8]>>,
-    pub verified: bool,
-    /// The name that is asked for.
-    pub name: Option<String>,
+impl TlsSetup for TlsMgm {
+    fn serves(&self) -> bool {
+        self.table.is_used() || !self.live.current.read().servers.is_empty()
+    }
+
+    fn server(&self, local: SocketAddr, name: Option<&str>) -> Result<ServerSetup, String> {
+        let built = self.live.current.read().clone();
+        let found = best(&built.servers, |s| &s.domain, local, name);
+        let found = found.ok_or_else(|| match name {
+            Some(name) => format!("no server_domain serves {name} on {local}"),
+            None => format!("no server_domain serves {local} without a name"),
+        })?;
+        Ok(ServerSetup { config: found.config.clone(), own: found.own.clone() })
+    }
+
+    fn client(&self, remote: SocketAddr, hint: u32) -> Result<ClientSetup, String> {
+        let built = self.live.current.read().clone();
+        let Hint { domain, sip, host } = self.live.hints.lock().get(hint);
+        let found = match &domain {
+            Some(wanted) => built.clients.iter().find(|c| c.domain.name == *wanted),
+            None => best(&built.clients, |c| &c.domain, remote, sip.as_deref()),
+        };
+        let found = found.ok_or_else(|| format!("no client_domain leads to {remote}"))?;
+        // What the script says comes before what the request says.
+        let name = sip.or(host);
+        let named = found.named.as_ref().filter(|_| name.is_some());
+        Ok(ClientSetup {
+            config: named.unwrap_or(&found.config).clone(),
+            own: found.own.clone(),
+            verified: found.domain.verify_cert.unwrap_or(true),
+            name,
+        })
+    }
 }
 
 impl TlsMgm {
     /// Reads the files of all domains. The error is what a user should read; nothing changes then.
-    pub fn read_files(&self) -> Result<(), String> {
+    pub fn read_files(&self) -> Result<(), LoadError> {
         let mut built = Built::default();
         for domain in &self.servers {
             built.serve(domain)?;
@@ -119,49 +147,9 @@ impl TlsMgm {
         Ok(())
     }
 
-    /// There is something to show to clients.
-    pub fn serves(&self) -> bool {
-        self.table.is_used() || !self.live.current.read().servers.is_empty()
-    }
-
     /// What is set without naming a domain is one that serves where no other fits.
     fn default_server(&self) -> Option<&Domain> {
         Some(&self.default).filter(|domain| domain.certificate.is_some())
-    }
-
-    /// For a client that came to `local` and asked for `name` (SNI).
-    pub fn for_server(
-        &self,
-        local: SocketAddr,
-        name: Option<&str>,
-    ) -> Result<(Arc<ServerConfig>, Option<Arc<[u8]>>), String> {
-        let built = self.live.current.read().clone();
-        let found = best(&built.servers, |s| &s.domain, local, name);
-        let found = found.ok_or_else(|| match name {
-            Some(name) => format!("no server_domain serves {name} on {local}"),
-            None => format!("no server_domain serves {local} without a name"),
-        })?;
-        Ok((found.config.clone(), found.own.clone()))
-    }
-
-    /// For a connection to `remote`.
-    pub fn for_client(&self, remote: SocketAddr, hint: u32) -> Result<ForClient, String> {
-        let built = self.live.current.read().clone();
-        let Hint { domain, sip, host } = self.live.hints.lock().get(hint);
-        let found = match &domain {
-            Some(wanted) => built.clients.iter().find(|c| c.domain.name == *wanted),
-            None => best(&built.clients, |c| &c.domain, remote, sip.as_deref()),
-        };
-        let found = found.ok_or_else(|| format!("no client_domain leads to {remote}"))?;
-        // What the script says comes before what the request says.
-        let name = sip.or(host);
-        let named = found.named.as_ref().filter(|_| name.is_some());
-        Ok(ForClient {
-            config: named.unwrap_or(&found.config).clone(),
-            own: found.own.clone(),
-            verified: found.domain.verify_cert.unwrap_or(true),
-            name,
-        })
     }
 
     /// What the AVPs of a message say about connections that are made for it, and the name of its next hop; 0: nothing.
@@ -169,7 +157,7 @@ impl TlsMgm {
         let value = |name: &Option<host::avp::AvpName>| {
             let name = (*name)?;
             let branch = state.txn.zip(state.txn_branch);
-            let branch = branch.and_then(|(id, branch)| ctx.core.txns.txns.branch(id, branch));
+            let branch = branch.and_then(|(id, branch)| ctx.txn(id).branch(branch));
             let of_branch = branch.and_then(|view| view.data.avps.first(name).cloned());
             of_branch.or_else(|| state.avps.borrow().first(name).cloned())
         };
@@ -184,14 +172,14 @@ impl TlsMgm {
 }
 
 impl Built {
-    fn serve(&mut self, domain: &Domain) -> Result<(), String> {
+    fn serve(&mut self, domain: &Domain) -> Result<(), LoadError> {
         let config = domain.server().and_then(|server| server.build());
         let config = config.map_err(|e| format!("server_domain {}: {e}", domain.name))?;
         self.servers.push(Server { domain: domain.clone(), config: Arc::new(config), own: domain.shown() });
         Ok(())
     }
 
-    fn call(&mut self, domain: &Domain) -> Result<(), String> {
+    fn call(&mut self, domain: &Domain) -> Result<(), LoadError> {
         let build = |tls: ClientTls| {
             tls.build().map(Arc::new).map_err(|e| format!("client_domain {}: {e}", domain.name))
         };

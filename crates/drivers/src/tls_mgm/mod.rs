@@ -7,15 +7,17 @@ mod vars;
 
 use crate::tls::{Ask, Check, ClientTls, Pem, ServerTls};
 use host::avp::AvpName;
+use host::load::LoadError;
 use host::mi::{MiParams, MiResult};
 use host::registrar::Stage;
+use host::streams::StreamSettings;
 use host::{Call, Registrar, Routes};
 use live::Live;
+use net::link::TlsSetup;
 use serde_json::{Value as Json, json};
+use sip::Transport;
 use std::path::PathBuf;
 use std::sync::Arc;
-
-pub use live::ForClient;
 
 /// One `client_domain` or `server_domain`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -53,6 +55,38 @@ pub struct TlsMgm {
     table: table::Table,
     /// Settings of domains by name, in the order of the file.
     pending: Vec<(&'static str, String)>,
+}
+
+/// A certificate of a domain.
+pub struct Shown {
+    pub domain: String,
+    pub file: PathBuf,
+    /// When it ends, Unix seconds; `None`: it cannot be read.
+    pub ends: Option<i64>,
+}
+
+impl TlsMgm {
+    /// Certificates in files of all domains.
+    pub fn certificates(&self) -> Vec<Shown> {
+        let domains = self.servers.iter().chain(&self.clients).chain([&self.default]);
+        let mut files: Vec<(String, PathBuf)> = Vec::new();
+        for domain in domains {
+            let Some(file) = domain.certificate.clone() else { continue };
+            if !files.iter().any(|(_, known)| *known == file) {
+                let name = if domain.name.is_empty() { "default" } else { &domain.name };
+                files.push((name.to_owned(), file));
+            }
+        }
+        files
+            .into_iter()
+            .map(|(domain, file)| {
+                let der = crate::tls::first_certificate(&file);
+                let parsed = der.as_deref().and_then(|der| x509_parser::parse_x509_certificate(der).ok());
+                let ends = parsed.map(|(_, c)| c.validity().not_after.timestamp());
+                Shown { domain, file, ends }
+            })
+            .collect()
+    }
 }
 
 type Setter = fn(&mut Domain, &str) -> Result<(), String>;
@@ -112,14 +146,20 @@ pub fn register(m: &mut Registrar<TlsMgm>) {
     m.param_text("client_sip_domain_avp", |m, name| Ok(m.client_sip_domain_avp = Some(avp(name))));
     m.ignored(&["tls_library"], "there is one TLS library, rustls");
     for name in ["tls_list", "tls_mgm:list"] {
-        m.command(name, "TLS domains: tls_list", tls_list);
+        m.command(name, "TLS domains", tls_list).takes("");
     }
     table::register(m);
-    m.init(|m, loader| {
+    m.init_with_files(|m, loader| {
         m.table.open(loader)?;
         m.finish()
     });
     m.ready(|module, hooks, _| {
+        for transport in [Transport::Tls, Transport::Wss] {
+            let handshake_ms = module.handshake_ms;
+            hooks.list().push(StreamSettings { handshake_ms, ..StreamSettings::of(transport) });
+        }
+        // Before the domains that proto_tls has in 2.1.
+        hooks.list::<Arc<dyn TlsSetup>>().insert(0, module.clone());
         let module = module.clone();
         hooks.tls_hints.push(Arc::new(move |ctx, state, host| module.hint(ctx, state, host)));
     });
@@ -248,7 +288,7 @@ impl Domain {
     }
 
     /// The server's side.
-    pub fn server(&self) -> Result<ServerTls, String> {
+    pub fn server(&self) -> Result<ServerTls, LoadError> {
         let identity = match &self.pem {
             Some(pem) if !pem.certificate.is_empty() => Default::default(),
             _ => self.identity().ok_or("it has no certificate and private_key")?,
@@ -286,7 +326,7 @@ impl TlsMgm {
     }
 
     /// Applies what was set, in the order of the file, and reads all files.
-    pub fn finish(&mut self) -> Result<(), String> {
+    pub fn finish(&mut self) -> Result<(), LoadError> {
         let m = self;
         crate::tls::install_provider();
         for (param, text) in std::mem::take(&mut m.pending) {
@@ -303,7 +343,8 @@ impl TlsMgm {
                 found = true;
             }
             if !found {
-                return Err(format!("{param}: there is no client_domain or server_domain `{name}` above it"));
+                let text = format!("{param}: there is no client_domain or server_domain `{name}` above it");
+                return Err(text.into());
             }
         }
         m.read_files()

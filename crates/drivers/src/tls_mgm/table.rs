@@ -63,7 +63,7 @@ pub fn register(m: &mut Registrar<TlsMgm>) {
         "what these columns hold has no effect",
     );
     for name in ["tls_reload", "tls_mgm:reload"] {
-        m.command_late(name, "reads all TLS domains and their files again: tls_reload", reload);
+        m.command_late(name, "reads all TLS domains and their files again", reload).takes("");
     }
     m.start(|call| {
         if call.core.worker == 0 {

@@ -13,20 +13,25 @@ use std::sync::LazyLock;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct AvpName(pub u32);
 
-/// Names are few and come from scripts; those built at run time are bounded by this.
+/// Names are few and come from scripts; those built at run time (`$(avp($var(x)))`) are bounded by this. What is more
+/// is [`AvpName::NONE`], and told once.
 const MAX_NAMES: usize = 1 << 20;
 
 #[derive(Default)]
 struct Names {
     ids: AHashMap<Bytes, u32>,
     texts: Vec<Bytes>,
+    /// The bound was reached, and told.
+    full: bool,
 }
 
 static NAMES: LazyLock<RwLock<Names>> = LazyLock::new(Default::default);
 
 impl AvpName {
-    /// The name's number; the same text always gives the same one. Past the bound all further
-    /// names share one.
+    /// A name for which there was no room: it never has a value.
+    pub const NONE: AvpName = AvpName(u32::MAX);
+
+    /// The name's number; the same text always gives the same one.
     pub fn new(name: &[u8]) -> AvpName {
         if let Some(id) = NAMES.read().ids.get(name) {
             return AvpName(*id);
@@ -36,7 +41,15 @@ impl AvpName {
             return AvpName(*id);
         }
         if names.texts.len() >= MAX_NAMES {
-            return AvpName(u32::MAX);
+            if !std::mem::replace(&mut names.full, true) {
+                crate::error!(
+                    "core",
+                    "{MAX_NAMES} names of AVPs are in use: $avp({}) and other new ones are not kept; names that are made \
+                     of values of messages never end",
+                    String::from_utf8_lossy(name)
+                );
+            }
+            return AvpName::NONE;
         }
         let id = names.texts.len() as u32;
         let name = Bytes::copy_from_slice(name);
@@ -61,6 +74,9 @@ pub struct Avps {
 
 impl Avps {
     pub fn add(&mut self, name: AvpName, value: Value) {
+        if name == AvpName::NONE {
+            return;
+        }
         if self.list.capacity() == 0 {
             // Most calls have one or two, and each of many waiting calls keeps its own.
             self.list.reserve_exact(1);
@@ -70,7 +86,9 @@ impl Avps {
 
     /// Adds as the oldest: it becomes the last index.
     pub fn add_last(&mut self, name: AvpName, value: Value) {
-        self.list.insert(0, (name, value));
+        if name != AvpName::NONE {
+            self.list.insert(0, (name, value));
+        }
     }
 
     /// Values, newest first.
@@ -135,7 +153,9 @@ impl Avps {
             0 => None,
             n => self.position(name, n as i32 - 1),
         };
-        self.list.insert(at.unwrap_or(self.list.len()), (name, value));
+        if name != AvpName::NONE {
+            self.list.insert(at.unwrap_or(self.list.len()), (name, value));
+        }
     }
 
     /// Notes that a database has this pair.

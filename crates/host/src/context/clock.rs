@@ -107,6 +107,22 @@ pub fn rfc1123(unix: i64) -> String {
     )
 }
 
+/// The Unix time of a Date header, "Mon, 21 Jul 2008 17:41:03 GMT"; `None` when it is not of that form.
+pub fn from_rfc1123(text: &str) -> Option<i64> {
+    let (_, date) = text.trim().split_once(',')?;
+    let mut words = date.split_ascii_whitespace();
+    let day = words.next()?.parse().ok().filter(|day| (1..=31).contains(day))?;
+    let month = words.next()?;
+    let month = MONTHS.iter().position(|name| name.eq_ignore_ascii_case(month))?;
+    let year = words.next()?.parse().ok().filter(|year| (1970..=9999).contains(year))?;
+    let mut clock = words.next()?.splitn(3, ':').map(|part| part.parse::<i64>().ok());
+    let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
+    let fits = (0..24).contains(&hour) && (0..60).contains(&minute) && (0..=60).contains(&second);
+    let zone = matches!(words.next()?, "GMT" | "UTC") && words.next().is_none();
+    let days = days_of(year, month as u32 + 1, day);
+    (fits && zone).then_some(days * 86_400 + hour * 3600 + minute * 60 + second)
+}
+
 /// "2008-07-21 17:41:03", as SQL writes it, local time.
 pub fn sql(unix: i64) -> String {
     let f = local(unix);
@@ -136,6 +152,12 @@ mod tests {
         ] {
             assert_eq!(sql(unix), text);
             assert_eq!(from_sql(text), Some(unix));
+        }
+        assert_eq!(from_rfc1123(&rfc1123(1_216_662_063)), Some(1_216_662_063));
+        for bad in
+            ["", "Mon, 21 Jul 2008 17:41:03", "Mon, 21 Jul 2008 25:41:03 GMT", "21 Jul 2008 17:41:03 GMT"]
+        {
+            assert_eq!(from_rfc1123(bad), None, "{bad}");
         }
         assert_eq!(ctime(1_216_662_063), "Mon Jul 21 17:41:03 2008");
         assert_eq!(utc(951_782_400).yearday, 60);

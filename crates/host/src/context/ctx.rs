@@ -1,7 +1,7 @@
 //! The running call: the message being worked on and the worker around it.
 
 use crate::avp::Avps;
-use crate::call::Finish;
+use crate::call::{Finish, Suspension};
 pub use crate::context::parked::{AsyncCounters, Parked, Report};
 use crate::context::timers::Timers;
 use crate::context::var::Context;
@@ -109,7 +109,7 @@ pub struct MsgState {
     pub on_reply: Option<RouteId>,
     pub on_failure: Option<RouteId>,
 
-    /// `script_trace`: each step of the script is logged.
+    /// Each step of the script is logged, or told to somebody.
     pub trace: Option<Box<Trace>>,
 
     /// What modules keep with a message (dialog, acc, rr parameters ...), by type.
@@ -119,8 +119,16 @@ pub struct MsgState {
 /// A server holds one for every call that waits: below the allocator's class of 768 bytes.
 const _: () = assert!(size_of::<MsgState>() <= 768);
 
-/// What `script_trace` writes for each step.
+/// Who is told of each step of a script.
 pub struct Trace {
+    /// `script_trace`
+    pub log: Option<TraceLog>,
+    /// `Core::observers`
+    pub observed: bool,
+}
+
+/// What `script_trace` writes for each step.
+pub struct TraceLog {
     pub level: crate::log::Level,
     /// The variables to watch, as text.
     pub values: Box<dyn Fn(&mut Ctx) -> Bytes>,
@@ -257,18 +265,34 @@ impl MsgState {
         })
     }
 
+    /// Goes on as a copy of this message was left by a route that worked on it for this one.
+    pub fn take_changes(&mut self, other: MsgState) {
+        self.edits = other.edits;
+        self.reply_headers = other.reply_headers;
+        self.reply_body = other.reply_body;
+        self.ruri = other.ruri;
+        self.dst_uri = other.dst_uri;
+        self.path = other.path;
+        self.ruri_q = other.ruri_q;
+        self.socket = other.socket;
+        self.flags = other.flags;
+        self.branch_flags = other.branch_flags;
+        self.branches = other.branches;
+        self.vars = other.vars;
+        self.txn = other.txn;
+        self.on_branch = other.on_branch;
+        self.on_reply = other.on_reply;
+        self.on_failure = other.on_failure;
+        self.ext = other.ext;
+    }
+
     /// The R-URI as it would be sent now.
     pub fn current_uri(&self) -> Bytes {
         self.ruri.clone().unwrap_or_else(|| self.msg.request_uri())
     }
 }
 
-/// A suspended script, or any operation that a script or module waits for; stale copies find nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct TaskId {
-    pub index: u32,
-    pub generation: u32,
-}
+pub use crate::context::task_id::TaskId;
 
 /// What the worker wants done.
 #[derive(Debug)]
@@ -402,6 +426,12 @@ pub struct Core {
     /// Per-worker state of modules, by type.
     pub local: AHashMap<TypeId, Box<dyn Any>>,
     pub draining: bool,
+    /// What the second half of an operation waits for next (`Ctx::wait_again`).
+    pub(crate) again: Option<Box<Suspension>>,
+    /// A recorder, or a recording that is played back.
+    pub tape: Option<Rc<dyn crate::context::tape::Tape>>,
+    /// Who watches scripts run.
+    pub observers: Option<Rc<crate::context::observe::Observers>>,
     pub upper: Upper,
 }
 
@@ -454,6 +484,9 @@ impl Ctx {
     /// The same for a transaction.
     pub(crate) fn transmit_for(&mut self, txn: Option<TxnId>, path: Path, bytes: Bytes) {
         let bytes = self.tapped(Wire::Sent, txn, path, bytes);
+        if self.core.observers.is_some() {
+            self.tell_message(crate::context::observe::Way::Out, &path, &bytes);
+        }
         self.core.outputs.push(Output::Transmit { path, bytes });
     }
 

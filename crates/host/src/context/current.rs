@@ -1,6 +1,7 @@
 //! The current message, put aside for another one and back.
 
 use crate::context::ctx::{Ctx, MsgState};
+use crate::context::tape::{Note, PANICKED};
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -85,6 +86,9 @@ impl Ctx {
     pub fn catch<R>(&mut self, work: impl FnOnce(&mut Ctx) -> R) -> Result<R, Defect> {
         catch_unwind(AssertUnwindSafe(|| work(self))).map_err(|_| {
             self.core.traffic.defects.up();
+            if let Some(tape) = self.core.tape.as_ref().filter(|tape| tape.on()) {
+                tape.note(Note::Over(PANICKED));
+            }
             crate::error!(
                 "core",
                 "a defect in the server: a message or an operation was dropped (stderr says where)"

@@ -8,17 +8,13 @@ use sip::{Message, Transport};
 use std::rc::Rc;
 use transaction::Path;
 
-/// The worker that owns a call, by its Call-ID. The same everywhere, so that a worker can also choose a
-/// Call-ID of its own.
+/// The worker that owns a call, by its Call-ID. The same everywhere, so that a worker can also choose a Call-ID of its
+/// own; only the first bytes of it count (`sip::call_hash`).
 pub fn owner(call_id: &[u8], workers: usize) -> usize {
     if workers < 2 {
         return 0;
     }
-    // FNV-1a, folded so that the low bits see all of it.
-    let hash = call_id
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
-    ((hash ^ (hash >> 32)) % workers as u64) as usize
+    sip::call_hash(call_id) as usize % workers
 }
 
 /// A message that stands in where a route has none (timers, events, start).

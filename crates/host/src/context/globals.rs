@@ -25,6 +25,9 @@ pub struct Alias {
 pub struct Globals {
     pub sockets: Vec<Listen>,
     pub aliases: Vec<Alias>,
+    /// Sockets of protocols that are no SIP and belong to a module that is loaded: (protocol, address; port 0 is the
+    /// protocol's own).
+    pub other_sockets: Vec<(String, std::net::SocketAddr)>,
     /// All others that have an effect.
     pub core: CoreParams,
     /// Names of the parameters that are written, as they are.

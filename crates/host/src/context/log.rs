@@ -1,6 +1,6 @@
 //! Log levels and the one sink. The server decides where lines go; nothing here blocks.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Arguments;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI8, Ordering};
@@ -192,18 +192,74 @@ pub fn write(level: Level, who: &str, text: Arguments<'_>) {
     }
 }
 
+/// A line that a module wrote about what it could not do.
+pub struct Held {
+    pub level: Level,
+    pub who: String,
+    pub text: String,
+}
+
+/// More lines of one function than this are written at once, without the place in the script.
+const MAX_HELD: usize = 16;
+
+thread_local! {
+    /// Errors and warnings of the step that this worker takes: whoever knows the place in the script completes them.
+    static HOLDS: Cell<bool> = const { Cell::new(false) };
+    static HELD: RefCell<Vec<Held>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Writes an error or a warning, held until the function that it is about has returned.
+pub fn write_about(level: Level, who: &str, text: Arguments<'_>) {
+    if !enabled(level) {
+        return;
+    }
+    let waits = HOLDS.get() && HELD.with_borrow(|held| held.len() < MAX_HELD);
+    if !waits {
+        return write(level, who, text);
+    }
+    let held = Held { level, who: who.to_owned(), text: text.to_string() };
+    HELD.with_borrow_mut(|list| list.push(held));
+}
+
+/// Lines wait for their place from here on.
+pub(crate) fn hold() {
+    HOLDS.set(true);
+}
+
+/// What is held, to be completed.
+pub(crate) fn take_held() -> Vec<Held> {
+    HELD.take()
+}
+
+pub(crate) fn holds_any() -> bool {
+    HELD.with_borrow(|held| !held.is_empty())
+}
+
+/// The step is over: what belongs to no function is written as it is.
+pub(crate) fn release() {
+    HOLDS.set(false);
+    for Held { level, who, text } in take_held() {
+        write(level, &who, format_args!("{text}"));
+    }
+}
+
 /// Writes without looking at the level (xlog has its own).
 pub fn emit(level: Level, who: &str, text: &str) {
     match SINK.get() {
         Some(sink) => sink(level, who, text),
-        None => eprintln!("{}:{who}: {}", level.name(), text.trim_end()),
+        None => plain(level, who, text),
     }
 }
 
+/// Where lines go without a sink.
+pub fn plain(level: Level, who: &str, text: &str) {
+    eprintln!("{}:{who}: {}", level.name(), text.trim_end());
+}
+
 #[macro_export]
-macro_rules! error { ($who:expr, $($t:tt)*) => { $crate::log::write($crate::log::Level::Error, $who, format_args!($($t)*)) } }
+macro_rules! error { ($who:expr, $($t:tt)*) => { $crate::log::write_about($crate::log::Level::Error, $who, format_args!($($t)*)) } }
 #[macro_export]
-macro_rules! warn { ($who:expr, $($t:tt)*) => { $crate::log::write($crate::log::Level::Warning, $who, format_args!($($t)*)) } }
+macro_rules! warn { ($who:expr, $($t:tt)*) => { $crate::log::write_about($crate::log::Level::Warning, $who, format_args!($($t)*)) } }
 #[macro_export]
 macro_rules! notice { ($who:expr, $($t:tt)*) => { $crate::log::write($crate::log::Level::Notice, $who, format_args!($($t)*)) } }
 #[macro_export]

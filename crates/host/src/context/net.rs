@@ -45,9 +45,24 @@ impl Net {
         Some(Net { bits: bits & mask, mask, v6: ip.is_ipv6() })
     }
 
+    /// The network and its mask as addresses.
+    pub fn parts(&self) -> (IpAddr, IpAddr) {
+        let ip =
+            |bits: u128| if self.v6 { IpAddr::V6(bits.into()) } else { IpAddr::V4((bits as u32).into()) };
+        (ip(self.bits), ip(self.mask))
+    }
+
     pub fn has(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         ip.is_ipv6() == self.v6 && bits_of(ip).0 & self.mask == self.bits
+    }
+}
+
+/// An address as management prints it: every group of IPv6, none left out ("0:0:0:0:0:0:0:1").
+pub fn long_text(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => ip.segments().map(|group| format!("{group:x}")).join(":"),
     }
 }
 

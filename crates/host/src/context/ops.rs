@@ -3,9 +3,14 @@
 
 use crate::call::Finish;
 use crate::context::params::CoreParams;
+use crate::context::tape::{self, Tape};
+use ahash::AHashMap;
+use bytes::Bytes;
+use script::Loc;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 /// Upper ends of the histogram's steps, milliseconds; the last step has none.
@@ -40,11 +45,23 @@ pub struct OpStats {
     pub total_ms: u64,
 }
 
+/// What the operations that began at one place of the script took, however they ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Site {
+    pub ended: u64,
+    pub total_ms: u64,
+    pub longest_ms: u64,
+}
+
+/// Places that one worker remembers; a script has one for each call that waits, after a reload anew.
+const MAX_SITES: usize = 10_000;
+
 /// Kinds of a worker, in the order in which they were first used. They are few: every one is a literal
 /// in a module.
 #[derive(Default)]
 pub struct Ops {
     kinds: Vec<(&'static str, OpStats)>,
+    sites: AHashMap<(&'static str, Loc), Site>,
     /// Operations that take longer are logged, milliseconds; `None`: none.
     slow_ms: Option<u64>,
     slow_dns_ms: Option<u64>,
@@ -60,12 +77,19 @@ thread_local! {
 /// The future of an operation, which what it reports is counted under.
 pub struct Named {
     what: &'static str,
+    /// Who hears what it asks for, and whose operation it is.
+    tape: Option<(Rc<dyn Tape>, Bytes)>,
     future: Pin<Box<dyn Future<Output = Finish>>>,
 }
 
 impl Named {
     pub fn new(what: &'static str, future: Pin<Box<dyn Future<Output = Finish>>>) -> Named {
-        Named { what, future }
+        Named { what, tape: None, future }
+    }
+
+    /// The same for an operation of a call that a tape hears of.
+    pub fn taped(self, tape: Option<&Rc<dyn Tape>>, call_id: &Bytes) -> Named {
+        Named { tape: tape.map(|tape| (tape.clone(), call_id.clone())), ..self }
     }
 }
 
@@ -74,6 +98,7 @@ impl Future for Named {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Finish> {
         let before = CURRENT.replace(self.what);
+        let _playing = self.tape.as_ref().map(|(tape, scope)| tape::enter(tape, scope.clone()));
         let polled = catch_unwind(AssertUnwindSafe(|| self.future.as_mut().poll(cx)));
         CURRENT.set(before);
         // A defect is the worker's to handle, with what the operation belongs to.
@@ -116,7 +141,7 @@ impl Ops {
     pub fn new(core: &CoreParams) -> Ops {
         let ms = |us: i64| u64::try_from(us).ok().filter(|us| *us > 0).map(|us| us.div_ceil(1000));
         let (slow_ms, slow_dns_ms) = (ms(core.exec_msg_threshold), ms(core.exec_dns_threshold));
-        Ops { kinds: Vec::new(), slow_ms, slow_dns_ms }
+        Ops { slow_ms, slow_dns_ms, ..Ops::default() }
     }
 
     fn kind(&mut self, what: &'static str) -> usize {
@@ -160,6 +185,22 @@ impl Ops {
         }
     }
 
+    /// An operation that began at this place of the script is over.
+    pub fn ended_at(&mut self, what: &'static str, loc: Loc, took_ms: u64) {
+        if self.sites.len() >= MAX_SITES && !self.sites.contains_key(&(what, loc)) {
+            self.sites.clear();
+        }
+        let site = self.sites.entry((what, loc)).or_default();
+        site.ended += 1;
+        site.total_ms += took_ms;
+        site.longest_ms = site.longest_ms.max(took_ms);
+    }
+
+    /// (operation, place in the script, what became of it), in no order.
+    pub fn sites(&self) -> impl Iterator<Item = (&'static str, Loc, Site)> + '_ {
+        self.sites.iter().map(|((what, loc), site)| (*what, *loc, *site))
+    }
+
     /// The limit that an operation of this kind went over.
     pub fn too_slow(&self, what: &str, took_ms: u64) -> Option<&'static str> {
         let over = |limit: Option<u64>| limit.is_some_and(|ms| took_ms > ms);
@@ -186,6 +227,7 @@ impl Ops {
     /// Counters begin anew; what is in flight stays.
     pub fn reset(&mut self) {
         self.all();
+        self.sites.clear();
         for (_, stats) in &mut self.kinds {
             *stats = OpStats { in_flight: stats.in_flight, ..OpStats::default() };
         }
@@ -226,7 +268,13 @@ mod tests {
         assert_eq!((f.queued, f.longest_ms, all[1].1.refused, all.len()), (1, 30_000, 1, 2));
         let steps: Vec<usize> = (0..f.steps.len()).filter(|i| f.steps[*i] > 0).collect();
         assert_eq!(steps, [0, 2, 14]);
+        let at = Loc { file: 0, start: 7, end: 9 };
+        ops.ended_at("f", at, 3);
+        ops.ended_at("f", at, 5);
+        let site = Site { ended: 2, total_ms: 8, longest_ms: 5 };
+        assert_eq!(ops.sites().collect::<Vec<_>>(), [("f", at, site)]);
         ops.reset();
+        assert_eq!(ops.sites().count(), 0);
         assert_eq!(ops.all()[0].1, OpStats { in_flight: 1, ..OpStats::default() });
     }
 }

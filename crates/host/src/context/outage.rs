@@ -13,6 +13,11 @@ impl Outage {
         !self.0.swap(true, Ordering::AcqRel)
     }
 
+    /// The server is lost now.
+    pub fn lasts(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
     /// A worker reaches the server. True: it was lost, and this is the first one that does again.
     pub fn ends(&self) -> bool {
         self.0.swap(false, Ordering::AcqRel)

@@ -229,6 +229,10 @@ declare! {
     mhomed: bool = false, "no", Any, "";
     /// Files that the process may have open; 0: as it is.
     open_files_limit: i64 = 0, "0", COUNT, "";
+    /// New requests that waited longer for their turn are refused (503) while a worker has more to do than it can; 0: never.
+    overload_delay: i64 = 100, "100", Range(0, 60_000), "ms";
+    /// So long messages have to be that late, without a break, before a worker counts as overloaded.
+    overload_time: i64 = 300, "300", Range(0, 60_000), "ms";
     /// Port of sockets without one, but for TLS.
     port: Option<i64> = None, "", PORT, "";
     /// Rows of one table that are inserted together; 0: each on its own.
@@ -287,6 +291,9 @@ declare! {
     tcp_socket_backlog: Option<i64> = None, "", COUNT, "";
     /// Type of service of packets: a number or IPTOS_LOWDELAY, IPTOS_THROUGHPUT, IPTOS_RELIABILITY, IPTOS_MINCOST.
     tos: String = "IPTOS_LOWDELAY".into(), "IPTOS_LOWDELAY", Such(|text| type_of_service(text).is_some(), "a number from 0 to 255 or IPTOS_LOWDELAY, IPTOS_THROUGHPUT, IPTOS_RELIABILITY, IPTOS_MINCOST"), "";
+    /// Requests that t_relay() would send over UDP go over TCP when they are longer (RFC 3261 §18.1.1 says 1300) and there is
+    /// a TCP socket; over UDP when the next hop takes no TCP. 0: never. Fermata's own.
+    udp_mtu: i64 = 0, "0", COUNT, "bytes";
     /// Worker threads; without it as many as there are cores.
     udp_workers: Option<i64> = None, "", COUNT, "";
     /// User to become.

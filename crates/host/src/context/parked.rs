@@ -33,6 +33,7 @@ pub struct Parked {
     /// Its message counts as a large one.
     pub held: Share,
     pub live: bool,
+    pub at_end: AtEnd,
     /// `launch`: the message it was started from and the route to report to.
     pub report: Option<Report>,
     /// Kind of operation, for `Ops`.
@@ -43,6 +44,15 @@ pub struct Parked {
     pub group: Option<Box<Group>>,
     /// What follows instead of the script: it gets the message that was held, and what the operation leaves to do.
     pub then: Option<Then>,
+}
+
+/// What the end of the server does with an operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AtEnd {
+    /// It is waited for, as long as there is time.
+    Waits,
+    /// It concerns no call and saves nothing (a probe, a reload): it is dropped.
+    Drops,
 }
 
 /// Goes on when a wait beside any script is over; gives the return code of the operation.

@@ -3,7 +3,7 @@
 use crate::context::ctx::{Ctx, Program};
 use crate::context::globals::{FlagNames, Globals};
 use crate::context::parts::Parts;
-pub use crate::context::sockets::{Listen, bracketed, host_text};
+pub use crate::context::sockets::{Listen, bracketed, host_text, socket_named};
 use crate::context::stats::Stats;
 use ahash::AHashMap;
 use parking_lot::RwLock;
@@ -30,6 +30,8 @@ pub struct Hooks {
     /// Choose how TLS is begun with the next hop of a message: what `Path::hint` carries. The first that does not
     /// say 0 counts.
     pub tls_hints: Vec<TlsHint>,
+    /// What is behind Call-IDs that modules masked: both are of one worker.
+    pub plain_call_ids: Vec<crate::owner::PlainCallId>,
     /// The server ends: last writes.
     pub stop: Vec<Hook>,
     /// Take addresses and files before anything runs. An error, what the operator should read, ends the start.
@@ -46,6 +48,11 @@ impl Hooks {
     /// The hooks of one type.
     pub fn list<T: Clone + Send + Sync + 'static>(&mut self) -> &mut Vec<T> {
         self.lists.entry()
+    }
+
+    /// The hooks of one type, once they are complete.
+    pub fn listed<T: Clone + Send + Sync + 'static>(&self) -> &[T] {
+        self.lists.find::<Vec<T>>().map_or(&[], |list| list)
     }
 }
 
@@ -67,6 +74,8 @@ pub struct Shared {
     pub program: RwLock<Arc<Program>>,
     /// What the configuration said besides routes, as it was written; empty where nobody asks.
     pub declared: script::ast::Config,
+    /// Its routes and how they reach each other, for those who draw them; set by whoever reads the configuration.
+    pub graph: RwLock<Option<Arc<script::RouteGraph>>>,
     /// Texts of the configuration, for places in it; a reload adds files.
     pub sources: RwLock<Arc<Sources>>,
     pub globals: Globals,
@@ -86,18 +95,26 @@ pub struct Shared {
     pub status: crate::status::Board,
     /// Unix milliseconds at start.
     pub started_ms: u64,
+    /// What it was loaded with: a secret.
+    pub seed: u64,
+    /// The sockets of the configuration, as they were given to the loader ("udp:10.0.0.1:5060").
+    pub listen_words: Vec<String>,
     pub warnings: Vec<Diagnostic>,
     pub dialect: script::ast::Dialect,
     /// Makes tags of To that no one outside can guess.
     pub tag_secret: ahash::RandomState,
     pub tag_prefix: u16,
     pub dispatch: OnceLock<Arc<dyn Dispatch>>,
+    /// What stands in for the world outside, where a script is tested.
+    pub outside: OnceLock<Arc<dyn crate::context::outside::Outside>>,
     /// `$var`s as startup_route left them, by slot.
     pub first_vars: OnceLock<Vec<script::Value>>,
     /// Large messages that wait, of all workers.
     pub held: crate::context::held::Held,
     /// What they are before startup_route, and without one.
     pub initial_vars: Vec<script::Value>,
+    /// Servers that drivers told of (`Shared::tell_backend`).
+    pub(crate) told_backends: RwLock<Vec<(&'static str, String, crate::outage::Outage)>>,
     /// The command line, for `arg`.
     pub arguments: OnceLock<Vec<String>>,
     /// What the floors above keep here, set when the configuration was loaded.

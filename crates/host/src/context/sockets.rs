@@ -45,6 +45,42 @@ impl Listen {
     }
 }
 
+/// The socket of ours that `[proto:]host[:port]` names: by its address, the name it is known under, or its tag.
+pub fn socket_named(sockets: &[Listen], text: &str) -> Option<u16> {
+    let text = text.trim();
+    let (transport, place) =
+        match text.split_once(':').map(|(word, rest)| (Transport::parse(word.as_bytes()), rest)) {
+            Some((Some(transport), rest)) => (Some(transport), rest),
+            _ => (None, text),
+        };
+    let (host, port) = match place.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port.parse::<u16>().ok()?),
+        _ => (place, 0),
+    };
+    let ip = sip::host_ip(host.as_bytes());
+    let same = |socket: &Listen| {
+        let by_address = ip == Some(socket.addr.ip()) && (port == 0 || port == socket.addr.port());
+        let names = &socket.names;
+        let by_name = names.host.eq_ignore_ascii_case(host.as_bytes()) && (port == 0 || port == names.port);
+        let by_tag = socket.tag.as_deref() == Some(text);
+        by_tag || (transport.is_none_or(|t| t == socket.transport) && (by_address || by_name))
+    };
+    sockets.iter().position(same).map(|at| at as u16)
+}
+
+impl Shared {
+    /// How rows and lists name a socket: "udp:10.0.0.1:5060"; empty when there is no such.
+    pub fn socket_text(&self, index: u16) -> String {
+        let socket = self.sockets.get(usize::from(index));
+        socket.map_or_else(String::new, |s| format!("{}:{}", s.transport.as_str(), s.addr))
+    }
+
+    /// The socket of this name, see [`socket_named`].
+    pub fn socket_named(&self, name: &str) -> Option<u16> {
+        socket_named(&self.sockets, name)
+    }
+}
+
 /// Addresses of this machine that sockets bound to all of them know.
 const MAX_LOCAL: usize = 4096;
 
@@ -83,17 +119,11 @@ impl Shared {
 
     /// True when host and port (0: any) name this server (`myself`): sockets, advertised names, aliases.
     pub fn is_myself(&self, host: &[u8], port: u16, transport: Option<Transport>) -> bool {
-        let same = |h: &[u8], p: u16, t: Transport| {
-            h.eq_ignore_ascii_case(host)
-                && (port == 0 || port == p)
-                && transport.is_none_or(|wanted| wanted == t)
-        };
-        self.sockets.iter().any(|s| {
-            same(&s.names.host, s.names.port, s.transport)
-                || same(host_text(s.addr).as_bytes(), s.addr.port(), s.transport)
-                || s.is_wildcard()
-                    && transport.is_none_or(|wanted| wanted == s.transport)
-                    && sip::host_ip(host).is_some_and(|ip| self.hears(s, ip, port))
+        let ip = std::cell::LazyCell::new(|| sip::host_ip(host));
+        self.sockets.iter().filter(|s| transport.is_none_or(|wanted| wanted == s.transport)).any(|s| {
+            (port == 0 || port == s.names.port) && s.names.host.eq_ignore_ascii_case(host)
+                || (port == 0 || port == s.addr.port()) && *ip == Some(s.addr.ip())
+                || s.is_wildcard() && ip.is_some_and(|ip| self.hears(s, ip, port))
         }) || self.globals.aliases.iter().any(|a| {
             (a.host.as_bytes().eq_ignore_ascii_case(host)
                 || (a.subdomains && is_below(host, a.host.as_bytes())))

@@ -45,6 +45,11 @@ impl Board {
         self.with_group(name, |_| ());
     }
 
+    /// Makes an identifier known that has nothing to say yet.
+    pub fn identifier(&self, group: &str, identifier: &str) {
+        self.with(group, identifier, |_| ());
+    }
+
     pub fn set(&self, group: &str, identifier: &str, level: Level, details: &str) {
         self.with(group, identifier, |i| {
             i.level = level;

@@ -4,8 +4,9 @@
 use crate::context::call::{Finish, Suspension, Wait};
 use crate::context::ctx::{Ctx, MsgState, TaskId};
 use crate::context::held::Share;
+use crate::context::observe::Waiting;
 use crate::context::ops::{Ended, Named};
-use crate::context::parked::{Parked, Then};
+use crate::context::parked::{AtEnd, Parked, Then};
 use crate::context::timers::{Due, TimerKey};
 use bytes::Bytes;
 use script::ast::RouteKind;
@@ -51,6 +52,7 @@ impl Ctx {
             guard: None,
             held: Share::default(),
             live: true,
+            at_end: AtEnd::Waits,
             report: None,
             txn: None,
             kind: 0,
@@ -78,6 +80,11 @@ impl Ctx {
         self.core.counters.started.up();
         self.core.counters.in_flight.up();
         self.core.tasks[id.index as usize].kind = self.core.ops.started(what);
+        if self.core.observers.is_some() {
+            let slot = &self.core.tasks[id.index as usize];
+            let (detail, call_id) = (slot.detail.clone(), slot.call_id.clone());
+            self.tell_waits(Waiting { what, detail: &detail, call_id: &call_id, loc, since: now });
+        }
         Some(id)
     }
 
@@ -128,7 +135,8 @@ impl Ctx {
         match wait {
             Wait::Timer(..) => {}
             Wait::Future(future) => {
-                let named = Box::pin(Named::new(slot.what, future));
+                let named = Named::new(slot.what, future).taped(self.core.tape.as_ref(), &slot.call_id);
+                let named = Box::pin(named);
                 let guard = self.core.spawner.clone().spawn(id, named);
                 if let Some(slot) = self.live_slot(id) {
                     slot.guard = Some(guard);
@@ -161,6 +169,7 @@ impl Ctx {
             guard: None,
             held: Share::default(),
             live: false,
+            at_end: AtEnd::Waits,
             report: None,
             txn: None,
             kind: 0,
@@ -193,6 +202,11 @@ impl Ctx {
     pub(crate) fn note_end(&mut self, parked: &Parked, how: Ended) {
         let took = self.core.now.0.saturating_sub(parked.since.0);
         self.core.ops.ended(parked.kind, how, took);
+        self.core.ops.ended_at(parked.what, parked.loc, took);
+        if self.core.observers.is_some() {
+            let Parked { what, detail, call_id, loc, since, .. } = parked;
+            self.tell_waited(Waiting { what, detail, call_id, loc: *loc, since: *since }, how);
+        }
     }
 
     /// The transaction ended: its suspended scripts and their operations are dropped.
@@ -249,6 +263,21 @@ impl Ctx {
     ) {
         let slot = self.park_slot(what, Bytes::new(), Bytes::new(), script::Loc::default(), limit_ms, -1);
         if let Some(id) = slot {
+            self.begin_wait(id, Wait::Future(Box::pin(future)));
+        }
+    }
+
+    /// The same for what concerns no call and saves nothing (probes, reloads, look-ups ahead): the end of the server
+    /// does not wait for it.
+    pub fn spawn_aside(
+        &mut self,
+        what: &'static str,
+        limit_ms: u64,
+        future: impl Future<Output = Finish> + 'static,
+    ) {
+        let slot = self.park_slot(what, Bytes::new(), Bytes::new(), script::Loc::default(), limit_ms, -1);
+        if let Some(id) = slot {
+            self.core.tasks[id.index as usize].at_end = AtEnd::Drops;
             self.begin_wait(id, Wait::Future(Box::pin(future)));
         }
     }

@@ -108,7 +108,15 @@ pub fn format_of(arg: &ast::Arg, loader: &mut Loader) -> Result<Format, Diagnost
     }
 }
 
-impl<M> Arg<M> for Text {
+/// A text argument, read in one of several ways; all of them are prepared alike.
+pub trait TextArg: Sized {
+    /// The text of a variable that stands alone; `None` when it is NULL.
+    fn of_value(value: &Value) -> Option<Self>;
+    /// The text of anything else.
+    fn of_format(format: &Format, ctx: &mut crate::ctx::Ctx) -> Self;
+}
+
+impl<M, T: TextArg> Arg<M> for T {
     type Prepared = Format;
     const WHAT: &'static str = "a string";
 
@@ -126,11 +134,20 @@ impl<M> Arg<M> for Text {
         Ok(if is_text { format.printed() } else { format })
     }
 
-    fn eval(format: &Format, call: &mut Call<'_, M>) -> Result<Text, i32> {
+    fn eval(format: &Format, call: &mut Call<'_, M>) -> Result<T, i32> {
         match format {
-            Format::Var(var) => var.get(call.ctx).text().map(Text).ok_or(-1),
-            _ => Ok(Text(format.text(call.ctx))),
+            Format::Var(var) => T::of_value(&var.get(call.ctx)).ok_or(-1),
+            _ => Ok(T::of_format(format, call.ctx)),
         }
+    }
+}
+
+impl TextArg for Text {
+    fn of_value(value: &Value) -> Option<Text> {
+        value.text().map(Text)
+    }
+    fn of_format(format: &Format, ctx: &mut crate::ctx::Ctx) -> Text {
+        Text(format.text(ctx))
     }
 }
 
@@ -146,24 +163,12 @@ impl Deref for Head {
     }
 }
 
-impl<M> Arg<M> for Head {
-    type Prepared = Format;
-    const WHAT: &'static str = "a string";
-
-    fn prepare(
-        arg: Option<&ast::Arg>,
-        site: Loc,
-        loader: &mut Loader,
-        module: &Arc<M>,
-    ) -> Result<Format, Diagnostic> {
-        <Text as Arg<M>>::prepare(arg, site, loader, module)
+impl TextArg for Head {
+    fn of_value(value: &Value) -> Option<Head> {
+        value.head().map(Head)
     }
-
-    fn eval(format: &Format, call: &mut Call<'_, M>) -> Result<Head, i32> {
-        match format {
-            Format::Var(var) => var.get(call.ctx).head().map(Head).ok_or(-1),
-            _ => Ok(Head(format.head(call.ctx))),
-        }
+    fn of_format(format: &Format, ctx: &mut crate::ctx::Ctx) -> Head {
+        Head(format.head(ctx))
     }
 }
 
@@ -171,47 +176,31 @@ impl<M> Arg<M> for Head {
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeadLines(pub Bytes);
 
-impl<M> Arg<M> for HeadLines {
-    type Prepared = Format;
-    const WHAT: &'static str = "a string";
-
-    fn prepare(
-        arg: Option<&ast::Arg>,
-        site: Loc,
-        loader: &mut Loader,
-        module: &Arc<M>,
-    ) -> Result<Format, Diagnostic> {
-        <Text as Arg<M>>::prepare(arg, site, loader, module)
-    }
-
-    fn eval(format: &Format, call: &mut Call<'_, M>) -> Result<HeadLines, i32> {
-        let head = <Head as Arg<M>>::eval(format, call)?.0;
-        if head.ends_with(b"\n") || !format.text(call.ctx).ends_with(b"\n") {
-            return Ok(HeadLines(head));
+impl HeadLines {
+    fn new(head: Bytes, text: &[u8]) -> HeadLines {
+        if head.ends_with(b"\n") || !text.ends_with(b"\n") {
+            return HeadLines(head);
         }
-        Ok(HeadLines([head.trim_ascii_end(), b"\r\n"].concat().into()))
+        HeadLines([head.trim_ascii_end(), b"\r\n"].concat().into())
+    }
+}
+
+impl TextArg for HeadLines {
+    fn of_value(value: &Value) -> Option<HeadLines> {
+        Some(HeadLines::new(value.head()?, &value.to_text()))
+    }
+    fn of_format(format: &Format, ctx: &mut crate::ctx::Ctx) -> HeadLines {
+        HeadLines::new(format.head(ctx), &format.text(ctx))
     }
 }
 
 /// A text that somebody reads as a language of its own (SQL, a shell, JSON): with who wrote which part.
-impl<M> Arg<M> for Traced {
-    type Prepared = Format;
-    const WHAT: &'static str = "a string";
-
-    fn prepare(
-        arg: Option<&ast::Arg>,
-        site: Loc,
-        loader: &mut Loader,
-        module: &Arc<M>,
-    ) -> Result<Format, Diagnostic> {
-        <Text as Arg<M>>::prepare(arg, site, loader, module)
+impl TextArg for Traced {
+    fn of_value(value: &Value) -> Option<Traced> {
+        Traced::of(value)
     }
-
-    fn eval(format: &Format, call: &mut Call<'_, M>) -> Result<Traced, i32> {
-        match format {
-            Format::Var(var) => Traced::of(&var.get(call.ctx)).ok_or(-1),
-            _ => Ok(format.traced(call.ctx)),
-        }
+    fn of_format(format: &Format, ctx: &mut crate::ctx::Ctx) -> Traced {
+        format.traced(ctx)
     }
 }
 
@@ -257,7 +246,11 @@ impl<M> Arg<M> for Int {
         }
         if let (ArgKind::Text(text), Dialect::V4) = (&arg.kind, loader.dialect) {
             let text = String::from_utf8_lossy(text).into_owned();
-            return Err(wrong(arg, "an integer").hint(format!("without quotes: {text}")));
+            let error = wrong(arg, "an integer");
+            return Err(match parse_int(text.as_bytes()) {
+                Some(number) => error.hint(format!("without quotes: {number}")),
+                None => error,
+            });
         }
         let format = format_of(arg, loader)?;
         match format.constant() {
@@ -271,7 +264,12 @@ impl<M> Arg<M> for Int {
             Ok(n) => Ok(Int(*n)),
             Err(format) => {
                 let value = format.value(call.ctx);
-                value.int().or_else(|| parse_int(&value.text()?)).map(Int).ok_or(-1)
+                // Since 3.0 a text is no number, whatever stands in it.
+                let read = || match call.ctx.shared().dialect {
+                    Dialect::V4 => None,
+                    _ => parse_int(&value.text()?),
+                };
+                value.int().or_else(read).map(Int).ok_or(-1)
             }
         }
     }
@@ -480,8 +478,21 @@ impl<M, const KIND: u8> Arg<M> for RouteArg<KIND> {
 }
 
 /// Left out, or a variable that is NULL: `None`.
+/// The argument, when something stands there.
+pub fn given(arg: Option<&ast::Arg>) -> Option<&ast::Arg> {
+    arg.filter(|arg| !matches!(arg.kind, ArgKind::Empty))
+}
+
+/// What stands where an argument may be left out. Since 3.0 a variable that has no fitting value is no way to leave it out:
+/// the function is not called and fails.
+#[derive(Debug)]
+pub struct Optional<P> {
+    given: P,
+    dialect: Dialect,
+}
+
 impl<M, A: Arg<M>> Arg<M> for Option<A> {
-    type Prepared = Option<A::Prepared>;
+    type Prepared = Option<Optional<A::Prepared>>;
     const OPTIONAL: bool = true;
     const WHAT: &'static str = A::WHAT;
 
@@ -491,17 +502,16 @@ impl<M, A: Arg<M>> Arg<M> for Option<A> {
         loader: &mut Loader,
         module: &Arc<M>,
     ) -> Result<Self::Prepared, Diagnostic> {
-        match arg {
-            None => Ok(None),
-            Some(a) if matches!(a.kind, ArgKind::Empty) => Ok(None),
-            Some(a) => A::prepare(Some(a), site, loader, module).map(Some),
-        }
+        let Some(arg) = given(arg) else { return Ok(None) };
+        let dialect = loader.dialect;
+        A::prepare(Some(arg), site, loader, module).map(|given| Some(Optional { given, dialect }))
     }
 
     fn eval(prepared: &Self::Prepared, call: &mut Call<'_, M>) -> Result<Self, i32> {
-        Ok(match prepared {
-            None => None,
-            Some(p) => A::eval(p, call).ok(),
-        })
+        match prepared {
+            None => Ok(None),
+            Some(Optional { given, dialect: Dialect::V4 }) => A::eval(given, call).map(Some),
+            Some(optional) => Ok(A::eval(&optional.given, call).ok()),
+        }
     }
 }

@@ -38,7 +38,7 @@ impl Late {
         unchanged
     }
 
-    fn with<T>(&self, prepare: impl FnOnce(&mut Loader) -> T) -> T {
+    pub(crate) fn with<T>(&self, prepare: impl FnOnce(&mut Loader) -> T) -> T {
         let mut loader = self.0.lock();
         let prepared = prepare(&mut loader);
         loader.diagnostics.clear();

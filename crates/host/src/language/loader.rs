@@ -10,6 +10,7 @@ use crate::context::parts::Parts;
 use crate::context::stats::Stats;
 use crate::context::transform::Tran;
 use crate::context::var::{Context, Index, Kind, Var};
+use crate::language::format::Format;
 use ahash::AHashMap;
 use bytes::Bytes;
 use script::ast::{self, Dialect, IndexSpec, RouteKind, VarSpec};
@@ -46,12 +47,16 @@ pub struct Loader {
     pub folder: std::path::PathBuf,
     /// What `$var`s hold when a script begins, by slot.
     pub initial_vars: Vec<Value>,
+    /// Whether routes tell `Outside` of every statement.
+    pub probes: script::Probes,
     /// Variables prepared since the last look that may have to wait.
     pub(crate) awaited: Vec<Arc<Awaited>>,
     /// How the function that is prepared now is called.
     pub(crate) how_called: HowCalled,
     /// How many there are in all.
     pub(crate) all_awaited: u32,
+    /// The class of the variable that is prepared now has read its index itself.
+    pub(crate) index_taken: bool,
     pub(crate) parts: Parts,
 }
 
@@ -118,11 +123,30 @@ impl Loader {
         })
     }
 
+    /// For a class whose index is a text (`$(rtpstat(MOS-max)[$ft])`): the class reads it itself.
+    pub fn text_index(&mut self, spec: &VarSpec) -> Result<Option<Format>, Diagnostic> {
+        let index = match &spec.index {
+            None => None,
+            Some(IndexSpec::Int(n)) => Some(Format::Constant(n.to_string().into())),
+            Some(IndexSpec::All) => Some(Format::Constant("*".into())),
+            Some(IndexSpec::Append) => Some(Format::Constant("append".into())),
+            Some(IndexSpec::Text(text)) => Some(Format::Constant(text.clone())),
+            Some(IndexSpec::Var(var)) => Some(Format::Var(Box::new(self.var(var)?))),
+        };
+        self.index_taken = true;
+        Ok(index)
+    }
+
     /// Prepares a variable for reading.
     pub fn var(&mut self, spec: &VarSpec) -> Result<Var, Diagnostic> {
+        self.index_taken = false;
         let kind = self.kind(spec)?;
         let index = match &spec.index {
+            _ if std::mem::take(&mut self.index_taken) => Index::None,
             None => Index::None,
+            Some(IndexSpec::Text(_)) => {
+                return Err(Diagnostic::error(spec.loc, "an index is a number, a variable or `*`"));
+            }
             Some(IndexSpec::Int(n)) => Index::Int(*n),
             Some(IndexSpec::All) => Index::All,
             Some(IndexSpec::Append) => Index::Append,

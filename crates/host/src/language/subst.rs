@@ -150,7 +150,11 @@ impl Replacement {
                 Piece::Text(literal) => out.extend_from_slice(literal),
                 Piece::Group(n) => out.extend_from_slice(group(*n)),
                 Piece::Uri => out.extend_from_slice(&ctx.state.current_uri()),
-                Piece::Var(var) => out.extend_from_slice(&text(&var.get(ctx))),
+                // NULL is nothing here.
+                Piece::Var(var) => match var.get(ctx) {
+                    value if value.is_null() => {}
+                    value => out.extend_from_slice(&text(&value)),
+                },
             }
         }
         out.into()

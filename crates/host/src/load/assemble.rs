@@ -14,6 +14,7 @@ use crate::language::late::Late;
 use crate::language::loader::Loader;
 use crate::language::vartable::VarTable;
 use crate::services::cachedb::Caches;
+use crate::services::db::{Proof, Proofs};
 use crate::services::events::{EventRoute, Events, ScriptEvents};
 use crate::services::mi::Commands;
 use crate::services::streams::Streams;
@@ -21,7 +22,7 @@ use crate::tm::Policy;
 use ahash::AHashMap;
 use bytes::Bytes;
 use parking_lot::RwLock;
-use script::ast::{Config, RouteKind};
+use script::ast::{Config, GlobalValue, RouteKind};
 use script::{Diagnostic, RouteId, Sources};
 use std::sync::Arc;
 
@@ -39,6 +40,18 @@ pub fn load(
     known: &'static [ModuleDef],
     wall_ms: u64,
     seed: u64,
+) -> Result<Shared, (Sources, Vec<Diagnostic>)> {
+    load_with(config, sources, known, wall_ms, seed, |_| ())
+}
+
+/// The same with a word to the loader before modules are loaded: stand-ins for databases and stores, probes.
+pub fn load_with(
+    config: &Config,
+    sources: Sources,
+    known: &'static [ModuleDef],
+    wall_ms: u64,
+    seed: u64,
+    prepare: impl FnOnce(&mut Loader),
 ) -> Result<Shared, (Sources, Vec<Diagnostic>)> {
     let mut vars = VarTable::new(crate::vars::takes_index);
     crate::vars::register(&mut vars);
@@ -63,15 +76,18 @@ pub fn load(
         seed,
         folder: folder_of(&sources),
         initial_vars: Vec::new(),
+        probes: script::Probes::None,
         awaited: Vec::new(),
         how_called: HowCalled { waits: script::Waits::Plain, timeout_ms: None },
         all_awaited: 0,
+        index_taken: false,
         parts,
     };
     loader.globals = Globals::read(config, &mut loader.diagnostics);
     let blacklists = globals::blacklists(config, &mut loader.diagnostics);
     *loader.part() = Arc::new(blacklists);
     let streams = Streams::new(&mut loader);
+    prepare(&mut loader);
     loader.load_modules(config);
     let (program, problems) = script::compile(config, &mut loader);
     loader.diagnostics.extend(problems);
@@ -92,6 +108,8 @@ pub fn load(
     }
     let mut shared = Shared {
         declared: Default::default(),
+        graph: Default::default(),
+        told_backends: Default::default(),
         program: RwLock::new(Arc::new(program)),
         sources: RwLock::new(Arc::new(sources)),
         sockets: loader.globals.sockets.clone(),
@@ -104,11 +122,14 @@ pub fn load(
         branch_flag_names: RwLock::new(loader.branch_flags.clone()),
         status: Default::default(),
         started_ms: wall_ms,
+        seed,
+        listen_words: listen_words(config),
         warnings: std::mem::take(&mut loader.diagnostics),
         dialect: config.dialect,
         tag_secret: ahash::RandomState::with_seeds(seed, seed ^ 0x5bd1_e995, seed.rotate_left(17), !seed),
         tag_prefix: seed as u16,
         dispatch: Default::default(),
+        outside: Default::default(),
         first_vars: Default::default(),
         held: crate::context::held::Held::new(&loader.stats),
         local_addresses: Default::default(),
@@ -119,6 +140,8 @@ pub fn load(
     let named = std::mem::take(loader.part::<ScriptEvents>());
     let events = Events::new(&mut shared.hooks, event_routes(config).collect(), named);
     shared.set_part(events);
+    let proofs = Proofs(shared.hooks.list::<Proof>().clone());
+    shared.set_part(proofs);
     shared.set_part(commands);
     shared.set_part(streams);
     shared.set_part(loader.part::<Caches>().named.clone());
@@ -126,6 +149,16 @@ pub fn load(
     shared.set_part(Reloader::default());
     shared.set_part(Late::new(loader));
     Ok(shared)
+}
+
+/// The sockets of a configuration, as they are written.
+fn listen_words(config: &Config) -> Vec<String> {
+    let sockets = config.globals.iter().filter(|g| matches!(&g.name[..], b"socket" | b"listen"));
+    let words = sockets.filter_map(|g| match &g.value {
+        GlobalValue::Word(text) | GlobalValue::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
+        _ => None,
+    });
+    words.collect()
 }
 
 /// The event_routes of a configuration by the names of their events.

@@ -9,7 +9,7 @@ use crate::language::loader::Loader;
 use crate::load::registrar::{FunctionInfo, Module, Since};
 use ahash::AHashMap;
 use script::ast::{self, Dialect, VarSpec};
-use script::{CallSite, Diagnostic, Env, Loc};
+use script::{CallSite, Diagnostic, Env, Loc, Probes};
 
 /// Functions by name: index of the module, index in it, and what is known of it.
 pub(super) type FunctionTable = AHashMap<&'static str, Vec<(usize, usize, FunctionInfo)>>;
@@ -136,5 +136,8 @@ impl Env<Sip> for Loader {
     }
     fn dialect(&self) -> Dialect {
         self.dialect
+    }
+    fn probes(&self) -> Probes {
+        self.probes
     }
 }

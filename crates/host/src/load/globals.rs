@@ -44,6 +44,7 @@ impl Globals {
         for global in &config.globals {
             let Some(text) = text_of(&global.value) else { continue };
             match &global.name[..] {
+                b"socket" | b"listen" if globals.add_other(&text, config) => {}
                 b"socket" | b"listen" => globals.add_socket(&text, global, diagnostics),
                 b"alias" => globals.add_aliases(&text, global, diagnostics),
                 _ => {}
@@ -74,6 +75,22 @@ impl Globals {
                 default => error.hint(format!("the default is {default}")),
             });
         }
+    }
+
+    /// A socket that a module listens on itself, if the configuration loads it.
+    fn add_other(&mut self, text: &str, config: &Config) -> bool {
+        let Ok(spec) = ListenSpec::parse(text) else { return false };
+        let (Some(protocol), ListenHost::Ip(ip)) = (spec.protocol, spec.host) else { return false };
+        let module = match protocol.as_str() {
+            "hep_udp" | "hep_tcp" => "proto_hep",
+            _ => return false,
+        };
+        if !config.modules.iter().any(|load| load.name == module.as_bytes()) {
+            return false;
+        }
+        let port = spec.ports.first().copied().unwrap_or(0);
+        self.other_sockets.push((protocol, SocketAddr::new(ip, port)));
+        true
     }
 
     fn add_socket(&mut self, text: &str, global: &Global, diagnostics: &mut Vec<Diagnostic>) {

@@ -22,13 +22,11 @@ pub struct ListenSpec {
     pub ports: Vec<u16>,
     /// `as host[:port]`
     pub advertised: Option<(String, Option<u16>)>,
-    /// `use_workers n`, in 2.1 `use_children n`
-    pub workers: Option<u16>,
     pub tos: Option<u8>,
     pub tag: Option<String>,
     pub anycast: bool,
     pub accept_subdomain: bool,
-    /// Options that are accepted and change nothing here (`frag`, `reuse_port`, scaling profiles, proxy
+    /// Options that are accepted and change nothing here (`use_workers`, `frag`, `reuse_port`, scaling profiles, proxy
     /// protocol): worth one line in the log.
     pub without_effect: Vec<String>,
 }
@@ -112,7 +110,10 @@ impl ListenSpec {
                     let port = port.map(parse_port).transpose()?;
                     self.advertised = Some((host.to_owned(), port));
                 }
-                "use_workers" | "use_children" => self.workers = Some(parse_number(value()?)?),
+                "use_workers" | "use_children" => {
+                    let _: u16 = parse_number(value()?)?;
+                    self.without_effect.push(format!("{word} (all workers read every socket)"));
+                }
                 "tos" => self.tos = Some(parse_number(value()?)?),
                 "tag" => self.tag = Some(value()?.to_owned()),
                 "anycast" => self.anycast = true,
@@ -181,9 +182,6 @@ mod tests {
                 if let Some((host, port)) = &s.advertised {
                     out += &format!(" as {host} {port:?}");
                 }
-                if let Some(n) = s.workers {
-                    out += &format!(" workers {n}");
-                }
                 if !s.without_effect.is_empty() {
                     out += &format!(" ignored {}", s.without_effect.join(","));
                 }
@@ -206,7 +204,7 @@ mod tests {
         check("udp:10.0.0.1:5060 as 203.0.113.7:5080", "udp ip 10.0.0.1 [5060] as 203.0.113.7 Some(5080)");
         check(
             "udp:10.0.0.1 AS sip.example.com use_children 3;",
-            "udp ip 10.0.0.1 [] as sip.example.com None workers 3",
+            "udp ip 10.0.0.1 [] as sip.example.com None ignored use_children (all workers read every socket)",
         );
         check("udp:\"eth0:1\":5060 frag", "udp name eth0:1 [5060] ignored frag");
         check("udp:10.0.0.1:0", "error: `0` is not a port (1 to 65535)");

@@ -12,6 +12,9 @@ use script::ast::{self, Config};
 use script::{Diagnostic, Loc, nearest};
 use std::sync::Arc;
 
+/// Modules that every server has, loaded or not.
+const ALWAYS: [&str; 2] = ["core", "fermata"];
+
 /// The modules of a configuration, for whoever prepares calls of their functions.
 #[derive(Clone, Default)]
 pub(super) struct Here {
@@ -56,8 +59,8 @@ impl Loader {
         let mut modules: Modules = Vec::new();
         let known = self.part::<Here>().known;
         let mut missing = Vec::new();
-        let core = known.iter().find(|m| m.name == "core");
-        modules.extend(core.map(|core| (core.name, (core.make)())));
+        let always = known.iter().filter(|m| ALWAYS.contains(&m.name));
+        modules.extend(always.map(|module| (module.name, (module.make)())));
         for load in &config.modules {
             let written = String::from_utf8_lossy(&load.name).into_owned();
             let name = reference::renamed(&written).map_or_else(|| written.clone(), str::to_owned);
@@ -85,22 +88,38 @@ impl Loader {
         }
         self.part::<Here>().missing = missing.clone();
         self.loaded = modules.iter().map(|(name, _)| *name).collect();
+        let mut refused: Vec<(&'static str, Loc)> = Vec::new();
         for param in &config.params {
             let mut same = config.params.iter().filter(|p| p.loc == param.loc && p.module != param.module);
             let several = same.any(|p| self.loaded.iter().any(|name| name.as_bytes() == &p.module[..]));
-            self.set_param(&mut modules, param, several);
+            refused.extend(self.set_param(&mut modules, param, several).map(|module| (module, param.loc)));
         }
         in_order(&mut modules);
         for (name, module) in &mut modules {
-            let loc =
-                config.modules.iter().find(|m| m.name == name.as_bytes()).map_or(Loc::default(), |m| m.loc);
-            if let Err(error) = module.init(self) {
-                let problem = Diagnostic::error(loc, format!("module {name}: {error}"));
-                // What the file system says may differ where the server will run.
-                self.diagnostics.push(match error.contains("(os error ") {
-                    true => problem.of_this_machine(),
-                    false => problem,
-                });
+            let own = config.params.iter().filter(|param| current_name(&param.module) == *name);
+            let set: Vec<&ast::ModParam> =
+                own.filter(|param| !refused.contains(&(name, param.loc))).collect();
+            for param in &set {
+                if let Some(error) = self.unfit(&**module, param) {
+                    self.diagnostics.push(error);
+                    refused.push((name, param.loc));
+                }
+            }
+            match module.init(self) {
+                // What follows from a value that was refused is no news.
+                Err(error) if error.param().is_some() || !refused.iter().any(|(of, _)| of == name) => {
+                    let at =
+                        set.iter().rfind(|set| error.param().is_some_and(|p| p.as_bytes() == &set.name[..]));
+                    if at.is_none_or(|at| !refused.contains(&(name, at.loc))) {
+                        let loc = at.map_or_else(|| loaded_at(config, name), |at| at.loc);
+                        let problem = Diagnostic::error(loc, format!("module {name}: {error}"));
+                        self.diagnostics.push(match error.is_of_this_machine() {
+                            true => problem.of_this_machine(),
+                            false => problem,
+                        });
+                    }
+                }
+                _ => {}
             }
             let (id, state) = module.seal();
             self.states.insert(id, state);
@@ -108,8 +127,7 @@ impl Loader {
         }
         let names: Vec<&str> = modules.iter().map(|(n, _)| *n).collect();
         for (name, module) in &modules {
-            let loc =
-                config.modules.iter().find(|m| m.name == name.as_bytes()).map_or(Loc::default(), |m| m.loc);
+            let loc = loaded_at(config, name);
             for need in module.needs() {
                 if !names.contains(need) && !missing.iter().any(|m| m == need.as_bytes()) {
                     let error = Diagnostic::error(loc, format!("module {name} needs module {need}"));
@@ -129,16 +147,28 @@ impl Loader {
         (here.functions, here.modules) = (Arc::new(functions), modules);
     }
 
-    /// `several`: it names other modules as well, and one of them is loaded.
-    fn set_param(&mut self, modules: &mut Modules, param: &ast::ModParam, several: bool) {
-        let module = String::from_utf8_lossy(&param.module).into_owned();
-        let module = reference::renamed(&module).map_or_else(|| module.clone(), str::to_owned);
+    /// What is wrong with a value that its type took.
+    fn unfit(&mut self, module: &dyn Module, param: &ast::ModParam) -> Option<Diagnostic> {
+        let name = String::from_utf8_lossy(&param.name);
+        let why = module.accepts(&name)?.check(&param.value, self).err()?;
+        let message = format!("{}: {name} {}", current_name(&param.module), why.message);
+        Some(Diagnostic { loc: param.loc, message, ..why })
+    }
+
+    /// `several`: it names other modules as well, and one of them is loaded. Gives the module that refused the value.
+    fn set_param(
+        &mut self,
+        modules: &mut Modules,
+        param: &ast::ModParam,
+        several: bool,
+    ) -> Option<&'static str> {
+        let module = current_name(&param.module);
         let name = String::from_utf8_lossy(&param.name).into_owned();
-        let Some((_, loaded)) = modules.iter_mut().find(|(n, _)| *n == module) else {
+        let Some((own, loaded)) = modules.iter_mut().find(|(n, _)| *n == module) else {
             // `modparam("auth_db|usrloc|uri", ...)` is for those of them that are loaded. What cannot be loaded was
             // reported at its loadmodule.
             if several || self.part::<Here>().missing.contains(&param.module) {
-                return;
+                return None;
             }
             if self.part::<Here>().known.iter().any(|m| m.name == module) {
                 let error = Diagnostic::error(
@@ -152,7 +182,7 @@ impl Loader {
                     format!("modparam for module {module}, which is not loaded"),
                 ));
             }
-            return;
+            return None;
         };
         match loaded.set_param(&name, &param.value) {
             Ok(ParamSet::Set) => {}
@@ -171,9 +201,22 @@ impl Loader {
                     diagnostic = diagnostic.hint(format!("did you mean `{near}`?"));
                 }
                 self.diagnostics.push(diagnostic);
+                return Some(own);
             }
         }
+        None
     }
+}
+
+/// The name that a module has today.
+fn current_name(written: &[u8]) -> String {
+    let written = String::from_utf8_lossy(written).into_owned();
+    reference::renamed(&written).map_or_else(|| written.clone(), str::to_owned)
+}
+
+/// Where a module is loaded.
+fn loaded_at(config: &Config, name: &str) -> Loc {
+    config.modules.iter().find(|m| m.name == name.as_bytes()).map_or(Loc::default(), |m| m.loc)
 }
 
 /// By stage, and what a module needs before it; otherwise the order of the file stays.

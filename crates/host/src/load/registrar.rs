@@ -2,11 +2,14 @@
 //! statistics, hooks. One `register` function a module; the lists feed the loader, the checks and
 //! the reference manual.
 
+use super::accepts::Accepts;
+use super::command::{CommandDef, CommandWords, Run};
+use super::fault::LoadError;
 use crate::arg::Arg;
 use crate::call::{Call, Outcome};
 use crate::ctx::Ctx;
 use crate::language::loader::Loader;
-use crate::mi::{MiAnswer, MiCommand, MiError, MiParams, MiResult, MiScope};
+use crate::mi::{MiAnswer, MiCommand, MiParams, MiResult, MiScope};
 use crate::shared::{Hooks, Shared};
 use crate::stats::Stats;
 use crate::var::{At, Kind, Variable};
@@ -106,7 +109,11 @@ macro_rules! functions {
                         crate::complain!(call.ctx, "core", "{name}: parameter {} is not {}", $i + 1, <$a as Arg<M>>::WHAT);
                         return Outcome::Done(rc);
                     } };)*
-                    self(&mut call, $($p),*).into()
+                    let outcome: Outcome = self(&mut call, $($p),*).into();
+                    if matches!(outcome, Outcome::Done(rc) if rc < 0) && crate::log::holds_any() {
+                        ctx.place_held();
+                    }
+                    outcome
                 }))
             }
         }
@@ -170,19 +177,21 @@ pub enum Stage {
 
 type BuildVar<M> = Box<dyn Fn(&VarSpec, &mut Loader, &Arc<M>) -> Result<Kind, Diagnostic> + Send + Sync>;
 
+type Init<M> = Box<dyn Fn(&mut M, &mut Loader) -> Result<(), LoadError> + Send + Sync>;
+
 /// Collects what a module offers. `M` is its state: `Default` before parameters, shared by all workers after.
 pub struct Registrar<M> {
     params: BTreeMap<&'static str, ParamFn<M>>,
+    accepts: BTreeMap<&'static str, Accepts>,
     functions: Vec<FunctionDef<M>>,
     variables: Vec<(&'static str, BuildVar<M>)>,
-    commands: Vec<(&'static str, &'static str, MiScope, fn(&mut Call<'_, M>, &MiParams) -> MiResult)>,
-    late_commands: Vec<(&'static str, &'static str, fn(&mut Call<'_, M>, &MiParams, MiAnswer))>,
+    commands: Vec<CommandDef<M>>,
     transformations: Vec<(&'static str, crate::load::TranBuilder)>,
     needs: Vec<&'static str>,
     left_out: Option<&'static str>,
     stage: Stage,
     asks_for: Option<fn(&M) -> Option<String>>,
-    init: Option<fn(&mut M, &mut Loader) -> Result<(), String>>,
+    init: Option<Init<M>>,
     ready: Option<fn(&Arc<M>, &mut Hooks, &Stats)>,
     start: Option<fn(&mut Call<'_, M>)>,
     stop: Option<fn(&mut Call<'_, M>)>,
@@ -199,6 +208,18 @@ impl<M: Default + Send + Sync + 'static> Registrar<M> {
     }
     pub fn param(&mut self, name: &'static str, set: ParamFn<M>) {
         self.params.insert(name, set);
+    }
+    /// What values of these parameters have to be, besides their type. A value that is not is an error at its `modparam`.
+    pub fn accepts(&mut self, what: Accepts, names: &[&'static str]) {
+        self.accepts.extend(names.iter().map(|name| (*name, what)));
+    }
+    /// Parameters that are named so are names in a database.
+    fn name_columns(&mut self) {
+        let of_a_table =
+            |name: &&&str| ["_col", "_column", "_table", "table_name"].iter().any(|end| name.ends_with(end));
+        for name in self.params.keys().filter(of_a_table) {
+            self.accepts.entry(name).or_insert(Accepts::COLUMN);
+        }
     }
     /// Parameters that are accepted without effect.
     pub fn ignored(&mut self, names: &[&'static str], why: &'static str) {
@@ -252,14 +273,19 @@ impl<M: Default + Send + Sync + 'static> Registrar<M> {
     }
 
     /// A management command on what workers share. `name` may be several names, that of 4.x first
-    /// ("usrloc:dump ul_dump"); the help ends with the parameters, see `mi::Usage`.
+    /// ("usrloc:dump ul_dump"). What it returns declares the parameters: `.takes("aor [contact]")`.
     pub fn command(
         &mut self,
         name: &'static str,
         help: &'static str,
         run: fn(&mut Call<'_, M>, &MiParams) -> MiResult,
-    ) {
-        self.commands.push((name, help, MiScope::One, run));
+    ) -> &mut CommandWords {
+        self.add_command(name, help, Run::Now(MiScope::One, run))
+    }
+
+    fn add_command(&mut self, name: &'static str, help: &'static str, run: Run<M>) -> &mut CommandWords {
+        self.commands.push(CommandDef::new(name, help, run));
+        &mut self.commands.last_mut().expect("pushed").words
     }
 
     /// A management command that waits for I/O: it keeps `MiAnswer` until it has the result.
@@ -268,8 +294,8 @@ impl<M: Default + Send + Sync + 'static> Registrar<M> {
         name: &'static str,
         help: &'static str,
         run: fn(&mut Call<'_, M>, &MiParams, MiAnswer),
-    ) {
-        self.late_commands.push((name, help, run));
+    ) -> &mut CommandWords {
+        self.add_command(name, help, Run::Late(run))
     }
 
     /// A management command that asks every worker; `join` puts the answers together.
@@ -279,8 +305,8 @@ impl<M: Default + Send + Sync + 'static> Registrar<M> {
         help: &'static str,
         join: fn(Vec<serde_json::Value>) -> serde_json::Value,
         run: fn(&mut Call<'_, M>, &MiParams) -> MiResult,
-    ) {
-        self.commands.push((name, help, MiScope::Each(join), run));
+    ) -> &mut CommandWords {
+        self.add_command(name, help, Run::Now(MiScope::Each(join), run))
     }
 
     /// Modules that must be loaded too.
@@ -301,7 +327,18 @@ impl<M: Default + Send + Sync + 'static> Registrar<M> {
     }
     /// After all parameters, before routes are compiled.
     pub fn init(&mut self, init: fn(&mut M, &mut Loader) -> Result<(), String>) {
-        self.init = Some(init);
+        self.init_or(move |m, loader| init(m, loader).map_err(LoadError::from));
+    }
+    /// The same for one that reads files: its errors say whether this machine lacks them.
+    pub fn init_with_files(&mut self, init: fn(&mut M, &mut Loader) -> Result<(), LoadError>) {
+        self.init_or(init);
+    }
+    /// The same for one that says which parameter is wrong.
+    pub fn init_or(
+        &mut self,
+        init: impl Fn(&mut M, &mut Loader) -> Result<(), LoadError> + Send + Sync + 'static,
+    ) {
+        self.init = Some(Box::new(init));
     }
     /// Once, when the state is final: hooks and computed statistics.
     pub fn ready(&mut self, ready: fn(&Arc<M>, &mut Hooks, &Stats)) {
@@ -328,10 +365,10 @@ impl<M: Default + Send + Sync + 'static> Registrar<M> {
     fn new() -> Registrar<M> {
         Registrar {
             params: BTreeMap::new(),
+            accepts: BTreeMap::new(),
             functions: Vec::new(),
             variables: Vec::new(),
             commands: Vec::new(),
-            late_commands: Vec::new(),
             transformations: Vec::new(),
             needs: Vec::new(),
             left_out: None,
@@ -358,6 +395,9 @@ pub struct ModuleDef {
 pub fn module<M: Default + Send + Sync + 'static>(register: fn(&mut Registrar<M>)) -> Box<dyn Module> {
     let mut registrar = Registrar::<M>::new();
     register(&mut registrar);
+    registrar.name_columns();
+    let known = |name: &&&str| !registrar.params.contains_key(**name);
+    assert_eq!(registrar.accepts.keys().find(known), None, "what it accepts is said of no parameter");
     Box::new(Loaded { registrar, state: Some(M::default()), shared: None })
 }
 
@@ -452,13 +492,15 @@ pub trait Module: Send + Sync {
         self.params().into_iter().map(|(name, _)| name).collect()
     }
     fn params(&self) -> Vec<(&'static str, ParamKind)>;
+    /// What values of a parameter have to be, where that is declared.
+    fn accepts(&self, param: &str) -> Option<Accepts>;
     fn needs(&self) -> &[&'static str];
     /// The cargo feature that this build left out, and the module with it.
     fn left_out(&self) -> Option<&'static str>;
     fn stage(&self) -> Stage;
     /// Modules that must have begun before, where they are loaded.
     fn asks_for(&self) -> Option<String>;
-    fn init(&mut self, loader: &mut Loader) -> Result<(), String>;
+    fn init(&mut self, loader: &mut Loader) -> Result<(), LoadError>;
     /// Parameters are final from here on.
     fn seal(&mut self) -> (TypeId, Arc<dyn Any + Send + Sync>);
     fn functions(&self) -> Vec<FunctionInfo>;
@@ -474,8 +516,8 @@ pub trait Module: Send + Sync {
     fn variable(&self, spec: &VarSpec, loader: &mut Loader) -> Option<Result<Kind, Diagnostic>>;
     fn transformations(&self) -> Vec<(&'static str, crate::load::TranBuilder)>;
     fn commands(&self, module: &'static str) -> Vec<MiCommand>;
-    /// Names and help of the commands, also before the module is sealed; those that answer later last.
-    fn command_help(&self) -> Vec<(&'static str, &'static str)>;
+    /// What is said of the commands, also before the module is sealed.
+    fn command_words(&self) -> Vec<CommandWords>;
     fn hooks(&self, hooks: &mut Hooks, stats: &Stats);
 }
 
@@ -519,6 +561,10 @@ impl<M: Default + Send + Sync + 'static> Module for Loaded<M> {
         self.registrar.params.iter().map(|(name, set)| (*name, kind(set))).collect()
     }
 
+    fn accepts(&self, param: &str) -> Option<Accepts> {
+        self.registrar.accepts.get(param).copied()
+    }
+
     fn needs(&self) -> &[&'static str] {
         &self.registrar.needs
     }
@@ -535,8 +581,8 @@ impl<M: Default + Send + Sync + 'static> Module for Loaded<M> {
         self.registrar.asks_for.zip(self.state.as_ref()).and_then(|(name, state)| name(state))
     }
 
-    fn init(&mut self, loader: &mut Loader) -> Result<(), String> {
-        match (self.registrar.init, self.state.as_mut()) {
+    fn init(&mut self, loader: &mut Loader) -> Result<(), LoadError> {
+        match (self.registrar.init.as_ref(), self.state.as_mut()) {
             (Some(init), Some(state)) => init(state, loader),
             _ => Ok(()),
         }
@@ -583,49 +629,13 @@ impl<M: Default + Send + Sync + 'static> Module for Loaded<M> {
         self.registrar.transformations.clone()
     }
 
-    fn command_help(&self) -> Vec<(&'static str, &'static str)> {
-        let now = self.registrar.commands.iter().map(|(name, help, ..)| (*name, *help));
-        now.chain(self.registrar.late_commands.iter().map(|(name, help, _)| (*name, *help))).collect()
+    fn command_words(&self) -> Vec<CommandWords> {
+        self.registrar.commands.iter().map(|command| command.words).collect()
     }
 
     fn commands(&self, module: &'static str) -> Vec<MiCommand> {
         let state = self.sealed();
-        let command = |(name, help, scope, run): &(
-            &'static str,
-            &'static str,
-            MiScope,
-            fn(&mut Call<'_, M>, &MiParams) -> MiResult,
-        )| {
-            let (state, run) = (state.clone(), *run);
-            let (name, aliases) = command_names(name);
-            MiCommand {
-                name,
-                aliases,
-                module,
-                help,
-                scope: *scope,
-                run: Arc::new(move |ctx, params| run(&mut Call { ctx, module: &state }, params)),
-                late: None,
-            }
-        };
-        let late =
-            |(name, help, run): &(&'static str, &'static str, fn(&mut Call<'_, M>, &MiParams, MiAnswer))| {
-                let (state, run) = (state.clone(), *run);
-                let (name, aliases) = command_names(name);
-                MiCommand {
-                    name,
-                    aliases,
-                    module,
-                    help,
-                    scope: MiScope::One,
-                    run: Arc::new(|_, _| Err(MiError::new(-32603, "this command answers later"))),
-                    late: Some(Arc::new(move |ctx, params, answer| {
-                        run(&mut Call { ctx, module: &state }, params, answer)
-                    })),
-                }
-            };
-        let commands = self.registrar.commands.iter().map(command);
-        commands.chain(self.registrar.late_commands.iter().map(late)).collect()
+        self.registrar.commands.iter().map(|command| command.bind(module, state)).collect()
     }
 
     fn hooks(&self, hooks: &mut Hooks, stats: &Stats) {
@@ -642,12 +652,6 @@ impl<M: Default + Send + Sync + 'static> Module for Loaded<M> {
         hooks.timers.extend(self.registrar.timers.iter().map(|(ms, run)| (*ms, bind(*run))));
         hooks.worker_timers.extend(self.registrar.worker_timers.iter().map(|(ms, run)| (*ms, bind(*run))));
     }
-}
-
-/// "usrloc:dump ul_dump": the name, and those of before.
-fn command_names(names: &'static str) -> (&'static str, Vec<&'static str>) {
-    let mut words = names.split(' ');
-    (words.next().unwrap_or_default(), words.collect())
 }
 
 /// Shared state lookup by functions of other modules.

@@ -14,10 +14,13 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use script::ast::{self, Dialect, EventMode, RouteKind};
 use script::{Diagnostic, Loc, RouteId, Task, Value};
+use serde_json::Value as Json;
 use std::sync::Arc;
 
 /// A wait of a script was slower than a threshold allows: source, time, extra.
 pub const THRESHOLD: &str = "E_CORE_THRESHOLD";
+/// A worker has more to do than it can, or keeps up again: state, worker, delay, refused.
+pub const OVERLOAD: &str = "E_CORE_OVERLOAD";
 /// A stream connection ended: src_ip, src_port, dst_ip, dst_port, proto.
 pub const TCP_DISCONNECT: &str = "E_CORE_TCP_DISCONNECT";
 
@@ -50,6 +53,34 @@ impl<N: Into<Bytes>> FromIterator<(N, Value)> for EventParams {
 pub struct Event {
     pub name: Bytes,
     pub params: EventParams,
+}
+
+impl Event {
+    /// The parameters as JSON-RPC has them: an object, or a list where none has a name. `named`: under this name
+    /// stands the event's own, before them.
+    pub fn json(&self, named: Option<&str>) -> Json {
+        let list = &self.params.0;
+        let plain = !list.is_empty() && list.iter().all(|(name, _)| name.is_empty());
+        let own = named.map(|key| (key, Json::from(String::from_utf8_lossy(&self.name))));
+        if plain || (list.is_empty() && named.is_none()) {
+            let values = list.iter().map(|(_, value)| json_of(value));
+            return own.map(|(_, name)| name).into_iter().chain(values).collect();
+        }
+        let mut map = serde_json::Map::new();
+        map.extend(own.map(|(key, name)| (key.to_owned(), name)));
+        map.extend(list.iter().map(|(n, v)| (String::from_utf8_lossy(n).into_owned(), json_of(v))));
+        Json::Object(map)
+    }
+}
+
+fn json_of(value: &Value) -> Json {
+    match value {
+        Value::Null | Value::Nought | Value::Failed => Json::Null,
+        Value::Int(n) | Value::Num(_, n) => Json::from(*n),
+        Value::Str(text) | Value::Pieced(text, _) | Value::Both(text, _) => {
+            Json::from(String::from_utf8_lossy(text))
+        }
+    }
 }
 
 /// Carries events to other programs.

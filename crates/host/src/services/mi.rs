@@ -1,8 +1,10 @@
 //! Management commands: JSON-RPC names, parameters and results, independent of how they arrive.
 
 use crate::context::shared::Shared;
+use crate::context::tape::Note;
 use crate::ctx::Ctx;
 use serde_json::Value as Json;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -49,6 +51,14 @@ impl MiParams {
         }
     }
 
+    /// As a JSON-RPC `params` value.
+    pub fn to_json(&self) -> Json {
+        match self.named.is_empty() {
+            true => Json::Array(self.positional.clone()),
+            false => Json::Object(self.named.clone()),
+        }
+    }
+
     /// By name, else by position (from 0).
     pub fn find(&self, name: &str, position: usize) -> Option<&Json> {
         self.named.get(name).or_else(|| self.positional.get(position))
@@ -71,22 +81,41 @@ impl MiParams {
         self.text(name, position).ok_or_else(|| MiError::params(what))
     }
 
+    /// A number of 32 bits, signed or not, so that no command has to cut it down.
     pub fn int(&self, name: &str, position: usize) -> Result<Option<i64>, MiError> {
-        match self.find(name, position) {
-            None => Ok(None),
-            Some(Json::Number(n)) => Ok(n.as_i64()),
-            Some(Json::String(s)) => s.trim().parse().map(Some).map_err(|_| bad_type(name)),
-            Some(_) => Err(bad_type(name)),
+        self.int_in(name, position, i32::MIN.into()..=u32::MAX.into())
+    }
+
+    /// A number within these bounds.
+    pub fn int_in(
+        &self,
+        name: &str,
+        position: usize,
+        bounds: RangeInclusive<i64>,
+    ) -> Result<Option<i64>, MiError> {
+        let number = match self.find(name, position) {
+            None => return Ok(None),
+            Some(Json::Number(n)) => n.as_i64(),
+            Some(Json::String(text)) => text.trim().parse().ok(),
+            Some(_) => None,
+        };
+        let number: i64 = number.ok_or_else(|| bad_type(name))?;
+        if bounds.contains(&number) {
+            return Ok(Some(number));
         }
+        let (first, last) = (bounds.start(), bounds.end());
+        Err(MiError::params(format!("{name} is a number from {first} to {last}, not {number}")))
     }
 
     /// Refuses what a command does not take.
     fn check(&self, usage: &Usage) -> Result<(), MiError> {
+        let (few, many) = (usage.needed.len(), usage.needed.len() + usage.optional.len());
+        let given = self.positional.len().max(self.named.len());
+        if given < few || (given > many && !usage.open) {
+            return Err(MiError::params("Too few or too many parameters"));
+        }
         if self.named.is_empty() {
-            let (few, many) = (usage.needed.len(), usage.needed.len() + usage.optional.len());
-            let given = self.positional.len();
-            let fits = given >= few && (given <= many || usage.open);
-            return if fits { Ok(()) } else { Err(MiError::params("Too few or too many parameters")) };
+            return Ok(());
         }
         let known = |name: &String| usage.names().any(|n| n == name);
         let fits = self.named.keys().all(known) && usage.needed.iter().all(|n| self.named.contains_key(*n));
@@ -107,8 +136,8 @@ pub enum MiScope {
     Each(fn(Vec<Json>) -> Json),
 }
 
-type Handler = Arc<dyn Fn(&mut Ctx, &MiParams) -> MiResult + Send + Sync>;
-type LateHandler = Arc<dyn Fn(&mut Ctx, &MiParams, MiAnswer) + Send + Sync>;
+pub(crate) type Handler = Arc<dyn Fn(&mut Ctx, &MiParams) -> MiResult + Send + Sync>;
+pub(crate) type LateHandler = Arc<dyn Fn(&mut Ctx, &MiParams, MiAnswer) + Send + Sync>;
 
 /// Takes the result of a command that waits for something. Dropped, the command fails.
 pub struct MiAnswer(futures_channel::oneshot::Sender<MiResult>);
@@ -135,14 +164,15 @@ pub struct MiCommand {
     pub aliases: Vec<&'static str>,
     pub module: &'static str,
     pub help: &'static str,
+    /// Its parameters (`CommandWords::takes`); `None`: not declared.
+    pub takes: Option<&'static str>,
     pub scope: MiScope,
     pub run: Handler,
     /// Runs instead of `run` when the command waits for I/O; on one worker.
     pub late: Option<LateHandler>,
 }
 
-/// The parameters of a command, from the last part of its help
-/// ("removes a contact: ul_rm_contact table_name aor [contact]"; `name...` takes any number).
+/// The parameters of a command.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Usage {
     pub needed: Vec<&'static str>,
@@ -168,16 +198,10 @@ impl MiCommand {
         std::iter::once(self.name).chain(self.aliases.iter().copied())
     }
 
-    /// `None`: its help does not say.
+    /// `None`: they were not declared.
     pub fn usage(&self) -> Option<Usage> {
-        let (_, line) = self.help.rsplit_once(": ")?;
-        let mut words = line.split(' ');
-        let first = words.next()?;
-        if !self.names().any(|name| name == first) {
-            return None;
-        }
         let mut usage = Usage::default();
-        for word in words {
+        for word in self.takes?.split_ascii_whitespace() {
             usage.open |= word.contains("...");
             let name = word.trim_matches(['[', ']']).trim_end_matches("...");
             if word.starts_with('[') { usage.optional.push(name) } else { usage.needed.push(name) }
@@ -230,9 +254,15 @@ pub async fn call(shared: &Arc<Shared>, name: &str, params: MiParams) -> MiResul
     for worker in targets {
         let (answer, receive) = MiAnswer::channel();
         let (run, late, params) = (command.run.clone(), command.late.clone(), params.clone());
-        let job = move |ctx: &mut Ctx| match late {
-            Some(late) => late(ctx, &params, answer),
-            None => answer.give(run(ctx, &params)),
+        let name = command.name;
+        let job = move |ctx: &mut Ctx| {
+            if let Some(tape) = ctx.core.tape.as_ref().filter(|tape| tape.on()) {
+                tape.note(Note::Command { name, params: &params.to_json().to_string() });
+            }
+            match late {
+                Some(late) => late(ctx, &params, answer),
+                None => answer.give(run(ctx, &params)),
+            }
         };
         dispatch.run_on(worker, Box::new(job));
         waiting.push(receive);
@@ -330,9 +360,10 @@ fn failure(error: &MiError, id: Json) -> Json {
 mod tests {
     use super::*;
 
-    fn command(help: &'static str) -> MiCommand {
+    fn command(takes: &'static str) -> MiCommand {
         let (scope, run) = (MiScope::One, Arc::new(|_: &mut Ctx, _: &MiParams| Ok(Json::Null)));
-        MiCommand { name: "m:x", aliases: vec!["x"], module: "m", help, scope, run, late: None }
+        let (name, aliases, module, help) = ("m:x", vec!["x"], "m", "does it");
+        MiCommand { name, aliases, module, help, takes: Some(takes), scope, run, late: None }
     }
 
     #[test]
@@ -345,30 +376,47 @@ mod tests {
 
     #[test]
     fn parameters_of_commands() {
-        let check = |help: &'static str, expected: &[&[&str]]| {
-            assert_eq!(command(help).usage().map(|u| u.recipes()).unwrap_or_default(), expected, "{help}");
+        let check = |takes: &'static str, expected: &[&[&str]]| {
+            assert_eq!(command(takes).usage().map(|u| u.recipes()).unwrap_or_default(), expected, "{takes}");
         };
-        check("ends the server", &[]);
-        check("takes something: else", &[]);
-        check("does it: x", &[&[]]);
-        check("does it: x a b", &[&["a", "b"]]);
-        check("does it: m:x a [b] [c...]", &[&["a"], &["a", "b"], &["a", "b", "c"]]);
+        check("", &[&[]]);
+        check("a b", &[&["a", "b"]]);
+        check("a [b] [c...]", &[&["a"], &["a", "b"], &["a", "b", "c"]]);
+    }
+
+    #[test]
+    fn numbers_have_bounds() {
+        let check = |value: Json, expected: Result<Option<i64>, &str>| {
+            let params = MiParams::from_json(Some(serde_json::json!([value.clone()]))).unwrap();
+            let found = params.int_in("n", 0, 0..=10).map_err(|e| e.data.unwrap_or_default());
+            assert_eq!(found.as_ref().map_err(String::as_str).copied(), expected, "{value}");
+        };
+        check(7.into(), Ok(Some(7)));
+        check("7".into(), Ok(Some(7)));
+        check(11.into(), Err("n is a number from 0 to 10, not 11"));
+        for wrong in [serde_json::json!(1.5), "x".into(), Json::Bool(true)] {
+            check(wrong, Err("Bad type for parameter 'n'"));
+        }
+        // No command cuts a number down to its 32 bits.
+        let params = MiParams::from_json(Some(serde_json::json!([4_294_967_297_i64]))).unwrap();
+        assert!(params.int("n", 0).is_err());
     }
 
     #[test]
     fn wrong_parameters_are_refused() {
-        let check = |help: &'static str, params: Json, expected: Option<&str>| {
+        let check = |takes: &'static str, params: Json, expected: Option<&str>| {
             let params = MiParams::from_json(Some(params)).unwrap();
-            let found = params.check(&command(help).usage().unwrap()).err().and_then(|e| e.data);
-            assert_eq!(found.as_deref(), expected, "{help}");
+            let found = params.check(&command(takes).usage().unwrap()).err().and_then(|e| e.data);
+            assert_eq!(found.as_deref(), expected, "{takes}");
         };
         let (number, names) = (Some("Too few or too many parameters"), Some("Named parameters do not match"));
-        check("does it: x a [b]", serde_json::json!([]), number);
-        check("does it: x a [b]", serde_json::json!(["1", "2"]), None);
-        check("does it: x a [b]", serde_json::json!(["1", "2", "3"]), number);
-        check("does it: x a...", serde_json::json!(["1", "2", "3"]), None);
-        check("does it: x a [b]", serde_json::json!({"a": 1}), None);
-        check("does it: x a [b]", serde_json::json!({"b": 1}), names);
-        check("does it: x a [b]", serde_json::json!({"a": 1, "c": 1}), names);
+        check("a [b]", serde_json::json!([]), number);
+        check("a [b]", serde_json::json!(["1", "2"]), None);
+        check("a [b]", serde_json::json!(["1", "2", "3"]), number);
+        check("a...", serde_json::json!(["1", "2", "3"]), None);
+        check("a [b]", serde_json::json!({"a": 1}), None);
+        check("a [b]", serde_json::json!({"b": 1}), names);
+        check("a [b]", serde_json::json!({"a": 1, "c": 1}), names);
+        check("a b", serde_json::json!({"a": 1}), number);
     }
 }

@@ -60,6 +60,32 @@ pub struct Tls {
     pub verified: bool,
 }
 
+/// What a module sets about the connections of a transport. The modules of transports add theirs to `Hooks::list` when they
+/// are ready; the driver of the workers asks `Shared::stream_setting`. Certificates are registered likewise, as
+/// `Arc<dyn net::link::TlsSetup>`.
+#[derive(Clone, Debug)]
+pub struct StreamSettings {
+    pub transport: sip::Transport,
+    /// A double CRLF is answered with one (RFC 5626 §3.5.1).
+    pub pong: Option<bool>,
+    /// Messages that may wait for one connection.
+    pub queue: Option<usize>,
+    /// WebSocket handshakes must have an Origin.
+    pub require_origin: Option<bool>,
+    /// What WebSocket handshakes begun here ask for.
+    pub resource: Option<String>,
+    /// Longest that handshakes may take, milliseconds.
+    pub handshake_ms: Option<u64>,
+}
+
+impl StreamSettings {
+    /// Nothing is set.
+    pub fn of(transport: sip::Transport) -> StreamSettings {
+        let (pong, queue, require_origin, resource, handshake_ms) = Default::default();
+        StreamSettings { transport, pong, queue, require_origin, resource, handshake_ms }
+    }
+}
+
 /// What core parameters say about which connection a message may take.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Rules {
@@ -90,6 +116,16 @@ impl Streams {
 }
 
 impl Shared {
+    /// What the first module says that sets this about a transport.
+    pub fn stream_setting<T>(
+        &self,
+        transport: sip::Transport,
+        read: impl Fn(&StreamSettings) -> Option<T>,
+    ) -> Option<T> {
+        let all = self.hooks.listed::<StreamSettings>().iter();
+        all.filter(|set| set.transport == transport).find_map(read)
+    }
+
     /// The stream connections, when a driver has some.
     pub fn connections(&self) -> Option<&Arc<dyn Connections>> {
         self.part::<Streams>().connections()

@@ -44,7 +44,7 @@ pub fn admit(ctx: &mut Ctx, msg: &Rc<Message>, source: Path) -> Admit {
             // Scripts see every ACK; `t_relay` knows those whose way ends here.
             Admit::Run(Some(id))
         }
-        Some((id, Relation::Cancel)) if !ctx.requests_of(id).is_empty() || ua::holds(ctx, id) => {
+        Some((id, Relation::Cancel)) if !ctx.requests_of(id).is_empty() || ua::gives_up_here(ctx, id) => {
             cancel::waiting(ctx, msg, source, id);
             Admit::Absorbed
         }
@@ -71,11 +71,11 @@ pub fn admit(ctx: &mut Ctx, msg: &Rc<Message>, source: Path) -> Admit {
 /// Modules see the request, then its main route runs. `of`: what an ACK is for.
 pub(crate) fn request_in(ctx: &mut Ctx, state: Box<MsgState>, of: Option<TxnId>) {
     show(ctx, Moment::RequestIn, state, Seen::of(None), move |ctx, mut state, way| match way {
-        Way::Stopped => refused(ctx, state),
+        Way::Stopped => refused(ctx, state, of),
         Way::On if is_of_success(ctx, &state, of) => {
             show(ctx, Moment::AckIn, state, Seen::of(of), move |ctx, state, way| match way {
                 Way::On => begin(ctx, state, of),
-                Way::Stopped => refused(ctx, state),
+                Way::Stopped => refused(ctx, state, of),
             });
         }
         Way::On if ua::prack_came(ctx, &mut state) => {}
@@ -96,8 +96,11 @@ fn is_of_success(ctx: &Ctx, state: &MsgState, of: Option<TxnId>) -> bool {
     state.msg.method() == Method::Ack && !refusal()
 }
 
-/// Nobody is told; a transaction that it got while it waited forgets it.
-fn refused(ctx: &mut Ctx, state: Box<MsgState>) {
+/// Nobody is told; a transaction that it got while it waited forgets it. What a user agent took is its own.
+fn refused(ctx: &mut Ctx, state: Box<MsgState>, of: Option<TxnId>) {
+    if state.txn.or(of).is_some_and(|id| ua::holds(ctx, id)) {
+        return;
+    }
     ctx.core.traffic.dropped_requests.up();
     if let Some(id) = state.txn {
         let now = ctx.core.now;

@@ -118,6 +118,15 @@ impl Leaving {
             Form::Relayed(..) => Origin::Relayed,
         }
     }
+
+    /// What those learn who watch it.
+    fn seen(&self, id: TxnId) -> Seen {
+        let branch = match &self.form {
+            Form::Made(_) => None,
+            Form::Relayed(state, _) => state.txn_branch,
+        };
+        Seen { branch, ..Seen::of(Some(id)).status(self.code).origin(self.origin()) }
+    }
 }
 
 /// Sends a reply made here. 1 sent, or held by a watcher on its way; -1: it comes too late.
@@ -141,12 +150,13 @@ fn leave(ctx: &mut Ctx, id: TxnId, leaving: Leaving) -> i32 {
     let has_upstream = ctx.core.txns.txns.has_upstream(id);
     let watched = ctx.core.shared.hooks.watch.watches(Moment::ReplyOut) && has_upstream;
     if !watched {
+        let seen = leaving.seen(id);
         let bytes = match leaving.form {
             Form::Made(bytes) => bytes,
             Form::Relayed(state, changed) if has_upstream => print(ctx, id, &state, changed),
             Form::Relayed(..) => Bytes::new(),
         };
-        return send(ctx, id, code, bytes, origin);
+        return send(ctx, id, bytes, seen);
     }
     if !ctx.core.txns.txns.takes_reply(id, code, origin) {
         return -1;
@@ -166,21 +176,20 @@ fn leave(ctx: &mut Ctx, id: TxnId, leaving: Leaving) -> i32 {
 
 /// The watchers see a reply, then it is printed and sent, and the next one follows.
 fn show_leaving(ctx: &mut Ctx, id: TxnId, leaving: Leaving) {
-    let (code, origin) = (leaving.code, leaving.origin());
+    let seen = leaving.seen(id);
     let (state, changed, made) = match leaving.form {
         Form::Relayed(state, changed) => (Some(state), changed, None),
         Form::Made(bytes) => (reply_state(ctx, id, bytes.clone()), None, Some(bytes)),
     };
     let Some(state) = state else { return next_leaving(ctx, id) };
-    let seen = Seen { branch: state.txn_branch, ..Seen::of(Some(id)).status(code).origin(origin) };
-    show(ctx, Moment::ReplyOut, state, seen, move |ctx, state, way| {
+    show(ctx, Moment::ReplyOut, state, seen.clone(), move |ctx, state, way| {
         if way == Way::On {
             let bytes = match made {
                 Some(bytes) if state.edits.is_empty() => bytes,
                 Some(_) => print_made(ctx, &state),
                 None => print(ctx, id, &state, changed),
             };
-            send(ctx, id, code, bytes, origin);
+            send(ctx, id, bytes, seen);
         }
         next_leaving(ctx, id);
     });
@@ -230,8 +239,8 @@ pub(crate) fn print_made(ctx: &Ctx, reply: &MsgState) -> Bytes {
 }
 
 /// Hands a final or provisional reply to the transaction. 1 sent, -1 not.
-fn send(ctx: &mut Ctx, id: TxnId, code: u16, bytes: Bytes, origin: Origin) -> i32 {
-    let now = ctx.core.now;
+fn send(ctx: &mut Ctx, id: TxnId, bytes: Bytes, seen: Seen) -> i32 {
+    let (now, code, origin) = (ctx.core.now, seen.status, seen.origin);
     let shown = bytes.clone();
     if let (Origin::Here, Some(data)) = (origin, ctx.core.txns.txns.get_mut(id))
         && code >= 200
@@ -251,14 +260,35 @@ fn send(ctx: &mut Ctx, id: TxnId, code: u16, bytes: Bytes, origin: Origin) -> i3
         ua::note_sent(ctx, id, &shown);
     }
     if ctx.core.shared.hooks.watch.tells(Told::Replied) && ctx.core.txns.txns.has_upstream(id) {
-        let seen = Seen { bytes: shown.clone(), ..Seen::of(Some(id)).status(code).origin(origin) };
-        tell(ctx, id, Told::Replied, seen);
+        tell(ctx, id, Told::Replied, Seen { bytes: shown.clone(), ..seen });
     }
     drain(ctx);
     if let (Some(route), Origin::Here) = (ctx.core.txns.settings.reply_route, origin) {
         ua::show_to_route(ctx, route, shown);
     }
+    if code >= 200 {
+        forget_request(ctx, id);
+    }
     1
+}
+
+/// A transaction with its final reply stays for some seconds, to answer what comes again. The request as it went
+/// downstream is not needed for that, unless somebody looks at later replies or at the end.
+fn forget_request(ctx: &mut Ctx, id: TxnId) {
+    let watch = &ctx.core.shared.hooks.watch;
+    let looked_at = [Told::Ended, Told::Replied].iter().any(|what| watch.tells(*what))
+        || [Moment::ReplyIn, Moment::ReplyOut].iter().any(|moment| watch.watches(*moment))
+        || super::replies::global_route(ctx).is_some()
+        || ctx.core.txns.txns.is_open(id)
+        || ctx.core.txns.txns.branches(id).any(|branch| branch.data.on_reply.is_some());
+    if let Some(data) = ctx.core.txns.txns.get_mut(id)
+        && !looked_at
+        && data.on_reply.is_none()
+        && data.on_failure.is_none()
+        && data.ua.is_none()
+    {
+        data.saved = None;
+    }
 }
 
 /// `tcp_no_new_conn_rplflag`, which the script may have set after the transaction was made.

@@ -16,6 +16,8 @@ pub struct Blacklists(Vec<Blacklist>);
 #[derive(Debug)]
 pub struct Blacklist {
     pub name: String,
+    /// Who made it: "script", or the module that fills it.
+    pub owner: &'static str,
     /// Used without `use_blacklist()`.
     pub default: bool,
     pub readonly: bool,
@@ -32,8 +34,6 @@ pub struct Rule {
     /// `None`: any.
     pub transport: Option<Transport>,
     pub net: Net,
-    /// As written.
-    pub address: String,
     /// 0: any.
     pub port: u16,
     /// A glob for the message; empty: any.
@@ -79,8 +79,15 @@ impl Rule {
             Some(port) => port.parse().map_err(|_| format!("`{port}` is no port"))?,
         };
         let pattern = fields.next().unwrap_or_default();
-        let address = address.to_owned();
-        Ok(Rule { negated: negated != inverse, transport, net, address, port, pattern, until: None })
+        Ok(Rule { negated: negated != inverse, transport, net, port, pattern, until: None })
+    }
+
+    /// One address of a destination; port 0 is any.
+    pub fn of_address(transport: Option<Transport>, addr: SocketAddr) -> Rule {
+        let ip = addr.ip();
+        let net = Net::new(ip, if ip.is_ipv4() { 32 } else { 128 }).expect("the whole address");
+        let (negated, pattern, until) = (false, String::new(), None);
+        Rule { negated, transport, net, port: addr.port(), pattern, until }
     }
 
     fn blocks(&self, going: &Going<'_>) -> bool {
@@ -125,7 +132,19 @@ impl Blacklist {
         let body = rules.strip_prefix('{').and_then(|r| r.strip_suffix('}')).unwrap_or(rules);
         let rules: Result<Vec<Rule>, String> =
             split(body, ',').iter().filter(|r| !r.trim().is_empty()).map(|r| Rule::parse(r)).collect();
-        Ok(Blacklist { name, default, readonly, expire, rules: RwLock::new(rules?) })
+        let rules = RwLock::new(rules?);
+        Ok(Blacklist { name, owner: "script", default, readonly, expire, rules })
+    }
+
+    /// An empty list that a module fills.
+    pub fn of_module(name: &str, owner: &'static str) -> Blacklist {
+        let rules = RwLock::default();
+        Blacklist { name: name.to_owned(), owner, default: false, readonly: false, expire: false, rules }
+    }
+
+    /// Puts these rules in the place of all others.
+    pub fn refill(&self, rules: Vec<Rule>) {
+        *self.rules.write() = rules;
     }
 
     pub fn blocks(&self, going: &Going<'_>) -> bool {

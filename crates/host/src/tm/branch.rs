@@ -1,5 +1,6 @@
 //! One branch on its way: destination, socket, Via, bytes.
 
+use super::resolve::Found;
 use crate::blacklist::{Going, InUse};
 use crate::ctx::{Branch, Ctx, MsgState, Resolved};
 use crate::shared::Listen;
@@ -84,26 +85,32 @@ pub fn next_hop<'a>(target: &'a Branch, proxy: Option<&'a Bytes>) -> &'a Bytes {
 /// What a URI asks of DNS; `maddr` says where to send, whatever the host (RFC 3261 §19.1.1). A URI that names no
 /// transport goes by that of the socket that was chosen for it.
 fn query_of(sockets: &[Listen], uri: &Uri, chosen: Option<u16>) -> Query {
+    let (host, transport, security) = asked_of(sockets, uri, chosen);
+    Query { host: String::from_utf8_lossy(&host).into_owned(), port: uri.port, transport, security }
+}
+
+/// Host, transport and security of that query.
+fn asked_of(sockets: &[Listen], uri: &Uri, chosen: Option<u16>) -> (Bytes, Option<Transport>, Security) {
     let host = uri.params.value(b"maddr").unwrap_or_else(|| uri.host.clone());
     let by_socket = || Some(sockets.get(usize::from(chosen?))?.transport);
-    Query {
-        host: String::from_utf8_lossy(&host).into_owned(),
-        port: uri.port,
-        transport: uri.transport().or_else(by_socket),
-        security: if uri.scheme == sip::Scheme::Sips { Security::Sips } else { Security::Sip },
-    }
+    let security = if uri.scheme == sip::Scheme::Sips { Security::Sips } else { Security::Sip };
+    (host, uri.transport().or_else(by_socket), security)
+}
+
+/// Where a URI leads that names an address; `None`: a name is to be looked up.
+fn literal_of(sockets: &[Listen], uri: &Uri, chosen: Option<u16>) -> Option<Hop> {
+    let (host, transport, security) = asked_of(sockets, uri, chosen);
+    Some(sip::names::hop_to(sip::host_ip(&host)?, uri.port, transport, security))
 }
 
 /// The look-up that a branch needs; `None`: its host is an address, or it is no URI.
 pub fn lookup_of(sockets: &[Listen], target: &Branch, proxy: Option<&Bytes>) -> Option<Query> {
     let uri = Uri::parse(next_hop(target, proxy)).ok()?;
-    let query = query_of(sockets, &uri, target.socket);
-    if sip::names::literal(&query).is_some() { None } else { Some(query) }
+    match literal_of(sockets, &uri, target.socket) {
+        Some(_) => None,
+        None => Some(query_of(sockets, &uri, target.socket)),
+    }
 }
-
-/// Addresses that look-ups of this script found.
-#[derive(Clone, Default)]
-pub struct Found(pub Vec<(Query, Vec<Hop>)>);
 
 /// Where a branch goes: the first way that there is.
 pub fn path_of(
@@ -126,7 +133,6 @@ pub fn paths_of(
     if uri.host.is_empty() {
         return Err(SendError::BadUri);
     }
-    let wanted = query_of(&ctx.core.shared.sockets, &uri, target.socket);
     let name = uri.ip().is_none().then_some(&uri.host[..]);
     let way = |hop: &Hop| {
         let Hop { transport, addr: remote } = *hop;
@@ -137,23 +143,35 @@ pub fn paths_of(
         let path = Path { socket, transport, remote, local: leaving_by(ctx, socket, remote), connection: 0 };
         if path.is_reliable() { by_stream(ctx, state, target, path, name) } else { Ok(path) }
     };
-    if let Some(hop) = sip::names::literal(&wanted) {
+    let sockets = &ctx.core.shared.sockets;
+    if let Some(hop) = literal_of(sockets, &uri, target.socket) {
         return way(&hop).map(|path| smallvec::smallvec![path]);
     }
-    let known = state.ext.find::<Found>().and_then(|f| f.0.iter().find(|(q, _)| *q == wanted));
+    let wanted = query_of(sockets, &uri, target.socket);
     let ways = |hops: &[Hop]| {
         let mut failed = SendError::Unresolvable;
         let ways = hops.iter().filter_map(|hop| way(hop).map_err(|e| failed = e).ok());
         let ways: Ways = ways.take(MAX_WAYS).collect();
         if ways.is_empty() { Err(failed) } else { Ok(ways) }
     };
-    match known {
-        Some((_, hops)) => ways(hops),
+    match Found::of(state, &wanted) {
+        Some(hops) => ways(hops),
         None => match ctx.core.spawner.resolve(wanted) {
             Resolved::Now(hops) => ways(&hops.unwrap_or_default()),
             Resolved::Later(_) => Err(SendError::NotYet),
         },
     }
+}
+
+/// TCP to where a datagram would go (RFC 3261 §18.1.1); `None`: it is no datagram, or there is no socket for it.
+pub fn instead_of_datagram(ctx: &Ctx, state: &MsgState, target: &Branch, path: &Path) -> Option<Path> {
+    let (transport, remote) = (Transport::Tcp, path.remote);
+    if path.transport != Transport::Udp || blocked(ctx, state, transport, remote) {
+        return None;
+    }
+    let socket = socket_for(ctx, state, None, transport, remote)?;
+    let path = Path { socket, transport, remote, local: leaving_by(ctx, socket, remote), connection: 0 };
+    by_stream(ctx, state, target, path, None).ok()
 }
 
 /// The same way with what the script said about connections. `name`: that of the next hop, unless it is an address.

@@ -187,6 +187,13 @@ pub fn parse_q(text: &[u8]) -> Option<i32> {
 #[derive(Clone, Debug, Default)]
 struct RequestValues(Vec<(Bytes, Value)>);
 
+/// The branch of the R-URI was opened: its attributes are those of the transaction's branch from now on.
+pub(crate) fn forget_request_attributes(state: &mut MsgState) {
+    if state.ext.find::<RequestValues>().is_some() {
+        state.ext.remove::<RequestValues>();
+    }
+}
+
 /// Attributes of one branch; further ones are refused.
 const MAX_ATTRIBUTES: usize = 64;
 

@@ -13,6 +13,13 @@ pub fn end_all(ctx: &mut Ctx) {
     let txns = &ctx.core.txns.txns;
     let open: Vec<TxnId> = txns.iter().map(|(id, _)| id).filter(|id| txns.is_open(*id)).collect();
     for id in open {
+        // A probe that nobody waits for says nothing of whom it asked.
+        if let Some(data) = ctx.core.txns.txns.get_mut(id)
+            && data.is_aside()
+            && let Some(ua) = &mut data.ua
+        {
+            ua.forget();
+        }
         let _ = ctx.guarded(id, |ctx| end_with(ctx, id, CODE, REASON));
     }
 }

@@ -15,12 +15,15 @@ pub mod defect;
 mod ending;
 mod failure;
 mod local;
+pub mod overload;
 pub mod policy;
 mod relay;
 mod replies;
 pub mod reply;
+mod resolve;
 mod stateless;
 mod stats;
+mod txn;
 pub mod ua;
 pub mod watch;
 
@@ -44,7 +47,7 @@ use transaction::{Config, Event, Instant, Path, Transactions, TxnId};
 pub(crate) use admit::request_in;
 pub use admit::{Admit, admit};
 pub use answer::{Parts, reply, reply_with, to_tag, trying_current};
-pub use branch::{Found, LocalVia};
+pub use branch::LocalVia;
 pub use cancel::{cancel, stop};
 pub use ending::end_all;
 pub(crate) use ending::refuse;
@@ -54,7 +57,9 @@ pub use local::{
 pub use policy::Policy;
 pub use relay::{Relay, new_transaction, relay};
 pub use replies::{ReplyStatus, final_replies, on_reply, status_of};
+pub use resolve::Found;
 pub use stateless::{forward, forward_or_wait, forward_reply, send_to};
+pub use txn::{Txn, TxnMut};
 pub use ua::{Answer, Done, NewRequest, own_call_id, send_new};
 pub use watch::{show_here, with_request};
 
@@ -105,6 +110,8 @@ pub struct TxnData {
     created: Instant,
     /// Status that the last reply route or failure route saw (`t_check_status`).
     pub seen_status: u16,
+    /// The branch whose reply was decided about last: failure routes call it the current one.
+    pub last_heard: Option<u16>,
     /// What modules keep with the transaction, by type: there from `Told::Created` to `Told::Ended`.
     pub ext: Ext,
     /// A reply is held on its way upstream; these follow it.
@@ -151,10 +158,11 @@ const MAX_QUEUE: usize = 32;
 
 /// Transactions of a worker and what belongs to them.
 pub struct Engine {
-    pub txns: Transactions<TxnData, BranchData>,
+    pub(crate) txns: Transactions<TxnData, BranchData>,
     pub settings: Settings,
     pub policy: Arc<Policy>,
     pub streams: Arc<Streams>,
+    refusals: overload::Refusals,
     published: Option<stats::Published>,
 }
 
@@ -168,6 +176,7 @@ impl Engine {
             settings,
             policy,
             streams: shared.part::<Streams>().clone(),
+            refusals: overload::Refusals::new(&shared.stats),
         }
     }
 
@@ -182,9 +191,26 @@ impl Engine {
         }
     }
 
-    /// Transactions without a final reply.
+    /// (now, since the start): how many transactions there are.
+    pub fn counts(&self) -> (usize, u64) {
+        let stats = self.txns.stats();
+        (self.txns.len(), stats.created_server + stats.created_local)
+    }
+
+    /// Transactions without a final reply that somebody waits for.
     pub fn open(&self) -> usize {
-        self.txns.iter().filter(|(id, _)| self.txns.is_open(*id)).count()
+        let open = self.txns.iter().filter(|(id, data)| self.txns.is_open(*id) && !data.is_aside());
+        open.count()
+    }
+}
+
+impl TxnData {
+    /// A request of this server that is part of no call: a probe, a ping, a PUBLISH, a REGISTER. The end of the server
+    /// does not wait for its reply.
+    pub(crate) fn is_aside(&self) -> bool {
+        let of_a_call = || self.msg.method() == Method::Invite || self.msg.to_tag().is_some();
+        let ours = self.ua.as_ref().is_some_and(|ua| ua.asks());
+        ours && (self.msg.method() == Method::Options || !of_a_call())
     }
 }
 
@@ -275,9 +301,11 @@ pub fn on_timer(ctx: &mut Ctx, at_most: usize) {
 }
 
 /// A message could not be sent: its branch, if it is a request's, has failed.
-pub fn on_undeliverable(ctx: &mut Ctx, _path: Path, bytes: Bytes) {
+pub fn on_undeliverable(ctx: &mut Ctx, _path: Path, mut bytes: Bytes) {
+    // It may have grown beyond what is read; only its head matters here.
+    bytes.truncate(sip::MAX_MESSAGE);
     let Ok(msg) = Message::parse(bytes) else { return };
-    let cookie = msg.via().and_then(|via| via.branch()).and_then(|b| transaction::Cookie::parse(&b));
+    let cookie = msg.via().and_then(|via| via.branch_slice()).and_then(transaction::Cookie::parse);
     let Some(cookie) = cookie.filter(|c| msg.is_request() && c.worker == ctx.core.worker) else { return };
     let (id, branch) = (cookie.txn, cookie.branch);
     if msg.method() == Method::Ack || msg.method() == Method::Cancel {
@@ -408,6 +436,7 @@ impl TxnData {
             local_status: 0,
             cancel_headers: Bytes::new(),
             seen_status: 0,
+            last_heard: None,
             created: state.received_at,
             ext: Ext::default(),
             leaving: None,
@@ -517,6 +546,7 @@ pub(crate) fn save_request(ctx: &mut Ctx, id: TxnId) {
     let task = Task::new(ctx.core.shared.program(), RouteId(0));
     let mut saved = ctx.state.fork(ctx.state.kind, task);
     saved.branches.clear();
+    crate::branches::forget_request_attributes(&mut saved);
     saved.after = After::Nothing;
     saved.txn = Some(id);
     if let Some(data) = ctx.core.txns.txns.get_mut(id) {

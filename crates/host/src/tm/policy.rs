@@ -1,7 +1,7 @@
 //! What a configuration says about how requests and replies are handled. Workers take it when they start.
 
 use super::Settings;
-use super::blacklist::Blacklists;
+use super::blacklist::{Blacklist, Blacklists};
 use super::reply::Signature;
 use crate::context::shared::Shared;
 use crate::language::loader::Loader;
@@ -26,6 +26,8 @@ pub struct Policy {
     pub no_failover: bool,
     /// `check_via`: replies are sent on only when they came to the address in their Via.
     pub check_via: bool,
+    /// `udp_mtu`: longer requests leave by TCP; `usize::MAX`: none.
+    pub longest_datagram: usize,
 }
 
 /// A function that forwards without a transaction is used.
@@ -48,9 +50,19 @@ impl Loader {
         self.find_part::<Forwards>().is_some_and(|forwards| forwards.0)
     }
 
-    /// The lists of `dst_blacklist`.
+    /// The lists of `dst_blacklist` and of modules.
     pub fn blacklists(&mut self) -> &Arc<Blacklists> {
         self.part()
+    }
+
+    /// Makes a list that a module fills; its place. The error is what a user should read.
+    pub fn add_blacklist(&mut self, name: &str, owner: &'static str) -> Result<usize, String> {
+        let lists = self.part::<Arc<Blacklists>>();
+        let lists = Arc::get_mut(lists).expect("shared once everything is loaded");
+        if lists.push(Blacklist::of_module(name, owner)) {
+            return Ok(lists.all().count() - 1);
+        }
+        Err(format!("blacklist {name} exists already, or there are more than 64"))
     }
 }
 
@@ -72,6 +84,10 @@ impl Policy {
             reply_to_via: core.reply_to_via,
             no_failover: core.disable_dns_failover,
             check_via: core.check_via,
+            longest_datagram: match core.udp_mtu {
+                0 => usize::MAX,
+                bytes => usize::try_from(bytes).unwrap_or(usize::MAX),
+            },
             blacklists: loader.blacklists().clone(),
             settings: loader.part::<Settings>().clone(),
         }

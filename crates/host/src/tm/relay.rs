@@ -1,11 +1,12 @@
 //! `t_relay`: transaction, branches, branch routes, sending.
 
-use super::branch::{self, Found, SendError, lookup_of};
+use super::branch::{self, SendError, lookup_of};
+use super::resolve::{Found, LOOKUP_MS, Lookup, when_known};
 use super::watch::{Way, show};
 use super::{Activity, BranchData, cancel, create_current, drain, failure, save_request, trying_current};
 use crate::branches::request_branch;
-use crate::call::{Finish, Outcome, Suspension};
-use crate::ctx::{After, Branch, Ctx, MsgState, Resolved};
+use crate::call::{Finish, Outcome};
+use crate::ctx::{After, Branch, Ctx, MsgState};
 use crate::watch::{Moment, Seen};
 use bytes::Bytes;
 use script::ast::RouteKind;
@@ -31,9 +32,6 @@ pub struct Relay {
     pub proxy: Option<Bytes>,
 }
 
-/// Longest a name may take.
-const LOOKUP_MS: u64 = 10_000;
-
 /// `t_newtran`: 1 made (or there already), 0 a retransmission (answered here, the script ends), -1 error.
 pub fn new_transaction(ctx: &mut Ctx) -> i32 {
     if ctx.state.txn.is_some() {
@@ -43,7 +41,7 @@ pub fn new_transaction(ctx: &mut Ctx) -> i32 {
     if !msg.is_request() || msg.method() == Method::Ack {
         return 1;
     }
-    if msg.from().is_none() || msg.to().is_none() || msg.call_id().is_none() || msg.cseq_parts().is_none() {
+    if msg.from().is_none() || !msg.has_to() || msg.call_id().is_none() || msg.cseq_slices().is_none() {
         return -1;
     }
     if let Some((id, Relation::Retransmission)) = ctx.core.txns.txns.find(&msg) {
@@ -62,34 +60,12 @@ pub fn relay(ctx: &mut Ctx, mut how: Relay) -> Outcome {
     }
     how.no_failover |= ctx.core.txns.policy.no_failover;
     let missing = missing_lookups(ctx, &how);
-    if missing.is_empty() {
-        return Outcome::Done(relay_now(ctx, how));
-    }
-    let mut found = Vec::new();
-    let mut waiting = Vec::new();
-    for target in missing {
-        match ctx.core.spawner.resolve(target.clone()) {
-            Resolved::Now(list) => found.push((target, list.unwrap_or_default())),
-            Resolved::Later(future) => waiting.push((target, future)),
-        }
-    }
-    let store = move |ctx: &mut Ctx, found: Vec<_>| ctx.state.ext.entry::<Found>().0.extend(found);
-    if waiting.is_empty() {
-        store(ctx, found);
-        return Outcome::Done(relay_now(ctx, how));
-    }
-    let detail = Bytes::from(waiting[0].0.host.clone());
-    Suspension::future("t_relay", async move {
-        for (target, future) in waiting {
-            found.push((target, future.await.unwrap_or_default()));
-        }
-        Box::new(move |ctx: &mut Ctx| {
-            store(ctx, found);
-            relay_now(ctx, how)
-        }) as Finish
+    when_known(ctx, "t_relay", missing, move |ctx| {
+        let rc = relay_now(ctx, how);
+        // A defect in a branch route has answered the caller: the script has nothing left to say.
+        let broken = ctx.state.txn.and_then(|id| ctx.core.txns.txns.get(id)).is_some_and(|data| data.broken);
+        if broken { 0 } else { rc }
     })
-    .detail(detail)
-    .limit(LOOKUP_MS, -4)
 }
 
 /// Names of destinations that this script has not looked up yet. A branch route may still change them.
@@ -98,11 +74,10 @@ fn missing_lookups(ctx: &Ctx, how: &Relay) -> Vec<Query> {
     if state.on_branch.is_some() {
         return Vec::new();
     }
-    let known = |t: &Query| state.ext.find::<Found>().is_some_and(|f| f.0.iter().any(|(k, _)| k == t));
     let mut missing: Vec<Query> = Vec::new();
     for branch in std::iter::once(&request_branch(state)).chain(&state.branches) {
         if let Some(target) = lookup_of(&ctx.core.shared.sockets, branch, how.proxy.as_ref())
-            && !known(&target)
+            && Found::of(state, &target).is_none()
             && !missing.contains(&target)
         {
             missing.push(target);
@@ -179,8 +154,14 @@ fn relay_now(ctx: &mut Ctx, how: Relay) -> i32 {
 /// Opens and sends all branches of the current message. The error is the last branch's.
 pub(super) fn open_branches(ctx: &mut Ctx, id: TxnId, how: &Relay) -> Result<(), SendError> {
     let mut targets = vec![request_branch(&ctx.state)];
+    // Branch routes see the list; attributes are those of the branches that are opened from now on.
+    let shown = if ctx.state.on_branch.is_some() { ctx.state.branches.clone() } else { Vec::new() };
     targets.append(&mut ctx.state.branches);
-    open_targets(ctx, id, how, targets)
+    crate::branches::forget_request_attributes(&mut ctx.state);
+    ctx.state.branches = shown;
+    let opened = open_targets(ctx, id, how, targets);
+    ctx.state.branches.clear();
+    opened
 }
 
 /// Opens and sends branches of the current request. The error is the last branch's.
@@ -193,7 +174,10 @@ pub(super) fn open_targets(
     let route = ctx.state.on_branch;
     let mut error = SendError::Dropped;
     let mut sent = 0;
-    for target in targets {
+    for (at, target) in targets.into_iter().enumerate() {
+        if let Some(opened) = at.checked_sub(1).and_then(|at| ctx.state.branches.get_mut(at)) {
+            opened.values.clear();
+        }
         let data = BranchData::new(target.clone());
         let minor = ctx.core.txns.settings.minor_flag & target.flags != 0;
         let number = match ctx.core.txns.txns.open_branch(id, data) {
@@ -264,7 +248,8 @@ fn branch_state(
     let task = Task::new(ctx.core.shared.program(), route.unwrap_or(RouteId(0)));
     let mut state = ctx.state.fork(RouteKind::Branch, task);
     (state.ruri, state.dst_uri, state.path) = (Some(target.uri), target.dst_uri, target.path);
-    (state.ruri_q, state.branch_flags, state.socket) = (target.q, target.flags, target.socket);
+    // `$ru_q` is the request's, whatever branch it is about, as in the reference.
+    (state.branch_flags, state.socket) = (target.flags, target.socket);
     state.txn_branch = Some(number);
     state.on_branch = None;
     state.on_reply = None;
@@ -285,13 +270,21 @@ fn send_branch(
     how: &Relay,
 ) -> Result<(), SendError> {
     let state = state.unwrap_or(&ctx.state);
-    let ways = branch::paths_of(ctx, state, target, how.proxy.as_ref())?;
+    let mut ways = branch::paths_of(ctx, state, target, how.proxy.as_ref())?;
+    if how.no_failover {
+        ways.truncate(1);
+    }
     let cookie = ctx.core.txns.txns.via_branch(id, number);
-    let path = ways[0];
-    let bytes = branch::print(ctx, state, None, target, &path, &cookie);
-    let now = ctx.core.now;
+    let mut bytes = branch::print(ctx, state, None, target, &ways[0], &cookie);
+    if bytes.len() > ctx.core.txns.policy.longest_datagram
+        && let Some(stream) = branch::instead_of_datagram(ctx, state, target, &ways[0])
+    {
+        // The datagram stays for a next hop that takes no TCP.
+        ways.insert(0, stream);
+        bytes = branch::print(ctx, state, None, target, &stream, &cookie);
+    }
+    let (path, now) = (ways[0], ctx.core.now);
     if ways.len() > 1
-        && !how.no_failover
         && let Some(data) = ctx.core.txns.txns.branch_data(id, number)
     {
         data.ways = ways[1..].into();
@@ -302,6 +295,9 @@ fn send_branch(
 
 /// The branch route ended: the branch leaves, unless it said `drop`.
 fn branch_ready(ctx: &mut Ctx, id: TxnId, number: u16, state: Box<MsgState>, end: End, how: Relay) {
+    if ctx.state.txn == Some(id) {
+        ctx.state.ruri_q = state.ruri_q;
+    }
     if let Some(data) = ctx.core.txns.txns.branch_data(id, number) {
         data.on_reply = state.on_reply;
     }
@@ -321,7 +317,7 @@ fn leave(ctx: &mut Ctx, id: TxnId, number: u16, state: Box<MsgState>, how: Relay
         let mut target = request_branch(&state);
         let minor = ctx.core.txns.settings.minor_flag & target.flags != 0;
         if let Some(data) = ctx.core.txns.txns.branch_data(id, number) {
-            target.attrs = data.target.attrs.clone();
+            (target.q, target.attrs) = (data.target.q, data.target.attrs.clone());
             target.values = std::mem::take(&mut data.target.values);
             data.target = target.clone();
         }
@@ -352,17 +348,15 @@ fn settle(ctx: &mut Ctx, id: TxnId, verdict: Verdict) {
 
 /// The branch goes out when its name is known; the script does not wait for it.
 fn look_up(ctx: &mut Ctx, id: TxnId, number: u16, mut state: Box<MsgState>, target: Branch, how: Relay) {
-    let wanted = lookup_of(&ctx.core.shared.sockets, &target, how.proxy.as_ref());
-    let begun = wanted.map(|wanted| (wanted.clone(), ctx.core.spawner.resolve(wanted)));
-    let Some((wanted, Resolved::Later(future))) = begun else {
+    let Some(lookup) = Lookup::of(ctx, &target, how.proxy.as_ref()) else {
         let verdict = fail(ctx, id, number, SendError::Unresolvable);
         return failure::on_verdict(ctx, id, verdict);
     };
-    let detail = Bytes::from(wanted.host.clone());
+    let detail = lookup.host();
     let known = async move {
-        let found = future.await.unwrap_or_default();
+        let answer = lookup.answer().await;
         Box::new(move |ctx: &mut Ctx| {
-            state.ext.entry::<Found>().0.push((wanted, found));
+            answer.keep(&mut state);
             if let Err(error) = send_branch(ctx, id, number, Some(&state), &target, &how) {
                 let verdict = fail(ctx, id, number, error);
                 failure::on_verdict(ctx, id, verdict);

@@ -45,14 +45,14 @@ pub fn on_reply(ctx: &mut Ctx, msg: Rc<Message>, source: Path) {
     }
     let matched = ctx.core.txns.txns.match_reply(&msg);
     // A callee's tag starts a dialog: a reply to an INVITE that has no To is of no use upstream.
-    if matched.is_some_and(|(id, _)| ctx.core.txns.txns.is_invite(id)) && msg.to().is_none() {
+    if matched.is_some_and(|(id, _)| ctx.core.txns.txns.is_invite(id)) && !msg.has_to() {
         ctx.core.traffic.bad.up();
         return;
     }
     let Some((id, branch)) = matched else {
         // To a transaction that is over, or to what it did not send: nobody waits for it (RFC 6026 §7.2).
         // A 2xx that comes again goes on: it wants its ACK.
-        let cookie = msg.via().and_then(|via| via.branch()).and_then(|b| transaction::Cookie::parse(&b));
+        let cookie = msg.via().and_then(|via| via.branch_slice()).and_then(transaction::Cookie::parse);
         let lives = |id| ctx.core.txns.txns.get(id).is_some();
         return match cookie {
             Some(cookie) if lives(cookie.txn) || !(200..300).contains(&msg.status()) => {}
@@ -123,10 +123,10 @@ fn handle(ctx: &mut Ctx, id: TxnId, arrived: Arrived) {
 }
 
 fn is_of_cancel(state: &MsgState) -> bool {
-    state.msg.cseq_parts().is_some_and(|(_, method)| &method[..] == b"CANCEL")
+    state.msg.cseq_slices().is_some_and(|(_, method)| method == b"CANCEL")
 }
 
-fn global_route(ctx: &Ctx) -> Option<RouteId> {
+pub(super) fn global_route(ctx: &Ctx) -> Option<RouteId> {
     ctx.core.shared.program.read().route(RouteKind::OnReply, None)
 }
 
@@ -165,7 +165,9 @@ enum Kept {
 
 /// Runs the next route there is; after the last one the reply counts.
 fn next_route(ctx: &mut Ctx, id: TxnId, branch: u16, state: Box<MsgState>, stage: Stage, kept: Kept) {
+    let mut state = state;
     let (route, next) = match stage {
+        // It runs before the transaction is looked for, so it knows of no branch.
         Stage::Global => (global_route(ctx), Stage::Branch),
         Stage::Branch => {
             (ctx.core.txns.txns.branch(id, branch).and_then(|b| b.data.on_reply), Stage::Transaction)
@@ -173,13 +175,23 @@ fn next_route(ctx: &mut Ctx, id: TxnId, branch: u16, state: Box<MsgState>, stage
         Stage::Transaction => (ctx.core.txns.txns.get(id).and_then(|d| d.on_reply), Stage::Done),
         Stage::Done => return decide(ctx, id, branch, state, kept),
     };
+    let of_branch = if stage == Stage::Global { None } else { Some(branch) };
     let Some(route) = route else { return next_route(ctx, id, branch, state, next, kept) };
+    let flags = state.branch_flags;
+    if of_branch.is_none() {
+        (state.txn_branch, state.branch_flags) = (None, 0);
+    }
     if let Some(data) = ctx.core.txns.txns.get_mut(id) {
         data.replies = Replies::RouteRuns;
         data.seen_status = state.msg.status();
     }
-    let after = After::Then(Box::new(move |ctx, state, end| {
+    let after = After::Then(Box::new(move |ctx, mut state, end| {
         let kept = if end == End::Drop { Kept::Dropped } else { kept };
+        if of_branch.is_none() {
+            (state.txn_branch, state.branch_flags) = (Some(branch), flags);
+        } else if let Some(data) = ctx.core.txns.txns.branch_data(id, branch) {
+            data.target.flags = state.branch_flags;
+        }
         next_route(ctx, id, branch, state, next, kept);
     }));
     start(ctx, state, route, after);
@@ -197,6 +209,7 @@ fn decide(ctx: &mut Ctx, id: TxnId, branch: u16, state: Box<MsgState>, kept: Kep
     let received = state.msg.status();
     if let Some(data) = ctx.core.txns.txns.get_mut(id) {
         data.replies = Replies::Free;
+        data.last_heard = Some(branch);
         if let Some(saved) = &mut data.saved {
             saved.flags = state.flags;
         }

@@ -76,17 +76,24 @@ pub fn own_to_tag(ctx: &Ctx) -> Bytes {
 
 /// True for an ACK to a reply that was made here without a transaction.
 pub fn is_ack_of_ours(ctx: &Ctx, ack: &Message) -> bool {
-    ack.method() == Method::Ack && ack.to_tag().is_some_and(|tag| tag == to_tag(ctx, ack, Maker::Stateless))
+    // Nearly every tag of somebody else has another form.
+    let may_be_ours = |tag: &Bytes| tag.len() == 21 && tag[16] == b'.';
+    let tag = ack.to_tag().filter(|tag| ack.method() == Method::Ack && may_be_ours(tag));
+    tag.is_some_and(|tag| tag == to_tag(ctx, ack, Maker::Stateless))
 }
 
 /// Where a reply to a request goes (RFC 3261 §18.2.2, RFC 3581).
 pub fn return_path(ctx: &Ctx, state: &MsgState) -> Path {
-    let mut path = state.source;
-    let Some(via) = state.msg.via() else { return path };
-    if path.is_reliable() {
-        return back_by_stream(ctx, state, path, via);
-    }
+    let Some(via) = state.msg.via() else { return state.source };
     let handling = state.ext.find::<ViaHandling>().copied().unwrap_or_default();
+    way_back(ctx, state.source, via, handling, state.flags)
+}
+
+/// The same for the topmost Via of a request from `path` that has these flags.
+pub(super) fn way_back(ctx: &Ctx, mut path: Path, via: &sip::Via, handling: ViaHandling, flags: u32) -> Path {
+    if path.is_reliable() {
+        return back_by_stream(ctx, flags, path, via);
+    }
     let forced = handling.force_rport;
     let port = if via.port == 0 { path.transport.default_port() } else { via.port };
     if (handling.reply_to_via || ctx.core.txns.policy.reply_to_via) && !forced && via.rport().is_none() {
@@ -103,9 +110,9 @@ pub fn return_path(ctx: &Ctx, state: &MsgState) -> Path {
 
 /// The connection that the request came by; when that is gone, one to the port in the Via (RFC 3261
 /// §18.2.2). Nobody listens for a browser.
-fn back_by_stream(ctx: &Ctx, state: &MsgState, mut path: Path, via: &sip::Via) -> Path {
+fn back_by_stream(ctx: &Ctx, flags: u32, mut path: Path, via: &sip::Via) -> Path {
     let browser = matches!(path.transport, sip::Transport::Ws | sip::Transport::Wss);
-    if browser || state.flags & ctx.core.txns.streams.rules.no_new_for_replies != 0 {
+    if browser || flags & ctx.core.txns.streams.rules.no_new_for_replies != 0 {
         return path.only_existing();
     }
     path.remote.set_port(if via.port == 0 { path.transport.default_port() } else { via.port });

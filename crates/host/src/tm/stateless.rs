@@ -1,10 +1,11 @@
 //! Forwarding without a transaction: ACKs, `forward()`, `send()`, stray replies.
 
 use super::branch::{self, SendError, path_of};
+use super::resolve;
 use super::watch::{Way, show};
 use crate::branches::request_branch;
-use crate::call::{Finish, Outcome, Suspension};
-use crate::ctx::{Branch, Ctx, MsgState, Resolved};
+use crate::call::Outcome;
+use crate::ctx::{Branch, Ctx, MsgState};
 use crate::watch::{Moment, Seen};
 use bytes::Bytes;
 use script::{RouteId, Task};
@@ -16,7 +17,7 @@ use transaction::Path;
 /// known ([`forward_or_wait`]).
 pub fn forward(ctx: &mut Ctx, proxy: Option<&Bytes>) -> i32 {
     let msg = &ctx.state.msg;
-    if msg.call_id().is_none() || msg.cseq_parts().is_none() {
+    if msg.call_id().is_none() || msg.cseq_slices().is_none() {
         return -1;
     }
     if !ctx.core.shared.hooks.watch.watches(Moment::ForwardOut) {
@@ -68,9 +69,6 @@ pub fn forward_or_wait(ctx: &mut Ctx, proxy: Option<Bytes>) -> Outcome {
     when_known(ctx, "forward", target, proxy, |ctx, _, proxy| forward(ctx, proxy.as_ref()))
 }
 
-/// Longest a name may take.
-const LOOKUP_MS: u64 = 10_000;
-
 /// Goes on with `then` once the address of the next hop is known.
 fn when_known(
     ctx: &mut Ctx,
@@ -81,21 +79,8 @@ fn when_known(
 ) -> Outcome {
     let waits = matches!(path_of(ctx, &ctx.state, &target, proxy.as_ref()), Err(SendError::NotYet));
     let wanted = branch::lookup_of(&ctx.core.shared.sockets, &target, proxy.as_ref()).filter(|_| waits);
-    let Some(wanted) = wanted else { return Outcome::Done(then(ctx, &target, proxy)) };
-    let detail = Bytes::from(wanted.host.clone());
-    let future = match ctx.core.spawner.resolve(wanted.clone()) {
-        Resolved::Later(future) => future,
-        Resolved::Now(list) => Box::pin(std::future::ready(list)),
-    };
-    Suspension::future(what, async move {
-        let found = future.await.unwrap_or_default();
-        Box::new(move |ctx: &mut Ctx| {
-            ctx.state.ext.entry::<branch::Found>().0.push((wanted, found));
-            then(ctx, &target, proxy)
-        }) as Finish
-    })
-    .detail(detail)
-    .limit(LOOKUP_MS, SendError::Unresolvable.code())
+    let wanted = wanted.into_iter().collect();
+    resolve::when_known(ctx, what, wanted, move |ctx| then(ctx, &target, proxy))
 }
 
 /// The Via branch of a request forwarded without a transaction, made from the Via below it: the same
@@ -104,7 +89,7 @@ fn when_known(
 fn via_branch(ctx: &Ctx, msg: &Message, below: &Via) -> Vec<u8> {
     let hash = ctx.core.shared.tag_secret.hash_one(&(
         below.branch(),
-        (&below.host, below.port),
+        (below.host(), below.port),
         msg.call_id(),
         msg.from_tag(),
         msg.cseq_parts().map(|c| c.0),
@@ -142,13 +127,13 @@ pub fn forward_reply(ctx: &mut Ctx, state: Box<MsgState>) {
     let (Some(top), Some(next)) = (vias.first(), vias.get(1)) else { return };
     // Only what this server sent comes back to it.
     let port = if top.port == 0 { 5060 } else { top.port };
-    let named = ctx.core.shared.is_myself(&top.host, port, None);
+    let named = ctx.core.shared.is_myself(top.host(), port, None);
     let sent = || top.branch().is_some_and(|b| b[..] == via_branch(ctx, &state.msg, next)[..]);
     if !named && (ctx.core.txns.policy.check_via || !sent()) {
         return;
     }
     let Some(transport) = next.transport() else { return };
-    let host = next.received().unwrap_or_else(|| next.host.clone());
+    let host = next.received().unwrap_or_else(|| next.host_text());
     let port = match next.rport() {
         Some(Some(port)) => port,
         _ if next.port != 0 => next.port,

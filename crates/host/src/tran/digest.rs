@@ -68,8 +68,13 @@ pub(super) fn sha512_hmac(spec: &TranSpec, loader: &mut Loader) -> Result<Tran, 
     keyed::<sha2::Sha512>(spec, loader, 128)
 }
 
-/// CRC-32 without its final inversion, as the reference has it, in decimal.
+/// CRC-32 in decimal.
 pub(super) fn crc32(value: Value) -> Value {
+    Value::Str(crc32_of(&text(&value)).to_string().into())
+}
+
+/// CRC-32 without its final inversion, as the reference has it.
+pub fn crc32_of(text: &[u8]) -> u32 {
     const TABLE: [u32; 256] = {
         let mut table = [0; 256];
         let mut n = 0;
@@ -86,8 +91,7 @@ pub(super) fn crc32(value: Value) -> Value {
         table
     };
     let step = |crc: u32, b: &u8| TABLE[usize::from(crc as u8 ^ b)] ^ crc >> 8;
-    let crc = text(&value).iter().fold(u32::MAX, step);
-    Value::Str(crc.to_string().into())
+    text.iter().fold(u32::MAX, step)
 }
 
 #[cfg(test)]

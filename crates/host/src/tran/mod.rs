@@ -17,6 +17,8 @@ mod time;
 mod uri;
 mod via;
 
+pub use digest::crc32_of;
+
 use crate::language::loader::Loader;
 use bytes::Bytes;
 use script::ast::{Dialect, TranSpec};

@@ -68,6 +68,23 @@ fn streams(body: &[u8]) -> Vec<Range<usize>> {
     starts.iter().zip(ends).map(|(start, end)| *start..end).collect()
 }
 
+/// Whether this is a description with an origin, streams, and an address for each of them: nothing else has streams.
+fn is_description(body: &[u8], streams: &[Range<usize>]) -> bool {
+    let Some(first) = streams.first() else { return false };
+    let address = |line: &[u8]| {
+        let mut words = line.split(|b| *b == b' ').skip_while(|word| ![&b"IP4"[..], b"IP6"].contains(word));
+        words.next().is_some() && words.next().is_some_and(|word| !word.is_empty())
+    };
+    let has = |from: usize, to: usize, kind: &[u8]| {
+        let mut all = lines(&body[from..to]).map(|(at, end)| &body[from + at..from + end]);
+        all.any(|line| line.starts_with(kind) && address(line))
+    };
+    let begins = body.iter().position(|b| !matches!(b, b'\r' | b'\n')).unwrap_or(0);
+    body[begins..].starts_with(b"v=")
+        && has(0, first.start, b"o=")
+        && (has(0, first.start, b"c=") || streams.iter().all(|s| has(s.start, s.end, b"c=")))
+}
+
 /// Streams that are meant: by number, negative from the end, or by media type.
 enum Which {
     Number(i32),
@@ -109,6 +126,9 @@ fn stream(spec: &TranSpec, loader: &mut Loader, change: Change) -> Result<Tran, 
         let Some(which) = which.get(ctx).map(|text| Which::of(&text)) else { return Value::Null };
         let body = text(&value);
         let all = streams(&body);
+        if !is_description(&body, &all) {
+            return Value::Null;
+        }
         match which.among(&body, &all)[..] {
             [] => Value::Null,
             ref chosen => Value::Str(change(&body, &all, chosen)),
@@ -144,6 +164,19 @@ mod tests {
         let chosen = Which::of(&Bytes::from_static(which.as_bytes())).among(&body, &all);
         let have = if chosen.is_empty() { None } else { Some(change(&body, &all, &chosen)) };
         assert_eq!(have.as_deref(), want.map(str::as_bytes), "{which}");
+    }
+
+    #[test]
+    fn descriptions_have_an_origin_and_addresses() {
+        let check = |body: &str, want: bool| {
+            assert_eq!(is_description(body.as_bytes(), &streams(body.as_bytes())), want, "{body}");
+        };
+        check("v=0\r\no=a 1 1 IN IP4 10.0.0.1\r\nc=IN IP4 10.0.0.1\r\nm=audio 1\r\n", true);
+        check("v=0\r\no=a 1 1 IN IP6 ::1\r\nm=audio 1\r\nc=IN IP6 ::1\r\n", true);
+        check("v=0\r\no=a 1 1 IN IP4 10.0.0.1\r\nm=audio 1\r\nc=IN IP4 10.0.0.1\r\nm=video 2\r\n", false);
+        check("v=0\r\nc=IN IP4 10.0.0.1\r\nm=audio 1\r\n", false);
+        check("m=audio 1\r\na=x\r\n", false);
+        check("", false);
     }
 
     #[test]

@@ -8,13 +8,13 @@ use script::{Diagnostic, Value};
 use sip::Via;
 
 pub(super) const NAMES: super::Names = &[
-    ("name", Entry::With(|_, loader| part(loader, |via| some(via.protocol)))),
-    ("version", Entry::With(|_, loader| part(loader, |via| some(via.version)))),
-    ("transport", Entry::With(|_, loader| part(loader, |via| some(via.transport)))),
-    ("host", Entry::With(|_, loader| part(loader, |via| some(via.host)))),
-    ("domain", Entry::With(|_, loader| part(loader, |via| some(via.host)))),
+    ("name", Entry::With(|_, loader| part(loader, |via| some(via.protocol())))),
+    ("version", Entry::With(|_, loader| part(loader, |via| some(via.version())))),
+    ("transport", Entry::With(|_, loader| part(loader, |via| some(via.transport_text())))),
+    ("host", Entry::With(|_, loader| part(loader, |via| some(via.host_text())))),
+    ("domain", Entry::With(|_, loader| part(loader, |via| some(via.host_text())))),
     ("port", Entry::With(|_, loader| part(loader, port))),
-    ("comment", Entry::With(|_, loader| part(loader, |via| some(via.comment)))),
+    ("comment", Entry::With(|_, loader| part(loader, |via| some(via.comment())))),
     ("params", Entry::With(params)),
     (
         "branch",
@@ -73,7 +73,7 @@ fn params(_: &TranSpec, loader: &mut Loader) -> Result<Tran, Diagnostic> {
         let Some((via, text)) = first(&value) else { return Value::Null };
         let rest = &text[via.sent_by_end as usize..];
         let params = rest.trim_ascii_start().strip_prefix(b";").unwrap_or_default();
-        match via.comment.is_empty() {
+        match via.comment().is_empty() {
             true => or_absent(some(text.slice_ref(params)), dialect),
             false => or_absent(some(via.params.text), dialect),
         }

@@ -32,11 +32,51 @@ pub struct Part {
 }
 
 impl Part {
-    /// True when its type, without parameters, is this one.
+    /// True when its type is this one; parameters of either do not count. A part without a type is plain text
+    /// (RFC 2046 §5.1).
     pub fn is(&self, mime: &[u8]) -> bool {
-        mime_of(&self.content_type).eq_ignore_ascii_case(mime)
+        self.mime().eq_ignore_ascii_case(mime_of(mime))
+    }
+
+    /// Its type without parameters.
+    pub fn mime(&self) -> &[u8] {
+        match mime_of(&self.content_type) {
+            [] => b"text/plain",
+            mime => mime,
+        }
+    }
+
+    /// The type as `$(cT[n])` names it: the types that the reference tells apart, in its words.
+    fn name(&self) -> Bytes {
+        let mime = self.mime().to_ascii_lowercase();
+        let slash = memchr::memchr(b'/', &mime).unwrap_or(mime.len());
+        let (kind, sub) = (&mime[..slash], mime.get(slash + 1..).unwrap_or_default());
+        let kind = if KINDS.contains(&kind) { kind } else { b"unknown" };
+        let known = SUBTYPES.iter().find(|(written, _)| *written == sub);
+        [kind, b"/", known.map_or(&b"unknown"[..], |(_, name)| *name)].concat().into()
     }
 }
+
+const KINDS: [&[u8]; 4] = [b"text", b"message", b"application", b"multipart"];
+
+/// Subtypes, and what OpenSIPS (`convert_mime2string_CT`) calls them.
+const SUBTYPES: [(&[u8], &[u8]); 15] = [
+    (b"plain", b"plain"),
+    (b"cpim", b"cpim"),
+    (b"sdp", b"sdp"),
+    (b"cpl+xml", b"cplxml"),
+    (b"pidf+xml", b"pidfxml"),
+    (b"rlmi+xml", b"rlmixml"),
+    (b"related", b"related"),
+    (b"lpidf+xml", b"lpidfxml"),
+    (b"xpidf+xml", b"xpidfxml"),
+    (b"watcherinfo+xml", b"watcherinfoxml"),
+    (b"external-body", b"external_body"),
+    (b"xml+msrtc.pidf", b"xmlmsrtcpidf"),
+    (b"simple-message-summary", b"sms"),
+    (b"mixed", b"mixed"),
+    (b"isup", b"isup"),
+];
 
 /// The type without its parameters.
 pub fn mime_of(content_type: &[u8]) -> &[u8] {
@@ -53,9 +93,9 @@ pub fn parts(msg: &Message, body: &Bytes) -> Vec<Part> {
     parts_of(msg.value(HeaderName::ContentType).unwrap_or_default(), body)
 }
 
-/// The parts of a body of this type. Empty when the body is.
+/// The parts of a body of this type. Empty when the body is, and when nobody says what it is.
 pub fn parts_of(content_type: Bytes, body: &Bytes) -> Vec<Part> {
-    if body.is_empty() {
+    if body.is_empty() || content_type.is_empty() {
         return Vec::new();
     }
     match boundary(&content_type) {
@@ -131,6 +171,8 @@ impl Variable for Body {
         if let Some(mime) = &self.0 {
             list.retain(|part| part.is(mime));
         }
+        // All of a type is the first one, as in the reference.
+        let at = if at == At::All { At::Index(0) } else { at };
         pick(&list, at, |part| Value::Str(body.slice(part.span.clone())))
     }
 }
@@ -144,9 +186,7 @@ impl Variable for ContentTypes {
     fn get(&self, ctx: &mut Ctx, at: At) -> Value {
         let msg = &ctx.state.msg;
         let main = msg.value(HeaderName::ContentType).map_or(Value::Null, super::text_or_null);
-        let types = || -> Vec<Bytes> {
-            parts(msg, &msg.text(msg.body())).into_iter().map(|part| part.content_type).collect()
-        };
+        let types = || -> Vec<Bytes> { parts(msg, &msg.text(msg.body())).iter().map(Part::name).collect() };
         match at {
             At::None => main,
             At::Append => Value::Null,

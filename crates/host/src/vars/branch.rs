@@ -20,13 +20,16 @@ pub fn register(table: &mut VarTable) {
     for (name, field) in FIELDS {
         table.simple(name, Counted { field, from: From::RequestUri });
     }
-    table.class("msg.branch.flag", |spec, loader| {
-        let inner = spec.inner.as_deref().map(<[u8]>::trim_ascii).filter(|inner| !inner.is_empty());
-        let Some(name) = inner else {
-            return Err(Diagnostic::error(spec.loc, "$msg.branch.flag needs the name of a flag"));
-        };
-        Ok(Kind::Other(Box::new(OneFlag(loader.branch_flag(name, spec.loc)?))))
-    });
+    // The second name is that of 3.x.
+    for flag in ["msg.branch.flag", "branch.flag"] {
+        table.class(flag, move |spec, loader| {
+            let inner = spec.inner.as_deref().map(<[u8]>::trim_ascii).filter(|inner| !inner.is_empty());
+            let Some(name) = inner else {
+                return Err(Diagnostic::error(spec.loc, format!("${flag} needs the name of a flag")));
+            };
+            Ok(Kind::Other(Box::new(OneFlag(loader.branch_flag(name, spec.loc)?))))
+        });
+    }
     table.class("msg.branch.attr", |spec, loader| {
         Ok(Kind::Other(Box::new(Attribute(Name::new(spec, loader, "$msg.branch.attr(name)")?))))
     });
@@ -139,6 +142,8 @@ fn read(ctx: &Ctx, n: usize, field: Field) -> Value {
     let state = &ctx.state;
     let added = n.checked_sub(1).map(|i| &state.branches[i]);
     match field {
+        // A reply has its status where a request has its URI.
+        Field::Uri if n == 0 && !state.msg.is_request() => Value::from(state.msg.status().to_string()),
         Field::Uri => Value::Str(added.map_or_else(|| state.current_uri(), |b| b.uri.clone())),
         Field::Duri => optional(added.map_or(&state.dst_uri, |b| &b.dst_uri)),
         Field::Path => optional(added.map_or(&state.path, |b| &b.path)),
@@ -249,12 +254,16 @@ fn one(state: &MsgState, at: At) -> Option<usize> {
 struct OneFlag(u32);
 
 impl Variable for OneFlag {
+    /// Reading counts the branches that were added, the R-URI's being the first: no index is the R-URI's, and the last
+    /// one cannot be read, as in the reference (`msg_branch_flag_get`).
     fn get(&self, ctx: &mut Ctx, at: At) -> Value {
-        // The reference reads the flag of no branch in particular unless an index says which.
-        if at == At::None {
-            return if ctx.state.branches.is_empty() { Value::Null } else { super::boolean(false) };
-        }
-        let Some(branch) = one(&ctx.state, at) else { return Value::Null };
+        let added = ctx.state.branches.len();
+        let branch = match at {
+            At::None => position(added, 0),
+            At::Index(n) => position(added, n),
+            At::All | At::Append => None,
+        };
+        let Some(branch) = branch else { return Value::Null };
         let flags = *slot(&mut ctx.state, branch, |s| &mut s.branch_flags, |b| &mut b.flags);
         super::boolean(flags & self.0 != 0)
     }

@@ -3,7 +3,7 @@
 use script::ast::VarSpec;
 
 /// Core variables that have several values and so take an index; modules say that of theirs.
-const INDEXED: [&str; 18] = [
+const INDEXED: [&str; 19] = [
     "avp",
     "hdr",
     "hdr_name",
@@ -22,6 +22,7 @@ const INDEXED: [&str; 18] = [
     "msg.branch.socket",
     "msg.branch.flag",
     "msg.branch.attr",
+    "branch.flag",
 ];
 
 /// An index may stand after this core variable; the reference refuses it after all others.

@@ -40,7 +40,7 @@ pub fn register(table: &mut VarTable) {
 }
 
 /// What `$rm` is as a number: one bit for each method.
-fn method_number(method: Method) -> i64 {
+pub fn method_number(method: Method) -> i64 {
     1 << match method {
         Method::Invite => 0,
         Method::Cancel => 1,

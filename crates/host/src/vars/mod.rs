@@ -26,6 +26,7 @@ use script::Value;
 pub use crate::context::awaited::Awaited;
 pub use crate::context::list::{join, pick, position};
 pub use list::takes_index;
+pub use message::method_number;
 
 /// Registers every core variable.
 pub fn register(table: &mut VarTable) {

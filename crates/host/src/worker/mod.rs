@@ -7,6 +7,9 @@ mod script_host;
 
 use crate::call::Finish;
 use crate::context::detached::nowhere;
+use crate::context::observe::Way;
+use crate::context::tape::{self, Moment, Note, Step, Tape};
+use crate::context::taped::{TapeMaker, TapedSpawn};
 use crate::context::timers::{Due, Timers};
 use crate::ctx::{After, Core, Ctx, EngineSlot, MsgState, Output, Rng, Spawn, TaskId, Upper};
 use crate::shared::{Hook, Hooks, Shared};
@@ -21,7 +24,9 @@ use std::sync::Arc;
 use transaction::{Instant, Path};
 
 pub use crate::context::detached::{detached_state, dummy_message, owner};
+use crate::context::log;
 pub use crate::context::ops::{self, Ops};
+use crate::context::parked::AtEnd;
 pub use crate::context::parked::{Group, Member};
 
 /// What is due is done in portions of so many timers: messages that came meanwhile are not kept waiting for all
@@ -43,6 +48,8 @@ pub struct Clock {
 pub enum Input {
     /// A datagram, or a message framed from a stream.
     Message { source: Path, bytes: Bytes },
+    /// A message that comes while there is more to do than can be done: it may be refused.
+    Excess { source: Path, bytes: Bytes, lateness: tm::overload::Lateness },
     /// What was to be sent could not be (no connection, refused by the system).
     Undeliverable { path: Path, bytes: Bytes },
     /// An operation is done.
@@ -88,6 +95,15 @@ impl Worker {
         spawner: Rc<dyn Spawn>,
         clock: Clock,
     ) -> Worker {
+        let tape = shared.hooks.listed::<TapeMaker>().first().map(|maker| (maker.0)(&shared, worker));
+        if let Some(tape) = &tape {
+            let at = Moment { now: clock.now.0, wall_us: clock.wall_us, rng: seed };
+            tape.step(at, Step::Made { worker, workers, seed });
+        }
+        let spawner = match &tape {
+            Some(tape) => Rc::new(TapedSpawn { inner: spawner, tape: tape.clone() }),
+            None => spawner,
+        };
         let core = Core {
             now: clock.now,
             wall_us: clock.wall_us,
@@ -106,12 +122,20 @@ impl Worker {
             spawner,
             local: Default::default(),
             draining: false,
+            again: None,
+            tape,
+            observers: None,
             upper: Upper { run: run::run, other_message: tm::other_message },
             shared: shared.clone(),
         };
         let state = dummy_state(&shared, clock.now);
         let mut worker = Worker { ctx: Ctx { core, state }, life: Life::Serving };
+        let _playing = worker.ctx.core.tape.as_ref().map(|tape| tape::enter(tape, Bytes::new()));
+        if worker.ctx.core.tape.is_some() {
+            worker.ctx.core.txns.txns.note_made();
+        }
         worker.start();
+        worker.note_made();
         worker
     }
 
@@ -125,14 +149,45 @@ impl Worker {
         let ctx = &mut self.ctx;
         ctx.core.now = ctx.core.now.max(clock.now);
         ctx.core.wall_us = clock.wall_us;
+        log::hold();
+        let _playing = ctx.core.tape.as_ref().map(|tape| on_tape(tape, &ctx.core, &input));
         // A defect in the handling of one message must not take the other calls with it.
         let _ = ctx.catch(|ctx| take(ctx, input));
+        if self.ctx.core.tape.is_some() {
+            self.note_made();
+        }
+        log::release();
         self.ctx.core.txns.publish();
+    }
+
+    /// Tells the tape of transactions that were made.
+    #[cold]
+    fn note_made(&mut self) {
+        let made = self.ctx.core.txns.txns.take_made();
+        if let Some(tape) = self.ctx.core.tape.as_ref().filter(|tape| tape.on()) {
+            made.into_iter().for_each(|id| tape.note(Note::Txn(id)));
+        }
     }
 
     /// Moves what is to be done into `out`.
     pub fn take_outputs(&mut self, out: &mut Vec<Output>) {
-        out.append(&mut self.ctx.core.outputs);
+        let core = &mut self.ctx.core;
+        if let Some(tape) = core.tape.as_ref().filter(|tape| tape.on()) {
+            for output in &core.outputs {
+                if let Output::Transmit { path, bytes } = output {
+                    tape.note(Note::Sent { path, bytes });
+                }
+            }
+        }
+        out.append(&mut core.outputs);
+    }
+
+    /// For whoever plays a recording back: what the generator is now, and the ids of the transactions that the next step
+    /// makes.
+    pub fn prepare(&mut self, rng: u64, txns: impl IntoIterator<Item = transaction::TxnId>) {
+        let core = &mut self.ctx.core;
+        core.rng = Rng(rng);
+        core.txns.txns.expect(txns);
     }
 
     /// When [`Input::Timer`] is due, if nothing else comes before; `None`: never. Of transactions it may be up to
@@ -146,8 +201,8 @@ impl Worker {
         }
     }
 
-    /// Nothing is open: no transaction that still matters, no suspended script; at the end of the server, no branch
-    /// either that has to hear of it.
+    /// Nothing is open: no transaction that still matters, no suspended script, nothing that has to be saved; at the end
+    /// of the server, no branch either that has to hear of it.
     pub fn idle(&self) -> bool {
         let core = &self.ctx.core;
         let calls = match self.life {
@@ -155,7 +210,7 @@ impl Worker {
             Life::Farewell => core.txns.txns.pending_branches(),
             Life::LastWrites => 0,
         };
-        calls == 0 && core.tasks.iter().all(|t| !t.live)
+        calls == 0 && core.tasks.iter().all(|task| !task.live || task.at_end == AtEnd::Drops)
     }
 
     /// For tests and the management side of the driver.
@@ -198,9 +253,35 @@ impl Worker {
     }
 }
 
+/// A tape hears of an input, and of what is asked for until what this gives is dropped.
+#[cold]
+fn on_tape(tape: &Rc<dyn Tape>, core: &Core, input: &Input) -> tape::Entered {
+    if tape.on() {
+        let step = match input {
+            Input::Message { source, bytes } => Step::Message { source, bytes, excess: None },
+            Input::Excess { source, bytes, lateness } => {
+                Step::Message { source, bytes, excess: Some(*lateness) }
+            }
+            Input::Undeliverable { path, bytes } => Step::Undeliverable { path, bytes },
+            Input::Resume(task, _) => Step::Resume(*task),
+            Input::Timer => Step::Timer,
+            Input::Run(_) => Step::Run,
+            Input::Drain => Step::Drain,
+            Input::End => Step::End,
+        };
+        tape.step(Moment { now: core.now.0, wall_us: core.wall_us, rng: core.rng.0 }, step);
+    }
+    tape::enter(tape, Bytes::new())
+}
+
 fn take(ctx: &mut Ctx, input: Input) {
     match input {
         Input::Message { source, bytes } => on_message(ctx, source, bytes),
+        Input::Excess { source, bytes, lateness } => {
+            if !tm::overload::refused(ctx, source, &bytes, lateness) {
+                on_message(ctx, source, bytes);
+            }
+        }
         Input::Undeliverable { path, bytes } => tm::on_undeliverable(ctx, path, bytes),
         Input::Resume(task, finish) => ctx.resume(task, finish),
         Input::Timer => on_timers(ctx),
@@ -300,6 +381,9 @@ fn accept_alias(ctx: &Ctx, msg: &Message, source: &Path) {
 }
 
 fn on_message(ctx: &mut Ctx, source: Path, bytes: Bytes) {
+    if ctx.core.observers.is_some() {
+        ctx.tell_message(Way::In, &source, &bytes);
+    }
     let bytes = ctx.tapped(Wire::Received, None, source, bytes);
     let msg = match Message::parse(bytes) {
         Ok(msg) => Rc::new(msg),
@@ -318,9 +402,12 @@ fn on_message(ctx: &mut Ctx, source: Path, bytes: Bytes) {
     if source.is_reliable() && ctx.core.txns.streams.rules.accept_aliases {
         accept_alias(ctx, &msg, &source);
     }
-    let known = msg.clone();
-    if ctx.catch(|ctx| on_request(ctx, msg, source)).is_err() {
-        tm::defect::request_broke(ctx, &known, source);
+    // Its bytes only: whoever changes the message need not make a copy of it.
+    let known = msg.buf().clone();
+    if ctx.catch(|ctx| on_request(ctx, msg, source)).is_err()
+        && let Ok(msg) = Message::parse(known)
+    {
+        tm::defect::request_broke(ctx, &Rc::new(msg), source);
     }
 }
 

@@ -78,7 +78,7 @@ impl Ctx {
         let Some(slot) = self.live_slot(id) else { return -1 };
         let (Some(state), Some(mut group)) = (slot.state.take(), slot.group.take()) else { return -1 };
         let (state, done) = self.try_with_state(state, |ctx| {
-            let rc = finish(ctx);
+            let rc = ctx.finish_placed(finish);
             ctx.store_code(&group.site, place, rc);
             rc
         });

@@ -60,27 +60,49 @@ impl Ctx {
         on_deadline: i32,
         done: impl FnOnce(&mut Ctx, End) -> i32 + 'static,
     ) -> Outcome {
+        let done = move |ctx: &mut Ctx, _: Box<MsgState>, end: End| Outcome::Done(done(ctx, end));
+        self.call_route_within(route, what, limit_ms, on_deadline, done)
+    }
+
+    /// The same for a function whose route works on the message itself: `done` gets the copy as the route left it, for
+    /// [`MsgState::take_changes`], and may wait again.
+    pub fn call_route_within(
+        &mut self,
+        route: RouteId,
+        what: &'static str,
+        limit_ms: u64,
+        on_deadline: i32,
+        done: impl FnOnce(&mut Ctx, Box<MsgState>, End) -> Outcome + 'static,
+    ) -> Outcome {
         /// What the route and whoever waits for it tell each other.
         #[derive(Default)]
         struct Meeting {
-            end: Option<End>,
+            end: Option<(Box<MsgState>, End)>,
             waits: Option<TaskId>,
         }
         let meeting = Rc::new(RefCell::new(Meeting::default()));
         let (told, kind) = (meeting.clone(), self.state.kind);
         let done = Rc::new(RefCell::new(Some(done)));
         let later = done.clone();
-        let ended = move |ctx: &mut Ctx, _: Box<MsgState>, end: End| {
-            told.borrow_mut().end = Some(end);
+        let ended = move |ctx: &mut Ctx, state: Box<MsgState>, end: End| {
             let waits = told.borrow().waits;
-            if let (Some(id), Some(done)) = (waits, later.take()) {
-                ctx.resume(id, Box::new(move |ctx| done(ctx, end)));
-            }
+            let Some(id) = waits else {
+                told.borrow_mut().end = Some((state, end));
+                return;
+            };
+            let Some(done) = later.take() else { return };
+            let finish = move |ctx: &mut Ctx| {
+                let outcome = done(ctx, state, end);
+                ctx.wait_again(outcome)
+            };
+            ctx.resume(id, Box::new(finish));
         };
         self.fork_run(route, kind, Vec::new(), After::Then(Box::new(ended)));
-        let end = meeting.borrow().end;
-        if let (Some(end), Some(done)) = (end, done.take()) {
-            return Outcome::Done(done(self, end));
+        let end = meeting.borrow_mut().end.take();
+        if let Some((state, end)) = end
+            && let Some(done) = done.take()
+        {
+            return done(self, state, end);
         }
         Outcome::Suspend(Box::new(Suspension {
             what,
@@ -89,6 +111,18 @@ impl Ctx {
             limit_ms,
             on_deadline,
         }))
+    }
+
+    /// For the second half of an operation: what the function does next. When that waits too, its script is put aside
+    /// again, and what is returned here does not count. Not for what `launch` and `parallel` run: there it is -1.
+    pub fn wait_again(&mut self, outcome: Outcome) -> i32 {
+        match outcome {
+            Outcome::Done(rc) => rc,
+            Outcome::Suspend(operation) => {
+                self.core.again = Some(operation);
+                -1
+            }
+        }
     }
 
     /// Too much waits already for a message of this size: a request is refused, any other script goes on as when
@@ -136,6 +170,7 @@ impl Ctx {
 
     /// `how` is `None` when the operation was done.
     fn go_on(&mut self, mut parked: Parked, finish: Finish, how: Option<Ended>) {
+        self.core.again = None;
         if let Some(how) = how {
             self.note_end(&parked, how);
         }
@@ -166,20 +201,24 @@ impl Ctx {
             };
             return self.note_done(&parked, how, done.unwrap_or(-1));
         };
-        let (mut state, done) = self.try_with_state(state, finish);
+        let (mut state, done) = self.try_with_state(state, |ctx| ctx.finish_placed(finish));
         self.note_done(&parked, how, done.unwrap_or(-1));
-        match done {
-            Ok(rc) => {
+        match (done, self.core.again.take()) {
+            (Ok(_), Some(operation)) => self.park(state, *operation),
+            (Ok(rc), None) => {
                 state.task.resume(rc);
                 self.run(state);
             }
-            Err(_) => defect::script_broke(self, state),
+            (Err(_), _) => defect::script_broke(self, state),
         }
     }
 
     fn note_done(&mut self, parked: &Parked, how: Option<Ended>, rc: i32) {
         if how.is_none() {
             self.note_end(parked, Ended::Done(rc));
+        }
+        if let Some(tape) = self.core.tape.as_ref().filter(|tape| tape.on()) {
+            tape.note(crate::context::tape::Note::Over(rc));
         }
     }
 
@@ -265,7 +304,7 @@ impl Ctx {
     /// The return code, and the report route if there is one.
     fn finish_report(&mut self, report: Report, finish: Finish) -> (i32, Option<Box<MsgState>>) {
         let Report { state, route, param } = report;
-        let (mut state, done) = self.try_with_state(state, finish);
+        let (mut state, done) = self.try_with_state(state, |ctx| ctx.finish_placed(finish));
         let Ok(rc) = done else {
             return (-1, None);
         };

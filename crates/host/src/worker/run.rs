@@ -2,16 +2,37 @@
 
 use super::script_host::machine_run;
 use crate::call::Suspension;
+use crate::context::observe::Seen;
 use crate::ctx::{After, Ctx, MsgState};
 use crate::tm::{self, defect};
 use script::{End, Step};
 
 /// [`Ctx::run`]
-pub(super) fn run(ctx: &mut Ctx, state: Box<MsgState>) {
+pub(super) fn run(ctx: &mut Ctx, mut state: Box<MsgState>) {
+    if ctx.core.observers.is_some() || state.trace.is_some() {
+        ctx.mark_observed(&mut state);
+    }
     match ctx.try_with_state(state, machine_run) {
-        (state, Ok(step)) => after_step(ctx, state, step),
+        (mut state, Ok(step)) => {
+            if state.trace.is_some() {
+                left(ctx, &mut state, &step);
+            }
+            after_step(ctx, state, step);
+        }
         (state, Err(_)) => defect::script_broke(ctx, state),
     }
+}
+
+/// A script that somebody is told of has ended, or waits.
+#[cold]
+fn left(ctx: &mut Ctx, state: &mut Box<MsgState>, step: &Step<Box<Suspension>>) {
+    let end = match step {
+        Step::Done(end) => Some(*end),
+        Step::Suspended(_) => None,
+        Step::OutOfFuel => Some(End::Exit),
+    };
+    ctx.at_spot(None);
+    ctx.with_state_in(state, |ctx| ctx.tell_script(&Seen::Left(end)));
 }
 
 fn after_step(ctx: &mut Ctx, state: Box<MsgState>, step: Step<Box<Suspension>>) {
@@ -26,6 +47,9 @@ fn after_step(ctx: &mut Ctx, state: Box<MsgState>, step: Step<Box<Suspension>>) 
 }
 
 fn ended(ctx: &mut Ctx, mut state: Box<MsgState>, end: End) {
+    if let Some(outside) = ctx.core.shared.outside.get().cloned() {
+        ctx.with_state_in(&mut state, |ctx| outside.ended(ctx, end));
+    }
     let (txn, after) = (state.txn, std::mem::replace(&mut state.after, After::Nothing));
     let follow = |ctx: &mut Ctx| match after {
         After::Nothing => {}

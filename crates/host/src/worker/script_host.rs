@@ -1,6 +1,7 @@
 //! The machine's view of a context.
 
 use crate::call::{Outcome, Suspension};
+use crate::context::observe::Seen;
 use crate::ctx::{Ctx, Sip};
 use crate::registrar::Func;
 use crate::var::Var;
@@ -18,7 +19,11 @@ pub(super) fn machine_run(ctx: &mut Ctx) -> Step<Box<Suspension>> {
 /// One line of `script_trace`.
 #[cold]
 fn trace(ctx: &mut Ctx, class: &str, what: &str) {
-    let Some(how) = ctx.state.trace.take() else { return };
+    let Some(trace) = ctx.state.trace.take() else { return };
+    let Some(how) = &trace.log else {
+        ctx.state.trace = Some(trace);
+        return;
+    };
     let shared = ctx.core.shared.clone();
     let loc = ctx.state.task.loc();
     let sources = shared.sources();
@@ -31,7 +36,27 @@ fn trace(ctx: &mut Ctx, class: &str, what: &str) {
         "",
         format_args!("[Script Trace][{file}:{line}]{info}[{class} {what}] -> ({values})\n"),
     );
-    ctx.state.trace = Some(how);
+    ctx.state.trace = Some(trace);
+}
+
+/// A function of a script that somebody is told of.
+#[cold]
+fn call_told(ctx: &mut Ctx, func: &Func) -> Called<Box<Suspension>> {
+    ctx.at_spot(Some(func.loc));
+    trace(ctx, "function", func.name);
+    let name = func.name;
+    ctx.tell_script(&Seen::Calls { name });
+    let outcome = func.call(ctx);
+    ctx.at_spot(Some(ctx.state.task.loc()));
+    let rc = match &outcome {
+        Outcome::Done(rc) => Some(*rc),
+        Outcome::Suspend(_) => None,
+    };
+    ctx.tell_script(&Seen::Called { name, rc });
+    match outcome {
+        Outcome::Done(rc) => Called::Done(rc),
+        Outcome::Suspend(operation) => Called::Suspend(operation),
+    }
 }
 
 impl Host for Ctx {
@@ -62,19 +87,24 @@ impl Host for Ctx {
     }
 
     fn set(&mut self, var: &Var, op: AssignOp, value: Value) -> bool {
+        let assigned = self.state.trace.is_some().then(|| value.clone());
         let set = var.set(self, op, value);
         if !set {
             crate::complain!(self, "core", "{} cannot be set to this", String::from_utf8_lossy(&var.text));
         }
         if self.state.trace.is_some() {
+            self.at_spot(Some(self.state.task.loc()));
             trace(self, "assign", &String::from_utf8_lossy(&var.text));
+            if let Some(value) = assigned {
+                self.tell_script(&Seen::Assigned { variable: &var.text, value: &value });
+            }
         }
         set
     }
 
     fn call(&mut self, func: &Func) -> Called<Box<Suspension>> {
         if self.state.trace.is_some() {
-            trace(self, "function", func.name);
+            return call_told(self, func);
         }
         match func.call(self) {
             Outcome::Done(rc) => Called::Done(rc),
@@ -104,6 +134,16 @@ impl Host for Ctx {
         crate::vars::error::note(self, crate::vars::error::ErrorInfo::assertion());
         if self.core.shared.globals.core.abort_on_assert {
             self.core.outputs.push(crate::ctx::Output::Shutdown { code: 1 });
+        }
+    }
+
+    fn probe(&mut self) {
+        if let Some(outside) = self.core.shared.outside.get().cloned() {
+            outside.statement(self);
+        }
+        if self.state.trace.is_some() {
+            let loc = self.state.task.loc();
+            self.tell_script(&Seen::Line(loc));
         }
     }
 

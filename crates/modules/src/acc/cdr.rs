@@ -9,6 +9,7 @@ use crate::dialog::api::{self, Event, Told};
 use crate::dialog::{Key, Val};
 use bytes::Bytes;
 use host::Ctx;
+use script::ast::RouteKind;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ struct Begun {
     reason: Bytes,
     /// Unix milliseconds of the answer.
     answered_ms: u64,
+    /// Of the BYE; 0: not yet.
+    ended_ms: u64,
 }
 
 /// The account of a dialog: that of its INVITE.
@@ -46,7 +49,9 @@ pub fn start(call: &mut host::Call<Acc>) {
         call.ctx,
         Rc::new(move |ctx: &mut Ctx, told: &Told| match told.event {
             Event::Confirmed => begin(ctx, told),
-            Event::Terminated => end(ctx, &module, told.key),
+            Event::Terminated => over(ctx, &module, told.key),
+            // The script of the BYE never came to its end.
+            Event::Gone if awaited(ctx, told.key) => end(ctx, &module, told.key),
             Event::Loaded => load(ctx, &module, told.key),
             _ => {}
         }),
@@ -85,6 +90,7 @@ fn begin(ctx: &mut Ctx, told: &Told) {
         code: Bytes::from(reply.status().to_string()),
         reason: reply.reason(),
         answered_ms: ctx.core.wall_us / 1000,
+        ended_ms: 0,
     };
     // Parts of the reply: copied, so that its buffer does not stay for the call.
     let begun = begun.compact();
@@ -122,7 +128,38 @@ fn load(ctx: &mut Ctx, module: &Acc, key: Key) {
     }
 }
 
-/// The call has ended: its record is written, once.
+/// The call whose record waits for the end of the current script.
+#[derive(Clone, Default)]
+struct Awaits(Option<Key>);
+
+/// The call has ended. The script of a BYE may still say something for the record.
+fn over(ctx: &mut Ctx, module: &Arc<Acc>, key: Key) {
+    let is_bye = ctx.state.msg.is_request() && ctx.state.kind == RouteKind::Request;
+    if !is_bye || api::current(ctx).is_none_or(|(own, _)| own != key) {
+        return end(ctx, module, key);
+    }
+    let now_ms = ctx.core.wall_us / 1000;
+    let record = api::get(ctx, key).and_then(|d| d.ext.find::<Record>()?.0.clone());
+    if let Some(record) = record {
+        record.borrow_mut().ended_ms = now_ms;
+        ctx.state.ext.set(Awaits(Some(key)));
+    }
+}
+
+fn awaited(ctx: &mut Ctx, key: Key) -> bool {
+    let record = api::get(ctx, key).and_then(|d| d.ext.find::<Record>()?.0.clone());
+    record.is_some_and(|record| record.borrow().ended_ms != 0)
+}
+
+/// A main route has ended.
+pub fn script_ended(ctx: &mut Ctx, module: &Arc<Acc>) {
+    if let Some(key) = ctx.state.ext.find::<Awaits>().and_then(|awaits| awaits.0) {
+        ctx.state.ext.remove::<Awaits>();
+        end(ctx, module, key);
+    }
+}
+
+/// The record of a call is written, once.
 fn end(ctx: &mut Ctx, module: &Arc<Acc>, key: Key) {
     let Some(account) = wanted(ctx, key) else { return };
     let Some(dialog) = api::get(ctx, key) else { return };
@@ -131,8 +168,8 @@ fn end(ctx: &mut Ctx, module: &Arc<Acc>, key: Key) {
     dialog.ext.remove::<Record>();
     let begun = begun.borrow().clone();
     let account = account.borrow().clone();
-    let now_ms = ctx.core.wall_us / 1000;
-    let ms = now_ms.saturating_sub(begun.answered_ms);
+    let ended_ms = if begun.ended_ms == 0 { ctx.core.wall_us / 1000 } else { begun.ended_ms };
+    let ms = ended_ms.saturating_sub(begun.answered_ms);
     let call = Call {
         started: begun.answered_ms / 1000,
         duration: ms.div_ceil(1000),
@@ -169,6 +206,7 @@ impl Begun {
             code: copy(self.code),
             reason: copy(self.reason),
             answered_ms: self.answered_ms,
+            ended_ms: self.ended_ms,
         }
     }
 }
@@ -220,6 +258,7 @@ fn read(text: &[u8], module: &Acc) -> Option<(Begun, Account)> {
         code: parts.next()?,
         reason: parts.next()?,
         answered_ms: number(parts.next()?)?,
+        ended_ms: 0,
     };
     let created = number(parts.next()?)?;
     let marks = Marks::of_bits(number(parts.next()?)? as u16);
@@ -260,6 +299,7 @@ mod tests {
             code: "200".into(),
             reason: "OK then".into(),
             answered_ms: 1_700_000_000_123,
+            ended_ms: 0,
         };
         let account = Account {
             marks: Marks::of(Backend::Db, What::Cdr),

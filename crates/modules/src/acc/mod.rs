@@ -17,6 +17,7 @@ use host::db::{Db, Name};
 use host::load::Loader;
 use host::log::Level;
 use host::registrar::ParamFn;
+use host::{Accepts, InParam, LoadError};
 use host::{Call, Outcome, Registrar, Routes, Text, Value, Var};
 use marks::{BackendsArg, WhatArg};
 use report::{Kind, Report};
@@ -140,6 +141,9 @@ pub fn register(m: &mut Registrar<Acc>) {
     m.param_text("leg_fields", |s, v| s.legs.add(v));
     m.param_text("aaa_url", |s, v| Ok(s.aaa_url = Some(v.into())));
     m.param_int("service_type", |s, v| Ok(s.service_type = Some(v)));
+    m.accepts(Accepts::DATABASE, &["db_url"]);
+    m.accepts(Accepts::VARIABLE, &["db_table_avp"]);
+    m.accepts(Accepts::from(0), &["service_type"]);
     old_params(m);
     let routes = Routes::REQUEST.and(Routes::FAILURE).and(Routes::BRANCH).and(Routes::LOCAL);
     m.function("do_accounting", routes, do_accounting);
@@ -156,7 +160,7 @@ pub fn register(m: &mut Registrar<Acc>) {
         if legs == 0 { Value::Null } else { Value::Int(legs as i64 - 1) }
     });
     m.needs(&["tm"]);
-    m.init(init);
+    m.init_or(init);
     m.ready(watch::ready);
     m.start(cdr::start);
 }
@@ -178,6 +182,7 @@ fn old_params(m: &mut Registrar<Acc>) {
     m.param_text("aaa_extra", |s, v| Ok(s.old_extra_texts.push((Backend::Aaa, v.into()))));
     m.param_text("evi_extra", |s, v| Ok(s.old_extra_texts.push((Backend::Evi, v.into()))));
     m.param_text("multi_leg_info", |s, v| Ok(s.old_legs_text = v.into()));
+    m.accepts(VARIABLES, &["aaa_extra", "db_extra", "evi_extra", "log_extra", "multi_leg_info"]);
     let bye = ["log_extra_bye", "db_extra_bye", "aaa_extra_bye", "evi_extra_bye", "multi_leg_bye_info"];
     m.ignored(&bye, "only records of whole calls (cdr_flag) have values of the BYE");
     m.ignored(&["acc_created_avp_name"], "the time of the request is kept without an AVP");
@@ -191,6 +196,15 @@ fn old_params(m: &mut Registrar<Acc>) {
     ];
     m.ignored(&diameter, "no release has Diameter compiled in");
 }
+
+/// Extra values of 2.1.
+const VARIABLES: Accepts = Accepts::Such {
+    what: "a list name=$variable; name=$variable",
+    check: |text, loader| {
+        let list = variables(&String::from_utf8_lossy(text), loader);
+        list.map(drop).map_err(|why| script::Diagnostic::error(script::Loc::default(), why))
+    },
+};
 
 fn every(what: What) -> Marks {
     Backend::ALL.iter().fold(Marks::default(), |all, b| all.with(Marks::of(*b, what)))
@@ -213,20 +227,20 @@ impl Acc {
     }
 }
 
-fn init(s: &mut Acc, loader: &mut Loader) -> Result<(), String> {
+fn init(s: &mut Acc, loader: &mut Loader) -> Result<(), LoadError> {
     s.has_dialog = loader.is_loaded("dialog");
     for flag in &mut s.flags {
         flag.bit = loader.flag(flag.name.as_bytes(), script::Loc::default()).map_err(|d| d.message)?;
     }
     if !s.has_dialog && s.flags.iter().any(|f| f.marks == every(What::Cdr)) {
-        return Err("cdr_flag asks for records of whole calls, which need module dialog".into());
+        return Err(LoadError::from("records of whole calls need module dialog").in_param("cdr_flag"));
     }
     s.db = match s.db_url.as_deref().filter(|url| !url.is_empty()) {
         Some(url) => Some(loader.db(url)?),
         None => loader.db_or_default(None).ok().flatten(),
     };
     if let Some(url) = s.aaa_url.as_deref().filter(|url| !url.is_empty()) {
-        s.aaa = Some(open_aaa(loader, url, &mut s.service_type)?);
+        s.aaa = Some(open_aaa(loader, url, &mut s.service_type).in_param("aaa_url")?);
     }
     for (backend, text) in std::mem::take(&mut s.old_extra_texts) {
         let list = variables(&text, loader)?;
@@ -237,7 +251,7 @@ fn init(s: &mut Acc, loader: &mut Loader) -> Result<(), String> {
         s.table_avp = Some(variable(&s.table_avp_text, loader)?);
     }
     if s.db.is_none() && s.flags.iter().any(|f| f.marks.has(Backend::Db, What::Answered)) {
-        return Err("db_flag is set, but db_url is not".into());
+        return Err(LoadError::from("it is set, but db_url is not").in_param("db_flag"));
     }
     Ok(())
 }

@@ -237,6 +237,10 @@ impl Report {
         let names = ["method", "from_tag", "to_tag", "callid", "sip_code", "sip_reason"];
         let mut head: Vec<(String, Value)> =
             names.iter().zip(self.core()).map(|(n, (_, v))| (n.to_string(), v.clone().into())).collect();
+        // No reply has named the other end yet.
+        if let Some((_, tag)) = head.get_mut(2).filter(|_| self.to_tag.is_empty()) {
+            *tag = Value::Null;
+        }
         head.push(("time".into(), Value::Int(self.time as i64)));
         let values = self.values(ctx, module, Backend::Evi);
         let pair = |(name, value): &(String, Option<Bytes>)| {
@@ -254,7 +258,9 @@ impl Report {
                 tail.push((name.to_string(), Value::Int(value as i64)));
             }
         }
-        if let (Kind::Missed, Some((created, setup))) = (kind, self.setup_time()) {
+        if let Kind::Missed = kind {
+            // What is reported outside of accounts began with time itself, as in the reference.
+            let (created, setup) = self.setup_time().unwrap_or((0, self.time));
             tail.push(("setuptime".to_string(), Value::Int(setup as i64)));
             tail.push(("created".to_string(), Value::Int(created as i64)));
         }

@@ -16,6 +16,8 @@ pub fn ready(module: &Arc<Acc>, hooks: &mut Hooks, _: &Stats) {
     hooks.raises([super::EVENT, super::MISSED_EVENT, super::CDR_EVENT]);
     hooks.watch.told(Told::Created, |ctx, seen| seen.txn.into_iter().for_each(|id| account::adopt(ctx, id)));
     let (of_failed, of_replied) = (module.clone(), module.clone());
+    let of_bye = module.clone();
+    hooks.watch.on(Moment::RequestEnd, move |ctx, _| super::cdr::script_ended(ctx, &of_bye)).after("dialog");
     hooks.watch.on(Moment::Failing, move |ctx, seen| failing(ctx, &of_failed, seen));
     hooks.watch.told(Told::Replied, move |ctx, seen| replied(ctx, &of_replied, seen));
 }
@@ -50,7 +52,7 @@ fn failing(ctx: &mut Ctx, module: &Acc, seen: &Seen) {
 fn replied(ctx: &mut Ctx, module: &Acc, seen: &Seen) {
     let (Some(id), status) = (seen.txn, seen.status) else { return };
     let Some((account, mut marks)) = marked(ctx, module, id) else { return };
-    let Some(data) = ctx.core.txns.txns.get(id) else { return };
+    let Some(data) = ctx.txn(id).data() else { return };
     let local = seen.origin == Origin::Here;
     // A 503 goes upstream as 500: what was received is accounted.
     let translated = !local && status == 500 && data.seen_status == 503;
@@ -77,8 +79,8 @@ fn replied(ctx: &mut Ctx, module: &Acc, seen: &Seen) {
     let table = table(ctx, module, account.as_ref());
     let report = Report::new(ctx, module, account, ending());
     for backend in Backend::ALL {
-        // An answered call that gets a record at its end is not reported now.
-        let later = marks.has(backend, What::Cdr) && (200..300).contains(&status) && begins_call(ctx);
+        // An answered call gets a record at its end, and nothing for what happens in it.
+        let later = marks.has(backend, What::Cdr) && ((200..300).contains(&status) || !begins_call(ctx));
         if !marks.has(backend, What::Answered) || later {
             continue;
         }
@@ -91,9 +93,9 @@ fn replied(ctx: &mut Ctx, module: &Acc, seen: &Seen) {
     }
 }
 
-/// The current request is an INVITE that begins a call.
+/// The current request is of no call yet.
 fn begins_call(ctx: &Ctx) -> bool {
-    ctx.state.msg.method() == Method::Invite && ctx.state.msg.to_tag().is_none()
+    ctx.state.msg.to_tag().is_none()
 }
 
 /// The table of completed transactions: that of the script, of `db_table_avp`, or `db_table_acc`.

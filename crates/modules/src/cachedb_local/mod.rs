@@ -5,6 +5,7 @@ mod table;
 
 use crate::sipmsgops::headers::glob;
 use bytes::Bytes;
+use host::Accepts;
 use host::cachedb::{Cache, CacheUrl, Engine, Reply, Store};
 use host::mi::{MiError, MiParams, MiResult};
 use host::registrar::Stage;
@@ -71,6 +72,7 @@ pub fn register(m: &mut Registrar<CachedbLocal>) {
         m.clean_s = seconds.max(1) as u64;
         Ok(())
     });
+    m.accepts(Accepts::seconds(0), &["cache_clean_period"]);
     m.param_int("enable_restart_persistency", |m, on| {
         m.persistent = on != 0;
         Ok(())
@@ -82,14 +84,12 @@ pub fn register(m: &mut Registrar<CachedbLocal>) {
     m.function("cache_remove_chunk", Routes::ALL, remove_chunk);
     m.command(
         "cachedb_local:remove_chunk cache_remove_chunk",
-        "removes the keys that match: cache_remove_chunk glob [collection]",
+        "removes the keys that match",
         mi_remove_chunk,
-    );
-    m.command(
-        "cachedb_local:fetch_chunk cache_fetch_chunk",
-        "lists the keys that match: cache_fetch_chunk glob [collection]",
-        mi_fetch_chunk,
-    );
+    )
+    .takes("glob [collection]");
+    m.command("cachedb_local:fetch_chunk cache_fetch_chunk", "lists the keys that match", mi_fetch_chunk)
+        .takes("glob [collection]");
     m.timer(1000, clean);
     m.start(restore);
     m.stop(|call| {

@@ -63,15 +63,16 @@ pub fn register(m: &mut Registrar<Cfgutils>) {
     });
     m.command(
         "cfgutils:get_config_hash get_config_hash",
-        "the hash of hash_file when the server started: get_config_hash",
+        "the hash of hash_file when the server started",
         |call, _| match &call.module.hash {
             Some(hash) => Ok(hash.as_str().into()),
             None => Err(host::mi::MiError::new(404, "Functionality disabled")),
         },
-    );
+    )
+    .takes("");
     m.command(
         "cfgutils:check_config_hash check_config_hash",
-        "whether hash_file has changed since the server started: check_config_hash",
+        "whether hash_file has changed since the server started",
         |call, _| {
             let (Some(file), Some(old)) = (&call.module.hash_file, &call.module.hash) else {
                 return Err(host::mi::MiError::new(404, "Functionality disabled"));
@@ -87,7 +88,8 @@ pub fn register(m: &mut Registrar<Cfgutils>) {
                 Err(error) => Err(host::mi::MiError::new(500, error)),
             }
         },
-    );
+    )
+    .takes("");
 }
 
 fn hash_of(file: &str) -> Result<String, String> {

@@ -36,23 +36,18 @@ pub fn register(m: &mut Registrar<Cfgutils>) {
     m.function("rand_reset_prob", Routes::ALL, rand_reset_prob);
     m.function("rand_get_prob", Routes::ALL, rand_get_prob);
     m.variable("RANDOM", |call| Value::Int(call.core.rng.below(1 << 31) as i64));
-    m.command(
-        "cfgutils:rand_set_prob rand_set_prob",
-        "sets the probability, in percent: rand_set_prob prob_proc",
-        set_command,
-    );
-    m.command(
-        "cfgutils:rand_reset_prob rand_reset_prob",
-        "sets the probability back: rand_reset_prob",
-        |call, _| {
-            rand_reset_prob(call);
-            Ok(json!("OK"))
-        },
-    );
-    m.command("cfgutils:rand_get_prob rand_get_prob", "reads the probability: rand_get_prob", |call, _| {
+    m.command("cfgutils:rand_set_prob rand_set_prob", "sets the probability, in percent", set_command)
+        .takes("prob_proc");
+    m.command("cfgutils:rand_reset_prob rand_reset_prob", "sets the probability back", |call, _| {
+        rand_reset_prob(call);
+        Ok(json!("OK"))
+    })
+    .takes("");
+    m.command("cfgutils:rand_get_prob rand_get_prob", "reads the probability", |call, _| {
         let now = call.module.random.now.load(Ordering::Relaxed);
         Ok(json!({"actual probability percent": now}))
-    });
+    })
+    .takes("");
 }
 
 fn set(call: &mut Call<Cfgutils>, percent: i64) -> bool {

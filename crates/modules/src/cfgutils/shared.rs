@@ -35,12 +35,9 @@ pub fn register(m: &mut Registrar<Cfgutils>) {
         let (name, module) = (Name::new(spec, loader, "$shv(name)")?, module.clone());
         Ok(Kind::Other(Box::new(Shv { name, module })))
     });
-    m.command(
-        "cfgutils:shv_set shv_set",
-        "sets a shared variable (type int or str): shv_set name type value",
-        shv_set,
-    );
-    m.command("cfgutils:shv_get shv_get", "reads shared variables: shv_get [name]", shv_get);
+    m.command("cfgutils:shv_set shv_set", "sets a shared variable (type int or str)", shv_set)
+        .takes("name type value");
+    m.command("cfgutils:shv_get shv_get", "reads shared variables", shv_get).takes("[name]");
 }
 
 /// "name=i:1", "name=s:text"

@@ -43,6 +43,13 @@ pub fn is_active_here(ctx: &host::Ctx, tag: &[u8]) -> bool {
     module.tags.is_active_in_any(tag)
 }
 
+/// `name/cluster` of the tags that are active on this node.
+pub fn active_tags(ctx: &host::Ctx) -> Vec<String> {
+    ctx.shared().module::<Clusterer>().map_or_else(Vec::new, |module| module.tags.active())
+}
+
+pub use tags::listen;
+
 pub fn register(m: &mut Registrar<Clusterer>) {
     m.stage(Stage::OverDrivers);
     for name in ["my_node_id", "current_id"] {
@@ -70,12 +77,9 @@ pub fn register(m: &mut Registrar<Clusterer>) {
     m.ignored(&["db_bridge_table", "no_ping_retries_col", "priority_col"], no_links);
     m.function("cluster_check_addr", Routes::ALL, check_addr);
     tags::register(m);
-    m.command("clusterer:list clusterer_list", "the other nodes of each cluster: clusterer_list", list);
-    m.command(
-        "clusterer:reload clusterer_reload",
-        "reads the nodes from the database again: clusterer_reload",
-        reload,
-    );
+    m.command("clusterer:list clusterer_list", "the other nodes of each cluster", list).takes("");
+    m.command("clusterer:reload clusterer_reload", "reads the nodes from the database again", reload)
+        .takes("");
     m.init(init);
     m.start(|call| {
         if call.core.worker == 0 {

@@ -45,7 +45,6 @@ impl Tags {
         self.0.read().iter().any(|t| t.name == name && t.cluster == cluster && t.active)
     }
 
-    /// False: it was so before.
     /// The same for `name`, in any cluster, or `name/cluster`.
     pub fn is_active_in_any(&self, text: &[u8]) -> bool {
         let (name, cluster): (&[u8], Option<u32>) = match text.iter().position(|b| *b == b'/') {
@@ -56,6 +55,13 @@ impl Tags {
         };
         let fits = |t: &Tag| t.name == name && cluster.is_none_or(|c| t.cluster == c) && t.active;
         self.0.read().iter().any(fits)
+    }
+
+    /// `name/cluster` of the tags that are active here.
+    pub fn active(&self) -> Vec<String> {
+        let tags = self.0.read();
+        let active = tags.iter().filter(|t| t.active);
+        active.map(|t| format!("{}/{}", String::from_utf8_lossy(&t.name), t.cluster)).collect()
     }
 
     fn set(&self, name: &[u8], cluster: u32, active: bool) -> bool {
@@ -85,19 +91,22 @@ pub fn register(m: &mut Registrar<Clusterer>) {
     });
     m.command(
         "clusterer:list_shtags clusterer_list_shtags",
-        "sharing tags and whether they are active here: clusterer_list_shtags",
+        "sharing tags and whether they are active here",
         list,
-    );
+    )
+    .takes("");
     m.command(
         "clusterer:shtag_set_active clusterer_shtag_set_active",
-        "makes a tag active on this node: clusterer_shtag_set_active tag/cluster",
+        "makes a tag active on this node",
         set_active,
-    );
+    )
+    .takes("tag");
     m.command(
         "clusterer:shtag_set_backup clusterer_shtag_set_backup",
-        "makes this node a backup for a tag (Fermata's own): clusterer_shtag_set_backup tag/cluster",
+        "makes this node a backup for a tag (Fermata's own)",
         set_backup,
-    );
+    )
+    .takes("tag");
     m.ready(|_, hooks, _| hooks.raises([CHANGED]));
 }
 
@@ -157,6 +166,22 @@ fn change(ctx: &mut Ctx, module: &Clusterer, name: &[u8], cluster: u32, active: 
         ("reason", text(reason)),
     ];
     raise(ctx, CHANGED, params.into_iter().collect());
+    let tag = format!("{}/{cluster}", String::from_utf8_lossy(name));
+    ctx.on_worker(0, move |ctx: &mut Ctx| {
+        let listeners = ctx.local::<Listeners>().0.clone();
+        listeners.iter().for_each(|listener| listener(ctx, &tag, active));
+    });
+}
+
+/// Hears of tags (`name/cluster`) that became active here, or backup.
+pub type Listener = std::rc::Rc<dyn Fn(&mut Ctx, &str, bool)>;
+
+#[derive(Default)]
+struct Listeners(Vec<Listener>);
+
+/// Adds a listener, on worker 0.
+pub fn listen(ctx: &mut Ctx, listener: Listener) {
+    ctx.local::<Listeners>().0.push(listener);
 }
 
 fn list(call: &mut Call<Clusterer>, _: &MiParams) -> MiResult {

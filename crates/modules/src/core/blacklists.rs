@@ -5,6 +5,7 @@ use super::Core;
 use bytes::Bytes;
 use host::arg::Arg;
 use host::blacklist::{Blacklist, Going, InUse, Rule};
+use host::context::net::long_text;
 use host::load::Loader;
 use host::mi::{MiError, MiParams, MiResult};
 use host::registrar::Since;
@@ -13,6 +14,7 @@ use script::{Diagnostic, Loc, ast};
 use serde_json::{Value as Json, json};
 use sip::Transport;
 use std::sync::Arc;
+use transaction::Instant;
 
 pub fn register(m: &mut Registrar<Core>) {
     let all = Routes::ALL;
@@ -22,27 +24,20 @@ pub fn register(m: &mut Registrar<Core>) {
     m.function_of(Since::V4, "add_blacklist_rule", all, add);
     m.function_of(Since::V4, "del_blacklist_rule", all, remove);
     for name in ["list_blacklists", "blacklists:list"] {
-        m.command(name, "lists of blocked destinations: list_blacklists [name]", mi_list);
+        m.command(name, "lists of blocked destinations", mi_list).takes("[name]");
     }
     for name in ["check_blacklists", "blacklists:check_all"] {
-        m.command(
-            name,
-            "lists that block an address: check_blacklists [proto] ip [port] [pattern]",
-            mi_check_all,
-        );
+        m.command(name, "lists that block an address", mi_check_all).takes("[proto] ip [port] [pattern]");
     }
     for name in ["check_blacklist", "blacklists:check"] {
-        m.command(
-            name,
-            "whether a list blocks an address: check_blacklist name [proto] ip [port] [pattern]",
-            mi_check,
-        );
+        m.command(name, "whether a list blocks an address", mi_check)
+            .takes("name [proto] ip [port] [pattern]");
     }
     for name in ["add_blacklist_rule", "blacklists:add_rule"] {
-        m.command(name, "adds a rule: add_blacklist_rule name rule [expire]", mi_add);
+        m.command(name, "adds a rule", mi_add).takes("name rule [expire]");
     }
     for name in ["del_blacklist_rule", "blacklists:del_rule"] {
-        m.command(name, "removes a rule: del_blacklist_rule name rule", mi_remove);
+        m.command(name, "removes a rule", mi_remove).takes("name rule");
     }
 }
 
@@ -155,28 +150,37 @@ fn remove(
     if lists.get(list.0).is_some_and(|list| list.remove(&rule)) { 1 } else { -1 }
 }
 
-fn shown(list: &Blacklist, rules: Vec<Rule>) -> Json {
-    let rules: Vec<Json> = rules
-        .iter()
-        .map(|rule| {
-            json!({
-                "IP": format!("{}{}", if rule.negated { "!" } else { "" }, rule.address),
-                "Proto": rule.transport.map_or("any", |t| t.as_str()),
-                "Port": rule.port,
-                "Match": rule.pattern,
-            })
-        })
-        .collect();
-    let flags = [("default", list.default), ("readonly", list.readonly), ("expire", list.expire)];
+fn shown(list: &Blacklist, now: Instant) -> Json {
+    let rule = |rule: Rule| {
+        let (net, mask) = rule.net.parts();
+        let mut shown = json!({
+            "flags": u8::from(rule.negated),
+            "IP": long_text(net),
+            "Mask": long_text(mask),
+            "Proto": rule.transport.map_or("any", |t| t.as_str()),
+            "Port": rule.port,
+        });
+        if !rule.pattern.is_empty() {
+            shown["Match"] = rule.pattern.into();
+        }
+        if list.expire {
+            shown["Expire"] = rule.until.map_or(0, |until| until.0.saturating_sub(now.0) / 1000).into();
+        }
+        shown
+    };
+    let flags = [("read-only", list.readonly), ("expire", list.expire), ("default", list.default)];
     let flags: Vec<&str> = flags.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
-    json!({ "name": list.name, "owner": "core", "flags": flags.join(","), "Rules": rules })
+    let rules: Vec<Json> = list.rules(now).into_iter().map(rule).collect();
+    json!({ "name": list.name, "owner": list.owner, "flags": flags, "Rules": rules })
 }
 
 fn mi_list(call: &mut Call<Core>, params: &MiParams) -> MiResult {
     let (lists, now) = (call.shared().policy().blacklists.clone(), call.core.now);
-    let wanted = params.text("name", 0);
-    let fits = |list: &&Blacklist| wanted.as_ref().is_none_or(|name| *name == list.name);
-    Ok(json!({ "Blacklists": lists.all().filter(fits).map(|l| shown(l, l.rules(now))).collect::<Vec<_>>() }))
+    let Some(name) = params.text("name", 0) else {
+        return Ok(json!({ "Lists": lists.all().map(|list| shown(list, now)).collect::<Vec<_>>() }));
+    };
+    let found = lists.find(&name).and_then(|at| lists.get(at));
+    found.map(|list| shown(list, now)).ok_or_else(|| MiError::new(404, "Unknown name"))
 }
 
 /// `[proto] ip [port] [pattern]` from position `at` on.
@@ -189,7 +193,7 @@ fn place_of(
     let transport = transport_of(first.as_bytes());
     let at = if named || transport.is_some() || first == "any" { at + 1 } else { at };
     let ip = params.need("ip", at)?.parse().map_err(|_| MiError::params("ip must be an address"))?;
-    let port = params.int("port", at + 1)?.and_then(|p| u16::try_from(p).ok()).unwrap_or(0);
+    let port = params.int_in("port", at + 1, 0..=65_535)?.map_or(0, |port| port as u16);
     Ok((transport, std::net::SocketAddr::new(ip, port), params.text("pattern", at + 2).unwrap_or_default()))
 }
 
@@ -204,7 +208,20 @@ fn mi_check_all(call: &mut Call<Core>, params: &MiParams) -> MiResult {
 fn named<'a>(lists: &'a host::blacklist::Blacklists, params: &MiParams) -> Result<&'a Blacklist, MiError> {
     let name = params.need("name", 0)?;
     let found = lists.find(&name).and_then(|at| lists.get(at));
-    found.ok_or_else(|| MiError::new(404, "no such blacklist"))
+    found.ok_or_else(|| MiError::new(400, "Missing or bad blacklist name"))
+}
+
+/// The list and the rule that a command changes it by.
+fn change<'a>(
+    lists: &'a host::blacklist::Blacklists,
+    params: &MiParams,
+) -> Result<(&'a Blacklist, Rule), MiError> {
+    let list = named(lists, params)?;
+    if list.readonly {
+        return Err(MiError::new(403, "Cannot modify read-only blacklist"));
+    }
+    let rule = Rule::parse(&params.need("rule", 1)?).map_err(|_| MiError::new(404, "Bad rule"))?;
+    Ok((list, rule))
 }
 
 fn mi_check(call: &mut Call<Core>, params: &MiParams) -> MiResult {
@@ -213,26 +230,28 @@ fn mi_check(call: &mut Call<Core>, params: &MiParams) -> MiResult {
     let going = Going { transport, addr, message: pattern.as_bytes(), now: call.core.now };
     match named(&lists, params)?.blocks(&going) {
         true => Ok(json!("OK")),
-        false => Err(MiError::new(404, "not blocked")),
+        false => Err(MiError::new(404, "Not Matched")),
     }
 }
 
 fn mi_add(call: &mut Call<Core>, params: &MiParams) -> MiResult {
     let lists = call.shared().policy().blacklists.clone();
-    let list = named(&lists, params)?;
-    let mut rule = Rule::parse(&params.need("rule", 1)?).map_err(MiError::params)?;
-    rule.until = params.int("expire", 2)?.filter(|s| *s > 0).map(|s| call.core.now.after(s as u64 * 1000));
+    let (list, mut rule) = change(&lists, params)?;
+    rule.until = params
+        .int_in("expire", 2, 0..=i32::MAX.into())?
+        .filter(|s| *s > 0)
+        .map(|s| call.core.now.after(s as u64 * 1000));
     match list.add(rule, call.core.now) {
         true => Ok(json!("OK")),
-        false => Err(MiError::new(403, "this list takes no such rule")),
+        false => Err(MiError::new(404, "Blacklist without expire support")),
     }
 }
 
 fn mi_remove(call: &mut Call<Core>, params: &MiParams) -> MiResult {
     let lists = call.shared().policy().blacklists.clone();
-    let rule = Rule::parse(&params.need("rule", 1)?).map_err(MiError::params)?;
-    match named(&lists, params)?.remove(&rule) {
+    let (list, rule) = change(&lists, params)?;
+    match list.remove(&rule) {
         true => Ok(json!("OK")),
-        false => Err(MiError::new(404, "no such rule, or a read-only list")),
+        false => Err(MiError::new(404, "Rule not found")),
     }
 }

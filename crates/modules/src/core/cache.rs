@@ -6,7 +6,7 @@ use host::arg::{Arg, format_of};
 use host::cachedb::{Cache, CacheError, RawRows};
 use host::mi::{MiAnswer, MiError, MiParams};
 use host::var::Kind;
-use host::{Call, Ctx, Format, Int, Loader, OutVar, OutVars, Outcome, Registrar, Routes, Text};
+use host::{Call, Ctx, Format, Int, Loader, OutVar, OutVars, Outcome, Registrar, Routes, Text, Traced};
 use script::ast::{self, AssignOp};
 use script::{Diagnostic, Loc};
 use serde_json::json;
@@ -20,17 +20,9 @@ pub fn register(m: &mut Registrar<Core>) {
     m.function("cache_sub", Routes::ALL, sub);
     m.function("cache_counter_fetch", Routes::ALL, counter_fetch);
     m.function("cache_raw_query", Routes::ALL, raw_query);
-    m.command_late(
-        "cache:store cache_store",
-        "stores a value: cache_store system attr value [expire]",
-        mi_store,
-    );
-    m.command_late("cache:fetch cache_fetch", "reads a stored value: cache_fetch system attr", mi_fetch);
-    m.command_late(
-        "cache:remove cache_remove",
-        "removes a stored value: cache_remove system attr",
-        mi_remove,
-    );
+    m.command_late("cache:store cache_store", "stores a value", mi_store).takes("system attr value [expire]");
+    m.command_late("cache:fetch cache_fetch", "reads a stored value", mi_fetch).takes("system attr");
+    m.command_late("cache:remove cache_remove", "removes a stored value", mi_remove).takes("system attr");
 }
 
 /// Where a script stores: "local", "redis:group1". A name that is constant is looked up at load.
@@ -94,12 +86,12 @@ impl Arg<Core> for Storage {
 struct PlaceOf(Place);
 
 /// Says what went wrong, at the level of the outage: engines log that themselves.
-fn failed(what: &str, cache: &Cache, error: &CacheError) -> i32 {
+fn failed(ctx: &mut Ctx, what: &str, cache: &Cache, error: &CacheError) -> i32 {
     match error {
         CacheError::Down(_) | CacheError::TimedOut => {
             host::debug!("core", "{what} {}: {error}", cache.url().name())
         }
-        _ => host::error!("core", "{what} {}: {error}", cache.url().name()),
+        _ => host::complain!(ctx, "core", "{what} {}: {error}", cache.url().name()),
     }
     -1
 }
@@ -121,9 +113,9 @@ fn store(call: &mut Call<Core>, at: Storage, key: Text, value: Text, seconds: Op
     }
     let (cache, detail) = (at.0.clone(), key.0.clone());
     let operation = move |s: &dyn host::cachedb::Store| s.store(key.0, value.0, lifetime(seconds));
-    at.0.suspend(call.ctx, "cache_store", detail, operation, move |_, done| match done {
+    at.0.suspend(call.ctx, "cache_store", detail, operation, move |ctx, done| match done {
         Ok(()) => 1,
-        Err(error) => failed("cache_store", &cache, &error),
+        Err(error) => failed(ctx, "cache_store", &cache, &error),
     })
 }
 
@@ -147,7 +139,7 @@ fn fetch(call: &mut Call<Core>, at: Storage, key: Text, out: OutVar) -> Outcome 
                 }
             }
             Ok(None) => -2,
-            Err(error) => failed("cache_fetch", &cache, &error),
+            Err(error) => failed(ctx, "cache_fetch", &cache, &error),
         },
     )
 }
@@ -163,9 +155,9 @@ fn remove(call: &mut Call<Core>, at: Storage, key: Text) -> Outcome {
         "cache_remove",
         detail,
         move |s| s.remove(key.0),
-        move |_, done| match done {
+        move |ctx, done| match done {
             Ok(()) => 1,
-            Err(error) => failed("cache_remove", &cache, &error),
+            Err(error) => failed(ctx, "cache_remove", &cache, &error),
         },
     )
 }
@@ -200,7 +192,7 @@ fn change(
         move |s| s.add(key.0, by, seconds),
         move |ctx, sum| match sum {
             Ok(sum) => set_number(ctx, out.as_ref(), sum),
-            Err(error) => failed(what, &cache, &error),
+            Err(error) => failed(ctx, what, &cache, &error),
         },
     )
 }
@@ -228,25 +220,25 @@ fn counter_fetch(call: &mut Call<Core>, at: Storage, key: Text, out: OutVar) -> 
             Ok(Some(number)) => set_number(ctx, Some(&out), number),
             Ok(None) => -2,
             Err(CacheError::NotANumber) => -3,
-            Err(error) => failed(what, &cache, &error),
+            Err(error) => failed(ctx, what, &cache, &error),
         },
     )
 }
 
 /// cache_raw_query(store, query, [AVPs]): 1, -2 when there is nothing, -1 on errors. Several rows
 /// stack up so that index 0 is the first one.
-fn raw_query(call: &mut Call<Core>, at: Storage, query: Text, out: Option<OutVars>) -> Outcome {
-    if query.is_empty() {
+fn raw_query(call: &mut Call<Core>, at: Storage, query: Traced, out: Option<OutVars>) -> Outcome {
+    if query.text.is_empty() {
         return empty("cache_raw_query");
     }
-    let (cache, detail) = (at.0.clone(), query.0.clone());
+    let (cache, detail) = (at.0.clone(), query.text.clone());
     let what = "cache_raw_query";
     let columns = out.as_ref().map_or(0, |list| list.0.len());
     at.0.suspend(
         call.ctx,
         what,
         detail,
-        move |s| s.raw(query.0, columns),
+        move |s| s.raw(query, columns),
         move |ctx, rows| match rows {
             Ok(None) => -2,
             Ok(Some(rows)) => {
@@ -255,7 +247,7 @@ fn raw_query(call: &mut Call<Core>, at: Storage, query: Text, out: Option<OutVar
                 }
                 1
             }
-            Err(error) => failed(what, &cache, &error),
+            Err(error) => failed(ctx, what, &cache, &error),
         },
     )
 }
@@ -284,7 +276,7 @@ fn mi_target(call: &Call<Core>, what: &str, params: &MiParams) -> Result<(Cache,
 fn mi_store(call: &mut Call<Core>, params: &MiParams, answer: MiAnswer) {
     let wanted = mi_target(call, "store", params).and_then(|target| {
         let value = params.need("value", 2)?;
-        let seconds = params.int("expire", 3)?.unwrap_or(0).clamp(0, i64::from(u32::MAX)) as u32;
+        let seconds = params.int_in("expire", 3, 0..=u32::MAX.into())?.unwrap_or(0) as u32;
         Ok((target, Bytes::from(value), seconds))
     });
     let ((cache, key), value, seconds) = match wanted {

@@ -7,11 +7,7 @@ use serde_json::{Value as Json, json};
 use sip::names::KnownName;
 
 pub fn register(m: &mut Registrar<Core>) {
-    m.command(
-        "dns_cache_list",
-        "names that were looked up, and what is remembered: dns_cache_list [name]",
-        list,
-    );
+    m.command("dns_cache_list", "names that were looked up, and what is remembered", list).takes("[name]");
     m.command_each("dns_cache_flush", "forgets all names", |_| json!("OK"), flush);
 }
 

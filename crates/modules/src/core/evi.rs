@@ -11,18 +11,11 @@ use serde_json::{Map, Value as Json, json};
 const LIFETIME_S: u64 = 3600;
 
 pub fn register(m: &mut Registrar<Core>) {
-    m.command(
-        "evi:subscribe event_subscribe",
-        "sends an event to a socket: event_subscribe event socket [expire]",
-        subscribe,
-    );
-    m.command("evi:list events_list", "names of all events: events_list", list);
-    m.command("evi:raise raise_event", "raises an event: raise_event event [params...]", raise_event);
-    m.command(
-        "evi:subscribers subscribers_list",
-        "who gets events: subscribers_list [event] [socket]",
-        subscribers,
-    );
+    m.command("evi:subscribe event_subscribe", "sends an event to a socket", subscribe)
+        .takes("event socket [expire]");
+    m.command("evi:list events_list", "names of all events", list).takes("");
+    m.command("evi:raise raise_event", "raises an event", raise_event).takes("event [params...]");
+    m.command("evi:subscribers subscribers_list", "who gets events", subscribers).takes("[event] [socket]");
 }
 
 fn id_of(call: &Call<'_, Core>, event: &[u8]) -> Result<usize, MiError> {
@@ -32,7 +25,7 @@ fn id_of(call: &Call<'_, Core>, event: &[u8]) -> Result<usize, MiError> {
 fn subscribe(call: &mut Call<Core>, params: &MiParams) -> MiResult {
     let event = params.need("event", 0)?;
     let socket = params.need("socket", 1)?;
-    let expire = params.int("expire", 2)?;
+    let expire = params.int_in("expire", 2, 0..=i32::MAX.into())?;
     id_of(call, event.as_bytes())?;
     let events = call.shared().events();
     let now_ms = call.core.wall_us / 1000;

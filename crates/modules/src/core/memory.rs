@@ -10,10 +10,10 @@ use serde_json::json;
 use std::sync::Arc;
 
 pub fn register(m: &mut Registrar<Core>) {
-    m.command("mem:shm_dump mem_shm_dump", "logs the memory in use: mem_shm_dump [log_level]", dump);
-    m.command("mem:pkg_dump mem_pkg_dump", "logs the memory in use: mem_pkg_dump pid [log_level]", dump);
-    m.command("mem:rpm_dump mem_rpm_dump", "logs the memory in use: mem_rpm_dump [log_level]", dump);
-    m.command("mem:shm_check shm_check", "there is no pool to check: shm_check", |_, _| Ok(json!({})));
+    m.command("mem:shm_dump mem_shm_dump", "logs the memory in use", dump).takes("[log_level]");
+    m.command("mem:pkg_dump mem_pkg_dump", "logs the memory in use", dump).takes("pid [log_level]");
+    m.command("mem:rpm_dump mem_rpm_dump", "logs the memory in use", dump).takes("[log_level]");
+    m.command("mem:shm_check shm_check", "there is no pool to check", |_, _| Ok(json!({}))).takes("");
     m.ready(ready);
 }
 

@@ -1,51 +1,51 @@
 //! Management commands of the core: `which`, `help`, `ps`, `uptime`, `log_level`, `async_list` ...
 
 use super::Core;
+use host::load::CommandWords;
 use host::log::{self, Consumer};
 use host::mi::{MiAnswer, MiCommand, MiError, MiParams, MiResult, VERSION};
 use host::{Call, Output, Registrar, TaskId};
 use serde_json::{Value as Json, json};
 
 pub fn register(m: &mut Registrar<Core>) {
-    m.command("core:which which", "names of all commands, or parameters of one: which [command]", which);
-    m.command("core:help help", "what a command does: help [mi_cmd]", help);
-    m.command("core:ps ps", "workers and their sockets: ps", ps);
-    m.command("core:uptime uptime", "since when the server runs: uptime", uptime);
-    m.command("core:version version", "version of the server: version [revision]", version);
-    m.command("core:pwd pwd", "working directory: pwd", pwd);
-    m.command("core:arg arg", "command line of the server: arg", arg);
-    m.command("core:kill kill", "ends the server: kill", kill);
-    m.command("core:log_level log_level", "reads or sets the log level: log_level [level] [pid]", log_level);
-    m.command(
-        "core:xlog_level xlog_level",
-        "reads or sets the level of xlog: xlog_level [level]",
-        xlog_level,
-    );
+    m.command("core:which which", "names of all commands, or parameters of one", which).takes("[command]");
+    m.command("core:help help", "what a command does", help).takes("[mi_cmd]");
+    m.command("core:ps ps", "workers and their sockets", ps).takes("");
+    m.command("core:uptime uptime", "since when the server runs", uptime).takes("");
+    m.command("core:version version", "version of the server", version).takes("[revision]");
+    m.command("core:pwd pwd", "working directory", pwd).takes("");
+    m.command("core:arg arg", "command line of the server", arg).takes("");
+    m.command("core:kill kill", "ends the server", kill).takes("");
+    m.command("core:log_level log_level", "reads or sets the log level", log_level).takes("[level] [pid]");
+    m.command("core:xlog_level xlog_level", "reads or sets the level of xlog", xlog_level).takes("[level]");
     m.command(
         "core:log_level_filter log_level_filter",
-        "reads or sets the level of one log (stderror, syslog): log_level_filter consumer [level_filter]",
+        "reads or sets the level of one log (stderror, syslog)",
         log_level_filter,
-    );
+    )
+    .takes("consumer [level_filter]");
     m.command(
         "core:log_mute_state log_mute_state",
-        "reads or sets whether a log (stderror, syslog) is silent: log_mute_state consumer [mute_state]",
+        "reads or sets whether a log (stderror, syslog) is silent",
         log_mute_state,
-    );
+    )
+    .takes("consumer [mute_state]");
     m.command("core:profiling_proc profiling_proc", "there is no profiler here", |_, _| {
         Err(MiError::new(405, "There is no profiler; async_stats and async_list show where time goes"))
     });
     m.command_late(
         "core:reload_routes reload_routes",
-        "reads the routes of the script again; what runs or waits ends with the old ones: reload_routes",
+        "reads the routes of the script again; what runs or waits ends with the old ones",
         reload_routes,
-    );
+    )
+    .takes("");
     for name in ["core:pi_list pi_list", "core:pi_reload pi_reload"] {
         m.command(name, "there is no provisioning interface", |_, _| {
             Err(MiError::new(503, "No PI transport is available"))
         });
     }
-    m.command_each("async_list", "what scripts are waiting for: async_list [filter]", join_lists, async_list);
-    m.command_each("async_cancel", "ends one waiting operation: async_cancel id", join_found, async_cancel);
+    m.command_each("async_list", "what scripts are waiting for", join_lists, async_list).takes("[filter]");
+    m.command_each("async_cancel", "ends one waiting operation", join_found, async_cancel).takes("id");
 }
 
 fn unknown() -> MiError {
@@ -69,7 +69,8 @@ fn help(call: &mut Call<Core>, params: &MiParams) -> MiResult {
         return Ok(json!("Usage: help mi_cmd - says what 'mi_cmd' does; `which` lists the commands"));
     };
     let command = call.shared().command(&name).ok_or_else(unknown)?;
-    Ok(json!({"Help": command.help, "Exported by": command.module}))
+    let words = CommandWords { names: command.name, help: command.help, takes: command.takes };
+    Ok(json!({"Help": words.usage_line(), "Exported by": command.module}))
 }
 
 /// (description of each part of the server) in the order of `ps`: all are threads of one process.

@@ -2,7 +2,7 @@
 
 use super::Core;
 use host::arg::Arg;
-use host::ctx::Trace;
+use host::ctx::{Trace, TraceLog};
 use host::load::Loader;
 use host::log::Level;
 use host::registrar::Since;
@@ -40,12 +40,16 @@ fn script_trace(
     info: Option<Text>,
 ) -> i32 {
     call.ctx.state.trace = match (level, text) {
-        (Some(level), Some(text)) => Some(Box::new(Trace {
-            level: Level::from_number(level.0),
-            values: Box::new(move |ctx| text.0.text(ctx)),
-            info: info.map(|i| i.0),
-        })),
-        _ => None,
+        (Some(level), Some(text)) => {
+            let (level, info) = (Level::from_number(level.0), info.map(|i| i.0));
+            let log = TraceLog { level, values: Box::new(move |ctx| text.0.text(ctx)), info };
+            let observed = call.ctx.state.trace.as_ref().is_some_and(|trace| trace.observed);
+            Some(Box::new(Trace { log: Some(log), observed }))
+        }
+        _ => call.ctx.state.trace.take().filter(|trace| trace.observed).map(|mut trace| {
+            trace.log = None;
+            trace
+        }),
     };
     1
 }

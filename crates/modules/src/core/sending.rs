@@ -72,7 +72,8 @@ impl Arg<Core> for Destination {
             return Err(error.hint("set disable_stateless_fwd=no, or relay with t_relay()"));
         }
         loader.use_forward();
-        <Option<Plain> as Arg<Core>>::prepare(arg, site, loader, module)
+        let Some(arg) = host::arg::given(arg) else { return Ok(None) };
+        <Plain as Arg<Core>>::prepare(Some(arg), site, loader, module).map(Some)
     }
 
     fn eval(prepared: &Option<Format>, call: &mut Call<'_, Core>) -> Result<Destination, i32> {

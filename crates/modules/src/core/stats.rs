@@ -6,26 +6,12 @@ use host::{Call, Registrar};
 use serde_json::{Map, Value as Json, json};
 
 pub fn register(m: &mut Registrar<Core>) {
-    m.command(
-        "statistics:get get_statistics",
-        "values of statistics (\"all\", \"group:\" or names): get_statistics statistics...",
-        get,
-    );
-    m.command(
-        "statistics:list list_statistics",
-        "names of statistics: list_statistics [statistics...]",
-        list,
-    );
-    m.command(
-        "statistics:reset reset_statistics",
-        "sets statistics to zero: reset_statistics statistics...",
-        reset,
-    );
-    m.command(
-        "statistics:reset_all reset_all_statistics",
-        "sets all statistics to zero: reset_all_statistics",
-        reset_all,
-    );
+    m.command("statistics:get get_statistics", "values of statistics (\"all\", \"group:\" or names)", get)
+        .takes("statistics...");
+    m.command("statistics:list list_statistics", "names of statistics", list).takes("[statistics...]");
+    m.command("statistics:reset reset_statistics", "sets statistics to zero", reset).takes("statistics...");
+    m.command("statistics:reset_all reset_all_statistics", "sets all statistics to zero", reset_all)
+        .takes("");
 }
 
 /// The names asked for: a list, or one name per positional parameter.

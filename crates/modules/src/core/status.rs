@@ -10,24 +10,20 @@ use serde_json::{Map, Value as Json, json};
 pub fn register(m: &mut Registrar<Core>) {
     m.command(
         "status_report:get sr_get_status",
-        "readiness of an identifier (without one: main; all: of the whole group): sr_get_status group [identifier]",
+        "readiness of an identifier (without one: main; all: of the whole group)",
         get,
-    );
+    )
+    .takes("group [identifier]");
     m.command(
         "status_report:status sr_list_status",
-        "readiness of all identifiers, or of a group: sr_list_status [group]",
+        "readiness of all identifiers, or of a group",
         |call, params| list(call, params, "Identifiers", "Name", status),
-    );
-    m.command(
-        "status_report:reports sr_list_reports",
-        "what happened last: sr_list_reports [group] [identifier]",
-        reports,
-    );
-    m.command(
-        "status_report:identifiers sr_list_identifiers",
-        "names of identifiers: sr_list_identifiers [group]",
-        identifiers,
-    );
+    )
+    .takes("[group]");
+    m.command("status_report:reports sr_list_reports", "what happened last", reports)
+        .takes("[group] [identifier]");
+    m.command("status_report:identifiers sr_list_identifiers", "names of identifiers", identifiers)
+        .takes("[group]");
     m.function_of(Since::V4, "sr_check_status", Routes::ALL, check_status);
 }
 

@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 pub fn register(m: &mut Registrar<Core>) {
     m.function("tcp_close_conn", Routes::ALL, tcp_close_conn);
-    m.command("tcp:list list_tcp_conns", "stream connections: tcp:list [proto]", list);
-    m.command("tcp:close", "ends a stream connection: tcp:close ipport", close);
-    m.ready(|_, hooks, _| hooks.raises([host::events::TCP_DISCONNECT, host::events::THRESHOLD]));
+    m.command("tcp:list list_tcp_conns", "stream connections", list).takes("[proto]");
+    m.command("tcp:close", "ends a stream connection", close).takes("ipport");
+    use host::events::{OVERLOAD, TCP_DISCONNECT, THRESHOLD};
+    m.ready(|_, hooks, _| hooks.raises([OVERLOAD, TCP_DISCONNECT, THRESHOLD]));
 }
 
 fn list(call: &mut Call<Core>, params: &MiParams) -> MiResult {

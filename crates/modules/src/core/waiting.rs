@@ -7,12 +7,8 @@ use host::{Call, Registrar};
 use serde_json::{Map, Value as Json, json};
 
 pub fn register(m: &mut Registrar<Core>) {
-    m.command_each(
-        "async_stats",
-        "counters and histograms of waiting operations: async_stats [operation]",
-        join,
-        stats,
-    );
+    m.command_each("async_stats", "counters and histograms of waiting operations", join, stats)
+        .takes("[operation]");
     m.command_each("async_reset", "sets the counters of async_stats to zero", |_| json!("OK"), reset);
 }
 

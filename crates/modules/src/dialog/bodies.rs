@@ -46,7 +46,7 @@ fn request(ctx: &mut Ctx) {
     let body = changed(ctx);
     if ctx.state.msg.to_tag().is_some() {
         if let Some(leg) = table::of(ctx).get_mut(key).and_then(|d| d.leg_mut(towards)) {
-            leg.body_out = body;
+            leg.note_sent(body);
         }
     } else if let (Some(body), Some(id)) = (body, ctx.state.txn)
         && let Some(ext) = ctx.ext_of(id)
@@ -69,6 +69,6 @@ fn reply(ctx: &mut Ctx, seen: &Seen) {
     let to = dialog.other(towards.unwrap_or(1));
     let to = if towards.is_none_or(|t| t != CALLER) { CALLER } else { to };
     if let Some(leg) = dialog.leg_mut(to) {
-        leg.body_out = body;
+        leg.note_sent(body);
     }
 }

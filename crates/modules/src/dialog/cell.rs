@@ -63,13 +63,66 @@ pub struct Leg {
     pub invite_cseq: u32,
     /// CSeq that the server made itself towards it; 0: none yet.
     pub made_cseq: u32,
+    /// The last body that it sent.
+    pub body_in: Option<Text>,
+    pub changed: Rarely<Changed>,
+}
+
+/// What a leg was sent that the server had changed: few have any of it.
+#[derive(Clone, Default, Debug, PartialEq)]
+pub struct Changed {
     /// The last INVITE whose number was changed on its way to it: the number it came with, the one it left with.
     pub invite_shift: Option<(u32, u32)>,
-    /// The last body that it sent, and the last that was sent to it when that differs.
-    pub body_in: Option<Text>,
+    /// The last body that was sent to it, when that is not what the other end sent.
     pub body_out: Option<Text>,
-    /// The Contact header that it was shown, when the server changed it.
+    /// The Contact line that it was shown.
     pub shown_contact: Option<Text>,
+}
+
+impl Constant for Changed {
+    const NONE: &Changed = &Changed { invite_shift: None, body_out: None, shown_contact: None };
+}
+
+impl<T: Constant + PartialEq> Rarely<T> {
+    /// Gives the memory back when there is nothing in it.
+    pub fn settle(&mut self) {
+        if **self == *T::NONE {
+            self.0 = None;
+        }
+    }
+
+    /// It has memory of its own.
+    pub fn is_there(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+/// What few dialogs have, in memory of its own: without it, reading gives the constant. Writing makes it.
+#[derive(Clone, Debug)]
+pub struct Rarely<T>(Option<Box<T>>);
+
+/// What there is where nobody has written.
+pub trait Constant: Default + 'static {
+    const NONE: &Self;
+}
+
+impl<T> Default for Rarely<T> {
+    fn default() -> Rarely<T> {
+        Rarely(None)
+    }
+}
+
+impl<T: Constant> Deref for Rarely<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        self.0.as_deref().unwrap_or(T::NONE)
+    }
+}
+
+impl<T: Constant> DerefMut for Rarely<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.0.get_or_insert_default()
+    }
 }
 
 impl Leg {
@@ -85,9 +138,16 @@ impl Leg {
         NameAddr::parse_list(&text).unwrap_or_default().into_iter().map(|addr| addr.uri).collect()
     }
 
+    /// What it was sent last, if that was changed on its way.
+    pub fn note_sent(&mut self, body: Option<Text>) {
+        if self.changed.body_out != body {
+            self.changed.body_out = body;
+        }
+    }
+
     /// What was sent to it last.
     pub fn last_sent(&self) -> Option<&Text> {
-        self.body_out.as_ref()
+        self.changed.body_out.as_ref()
     }
 }
 
@@ -119,7 +179,7 @@ impl Direction {
 }
 
 /// Routes of the script that wait for a moment of the call.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Default, Debug, PartialEq)]
 pub struct Routes {
     pub answer: Option<Text>,
     pub timeout: Option<Text>,
@@ -136,7 +196,7 @@ pub struct Membership {
 }
 
 /// Periodic requests that keep an end under watch.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Copy, Default, Debug, PartialEq)]
 pub struct Ping {
     /// Seconds; 0: none.
     pub interval: u32,
@@ -173,9 +233,6 @@ pub struct Data {
     pub call_id: Text,
     pub from_uri: Text,
     pub to_uri: Text,
-    /// From and To as the callee was shown them, when they were replaced.
-    pub shown_from: Option<Text>,
-    pub shown_to: Option<Text>,
     pub state: State,
     pub flags: Flags,
     /// Named flags of the script, a bit for each of the module's names.
@@ -192,6 +249,25 @@ pub struct Data {
     pub ends: Option<Instant>,
     /// When it leaves memory after its end.
     pub forgotten: Option<Instant>,
+    pub extras: Rarely<Extras>,
+    /// The INVITE's transaction while it lasts.
+    pub txn: Option<TxnId>,
+    /// It has changed and waits to be written to the database.
+    pub unsaved: bool,
+    /// There is a row of it in the database.
+    pub stored: bool,
+    /// It has changed and waits to be told to other nodes.
+    pub unshared: bool,
+    /// It is in the store of other nodes.
+    pub shared: bool,
+}
+
+/// What only some dialogs have: pings, values, profiles, routes of the script. Reached as if it stood in [`Data`].
+#[derive(Clone, Default, Debug, PartialEq)]
+pub struct Extras {
+    /// From and To as the callee was shown them, when they were replaced.
+    pub shown_from: Option<Text>,
+    pub shown_to: Option<Text>,
     /// Seconds that it stays after its end; `None`: as the module says.
     pub delay: Option<u32>,
     pub options: Ping,
@@ -200,14 +276,38 @@ pub struct Data {
     pub memberships: Vec<Membership>,
     pub routes: Routes,
     pub end_reason: Option<Text>,
-    /// The INVITE's transaction while it lasts.
-    pub txn: Option<TxnId>,
     /// The sharing tag that says which node acts for it.
     pub tag: Option<Text>,
-    /// It has changed and waits to be written to the database.
-    pub unsaved: bool,
-    /// There is a row of it in the database.
-    pub stored: bool,
+}
+
+const NO_PING: Ping = Ping { interval: 0, next: None, answering: [super::ping::Answering::Idle; 2] };
+
+impl Constant for Extras {
+    const NONE: &Extras = &Extras {
+        shown_from: None,
+        shown_to: None,
+        delay: None,
+        options: NO_PING,
+        reinvites: NO_PING,
+        vals: Vec::new(),
+        memberships: Vec::new(),
+        routes: Routes { answer: None, timeout: None, hangup: None },
+        end_reason: None,
+        tag: None,
+    };
+}
+
+impl Deref for Data {
+    type Target = Extras;
+    fn deref(&self) -> &Extras {
+        &self.extras
+    }
+}
+
+impl DerefMut for Data {
+    fn deref_mut(&mut self) -> &mut Extras {
+        &mut self.extras
+    }
 }
 
 impl From<Data> for Dialog {
@@ -223,8 +323,6 @@ impl Data {
             call_id: call_id.into(),
             from_uri: from.uri[..].into(),
             to_uri: to.uri[..].into(),
-            shown_from: None,
-            shown_to: None,
             state: State::Unconfirmed,
             flags: Flags::default(),
             user_flags: 0,
@@ -235,18 +333,20 @@ impl Data {
             started: 0,
             ends: None,
             forgotten: None,
-            delay: None,
-            options: Ping::default(),
-            reinvites: Ping::default(),
-            vals: Vec::new(),
-            memberships: Vec::new(),
-            routes: Routes::default(),
-            end_reason: None,
+            extras: Rarely::default(),
             txn: None,
-            tag: None,
             unsaved: false,
             stored: false,
+            unshared: false,
+            shared: false,
         }
+    }
+
+    /// Gives back what writing made and nobody needs.
+    pub fn settle(&mut self) {
+        self.extras.settle();
+        self.caller.changed.settle();
+        self.callees.iter_mut().for_each(|leg| leg.changed.settle());
     }
 
     pub fn leg(&self, no: LegNo) -> Option<&Leg> {
@@ -326,9 +426,20 @@ impl Data {
     }
 }
 
+/// The URI of the first Contact of the current message, as scripts have changed it.
+pub fn current_contact(state: &host::MsgState) -> Option<Bytes> {
+    host::contacts::addresses(state).ok()?.first().map(|addr| addr.uri.clone())
+}
+
 /// The URI of the first Contact.
 pub fn contact_uri(msg: &Message) -> Option<Bytes> {
     msg.addresses(HeaderName::Contact).ok()?.first().map(|addr| addr.uri.clone())
+}
+
+/// The first Contact line, whole.
+pub fn contact_line(msg: &Message) -> Option<Text> {
+    let header = msg.header(HeaderName::Contact)?;
+    Some(msg.bytes(header.whole()).into())
 }
 
 /// The values of Record-Route, as one list with commas. `reversed`: the way from the one who answers
@@ -386,6 +497,22 @@ mod tests {
         ] {
             assert_eq!(dialog.towards(from.as_bytes(), to.as_bytes()), expected, "{from} {to}");
         }
+    }
+
+    /// What a plain call costs besides its texts; the figure that docs/SPEED.md states comes from it.
+    #[test]
+    fn a_plain_dialog_is_small() {
+        assert!(size_of::<Dialog>() <= 320, "{}", size_of::<Dialog>());
+        assert!(size_of::<Leg>() <= 96, "{}", size_of::<Leg>());
+        let mut dialog = dialog();
+        assert_eq!((dialog.options.interval, &dialog.end_reason), (0, &None));
+        assert!(!dialog.extras.is_there());
+        dialog.options.interval = 5;
+        dialog.caller.note_sent(None);
+        assert!(dialog.extras.is_there() && !dialog.caller.changed.is_there());
+        dialog.options.interval = 0;
+        dialog.settle();
+        assert!(!dialog.extras.is_there());
     }
 
     #[test]

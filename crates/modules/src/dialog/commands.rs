@@ -12,94 +12,86 @@ use host::{Call, Ctx, Registrar};
 use serde_json::{Value as Json, json};
 
 pub fn register(m: &mut Registrar<Dlg>) {
-    m.command_each(
-        "dialog:list dlg_list",
-        "lists dialogs: dialog:list [callid] [from_tag] [index] [counter]",
-        join_lists,
-        |call, params| list(call, params, Detail::Plain),
-    );
+    m.command_each("dialog:list dlg_list", "lists dialogs", join_lists, |call, params| {
+        list(call, params, Detail::Plain)
+    })
+    .takes("[callid] [from_tag] [index] [counter]");
     m.command_each(
         "dialog:list_ctx dlg_list_ctx",
-        "lists dialogs with their values and profiles: dialog:list_ctx [callid] [from_tag] [index] [counter]",
+        "lists dialogs with their values and profiles",
         join_lists,
         |call, params| list(call, params, Detail::Context),
-    );
-    m.command_each(
-        "dialog:end_dlg dlg_end_dlg",
-        "ends a call: dialog:end_dlg dialog_id [extra_hdrs]",
-        join_ok,
-        end_dlg,
-    );
-    m.command_each(
-        "dialog:push_var dlg_push_var",
-        "sets a value of dialogs: dialog:push_var dlg_val_name dlg_val_value DID...",
-        join_ok,
-        push_var,
-    );
+    )
+    .takes("[callid] [from_tag] [index] [counter]");
+    m.command_each("dialog:end_dlg dlg_end_dlg", "ends a call", join_ok, end_dlg)
+        .takes("dialog_id [extra_hdrs]");
+    m.command_each("dialog:push_var dlg_push_var", "sets a value of dialogs", join_ok, push_var)
+        .takes("dlg_val_name dlg_val_value DID...");
     m.command(
         "dialog:profile_get_size profile_get_size",
-        "tells how many dialogs are in a profile: dialog:profile_get_size profile [value]",
+        "tells how many dialogs are in a profile",
         get_size,
-    );
-    m.command(
-        "dialog:profile_get_values profile_get_values",
-        "lists the values of a profile: dialog:profile_get_values profile",
-        get_values,
-    );
+    )
+    .takes("profile [value]");
+    m.command("dialog:profile_get_values profile_get_values", "lists the values of a profile", get_values)
+        .takes("profile");
     m.command_each(
         "dialog:profile_list_dlgs profile_list_dlgs",
-        "lists the dialogs of a profile: dialog:profile_list_dlgs profile [value]",
+        "lists the dialogs of a profile",
         join_lists,
         list_dlgs,
-    );
+    )
+    .takes("profile [value]");
     m.command_each(
         "dialog:profile_end_dlgs profile_end_dlgs",
-        "ends the calls of a profile: dialog:profile_end_dlgs profile [value]",
+        "ends the calls of a profile",
         join_ok,
         end_dlgs,
-    );
-    m.command(
-        "dialog:list_all_profiles list_all_profiles",
-        "lists the profiles: dialog:list_all_profiles",
-        list_all_profiles,
-    );
+    )
+    .takes("profile [value]");
+    m.command("dialog:list_all_profiles list_all_profiles", "lists the profiles", list_all_profiles)
+        .takes("");
     m.command_each(
         "dialog:set_profile set_dlg_profile",
-        "puts a dialog into a profile: dialog:set_profile dlg_id profile [value] [clear_values]",
+        "puts a dialog into a profile",
         join_ok,
         set_profile,
-    );
+    )
+    .takes("dlg_id profile [value] [clear_values]");
     m.command_each(
         "dialog:unset_profile unset_dlg_profile",
-        "takes a dialog out of a profile: dialog:unset_profile dlg_id profile [value]",
+        "takes a dialog out of a profile",
         join_ok,
         unset_profile,
-    );
+    )
+    .takes("dlg_id profile [value]");
     m.command_late(
         "dialog:send_sequential dlg_send_sequential",
-        "sends a request inside a call: dialog:send_sequential callid [method] [mode] [body] [headers]",
+        "sends a request inside a call",
         sequential::send,
-    );
-    m.command_late(
-        "dialog:db_sync dlg_db_sync",
-        "takes in dialogs of the database: dialog:db_sync",
-        |call, _, answer| db::sync(call.ctx, &call.module.clone(), answer),
-    );
+    )
+    .takes("callid [method] [mode] [body] [headers]");
+    m.command_late("dialog:db_sync dlg_db_sync", "takes in dialogs of the database", |call, _, answer| {
+        db::sync(call.ctx, &call.module.clone(), answer)
+    })
+    .takes("");
     m.command_late(
         "dialog:restore_db dlg_restore_db",
-        "writes the table of dialogs anew: dialog:restore_db",
+        "writes the table of dialogs anew",
         |call, _, answer| db::rewrite(call.ctx, &call.module.clone(), answer),
-    );
+    )
+    .takes("");
     m.command(
         "dialog:cluster_sync dlg_cluster_sync",
-        "refused, dialogs are shared through a store: dialog:cluster_sync [sharing_tag]",
+        "refused, dialogs are shared through a store",
         |_, _| {
             Err(MiError::new(
                 400,
                 "dialogs are shared through a store (cachedb_url), there is nothing to sync",
             ))
         },
-    );
+    )
+    .takes("[sharing_tag]");
 }
 
 /// "OK", from whichever worker said it.
@@ -151,7 +143,8 @@ fn list(call: &mut Call<Dlg>, params: &MiParams, detail: Detail) -> MiResult {
     if params.find("from_tag", 1).is_some() {
         return Err(MiError::params("Named parameters do not match"));
     }
-    let (index, counter) = (params.int("index", 2)?, params.int("counter", 3)?);
+    let (index, counter) =
+        (params.int_in("index", 2, 0..=u32::MAX.into())?, params.int_in("counter", 3, 0..=u32::MAX.into())?);
     let paged = index.is_some() || counter.is_some();
     // Dialogs of workers before this one come before its own.
     timers::note_size(ctx, &module);
@@ -258,9 +251,9 @@ fn end_dlgs(call: &mut Call<Dlg>, params: &MiParams) -> MiResult {
 }
 
 fn list_all_profiles(call: &mut Call<Dlg>, _: &MiParams) -> MiResult {
-    let profiles = call.module.profiles.iter();
+    let profiles = call.module.profiles.all();
     let list: Vec<Json> =
-        profiles.map(|p| json!({"name": p.name.clone(), "has value": p.has_value})).collect();
+        profiles.iter().map(|p| json!({"name": p.name.clone(), "has value": p.has_value})).collect();
     Ok(json!({"Profiles": list}))
 }
 

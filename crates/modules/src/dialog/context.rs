@@ -8,7 +8,8 @@ use super::link::{self, Current, Link, Loaded};
 use super::routes::Moment;
 use super::table::{self, Due, Key};
 use super::{Did, Dlg, State};
-use host::{Call, Ctx, Finish, Int, Outcome, Suspension};
+use host::{Call, Checked, Ctx, Finish, Int, Named, Outcome, Suspension};
+use script::{Diagnostic, Loc};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -82,17 +83,17 @@ pub fn apply(ctx: &mut Ctx, module: &Dlg, key: Key, change: Change) {
     let answered = dialog.state.is_answered();
     match change {
         Change::Timeout(seconds) if answered => {
-            table.set_due(key, Due::End, Some(now.after(u64::from(seconds) * 1000)));
+            table::set_due(ctx, key, Due::End, Some(now.after(u64::from(seconds) * 1000)));
         }
         Change::Options(seconds) if answered => {
-            table.set_due(key, Due::Options, Some(now.after(u64::from(seconds) * 1000)));
+            table::set_due(ctx, key, Due::Options, Some(now.after(u64::from(seconds) * 1000)));
         }
         Change::Reinvites(seconds) if answered => {
-            table.set_due(key, Due::Reinvite, Some(now.after(u64::from(seconds) * 1000)));
+            table::set_due(ctx, key, Due::Reinvite, Some(now.after(u64::from(seconds) * 1000)));
         }
         _ => {}
     }
-    table::of(ctx).touch(key);
+    table::touch(ctx, key);
     super::api::changed(ctx, key);
 }
 
@@ -207,6 +208,22 @@ pub fn ask_all<T: Send + 'static>(
     }
 }
 
+const NO_KIND: &str = "the kind of identifier is callid or did";
+
+/// How a dialog is named.
+pub struct IdKind;
+
+impl Named<Dlg> for IdKind {
+    const WHAT: &'static str = "callid or did";
+
+    fn check(text: &[u8], _: &mut host::Loader, _: &Dlg) -> Result<(), Diagnostic> {
+        match text {
+            b"" | b"callid" | b"did" => Ok(()),
+            _ => Err(Diagnostic::error(Loc::default(), NO_KIND)),
+        }
+    }
+}
+
 /// Longest that another worker may take to answer.
 pub const LIMIT_MS: u64 = 5_000;
 
@@ -215,7 +232,7 @@ pub const LIMIT_MS: u64 = 5_000;
 pub fn load(
     call: &mut Call<Dlg>,
     name: host::Text,
-    kind: Option<host::Text>,
+    kind: Option<Checked<IdKind>>,
     active: Option<Int>,
 ) -> Outcome {
     let ctx = &mut *call.ctx;
@@ -230,7 +247,7 @@ pub fn load(
             None => return (-1).into(),
         },
         Some(_) => {
-            host::error!("dialog", "load_dialog_ctx: the kind of identifier is callid or did");
+            host::error!("dialog", "load_dialog_ctx: {NO_KIND}");
             return (-1).into();
         }
     };

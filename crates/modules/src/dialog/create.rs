@@ -76,7 +76,7 @@ fn of_request(ctx: &mut Ctx, module: &Dlg, msg: &Message) -> Option<Data> {
     }
     let mut dialog = Data::new(Did::new(&call_id, module.entries, id), &call_id, &from, &to, &tag);
     let caller = &mut dialog.caller;
-    caller.contact = cell::contact_uri(msg).unwrap_or_default()[..].into();
+    caller.contact = cell::current_contact(&ctx.state).unwrap_or_default()[..].into();
     caller.routes = cell::route_set(msg, false, 0);
     caller.socket = ctx.state.source.socket;
     caller.invite_cseq = number(msg).unwrap_or(0);

@@ -22,6 +22,8 @@ fn span(msg: &Message) -> Option<Span> {
 fn write(ctx: &mut Ctx, number: u32) {
     let msg = ctx.state.msg.clone();
     if let Some(span) = span(&msg) {
+        // A number that was written before goes with what it replaced.
+        ctx.state.edits.forget(span);
         ctx.state.edits.replace(span, Bytes::from(number.to_string()));
     }
 }
@@ -54,11 +56,32 @@ pub fn shift(ctx: &mut Ctx, key: Key, towards: LegNo) {
     }
     let number = leg.next_cseq();
     if msg.method() == Method::Invite {
-        leg.invite_shift = Some((came, number));
+        leg.changed.invite_shift = Some((came, number));
     }
     write(ctx, number);
     ctx.state.ext.entry::<Link>().came_with_cseq = Some(came);
     link::keep(ctx);
+}
+
+/// The current request was refused with a challenge and goes to its end once more: it gets the next number. False:
+/// that end has no tag yet, or there is no dialog.
+pub fn again(ctx: &mut Ctx) -> bool {
+    let Some((key, towards)) = link::own(ctx).filter(|_| ctx.state.msg.to_tag().is_some()) else {
+        return false;
+    };
+    let msg = ctx.state.msg.clone();
+    let Some(came) = number(&msg) else { return false };
+    let Some(leg) = table::of(ctx).get_mut(key).and_then(|d| d.leg_mut(towards)) else { return false };
+    leg.made_cseq = leg.made_cseq.max(came);
+    let next = leg.next_cseq();
+    if msg.method() == Method::Invite {
+        leg.changed.invite_shift = Some((came, next));
+    }
+    table::touch(ctx, key);
+    write(ctx, next);
+    ctx.state.ext.entry::<Link>().came_with_cseq = Some(came);
+    link::keep(ctx);
+    true
 }
 
 /// The same for an ACK: the number of its INVITE.
@@ -66,7 +89,9 @@ pub fn shift_ack(ctx: &mut Ctx, key: Key, towards: LegNo) {
     let msg = ctx.state.msg.clone();
     let Some(came) = number(&msg) else { return };
     let leg = table::of(ctx).get(key).and_then(|d| d.leg(towards));
-    if let Some((_, number)) = leg.and_then(|leg| leg.invite_shift).filter(|(invite, _)| *invite == came) {
+    if let Some((_, number)) =
+        leg.and_then(|leg| leg.changed.invite_shift).filter(|(invite, _)| *invite == came)
+    {
         write(ctx, number);
     }
 }

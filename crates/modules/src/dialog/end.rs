@@ -28,17 +28,16 @@ pub fn advance(ctx: &mut Ctx, module: &Dlg, key: Key, happened: Happened) -> (St
     count(module, before, after);
     if after == State::Ended {
         let delay = dialog.delay.unwrap_or(module.delete_delay);
-        table::of(ctx).touch(key);
+        table::touch(ctx, key);
         let stays = LINGER_MS.max(u64::from(delay) * 1000);
         let at = ctx.core.now.after(stays);
-        let table = table::of(ctx);
         for due in [Due::End, Due::Options, Due::Reinvite] {
-            table.set_due(key, due, None);
+            table::set_due(ctx, key, due, None);
         }
-        table.set_due(key, Due::Forget, Some(at));
+        table::set_due(ctx, key, Due::Forget, Some(at));
     } else {
-        table::of(ctx).touch(key);
-        table::of(ctx).set_due(key, Due::Forget, None);
+        table::touch(ctx, key);
+        table::set_due(ctx, key, Due::Forget, None);
     }
     raise(ctx, key, before, after);
     (before, after)
@@ -165,7 +164,7 @@ pub fn end_answered(ctx: &mut Ctx, module: &Arc<Dlg>, key: Key, reason: &str, he
     dialog.because(reason);
     dialog.flags.set(Flags::ENDING);
     let callee = dialog.callee_no();
-    table::of(ctx).set_due(key, Due::End, None);
+    table::set_due(ctx, key, Due::End, None);
     let headers = Bytes::from([module.extra_headers.as_bytes(), &headers[..]].concat());
     for leg in [CALLER, callee] {
         let module = module.clone();

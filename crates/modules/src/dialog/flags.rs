@@ -2,7 +2,7 @@
 
 /// A set of bits; the first eight are asked for by name.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Flags(pub u16);
+pub struct Flags(pub u32);
 
 impl Flags {
     pub const BYE_ON_TIMEOUT: Flags = Flags(1 << 0);
@@ -26,6 +26,13 @@ impl Flags {
     pub const CANCEL_SOON: Flags = Flags(1 << 12);
     /// Headers were rewritten by topology_hiding.
     pub const HIDDEN: Flags = Flags(1 << 13);
+    /// What topology_hiding was asked for: contacts keep their user (`U`), the Call-ID is masked (`C`), the identity
+    /// stands in the user of contacts (`D`), the caller (`a`) or the callee (`A`) is shown the same contact all along.
+    pub const KEEP_USER: Flags = Flags(1 << 14);
+    pub const MASK_CALL_ID: Flags = Flags(1 << 15);
+    pub const DID_IN_USER: Flags = Flags(1 << 16);
+    pub const KEEP_TO_CALLER: Flags = Flags(1 << 17);
+    pub const KEEP_TO_CALLEE: Flags = Flags(1 << 18);
 
     const NAMES: [(&str, Flags); 7] = [
         ("bye-on-timeout", Flags::BYE_ON_TIMEOUT),

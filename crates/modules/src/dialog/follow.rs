@@ -8,10 +8,12 @@ use super::routes::{self, Moment};
 use super::state::Happened;
 use super::table::{self, Due, Key};
 use super::{Dlg, Flags, State, create, cseq, end, prack};
+use bytes::Bytes;
 use host::Ctx;
 use host::shared::Hooks;
 use host::watch::{Moment as At, Seen, Told};
 use sip::{Message, Method, NameAddr, Uri};
+use std::rc::Rc;
 use std::sync::Arc;
 use transaction::{Origin, TxnId};
 
@@ -19,6 +21,7 @@ pub fn ready(module: &Arc<Dlg>, hooks: &mut Hooks) {
     let watch = &mut hooks.watch;
     watch.told(Told::Created, adopt);
     watch.on(At::ReplyIn, |ctx, _| cseq::restore(ctx));
+    watch.on(At::ReplyOut, came).before("topology_hiding");
     let (of_reply, of_cancel, of_end, of_script) =
         (module.clone(), module.clone(), module.clone(), module.clone());
     watch.told(Told::Replied, move |ctx, seen| upstream(ctx, &of_reply, seen));
@@ -63,15 +66,69 @@ fn first_of(ctx: &mut Ctx, id: TxnId) -> Option<Key> {
     table::of(ctx).get(key).filter(|d| d.txn == Some(id)).map(|_| key)
 }
 
+/// A reply of a call whose ends are hidden from each other, as it came: what left tells nothing of its sender.
+#[derive(Clone, Default)]
+struct Came(Option<Origins>);
+
+/// Who sent a reply, and by which way.
+#[derive(Clone)]
+pub struct Origins {
+    pub reply: Rc<Message>,
+    /// URI of its Contact, as scripts have changed it.
+    pub contact: Option<Bytes>,
+}
+
+fn came(ctx: &mut Ctx, seen: &Seen) {
+    let Some(id) = seen.txn.filter(|_| seen.origin == Origin::Relayed) else { return };
+    let Some((key, _)) = link::of_txn(ctx, id) else { return };
+    if !is_hidden(ctx, key) {
+        return;
+    }
+    let origins = Origins { reply: ctx.state.msg.clone(), contact: cell::current_contact(&ctx.state) };
+    if let Some(ext) = ctx.ext_of(id) {
+        ext.set(Came(Some(origins)));
+    }
+}
+
+fn is_hidden(ctx: &mut Ctx, key: Key) -> bool {
+    table::of(ctx).get(key).is_some_and(|d| d.flags.has(Flags::HIDDEN))
+}
+
 /// A reply went upstream.
 fn upstream(ctx: &mut Ctx, module: &Arc<Dlg>, seen: &Seen) {
     let Some(id) = seen.txn else { return };
     let Some((key, link)) = link::of_txn(ctx, id) else { return };
-    let Ok(reply) = Message::parse(seen.bytes.clone()) else { return };
-    match first_of(ctx, id) {
-        Some(key) => replied(ctx, module, key, id, &reply, seen),
-        None => super::within::replied(ctx, key, &link, &reply),
+    let Ok(sent) = Message::parse(seen.bytes.clone()) else { return };
+    let came = ctx.ext_of(id).and_then(|ext| ext.find::<Came>()?.0.clone());
+    let came = came.filter(|came| seen.origin == Origin::Relayed && came.reply.status() == sent.status());
+    if came.is_some() {
+        note_shown(ctx, key, &sent, seen);
     }
+    let origins = came.unwrap_or_else(|| {
+        let contact = cell::contact_uri(&sent);
+        Origins { reply: Rc::new(sent), contact }
+    });
+    match first_of(ctx, id) {
+        Some(key) => replied(ctx, module, key, id, &origins, seen),
+        None => super::within::replied(ctx, key, &link, &origins),
+    }
+}
+
+/// The caller was shown a contact of ours: requests of this server repeat it.
+fn note_shown(ctx: &mut Ctx, key: Key, sent: &Message, seen: &Seen) {
+    let Some(id) = seen.txn else { return };
+    if first_of(ctx, id).is_none() {
+        return;
+    }
+    if let (Some(line), Some(dialog)) = (cell::contact_line(sent), table::of(ctx).get_mut(key)) {
+        dialog.caller.changed.shown_contact = Some(line);
+    }
+}
+
+/// The branch that a reply came by, as its request left.
+fn left(ctx: &Ctx, seen: &Seen) -> Option<Message> {
+    let branch = ctx.txn(seen.txn?).branch(seen.branch?)?;
+    Message::parse(branch.bytes.clone()).ok()
 }
 
 fn ended(ctx: &mut Ctx, module: &Arc<Dlg>, seen: &Seen) {
@@ -103,14 +160,15 @@ fn race(ctx: &mut Ctx, module: &Dlg, key: Key) {
     dialog.flags.set(Flags::RACED);
     dialog.lifetime = module.race_timeout;
     let at = ctx.core.now.after(u64::from(module.race_timeout) * 1000);
-    table::of(ctx).set_due(key, Due::End, Some(at));
+    table::set_due(ctx, key, Due::End, Some(at));
 }
 
 /// A reply to the INVITE went upstream.
-fn replied(ctx: &mut Ctx, module: &Arc<Dlg>, key: Key, id: TxnId, reply: &Message, seen: &Seen) {
+fn replied(ctx: &mut Ctx, module: &Arc<Dlg>, key: Key, id: TxnId, origins: &Origins, seen: &Seen) {
+    let reply = &*origins.reply;
     let (status, here) = (reply.status(), seen.origin == Origin::Here);
     if !here && status < 300 {
-        callee(ctx, key, reply, seen);
+        callee(ctx, key, origins, seen);
     }
     let happened = match status {
         101..200 => Happened::Provisional,
@@ -131,22 +189,30 @@ fn replied(ctx: &mut Ctx, module: &Arc<Dlg>, key: Key, id: TxnId, reply: &Messag
 }
 
 /// The callee that a reply came from: known by its tag, else a new one. Its target and routes count with the answer.
-fn callee(ctx: &mut Ctx, key: Key, reply: &Message, seen: &Seen) {
+fn callee(ctx: &mut Ctx, key: Key, origins: &Origins, seen: &Seen) {
+    let reply = &*origins.reply;
     let Some(tag) = reply.to_tag() else { return };
     let invite = ctx.state.msg.clone();
     let number = create::number(&invite).unwrap_or(0);
     let status = reply.status();
-    let branch = seen.txn.zip(seen.branch).and_then(|(id, n)| ctx.core.txns.txns.branch(id, n)?.path);
+    let sent = left(ctx, seen);
+    let hidden = is_hidden(ctx, key);
+    let shown = sent.as_ref().filter(|_| hidden).and_then(cell::contact_line);
+    // It was sent again with an answer to a challenge.
+    let renumbered = sent.as_ref().and_then(create::number).filter(|sent| *sent != number);
+    let branch = seen.txn.zip(seen.branch).and_then(|(id, n)| ctx.txn(id).branch(n)?.path);
     let socket = branch.map_or(ctx.state.source.socket, |path| path.socket);
     let left = seen.txn.and_then(|id| ctx.ext_of(id)?.find::<Left>()?.0.clone());
-    let contact = cell::contact_uri(reply);
     let body = create::body(reply);
-    let routes = (200..300).contains(&status).then(|| routes_behind_us(ctx, &invite, reply));
+    // Where ends are hidden, requests may have to be routed before the answer.
+    let settled = (200..300).contains(&status);
+    let routes = (settled || hidden).then(|| routes_of_callee(ctx, key, &invite, reply, sent.as_ref()));
     let Some(dialog) = table::of(ctx).get_mut(key) else { return };
     let no = match dialog.callee_with(&tag) {
         Some(no) => no,
         None => {
-            let leg = Leg { tag: tag[..].into(), cseq: number, socket, body_out: left, ..Leg::default() };
+            let mut leg = Leg { tag: tag[..].into(), cseq: number, socket, ..Leg::default() };
+            leg.note_sent(left);
             if dialog.callees.len() >= MAX_CALLEES {
                 dialog.callees.pop();
             }
@@ -159,16 +225,41 @@ fn callee(ctx: &mut Ctx, key: Key, reply: &Message, seen: &Seen) {
     if body.is_some() {
         leg.body_in = body;
     }
+    if let Some(shown) = shown {
+        leg.changed.shown_contact = Some(shown);
+    }
+    if let Some(sent) = renumbered.filter(|_| leg.made_cseq == 0) {
+        (leg.made_cseq, leg.changed.invite_shift) = (sent, Some((number, sent)));
+    }
     if let Some(routes) = routes {
-        leg.contact = contact.unwrap_or_default()[..].into();
+        leg.contact = origins.contact.clone().unwrap_or_default()[..].into();
         leg.routes = routes;
+    }
+    if settled {
         dialog.answered = no;
     }
 }
 
-/// The route set from here to the callee: what stands behind our own Record-Routes.
-pub fn routes_behind_us(ctx: &Ctx, invite: &Message, reply: &Message) -> cell::Text {
-    let before = routes_in(invite).len();
+/// The route set from here to the callee that sent this reply.
+/// `sent`: the INVITE as it left, where it is known.
+pub fn routes_of_callee(
+    ctx: &mut Ctx,
+    key: Key,
+    invite: &Message,
+    reply: &Message,
+    sent: Option<&Message>,
+) -> cell::Text {
+    if !is_hidden(ctx, key) {
+        let before = routes_in(invite).len();
+        return cell::route_set(reply, true, before + own_routes(ctx, reply, before));
+    }
+    // Nothing of what stood before us left; what did is our own, of a script that also calls record_route().
+    let own = sent.map_or_else(|| own_routes(ctx, reply, 0), |sent| routes_in(sent).len());
+    cell::route_set(reply, true, own)
+}
+
+/// How many Record-Routes are our own, behind those that were there before.
+fn own_routes(ctx: &Ctx, reply: &Message, before: usize) -> usize {
     let ours = |addr: &NameAddr| {
         Uri::parse(&addr.uri)
             .is_ok_and(|uri| ctx.core.shared.is_myself(&uri.host, uri.port_or_default(), None))
@@ -176,8 +267,7 @@ pub fn routes_behind_us(ctx: &Ctx, invite: &Message, reply: &Message) -> cell::T
     let mut all = routes_in(reply);
     all.reverse();
     // Two when the message left by another socket than it came by.
-    let own = all.iter().skip(before).take(2).take_while(|addr| ours(addr)).count();
-    cell::route_set(reply, true, before + own)
+    all.iter().skip(before).take(2).take_while(|addr| ours(addr)).count()
 }
 
 fn routes_in(msg: &Message) -> Vec<NameAddr> {
@@ -192,7 +282,7 @@ fn answered(ctx: &mut Ctx, module: &Arc<Dlg>, key: Key, reply: &Message) {
     dialog.started = unix;
     let at = now.after(u64::from(dialog.lifetime) * 1000);
     let raced = dialog.flags.has(Flags::CANCELLED.with(Flags::SAID_BYE));
-    table::of(ctx).set_due(key, Due::End, Some(at));
+    table::set_due(ctx, key, Due::End, Some(at));
     if raced {
         race(ctx, module, key);
     }
@@ -200,9 +290,8 @@ fn answered(ctx: &mut Ctx, module: &Arc<Dlg>, key: Key, reply: &Message) {
     routes::run(ctx, key, Moment::Answer, |_| ());
 }
 
-/// A message of the callee's refreshes what is known of the end it came from.
-pub fn refresh(ctx: &mut Ctx, key: Key, from: LegNo, msg: &Message) {
-    let contact = cell::contact_uri(msg);
+/// A message refreshes what is known of the end it came from.
+pub fn refresh(ctx: &mut Ctx, key: Key, from: LegNo, msg: &Message, contact: Option<Bytes>) {
     let body = create::body(msg);
     let Some(leg) = table::of(ctx).get_mut(key).and_then(|d| d.leg_mut(from)) else { return };
     if let Some(contact) = contact {

@@ -2,7 +2,7 @@
 
 use super::cell::{Direction, Membership, Val};
 use super::context::{self, Change};
-use super::{Dlg, Flags, MatchMode, create, link, query, request, routes, shared, validate, within};
+use super::{Dlg, Flags, MatchMode, create, handover, link, query, request, routes, shared, validate};
 use host::arg::AnyVar;
 use host::load::Loader;
 use host::{Arg, Call, Format, Int, OutVar, Outcome, Registrar, Routes, Text, Value};
@@ -96,11 +96,10 @@ fn create_dialog(call: &mut Call<Dlg>, flags: Option<FlagsArg>) -> i32 {
 }
 
 /// match_dialog([mode]): 1 the request has a dialog.
-fn match_dialog(call: &mut Call<Dlg>, mode: Option<Text>) -> i32 {
+fn match_dialog(call: &mut Call<Dlg>, mode: Option<Text>) -> Outcome {
     let module = call.module.clone();
     let mode = mode.map_or(module.mode, |word| MatchMode::parse(&word));
-    within::match_request(call.ctx, &module, mode, None);
-    if link::own(call.ctx).is_some() { 1 } else { -1 }
+    handover::match_request(call.ctx, &module, mode, |ctx| done(link::own(ctx).is_some()))
 }
 
 /// The index of a profile that a function names; logs what does not exist.

@@ -2,10 +2,10 @@
 
 use super::Dlg;
 use super::cell::{Data, Leg, Val};
+use super::moment::Moment;
 use host::Ctx;
 use serde_json::{Map, Value as Json, json};
 use std::sync::Arc;
-use transaction::Instant;
 
 /// How much is shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,8 +23,7 @@ pub enum Detail {
 pub struct Shown {
     module: Arc<Dlg>,
     sockets: Vec<String>,
-    now: Instant,
-    unix: u64,
+    moment: Moment,
 }
 
 impl Shown {
@@ -33,8 +32,7 @@ impl Shown {
         Shown {
             module: module.clone(),
             sockets: sockets.map(|s| format!("{}:{}", s.transport.as_str(), s.addr)).collect(),
-            now: ctx.core.now,
-            unix: ctx.core.wall_us / 1_000_000,
+            moment: Moment::of(ctx),
         }
     }
 
@@ -44,7 +42,7 @@ impl Shown {
 
     /// Unix seconds of the end of its lifetime; 0: its time does not run.
     fn ends(&self, d: &Data) -> u64 {
-        d.ends.map_or(0, |at| self.unix + at.0.saturating_sub(self.now.0).div_ceil(1000))
+        d.ends.map_or(0, |at| self.moment.unix_of(at))
     }
 
     pub fn dialog(&self, d: &Data, detail: Detail) -> Json {
@@ -120,9 +118,9 @@ impl Shown {
         out.into()
     }
 
-    fn memberships<'a>(&'a self, d: &'a Data) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+    fn memberships<'a>(&'a self, d: &'a Data) -> impl Iterator<Item = (String, &'a [u8])> {
         let named = |m: &'a super::cell::Membership| {
-            Some((self.module.profiles.at(m.profile)?.name.as_str(), &*m.value))
+            Some((self.module.profiles.at(m.profile)?.name.clone(), &*m.value))
         };
         d.memberships.iter().filter_map(named)
     }

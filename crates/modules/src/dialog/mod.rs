@@ -17,9 +17,11 @@ mod end;
 mod flags;
 mod follow;
 mod functions;
+mod handover;
 mod link;
 mod list;
 mod matching;
+mod moment;
 mod params;
 mod ping;
 mod prack;
@@ -32,7 +34,7 @@ mod shared;
 mod state;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod timers;
 mod validate;
 mod vars;
@@ -44,6 +46,7 @@ pub use flags::Flags;
 pub use state::State;
 pub use table::Key;
 
+use host::LoadError;
 use host::Registrar;
 use host::load::Loader;
 use host::shared::Hooks;
@@ -141,7 +144,7 @@ pub fn register(m: &mut Registrar<Dlg>) {
     vars::register(m);
     commands::register(m);
     m.needs(&["tm"]);
-    m.init(init);
+    m.init_or(init);
     m.ready(ready);
     db::register(m);
     shared::register(m);
@@ -150,9 +153,10 @@ pub fn register(m: &mut Registrar<Dlg>) {
     m.worker_timer(timers::TICK_MS, timers::run);
 }
 
-fn init(s: &mut Dlg, loader: &mut Loader) -> Result<(), String> {
+fn init(s: &mut Dlg, loader: &mut Loader) -> Result<(), LoadError> {
     if s.mode == MatchMode::DidOnly && !loader.is_loaded("rr") {
-        return Err("dlg_match_mode 0 finds dialogs by Routes only, which need module rr".into());
+        return Err(LoadError::from("0 finds dialogs by Routes only, which need module rr")
+            .in_param("dlg_match_mode"));
     }
     shared::init(s, loader)?;
     db::init(s, loader)
@@ -161,6 +165,7 @@ fn init(s: &mut Dlg, loader: &mut Loader) -> Result<(), String> {
 fn start(call: &mut host::Call<Dlg>) {
     let module = call.module.clone();
     table::of(call.ctx).collects = module.store.mode.collects();
+    handover::start(call.ctx, &module);
     if call.ctx.core.worker == 0 {
         db::restore(call.ctx, &module);
     }

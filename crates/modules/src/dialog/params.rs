@@ -1,6 +1,7 @@
 //! The parameters of the module.
 
 use super::{Dlg, MatchMode};
+use host::Accepts;
 use host::Registrar;
 
 /// Seconds that fit.
@@ -28,6 +29,7 @@ pub fn register(m: &mut Registrar<Dlg>) {
         n => Ok(s.default_timeout = n),
     });
     m.param_text("dlg_extra_hdrs", |s, v| Ok(s.extra_headers = v.into()));
+    m.accepts(Accepts::TOKEN, &["rr_param"]);
     m.param_int("dlg_match_mode", |s, v| {
         s.mode = match v {
             0 => MatchMode::DidOnly,
@@ -52,7 +54,8 @@ pub fn register(m: &mut Registrar<Dlg>) {
     m.param_text("profiles_with_value", |s, v| s.profiles.declare(v, true));
     m.param_text("profiles_no_value", |s, v| s.profiles.declare(v, false));
     m.ignored(&["own_timer_proc"], "timers run in the workers");
-    let nodes = "dialogs are shared through a key-value store, not from node to node: set `cachedb_url`";
+    let nodes = "nodes do not speak to one another here: dialogs are shared through a key-value store. Set `cachedb_url`, and \
+                 mark dialogs with set_dlg_sharing_tag()";
     m.ignored(
         &[
             "dialog_replication_cluster",

@@ -79,7 +79,7 @@ fn rearm(ctx: &mut Ctx, key: Key, due: Due, now: transaction::Instant) {
     let ping = if due == Due::Options { dialog.options } else { dialog.reinvites };
     // local_route may have set the next one already.
     if ping.next.is_none() && ping.interval > 0 {
-        table.set_due(key, due, Some(now.after(u64::from(ping.interval) * 1000)));
+        table::set_due(ctx, key, due, Some(now.after(u64::from(ping.interval) * 1000)));
     }
 }
 
@@ -111,5 +111,5 @@ fn set(ctx: &mut Ctx, key: Key, kind: Kind, side: usize, answering: Answering) {
 pub fn sent_last(ctx: &mut Ctx, key: Key, leg: LegNo) -> Option<Text> {
     let dialog = table::of(ctx).get(key)?;
     let other = dialog.other(leg);
-    dialog.leg(leg)?.body_out.clone().or_else(|| dialog.leg(other)?.body_in.clone())
+    dialog.leg(leg)?.changed.body_out.clone().or_else(|| dialog.leg(other)?.body_in.clone())
 }

@@ -22,9 +22,8 @@ pub fn ready(module: &Arc<Dlg>, hooks: &mut Hooks) {
         }
         let (Some(id), Some((key, _))) = (seen.txn, link::own(ctx)) else { return };
         if table::of(ctx).get(key).is_some_and(|d| d.flags.has(Flags::AUTO_PRACK)) {
-            let now = ctx.core.now;
             let ms = module.prack_timeout.saturating_mul(1000);
-            ctx.core.txns.txns.set_timeouts(now, id, ms, ms);
+            ctx.txn_mut(id).set_timeouts(ms, ms);
         }
     });
 }
@@ -32,7 +31,11 @@ pub fn ready(module: &Arc<Dlg>, hooks: &mut Hooks) {
 /// A provisional reply to the INVITE went upstream.
 pub fn provisional(ctx: &mut Ctx, module: &Arc<Dlg>, key: Key, id: TxnId, reply: &Message) {
     let request = ctx.state.msg.clone();
-    let Some(dialog) = table::of(ctx).get(key).filter(|d| d.flags.has(Flags::AUTO_PRACK)) else { return };
+    if !table::of(ctx).get(key).is_some_and(|d| d.flags.has(Flags::AUTO_PRACK)) {
+        return;
+    }
+    let routes = follow::routes_of_callee(ctx, key, &request, reply, None);
+    let Some(dialog) = table::of(ctx).get(key) else { return };
     let number = reply.headers_named(b"RSeq").next().map(|h| reply.text(h.value()));
     let Some(number) = number.filter(|n| !n.is_empty()) else { return };
     let Some(leg) = reply.to_tag().and_then(|tag| dialog.callee_with(&tag)) else { return };
@@ -40,7 +43,7 @@ pub fn provisional(ctx: &mut Ctx, module: &Arc<Dlg>, key: Key, id: TxnId, reply:
     let mut way = dialog.leg(leg).cloned().unwrap_or_default();
     // The early dialog's own target and routes: the answer will settle them.
     way.contact = cell::contact_uri(reply).unwrap_or_default()[..].into();
-    way.routes = follow::routes_behind_us(ctx, &request, reply);
+    way.routes = routes;
     let headers = [&b"RAck: "[..], &number, b" ", &invite, b" INVITE\r\n"].concat();
     let prack = Inside {
         headers: Bytes::from(headers),

@@ -2,7 +2,8 @@
 
 use super::cell::{Membership, Text};
 use ahash::AHashMap;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 /// How a profile is counted beyond this server.
@@ -96,9 +97,12 @@ impl Profile {
     }
 }
 
-/// All profiles of the configuration.
+/// Profiles of one server; further ones of modules are refused.
+const MAX_PROFILES: usize = 10_000;
+
+/// All profiles: those of the configuration, and behind them those that modules add.
 #[derive(Default)]
-pub struct Profiles(Vec<Profile>);
+pub struct Profiles(RwLock<Vec<Arc<Profile>>>);
 
 impl Profiles {
     /// A list as the parameters have it: `name; name/s`. The error says what is wrong with it.
@@ -117,23 +121,38 @@ impl Profiles {
             if self.find(name.as_bytes()).is_some() {
                 return Err(format!("profile {name} is declared twice"));
             }
-            self.0.push(Profile::new(name, has_value, sharing));
+            self.0.get_mut().push(Arc::new(Profile::new(name, has_value, sharing)));
         }
         Ok(())
     }
 
-    pub fn find(&self, name: &[u8]) -> Option<(u16, &Profile)> {
-        let at = self.0.iter().position(|p| p.name.as_bytes() == name)?;
-        Some((at as u16, &self.0[at]))
+    /// The profile of this name, with values, made when there is none. `None`: there are too many, or it has none.
+    pub fn find_or_add(&self, name: &str, sharing: Sharing) -> Option<u16> {
+        let mut all = self.0.write();
+        if let Some(at) = all.iter().position(|p| p.name == name) {
+            return all[at].has_value.then_some(at as u16);
+        }
+        if all.len() >= MAX_PROFILES {
+            host::warn!("dialog", "profile {name} is not made: there are {MAX_PROFILES}");
+            return None;
+        }
+        all.push(Arc::new(Profile::new(name, true, sharing)));
+        Some(all.len() as u16 - 1)
     }
 
-    pub fn at(&self, index: u16) -> Option<&Profile> {
-        self.0.get(usize::from(index))
+    pub fn find(&self, name: &[u8]) -> Option<(u16, Arc<Profile>)> {
+        let all = self.0.read();
+        let at = all.iter().position(|p| p.name.as_bytes() == name)?;
+        Some((at as u16, all[at].clone()))
+    }
+
+    pub fn at(&self, index: u16) -> Option<Arc<Profile>> {
+        self.0.read().get(usize::from(index)).cloned()
     }
 
     /// Profiles without values first, as they were declared.
-    pub fn iter(&self) -> impl Iterator<Item = &Profile> {
-        self.0.iter()
+    pub fn all(&self) -> Vec<Arc<Profile>> {
+        self.0.read().clone()
     }
 
     pub fn count_in(&self, membership: &Membership) {
@@ -158,7 +177,8 @@ mod tests {
         let mut profiles = Profiles::default();
         profiles.declare("out ; in/s;", false).expect("two");
         profiles.declare("caller; gw/b", true).expect("two");
-        let list: Vec<_> = profiles.iter().map(|p| (p.name.as_str(), p.has_value, p.sharing)).collect();
+        let all = profiles.all();
+        let list: Vec<_> = all.iter().map(|p| (p.name.as_str(), p.has_value, p.sharing)).collect();
         assert_eq!(
             list,
             [

@@ -4,13 +4,13 @@ use super::cell::{Dialog, Leg, LegNo};
 use super::link;
 use super::table::{self, Key};
 use super::{CALLER, Dlg};
+use crate::uac_auth::{self, UacAuth};
 use bytes::Bytes;
-use host::tm::{Answer, NewRequest, send_new};
+use host::tm::ua::{self, Heard};
+use host::tm::{Answer, NewRequest};
 use host::{Call, Ctx, Text};
-use script::ast::RouteKind;
 use sip::{NameAddr, Uri};
-use std::rc::Rc;
-use transaction::Path;
+use transaction::TxnId;
 
 /// What is sent to one end.
 #[derive(Clone, Debug)]
@@ -51,44 +51,50 @@ impl Inside {
 }
 
 /// Sends it; `done` hears the final reply or why there is none. False: there is no such end, nobody will hear.
+/// A challenge is answered once, when `uac_auth` has a credential for its realm.
 pub fn send(ctx: &mut Ctx, key: Key, what: Inside, done: impl FnOnce(&mut Ctx, Answer) + 'static) -> bool {
+    send_with(ctx, key, what, None, Box::new(done))
+}
+
+fn send_with(ctx: &mut Ctx, key: Key, what: Inside, credentials: Option<Bytes>, done: ua::Done) -> bool {
     let Some(dialog) = table::of(ctx).get_mut(key) else { return false };
-    let Some(request) = build(dialog, &what) else { return false };
-    table::of(ctx).touch(key);
-    let ack = (what.method == "INVITE").then(|| request.clone());
-    let done = move |ctx: &mut Ctx, answer: Answer| {
-        if let (Some(request), 200..300, Some(path)) = (ack, answer.status, answer.path) {
-            acknowledge(ctx, request, path);
+    let Some(mut request) = build(dialog, &what) else { return false };
+    let first = credentials.is_none();
+    if let Some(line) = credentials {
+        request.headers = [&request.headers[..], &line[..]].concat().into();
+    }
+    table::touch(ctx, key);
+    let is_invite = what.method == "INVITE";
+    let uri = request.uri.clone();
+    let mut left = Some((what, done));
+    let ear = move |ctx: &mut Ctx, id: TxnId, heard: Heard| {
+        let Heard::Reply(answer) = heard else { return };
+        if answer.status < 200 {
+            return;
         }
-        done(ctx, answer);
+        if let (true, 200..300, Some(reply)) = (is_invite, answer.status, &answer.reply) {
+            ua::ack_like_invite(ctx, id, reply);
+        }
+        let Some((what, done)) = left.take() else { return };
+        match answer
+            .reply
+            .as_deref()
+            .filter(|_| first)
+            .and_then(|reply| credentials_for(ctx, &what, &uri, reply))
+        {
+            Some(line) => drop(send_with(ctx, key, what, Some(line), done)),
+            None => done(ctx, answer),
+        }
     };
-    send_new(ctx, request, Some(Box::new(done)));
+    let _ = ua::send(ctx, request, Box::new(ear));
     true
 }
 
-/// The ACK for a 2xx to an INVITE of ours (RFC 3261 §13.2.2.4).
-fn acknowledge(ctx: &mut Ctx, invite: NewRequest, path: Path) {
-    let mut text = Vec::with_capacity(512);
-    let cseq = invite.cseq.to_string();
-    let mut put = |parts: &[&[u8]]| parts.iter().for_each(|part| text.extend_from_slice(part));
-    put(&[b"ACK ", &invite.uri, b" SIP/2.0\r\nTo: ", &invite.to, b"\r\nFrom: ", &invite.from, b"\r\nCSeq: "]);
-    put(&[cseq.as_bytes(), b" ACK\r\nCall-ID: ", invite.call_id.as_deref().unwrap_or_default(), b"\r\n"]);
-    put(&[b"Max-Forwards: 70\r\n"]);
-    for line in invite.headers.split_inclusive(|b| *b == b'\n').filter(|line| line.starts_with(b"Route: ")) {
-        put(&[line]);
-    }
-    let agent = ctx.core.txns.policy.signature.user_agent.clone();
-    if !agent.is_empty() {
-        put(&[b"User-Agent: ", &agent, b"\r\n"]);
-    }
-    put(&[b"Content-Length: 0\r\n\r\n"]);
-    let Ok(msg) = sip::Message::parse(text.into()) else { return };
-    let task = script::Task::new(ctx.shared().program(), script::RouteId(0));
-    let state = host::MsgState::new(Rc::new(msg), path, ctx.core.now, RouteKind::Local, task);
-    let target = host::Branch { uri: invite.uri, ..Default::default() };
-    let branch = format!("z9hG4bK{:016x}", ctx.core.rng.next_u64());
-    let bytes = host::tm::branch::print_local(ctx, &state, &target, &path, branch.as_bytes());
-    ctx.transmit(path, bytes);
+/// The header that answers a challenge to a request of ours; `None`: it is none, or there is no credential.
+fn credentials_for(ctx: &mut Ctx, what: &Inside, uri: &[u8], reply: &sip::Message) -> Option<Bytes> {
+    let known = ctx.shared().module::<UacAuth>()?;
+    let challenged = uac_auth::choose(reply, &[], |realm| known.lookup(ctx, realm))?;
+    Some(challenged.line(ctx, &what.method, uri, &what.body, 1))
 }
 
 /// The request with the next CSeq of that end.
@@ -114,7 +120,7 @@ fn build(dialog: &mut Dialog, what: &Inside) -> Option<NewRequest> {
     let way = what.way.clone().unwrap_or_else(|| Way::to(to_leg));
     let mut headers = way.headers;
     if what.contact {
-        match &to_leg.shown_contact {
+        match &to_leg.changed.shown_contact {
             Some(line) => headers.extend_from_slice(line),
             None => headers.extend([&b"Contact: <"[..], &from_leg.contact, b">\r\n"].concat()),
         }
@@ -133,11 +139,13 @@ fn build(dialog: &mut Dialog, what: &Inside) -> Option<NewRequest> {
         to: party(to_uri, &to_leg.tag),
         call_id: Some(Bytes::copy_from_slice(&dialog.call_id)),
         cseq,
+        max_forwards: 70,
         headers: headers.into(),
         body: what.body.clone(),
         next_hop: way.next_hop,
         socket: Some(to_leg.socket),
         context: None,
+        avps: None,
     })
 }
 

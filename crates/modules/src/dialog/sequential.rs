@@ -89,9 +89,8 @@ pub fn send(call: &mut Call<Dlg>, params: &MiParams, answer: MiAnswer) {
         Ok(call_id) => call_id,
         Err(error) => return answer.give(Err(error)),
     };
-    let (params, workers) = (params.clone(), usize::from(call.ctx.core.workers));
-    let worker = host::worker::owner(call_id.as_bytes(), workers);
-    call.ctx.on_worker(worker, move |ctx: &mut Ctx| here(ctx, &call_id, &params, answer));
+    let (params, name) = (params.clone(), call_id.clone());
+    call.ctx.on_owner(name.as_bytes(), move |ctx: &mut Ctx| here(ctx, &call_id, &params, answer));
 }
 
 fn here(ctx: &mut Ctx, call_id: &str, params: &MiParams, answer: MiAnswer) {

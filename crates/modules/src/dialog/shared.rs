@@ -7,6 +7,7 @@ use bytes::Bytes;
 use host::Ctx;
 use host::cachedb::{Cache, CacheError};
 use host::load::Loader;
+use host::{InParam, LoadError};
 use host::{Outcome, Registrar};
 
 /// What the parameters say of the store.
@@ -45,17 +46,16 @@ pub fn register(m: &mut Registrar<Dlg>) {
     });
 }
 
-pub fn init(s: &mut Dlg, loader: &mut Loader) -> Result<(), String> {
-    s.shared.cache = s.shared.url.as_deref().map(|url| loader.cache(url)).transpose()?;
-    let names: Vec<&str> =
-        s.profiles.iter().filter(|p| p.sharing == Sharing::Store).map(|p| &*p.name).collect();
-    if s.shared.cache.is_none() && !names.is_empty() {
-        return Err(format!(
-            "profile {} is marked with /s: set cachedb_url to the store that is shared",
-            names[0]
-        ));
+pub fn init(s: &mut Dlg, loader: &mut Loader) -> Result<(), LoadError> {
+    s.shared.cache =
+        s.shared.url.as_deref().map(|url| loader.cache(url)).transpose().in_param("cachedb_url")?;
+    let all = s.profiles.all();
+    if let (None, Some(profile)) = (&s.shared.cache, all.iter().find(|p| p.sharing == Sharing::Store)) {
+        let why = format!("{} is marked with /s: set cachedb_url to the store that is shared", profile.name);
+        let param = if profile.has_value { "profiles_with_value" } else { "profiles_no_value" };
+        return Err(LoadError::from(why).in_param(param));
     }
-    for profile in s.profiles.iter().filter(|p| p.sharing == Sharing::Cluster) {
+    for profile in all.iter().filter(|p| p.sharing == Sharing::Cluster) {
         host::warn!(
             "dialog",
             "profile {} is counted on this server only: mark it with /s and set cachedb_url to share it",
@@ -81,9 +81,9 @@ impl Store {
 pub fn changed(ctx: &mut Ctx, module: &Dlg, membership: &Membership, by: i64) {
     let Some(profile) = module.profiles.at(membership.profile) else { return };
     let (Some(cache), Sharing::Store) = (&module.shared.cache, profile.sharing) else { return };
-    let mut keys = vec![module.shared.key(profile, None)];
+    let mut keys = vec![module.shared.key(&profile, None)];
     if profile.has_value {
-        keys.push(module.shared.key(profile, Some(&membership.value)));
+        keys.push(module.shared.key(&profile, Some(&membership.value)));
     }
     for key in keys {
         let timeout = module.shared.timeout;
@@ -111,7 +111,7 @@ pub fn size(
     let Some(profile) = module.profiles.at(profile) else { return (-1).into() };
     match (&module.shared.cache, profile.sharing) {
         (Some(cache), Sharing::Store) => {
-            let key = module.shared.key(profile, value);
+            let key = module.shared.key(&profile, value);
             let done = |ctx: &mut Ctx, found: Result<Option<i64>, CacheError>| {
                 finish(ctx, found.map(|n| n.unwrap_or(0)))
             };
@@ -121,5 +121,36 @@ pub fn size(
             let count = profile.size(value);
             finish(ctx, Ok(count)).into()
         }
+    }
+}
+
+/// The profile is counted in the store.
+pub fn is_shared(module: &Dlg, profile: u16) -> bool {
+    module.shared.cache.is_some()
+        && module.profiles.at(profile).is_some_and(|profile| profile.sharing == Sharing::Store)
+}
+
+/// Sizes of several profiles and values, as the store has them; `None` where it does not say.
+pub fn sizes(
+    ctx: &mut Ctx,
+    module: &Dlg,
+    asked: &[(u16, Box<[u8]>)],
+) -> impl Future<Output = Vec<Option<i64>>> + use<> {
+    let keys = asked.iter().map(|(profile, value)| {
+        module.profiles.at(*profile).map(|profile| module.shared.key(&profile, Some(value)))
+    });
+    let store = module.shared.cache.as_ref().map(|cache| cache.on(ctx));
+    // All questions go out before the first answer is waited for.
+    let replies: Vec<_> = keys.map(|key| Some(store.as_ref()?.counter(key?))).collect();
+    async move {
+        let mut sizes = Vec::with_capacity(replies.len());
+        for reply in replies {
+            let answer = match reply {
+                Some(reply) => reply.get().await.ok().map(|number| number.unwrap_or(0)),
+                None => None,
+            };
+            sizes.push(answer);
+        }
+        sizes
     }
 }

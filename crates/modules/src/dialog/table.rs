@@ -1,6 +1,6 @@
 //! The dialogs of one worker.
 
-use super::cell::{Data, Dialog};
+use super::cell::{Data, Dialog, Text};
 use super::did::{self, Did};
 use ahash::AHashMap;
 use host::Ctx;
@@ -47,6 +47,10 @@ pub struct Table {
     unsaved: VecDeque<Key>,
     /// Rows of dialogs that are no more.
     gone: Vec<Did>,
+    /// The same for the store of other nodes.
+    pub(super) shares: bool,
+    unshared: VecDeque<Key>,
+    unlisted: Vec<(Did, Text)>,
 }
 
 /// Dialogs of one worker; `create_dialog` fails above it.
@@ -104,11 +108,14 @@ impl Table {
         if dialog.stored && self.collects {
             self.gone.push(dialog.did);
         }
+        if let Some(tag) = dialog.tag.clone().filter(|_| dialog.shared) {
+            self.unlisted.push((dialog.did, tag));
+        }
         Some(dialog)
     }
 
-    /// The dialog has changed: its row is to be written.
-    pub fn touch(&mut self, key: Key) {
+    /// Its row is to be written.
+    fn touch(&mut self, key: Key) {
         if !self.collects {
             return;
         }
@@ -127,6 +134,38 @@ impl Table {
             }
         }
         (keys, std::mem::take(&mut self.gone))
+    }
+
+    /// The store of other nodes is to learn of the dialog. False: it is not shared.
+    fn share(&mut self, key: Key) -> bool {
+        let Some(dialog) = self.get_mut(key).filter(|d| d.tag.is_some()) else { return false };
+        if !std::mem::replace(&mut dialog.unshared, true) {
+            self.unshared.push_back(key);
+        }
+        true
+    }
+
+    /// Up to `most` shared dialogs that have changed, and those that are no more.
+    pub fn take_unshared(&mut self, most: usize) -> (Vec<Key>, Vec<(Did, Text)>) {
+        let keys: Vec<Key> = self.unshared.drain(..most.min(self.unshared.len())).collect();
+        for key in &keys {
+            if let Some(dialog) = self.get_mut(*key) {
+                dialog.unshared = false;
+            }
+        }
+        (keys, std::mem::take(&mut self.unlisted))
+    }
+
+    pub fn has_unshared(&self) -> bool {
+        !self.unshared.is_empty() || !self.unlisted.is_empty()
+    }
+
+    /// The store did not take them: they go again.
+    pub fn not_shared(&mut self, keys: Vec<Key>, gone: Vec<(Did, Text)>) {
+        for key in keys {
+            self.share(key);
+        }
+        self.unlisted.extend(gone);
     }
 
     pub fn has_unsaved(&self) -> bool {
@@ -168,6 +207,16 @@ impl Table {
     /// Changes a timer of a dialog.
     pub fn set_due(&mut self, key: Key, what: Due, at: Option<Instant>) {
         let Some(dialog) = self.get_mut(key) else { return };
+        let set = match what {
+            Due::End => dialog.ends,
+            Due::Forget => dialog.forgotten,
+            Due::Options => dialog.options.next,
+            Due::Reinvite => dialog.reinvites.next,
+        };
+        // Most have no pings, and no memory for them.
+        if set == at {
+            return;
+        }
         let slot = match what {
             Due::End => &mut dialog.ends,
             Due::Forget => &mut dialog.forgotten,
@@ -196,7 +245,6 @@ impl Table {
     }
 
     /// When the next timer is due.
-    #[cfg(test)]
     pub fn next_due(&self) -> Option<Instant> {
         self.due.first().map(|(at, ..)| *at)
     }
@@ -211,6 +259,27 @@ fn timers(dialog: &Dialog) -> impl Iterator<Item = (Instant, Due)> {
     ]
     .into_iter()
     .filter_map(|(at, what)| Some((at?, what)))
+}
+
+/// Changes a timer of a dialog.
+pub fn set_due(ctx: &mut Ctx, key: Key, what: Due, at: Option<Instant>) {
+    of(ctx).set_due(key, what, at);
+    if at.is_some() {
+        super::timers::arm(ctx);
+    }
+}
+
+/// The dialog has changed: its row is to be written.
+pub fn touch(ctx: &mut Ctx, key: Key) {
+    let table = of(ctx);
+    if table.collects {
+        table.touch(key);
+        super::db::soon(ctx);
+    }
+    let table = of(ctx);
+    if table.shares && table.share(key) {
+        super::handover::soon(ctx);
+    }
 }
 
 /// The table of this worker.

@@ -14,7 +14,7 @@ loadmodule "dialog.so"
 "#;
 
 /// A server with these parameters and statements for the INVITE.
-fn server(params: &str, invite: &str, routes: &str) -> Server {
+pub fn server(params: &str, invite: &str, routes: &str) -> Server {
     let script = format!(
         r#"{CONFIG}{params}
 route {{
@@ -35,12 +35,12 @@ route {{
     Server::new(&script, Dialect::V4)
 }
 
-fn header<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+pub fn header<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::trim)
 }
 
 /// A reply to a request that the server sent; `more` are whole lines.
-fn reply(request: &str, status: &str, more: &str) -> String {
+pub fn reply(request: &str, status: &str, more: &str) -> String {
     let mut out = format!("SIP/2.0 {status}\n");
     for line in request.lines().map(str::trim_end) {
         let name = line.split(':').next().unwrap_or("");
@@ -55,17 +55,17 @@ fn reply(request: &str, status: &str, more: &str) -> String {
     format!("{out}{more}Content-Length: 0\n\n")
 }
 
-const CALLER: &str = "127.0.0.2:5060";
-const CALLEE: &str = "127.0.0.3:5070";
+pub const CALLER: &str = "127.0.0.2:5060";
+pub const CALLEE: &str = "127.0.0.3:5070";
 
 /// One call and what has become of it.
-struct Call {
-    server: Server,
-    route: String,
+pub struct Call {
+    pub server: Server,
+    pub route: String,
 }
 
 impl Call {
-    fn begin(mut server: Server) -> (Call, String) {
+    pub fn begin(mut server: Server) -> (Call, String) {
         let invite = "INVITE sip:bob@example.com SIP/2.0\nVia: SIP/2.0/UDP 127.0.0.2:5060;branch=z9hG4bKone\n\
                       From: <sip:alice@a.example>;tag=caller\nTo: <sip:bob@b.example>\nCall-ID: c1\nCSeq: 10 INVITE\n\
                       Contact: <sip:alice@127.0.0.2:5060>\nMax-Forwards: 70\nContent-Length: 0\n\n";
@@ -75,7 +75,7 @@ impl Call {
     }
 
     /// INVITE, 180, 200, ACK.
-    fn established(params: &str, invite: &str, routes: &str) -> Call {
+    pub fn established(params: &str, invite: &str, routes: &str) -> Call {
         let (mut call, out) = Call::begin(server(params, invite, routes));
         let contact = "Contact: <sip:bob@127.0.0.3:5070>\n";
         call.server.receive(CALLEE, &reply(&out, "180 Ringing", contact));
@@ -87,7 +87,22 @@ impl Call {
         call
     }
 
-    fn within(&mut self, method: &str, cseq: u32, downstream: bool) -> Vec<Sent> {
+    pub const FROM_CALLER: bool = true;
+    pub const FROM_CALLEE: bool = false;
+
+    pub fn within(&mut self, method: &str, cseq: u32, downstream: bool) -> Vec<Sent> {
+        self.within_with(method, cseq, downstream, "Content-Length: 0\n", "")
+    }
+
+    /// A request inside the call with further lines, Content-Length among them, and a body.
+    pub fn within_with(
+        &mut self,
+        method: &str,
+        cseq: u32,
+        downstream: bool,
+        lines: &str,
+        body: &str,
+    ) -> Vec<Sent> {
         let (caller, callee) = ("<sip:alice@a.example>;tag=caller", "<sip:bob@b.example>;tag=callee");
         let (place, from, to, uri) = match downstream {
             true => (CALLER, caller, callee, "sip:bob@127.0.0.3:5070"),
@@ -95,7 +110,7 @@ impl Call {
         };
         let text = format!(
             "{method} {uri} SIP/2.0\nVia: SIP/2.0/UDP {place};branch=z9hG4bK{method}{cseq}\nRoute: {}\n\
-             From: {from}\nTo: {to}\nCall-ID: c1\nCSeq: {cseq} {method}\nMax-Forwards: 70\nContent-Length: 0\n\n",
+             From: {from}\nTo: {to}\nCall-ID: c1\nCSeq: {cseq} {method}\nMax-Forwards: 70\n{lines}\n{body}",
             self.route
         );
         self.server.receive(place, &text)
@@ -110,7 +125,7 @@ impl Call {
     }
 }
 
-fn find(sent: &[Sent], start: &str) -> Option<String> {
+pub fn find(sent: &[Sent], start: &str) -> Option<String> {
     sent.iter().find(|s| s.text.starts_with(start)).map(|s| s.text.clone())
 }
 
@@ -168,6 +183,28 @@ fn time_that_is_over_ends_the_call_both_ways() {
 }
 
 #[test]
+fn ends_that_ask_for_a_password_are_answered() {
+    let params = "loadmodule \"uac_auth.so\"\nmodparam(\"uac_auth\", \"credential\", \"us:r:secret\")\n";
+    let mut call = Call::established(params, "create_dialog();", "");
+    call.server.manage("dialog:end_dlg", json!({"dialog_id": "c1"})).expect("it ends");
+    let sent = call.server.sent();
+    let bye = find(&sent, "BYE sip:bob").expect("a BYE to the callee");
+    assert_eq!(header(&bye, "CSeq"), Some("11 BYE"));
+    let challenge = "Proxy-Authenticate: Digest realm=\"r\", nonce=\"n\", qop=\"auth\"\n";
+    let sent = call.server.receive(CALLEE, &reply(&bye, "407 Who Are You", challenge));
+    let again = find(&sent, "BYE sip:bob").expect("the BYE once more");
+    assert_eq!(header(&again, "CSeq"), Some("12 BYE"));
+    let credentials = header(&again, "Proxy-Authorization").expect("an answer");
+    assert!(
+        credentials.contains("username=\"us\"") && credentials.contains("uri=\"sip:bob@127.0.0.3:5070\"")
+    );
+    assert_eq!(state(&call.list()), Some(4), "it has not ended yet");
+    // A second refusal is the last word.
+    call.server.receive(CALLEE, &reply(&again, "407 Who Are You", challenge));
+    assert_eq!(state(&call.list()), Some(5));
+}
+
+#[test]
 fn numbers_are_shifted_after_requests_of_the_server() {
     let mut call = Call::established("", "create_dialog();", "");
     let params = json!({"callid": "c1", "method": "INFO", "mode": "callee"});
@@ -192,4 +229,18 @@ fn what_is_not_of_the_call_is_not_matched() {
     let sent = call.within("BYE", 11, true);
     assert!(find(&sent, "BYE ").is_some(), "a wrong identity falls back to Call-ID and tags");
     assert_eq!(state(&call.list()), Some(5));
+}
+
+/// What a constant names has to be there when the script loads; a variable is looked at when the function runs.
+#[test]
+fn constants_are_checked_at_load() {
+    let config = "loadmodule \"tm.so\"\nloadmodule \"rr.so\"\nloadmodule \"dialog.so\"\n";
+    let error = crate::testing::refused(config, "load_dialog_ctx(\"x\", \"nosuch\");", Dialect::V4);
+    assert!(error.contains("callid or did") && error.contains("test.cfg:6:"), "{error}");
+    let ran = crate::testing::run(
+        config,
+        "$var(kind) = \"nosuch\"; if (!load_dialog_ctx(\"x\", $var(kind))) $avp(x) = 1;",
+        Dialect::V4,
+    );
+    assert_eq!(ran.avps("x"), ["1"]);
 }

@@ -1,11 +1,12 @@
 //! Requests inside a dialog: which it is, what they change, what their replies change.
 
 use super::api::{self, Event};
-use super::cell::LegNo;
+use super::cell::{self, LegNo};
+use super::follow::Origins;
 use super::link::{self, Link};
 use super::state::Happened;
 use super::table::{self, Due, Key};
-use super::{Dlg, MatchMode, State, create, cseq, end, follow, matching};
+use super::{Dlg, MatchMode, State, create, cseq, end, follow, handover, matching};
 use host::Ctx;
 use host::shared::Hooks;
 use host::watch::Moment;
@@ -14,16 +15,16 @@ use std::sync::Arc;
 
 pub fn ready(module: &Arc<Dlg>, hooks: &mut Hooks) {
     let module = module.clone();
-    hooks.watch.on(Moment::Routed, move |ctx, _| match_request(ctx, &module, module.mode, None));
+    hooks.watch.on(Moment::Routed, move |ctx, _| handover::match_request(ctx, &module, module.mode, |_| 1));
 }
 
 /// Finds the dialog of the current request, once, and takes in what the request says.
-pub fn match_request(ctx: &mut Ctx, module: &Arc<Dlg>, mode: MatchMode, given: Option<&[u8]>) {
+pub fn match_request(ctx: &mut Ctx, module: &Arc<Dlg>, mode: MatchMode) {
     let msg = ctx.state.msg.clone();
     if !msg.is_request() || msg.to_tag().is_none_or(|tag| tag.is_empty()) || link::own(ctx).is_some() {
         return;
     }
-    let Some((key, towards)) = matching::find(ctx, module, mode, given) else { return };
+    let Some((key, towards)) = matching::find(ctx, module, mode) else { return };
     enter(ctx, module, key, towards);
 }
 
@@ -68,7 +69,7 @@ pub fn start_pings(ctx: &mut Ctx, key: Key) {
     let (options, reinvites) = (dialog.options.interval, dialog.reinvites.interval);
     for (due, seconds) in [(Due::Options, options), (Due::Reinvite, reinvites)] {
         if seconds > 0 {
-            table::of(ctx).set_due(key, due, Some(now.after(u64::from(seconds) * 1000)));
+            table::set_due(ctx, key, due, Some(now.after(u64::from(seconds) * 1000)));
         }
     }
 }
@@ -101,7 +102,7 @@ fn other(ctx: &mut Ctx, key: Key, towards: LegNo, state: State) {
     cseq::note(ctx, key, towards);
     if state.is_answered() {
         cseq::shift(ctx, key, towards);
-        table::of(ctx).touch(key);
+        table::touch(ctx, key);
         api::changed(ctx, key);
     }
 }
@@ -131,21 +132,23 @@ fn take_pending(ctx: &mut Ctx, key: Key) {
     ];
     for (due, seconds) in due {
         if let Some(seconds) = seconds.filter(|_| answered) {
-            table.set_due(key, due, Some(now.after(u64::from(seconds) * 1000)));
+            table::set_due(ctx, key, due, Some(now.after(u64::from(seconds) * 1000)));
         }
     }
 }
 
 /// A reply to a request inside the dialog went upstream. The ends of a call move with a 2xx (RFC 3261 §12.2).
-pub fn replied(ctx: &mut Ctx, key: Key, link: &Link, reply: &Message) {
+pub fn replied(ctx: &mut Ctx, key: Key, link: &Link, origins: &Origins) {
+    let reply = &*origins.reply;
     let Some(towards) = link.towards else { return };
     let request = ctx.state.msg.clone();
     let refreshes = matches!(request.method(), Method::Invite | Method::Update);
     if refreshes && (200..300).contains(&reply.status()) {
         let from = table::of(ctx).get(key).map_or(0, |d| d.other(towards));
-        follow::refresh(ctx, key, from, &request);
-        follow::refresh(ctx, key, towards, reply);
-        table::of(ctx).touch(key);
+        let contact = cell::current_contact(&ctx.state);
+        follow::refresh(ctx, key, from, &request, contact);
+        follow::refresh(ctx, key, towards, reply, origins.contact.clone());
+        table::touch(ctx, key);
         api::changed(ctx, key);
     }
     api::tell(ctx, key, Event::ReplyWithin, Some(reply));

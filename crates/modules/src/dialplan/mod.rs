@@ -106,17 +106,11 @@ pub fn register(m: &mut Registrar<Dialplan>) {
     });
     m.function_of(Since::V4, "dp_translate", Routes::ALL, dp_translate);
     m.function_of(Since::V21, "dp_translate", Routes::ALL, old::dp_translate);
-    m.command_late("dialplan:reload dp_reload", "loads the rules again: dp_reload [partition]", reload);
-    m.command(
-        "dialplan:translate dp_translate",
-        "translates a text: dp_translate dpid input [partition]",
-        translate_command,
-    );
-    m.command(
-        "dialplan:show_partition dp_show_partition",
-        "partitions and their tables: dp_show_partition [partition]",
-        show_partition,
-    );
+    m.command_late("dialplan:reload dp_reload", "loads the rules again", reload).takes("[partition]");
+    m.command("dialplan:translate dp_translate", "translates a text", translate_command)
+        .takes("dpid input [partition]");
+    m.command("dialplan:show_partition dp_show_partition", "partitions and their tables", show_partition)
+        .takes("[partition]");
 }
 
 impl Dialplan {

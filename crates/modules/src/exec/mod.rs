@@ -7,8 +7,10 @@ mod shell;
 
 use crate::exec::process::{Done, Undertaker, Want};
 use bytes::Bytes;
+use host::Accepts;
 use host::arg::{AnyVar, HowCalled};
 use host::call::Finish;
+use host::outside::{Awaited, ProcessAnswer, ProcessRequest};
 use host::var::Kind;
 use host::{Call, Ctx, OutVar, Outcome, Registrar, Routes, Suspension, Text, Traced};
 use script::Waits;
@@ -34,6 +36,7 @@ pub fn register(m: &mut Registrar<Exec>) {
         m.time_to_kill = seconds.max(0) as u64;
         Ok(())
     });
+    m.accepts(Accepts::seconds(0), &["time_to_kill"]);
     m.function("exec", Routes::ALL, exec);
     m.function("exec_argv", Routes::ALL, exec_argv);
     old::register(m);
@@ -174,9 +177,9 @@ fn wait(
     finish: impl FnOnce(&mut Ctx, Option<Done>) -> i32 + 'static,
 ) -> Outcome {
     let detail = command.text.clone();
-    let undertaker = call.local::<Undertaker>().clone();
+    let running = run(call, command);
     let future = async move {
-        let done = match process::run(command, &undertaker).await {
+        let done = match running.await {
             Ok(done) => Some(done),
             Err(error) => {
                 host::error!("exec", "cannot run a command: {error}");
@@ -188,12 +191,35 @@ fn wait(
     Suspension::future(what, future).detail(detail).limit(call.module.limit(LIMIT_MS), -1)
 }
 
+/// Runs a command of the system, or asks what stands in for it.
+fn run(call: &mut Call<Exec>, command: process::Command) -> Awaited<std::io::Result<Done>> {
+    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+    let Some(outside) = call.shared().outside.get() else {
+        let undertaker = call.local::<Undertaker>().clone();
+        let asked = format!("{} {:?}", text(&command.text), command.args);
+        return Box::pin(async move {
+            let live = async { process::run(command, &undertaker).await.map_err(|e| e.to_string()) };
+            let absent = || Err("the recording does not know it".to_string());
+            let done = host::tape::awaited("process", || asked, live, absent).await;
+            done.map_err(std::io::Error::other)
+        });
+    };
+    let args = command.args.as_ref().map(|args| args.iter().map(text).collect());
+    let asked = ProcessRequest { command: text(&command.text), args, stdin: command.stdin };
+    let answer = outside.process(asked);
+    Box::pin(async move {
+        let done =
+            answer.await.map(|ProcessAnswer { stdout, stderr, success }| Done { stdout, stderr, success });
+        done.ok_or_else(|| std::io::Error::other("nothing stands in for it"))
+    })
+}
+
 /// Starts a command that nobody waits for; it ends at `time_to_kill` at the latest.
 fn launch(call: &mut Call<Exec>, command: process::Command) -> Outcome {
-    let undertaker = call.local::<Undertaker>().clone();
+    let running = run(call, command);
     let limit = call.module.limit(FOREVER_MS);
     call.spawn("exec", limit, async move {
-        if let Err(error) = process::run(command, &undertaker).await {
+        if let Err(error) = running.await {
             host::error!("exec", "cannot run a command: {error}");
         }
         Box::new(|_: &mut Ctx| 1) as Finish

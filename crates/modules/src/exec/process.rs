@@ -1,6 +1,7 @@
 //! One command: its pipes, its process group, its end.
 
 use bytes::Bytes;
+use host::coded::Coded;
 use host::worker::ops::note_refused;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::cell::OnceCell;
@@ -53,6 +54,17 @@ pub struct Done {
     pub stderr: Bytes,
     /// It ended with status 0; false when nobody waited for that.
     pub success: bool,
+}
+
+impl Coded for Done {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.stdout.put(out);
+        self.stderr.put(out);
+        self.success.put(out);
+    }
+    fn take(from: &mut &[u8]) -> Option<Done> {
+        Some(Done { stdout: Bytes::take(from)?, stderr: Bytes::take(from)?, success: bool::take(from)? })
+    }
 }
 
 /// Ends the process groups whose scripts are gone; one a worker.
@@ -133,13 +145,13 @@ pub async fn run(command: Command, undertaker: &Undertaker) -> io::Result<Done> 
             program
         }
     };
-    let mut child = program
+    let program = program
         .envs(command.env.iter().map(|(name, value)| (name, OsStr::from_bytes(value))))
         .stdin(pipe(!command.stdin.is_empty()))
         .stdout(pipe(want.stdout))
         .stderr(pipe(want.stderr))
-        .process_group(0)
-        .spawn()?;
+        .process_group(0);
+    let mut child = with_huge_pages(|| program.spawn())?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let group = child.id().and_then(|id| Pid::from_raw(id as i32));
     let body = running.body.insert(Body { child, group });
@@ -165,6 +177,18 @@ pub async fn run(command: Command, undertaker: &Undertaker) -> io::Result<Done> 
     // It may go on after its last output; the runtime reaps it.
     running.body = None;
     Ok(done)
+}
+
+/// Starts a program with the memory that it would have anywhere: this one forgoes huge pages, and who is started here
+/// would do so too.
+fn with_huge_pages<T>(start: impl FnOnce() -> T) -> T {
+    use rustix::thread::{disable_transparent_huge_pages as disable, transparent_huge_pages_are_disabled};
+    let forgone = transparent_huge_pages_are_disabled().unwrap_or(false);
+    // What the system refuses is no harm.
+    let _ = forgone.then(|| disable(false));
+    let started = start();
+    let _ = forgone.then(|| disable(true));
+    started
 }
 
 async fn read(stream: Option<impl AsyncRead + Unpin>) -> Bytes {

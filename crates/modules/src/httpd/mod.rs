@@ -1,9 +1,11 @@
 //! httpd: the HTTP server that other modules hang their pages on.
 
 mod activity;
+mod secure;
 
 use activity::{Activity, Watched};
 use bytes::Bytes;
+use host::Accepts;
 use host::mi::{MiParams, MiResult};
 use host::outage::Outage;
 use host::shared::{Hooks, Shared};
@@ -15,7 +17,7 @@ use hyper::{Request, Response, StatusCode};
 use parking_lot::{Mutex, RwLock};
 use std::convert::Infallible;
 use std::io::ErrorKind;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +25,8 @@ use tokio::sync::Semaphore;
 
 /// The least time that the body of a request may take.
 const BODY_TIME: Duration = Duration::from_secs(10);
+
+pub use secure::same;
 
 /// What a page gets and answers.
 pub struct Query {
@@ -34,6 +38,10 @@ pub struct Query {
     pub origin: Option<String>,
     /// The header Host.
     pub host: String,
+    /// Who asks.
+    pub peer: IpAddr,
+    /// The header X-Fermata-Token; empty: none.
+    pub token: String,
     pub body: Bytes,
 }
 
@@ -52,6 +60,9 @@ pub struct Httpd {
     /// `conn_timeout`: nothing comes or goes.
     idle: Duration,
     max_connections: usize,
+    keys: secure::Keys,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+    guard: secure::Guard,
     /// Bound at the start, until the service takes it.
     listener: Mutex<Option<TcpListener>>,
     /// (root path, module, page), shared so that modules add theirs before the server starts.
@@ -66,6 +77,9 @@ impl Default for Httpd {
             post_limit: 1 << 20,
             idle: Duration::from_secs(30),
             max_connections: 256,
+            keys: Default::default(),
+            tls: None,
+            guard: Default::default(),
             listener: Mutex::default(),
             pages: RwLock::default(),
         }
@@ -93,6 +107,20 @@ pub fn register(m: &mut Registrar<Httpd>) {
     m.ignored(&["buf_size", "receive_buf_size"], "buffers grow as needed");
     m.param_int("conn_timeout", |s, v| Ok(s.idle = Duration::from_secs(v.clamp(1, 86_400) as u64)));
     m.param_int("max_connections", |s, v| Ok(s.max_connections = v.clamp(1, 65_535) as usize));
+    m.accepts(Accepts::range(1, 65_535), &["max_connections"]);
+    m.accepts(Accepts::seconds(1), &["conn_timeout"]);
+    m.accepts(Accepts::from(1).unit("bytes"), &["post_buf_size"]);
+    m.param_text("tls_cert_file", |s, v| Ok(s.keys.certificate = v.into()));
+    m.param_text("tls_key_file", |s, v| Ok(s.keys.key = v.into()));
+    m.ignored(&["tls_ciphers"], "TLS 1.2 and 1.3 with forward secrecy, always");
+    m.param_text("auth_realm", |s, v| Ok(s.guard.realm = v.into()));
+    m.param_text("auth_username", |s, v| Ok(s.guard.user = v.into()));
+    m.param_text("auth_password", |s, v| Ok(s.guard.password = v.into()));
+    m.init_with_files(|s, _| {
+        s.guard.check()?;
+        s.tls = s.keys.build()?;
+        Ok(())
+    });
     m.command(
         "httpd:list_root_path httpd_list_root_path",
         "root paths and the modules behind them",
@@ -147,8 +175,8 @@ async fn serve(module: Arc<Httpd>, shared: Arc<Shared>, refused: Counter) {
     let places = Arc::new(Semaphore::new(module.max_connections));
     let (outage, crowd) = (Outage::default(), Outage::default());
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(e) => {
                 // Out of file descriptors, mostly: a connection that waits is no reason to try in haste.
                 if outage.begins() {
@@ -172,19 +200,42 @@ async fn serve(module: Arc<Httpd>, shared: Arc<Shared>, refused: Counter) {
         crowd.ends();
         let (module, shared) = (module.clone(), shared.clone());
         tokio::spawn(async move {
-            connection(module, shared, stream).await;
+            connection(module, shared, stream, peer.ip()).await;
             drop(place);
         });
     }
 }
 
-/// One connection to its end: the client's, or ours when nothing moves while no page is being made.
-async fn connection(module: Arc<Httpd>, shared: Arc<Shared>, stream: tokio::net::TcpStream) {
+/// How long a client may take to begin TLS.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+async fn connection(module: Arc<Httpd>, shared: Arc<Shared>, stream: tokio::net::TcpStream, peer: IpAddr) {
     let activity = Arc::new(Activity::default());
+    let stream = Watched { stream, activity: activity.clone() };
+    let Some(tls) = module.tls.clone() else {
+        return conversation(module, shared, stream, activity, peer).await;
+    };
+    match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+        Ok(Ok(stream)) => conversation(module, shared, stream, activity, peer).await,
+        Ok(Err(e)) => info!("httpd", "no TLS with {peer}: {e}"),
+        Err(_) => info!("httpd", "no TLS with {peer}: it took too long"),
+    }
+}
+
+/// One connection to its end: the client's, or ours when nothing moves while no page is being made.
+async fn conversation<S>(
+    module: Arc<Httpd>,
+    shared: Arc<Shared>,
+    stream: S,
+    activity: Arc<Activity>,
+    peer: IpAddr,
+) where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
     let (limit, watched) = (module.idle, activity.clone());
-    let io = hyper_util::rt::TokioIo::new(Watched { stream, activity: activity.clone() });
+    let io = hyper_util::rt::TokioIo::new(stream);
     let service = hyper::service::service_fn(move |request| {
-        handle(module.clone(), shared.clone(), watched.clone(), request)
+        handle(module.clone(), shared.clone(), watched.clone(), peer, request)
     });
     let served = hyper::server::conn::http1::Builder::new().serve_connection(io, service);
     tokio::select! {
@@ -201,6 +252,7 @@ async fn handle(
     module: Arc<Httpd>,
     shared: Arc<Shared>,
     activity: Arc<Activity>,
+    peer: IpAddr,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_string();
@@ -211,6 +263,10 @@ async fn handle(
         |name: &str| request.headers().get(name).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
     let content_type = header("content-type").unwrap_or_default();
     let (origin, host) = (header("origin"), header("host").unwrap_or_default());
+    let token = header("x-fermata-token").unwrap_or_default();
+    if !module.guard.lets_in(&header("authorization").unwrap_or_default()) {
+        return Ok(module.guard.challenge());
+    }
     let body = Limited::new(request.into_body(), module.post_limit).collect();
     // As a whole: a byte now and then keeps no connection.
     let body = match tokio::time::timeout(module.idle.max(BODY_TIME), body).await {
@@ -219,9 +275,20 @@ async fn handle(
         Ok(Err(_)) => return Ok(plain(StatusCode::PAYLOAD_TOO_LARGE, "too large")),
     };
     let _busy = activity.busy();
-    let answer = page(shared, Query { method, path, query, content_type, origin, host, body }).await;
+    let asked = Query { method, path, query, content_type, origin, host, peer, token, body };
+    let answer = page(shared, asked).await;
     let response = Response::builder().status(answer.status).header("Content-Type", answer.content_type);
     Ok(response.body(Full::new(answer.body)).unwrap_or_else(|_| plain(StatusCode::INTERNAL_SERVER_ERROR, "")))
+}
+
+/// Host, or what stands behind `://` in an origin, is this server: its address, or a name that is known to be ours. Any
+/// other name may have been made to point here by whoever owns it.
+pub fn is_own_name(authority: &str, shared: &Shared) -> bool {
+    let Ok(authority) = authority.parse::<http::uri::Authority>() else { return false };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    name.parse::<IpAddr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost")
+        || shared.is_myself(name.as_bytes(), 0, None)
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {

@@ -23,7 +23,7 @@ const LIMIT_MS: u64 = 60_000;
 
 pub fn register(m: &mut Registrar<MiScript>) {
     m.param_int("pretty_printing", |m, on| Ok(m.pretty = on != 0));
-    m.ignored(&["trace_destination", "trace_bwlist"], "there is no tracer");
+    m.ignored(&["trace_destination", "trace_bwlist"], "management traffic is not traced");
     m.function("mi", Routes::ALL, run);
 }
 

@@ -10,6 +10,7 @@ mod save;
 use crate::registrar::{HasRegistration, Registration, Setting, params, prepare, watch};
 use crate::usrloc::{HasTables, Usrloc};
 use bytes::Bytes;
+use host::Accepts;
 use host::load::Loader;
 use host::registrar::ParamFn;
 use host::shared::Hooks;
@@ -109,6 +110,7 @@ pub fn register(m: &mut Registrar<MidRegistrar>) {
         s.id_param = v.into();
         Ok(())
     });
+    m.accepts(Accepts::TOKEN, &["contact_id_param"]);
     m.param_text("at_escape_str", |s, v| {
         s.at_escape = v.into();
         Ok(())
@@ -124,6 +126,8 @@ pub fn register(m: &mut Registrar<MidRegistrar>) {
     m.function("mid_registrar_save", Routes::REQUEST, save::save);
     m.function("mid_registrar_lookup", Routes::REQUEST.and(Routes::FAILURE), lookup::lookup);
     m.needs(&["usrloc", "signaling", "tm"]);
+    m.accepts(Accepts::seconds(0), &["outgoing_expires"]);
+    m.accepts(Accepts::AVP, &["extra_contact_params_avp"]);
     m.init(init);
     m.ready(ready);
 }

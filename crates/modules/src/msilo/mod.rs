@@ -3,6 +3,7 @@
 mod send;
 mod store;
 
+use host::Accepts;
 use host::db::{Db, Name};
 use host::load::Loader;
 use host::{Format, Registrar, Routes, Var};
@@ -127,6 +128,12 @@ pub fn register(m: &mut Registrar<Msilo>) {
     m.param_text("sc_exp_time", |s, v| Ok(s.columns.expires = v.to_string().into()));
     m.param_text("sc_inc_time", |s, v| Ok(s.columns.came = v.to_string().into()));
     m.param_text("sc_snd_time", |s, v| Ok(s.columns.send = v.to_string().into()));
+    m.accepts(Accepts::DATABASE, &["db_url"]);
+    m.accepts(Accepts::AVP, &["snd_time_avp"]);
+    m.accepts(Accepts::SIP_URI, &["outbound_proxy", "reminder"]);
+    m.accepts(Accepts::FORMAT, &["contact_hdr", "content_type_hdr", "from_address", "offline_message"]);
+    m.accepts(Accepts::seconds(0), &["check_time", "clean_period", "expire_time", "send_time"]);
+    m.accepts(Accepts::from(0), &["max_messages"]);
     m.function("m_store", Routes::REQUEST.and(Routes::FAILURE), store::store);
     let dumps = Routes::REQUEST.and(Routes::STARTUP).and(Routes::TIMER).and(Routes::EVENT);
     m.function("m_dump", dumps, send::dump);

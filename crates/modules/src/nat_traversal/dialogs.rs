@@ -1,7 +1,9 @@
-//! Calls whose endpoints are kept alive. Module dialog is not needed: the transactions of INVITE and BYE tell when a
-//! call begins and ends.
+//! Calls whose endpoints are kept alive. The transactions of INVITE and BYE tell when a call begins and ends; where
+//! module dialog knows the call, it tells of ends that no BYE tells, and a restart forgets no endpoint.
 
 use super::{Dialogs, NatTraversal, Wanted};
+use crate::dialog::api::{self, Event};
+use crate::dialog::{Key, Val};
 use crate::path::source_uri;
 use bytes::Bytes;
 use host::Ctx;
@@ -104,15 +106,37 @@ impl NatTraversal {
         };
         let (uri, now) = (Bytes::from(source_uri(ctx)), ctx.core.wall_us / 1_000_000);
         self.endpoint(uri.clone(), ctx.state.source);
+        keep(ctx, &uri);
         self.dialogs.lock().add(key, uri, now);
+    }
+
+    /// What the dialog of a call tells.
+    pub(super) fn told(&self, ctx: &mut Ctx, told: &api::Told) {
+        let Some(dialog) = api::get(ctx, told.key) else { return };
+        let key = key(&Bytes::copy_from_slice(&dialog.call_id), &dialog.caller.tag);
+        match told.event {
+            Event::Terminated | Event::Expired | Event::Failed | Event::Gone => {
+                self.dialogs.lock().remove(&key);
+            }
+            Event::Loaded => {
+                let now = ctx.core.wall_us / 1_000_000;
+                for uri in kept(ctx, told.key) {
+                    self.dialogs.lock().add(key.clone(), uri, now);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// Whoever rings or answers is kept alive too, when it is behind a NAT: it has registered through this server.
     fn answered_by(&self, ctx: &mut Ctx, id: TxnId, branch: u16) {
         let Some(key) = call_key(ctx, Side::Caller) else { return };
-        let Some(path) = ctx.core.txns.txns.branch(id, branch).and_then(|b| b.path) else { return };
+        let Some(path) = ctx.txn(id).branch(branch).and_then(|b| b.path) else { return };
         let uri = Bytes::from(crate::path::uri_of(path.remote, path.transport));
         let registered = self.endpoints.with(&uri, |e| e.registered > 0) == Some(true);
+        if registered {
+            keep(ctx, &uri);
+        }
         let mut dialogs = self.dialogs.lock();
         if registered && dialogs.calls.contains_key(&key) {
             dialogs.add(key, uri, ctx.core.wall_us / 1_000_000);
@@ -121,6 +145,25 @@ impl NatTraversal {
 
     fn end(&self, ctx: &mut Ctx, side: Side) -> bool {
         call_key(ctx, side).is_some_and(|key| self.dialogs.lock().remove(&key))
+    }
+}
+
+/// The value of a dialog that names its endpoints, with commas between.
+const VALUE: &[u8] = b"keepalive_endpoints";
+
+/// The endpoints that a dialog keeps.
+fn kept(ctx: &mut Ctx, key: Key) -> Vec<Bytes> {
+    let Some(Val::Str(text)) = api::val(ctx, key, VALUE) else { return Vec::new() };
+    text.split(|b| *b == b',').map(Bytes::copy_from_slice).collect()
+}
+
+/// The dialog of the current request, if there is one, keeps the endpoint.
+fn keep(ctx: &mut Ctx, uri: &Bytes) {
+    let Some((key, _)) = api::current(ctx) else { return };
+    let mut all = kept(ctx, key);
+    if !all.contains(uri) {
+        all.push(uri.clone());
+        api::set_val(ctx, key, VALUE, Some(Val::Str(all.join(&b","[..]).into())));
     }
 }
 

@@ -13,6 +13,7 @@ use crate::nathelper::contact::{Org, fix};
 use crate::path::source_uri;
 use ahash::AHashMap;
 use bytes::Bytes;
+use host::Accepts;
 use host::shared::Hooks;
 use host::stats::Stats;
 use host::var::{At, Kind, Variable};
@@ -66,6 +67,10 @@ pub fn register(m: &mut Registrar<NatTraversal>) {
     m.param_text("keepalive_from", |s, v| Ok(s.from = v.into()));
     m.param_text("keepalive_extra_headers", |s, v| Ok(s.extra_headers = v.into()));
     m.param_text("keepalive_state_file", |s, v| Ok(s.state_file = v.into()));
+    // Zero and less: no keep-alives.
+    m.accepts(Accepts::seconds(i32::MIN as i64), &["keepalive_interval"]);
+    m.accepts(Accepts::TOKEN, &["keepalive_method"]);
+    m.accepts(Accepts::SIP_URI, &["keepalive_from"]);
     m.ignored(&["cluster_id", "cluster_sharing_tag"], "every server keeps its own endpoints alive");
     let any = Routes::REQUEST.and(Routes::ON_REPLY).and(Routes::FAILURE).and(Routes::BRANCH);
     m.function("client_nat_test", any, client_nat_test);
@@ -82,6 +87,11 @@ pub fn register(m: &mut Registrar<NatTraversal>) {
         if call.core.worker == 0 && call.module.interval > 0 {
             let (module, now) = (call.module.clone(), call.core.wall_us / 1_000_000);
             state::read(&module.state_file, &module, &call.shared().sockets, now);
+        }
+        if call.module.interval > 0 && crate::dialog::api::module(call.ctx).is_some() {
+            let module = call.module.clone();
+            let listener = move |ctx: &mut Ctx, told: &crate::dialog::api::Told| module.told(ctx, told);
+            crate::dialog::api::listen(call.ctx, std::rc::Rc::new(listener));
         }
     });
     m.stop(|call| {

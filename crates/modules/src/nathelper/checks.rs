@@ -144,7 +144,7 @@ pub fn ip_differs_from_via(state: &MsgState, _: Private) -> bool {
 }
 
 pub fn has_private_via(state: &MsgState, private: Private) -> bool {
-    state.msg.via().is_some_and(|via| private.has_host(&via.host))
+    state.msg.via().is_some_and(|via| private.has_host(via.host()))
 }
 
 pub fn has_private_contact(state: &MsgState, private: Private) -> bool {

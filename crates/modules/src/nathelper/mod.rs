@@ -7,6 +7,7 @@ mod sdp;
 #[cfg(test)]
 mod tests;
 
+use host::Accepts;
 use host::Registrar;
 use host::load::Loader;
 use host::registrar::ParamFn;
@@ -55,6 +56,7 @@ pub fn register(m: &mut Registrar<Nathelper>) {
     checks::register(m);
     sdp::register(m);
     ping::register(m);
+    m.accepts(Accepts::AVP, &["received_avp"]);
     m.init(init);
 }
 

@@ -10,6 +10,7 @@ use crate::usrloc::table::{Change, Record, SHARDS, Table};
 use crate::usrloc::{Usrloc, now_s};
 use ahash::AHashMap;
 use bytes::Bytes;
+use host::Accepts;
 use host::ctx::Resolved;
 use host::load::Loader;
 use host::mi::{MiError, MiParams, MiResult};
@@ -133,6 +134,11 @@ pub fn register(m: &mut Registrar<Nathelper>) {
     m.param_text("force_socket", |s, v| Ok(s.ping.force_socket.0 = Some(v.into())));
     m.param_int("ping_threshold", |s, v| Ok(s.ping.threshold = v.max(1) as u64));
     m.param_int("max_pings_lost", |s, v| Ok(s.ping.max_lost = v.max(1) as u32));
+    m.accepts(Accepts::seconds(0), &["natping_interval"]);
+    m.accepts(Accepts::from(1), &["max_pings_lost", "ping_threshold"]);
+    m.accepts(Accepts::TOKEN, &["sipping_method"]);
+    m.accepts(Accepts::SIP_URI, &["sipping_from"]);
+    m.accepts(Accepts::SOCKET, &["force_socket"]);
     m.ignored(&["natping_partitions", "natping_processes"], "pings are spread over the interval as it is");
     m.ignored(&["natping_socket"], "a foreign source address needs raw sockets");
     m.ignored(&["cluster_id", "cluster_sharing_tag"], "every server pings the contacts that it knows");
@@ -149,9 +155,10 @@ pub fn register(m: &mut Registrar<Nathelper>) {
     );
     m.command(
         "nathelper:enable_ping nh_enable_ping enable_ping",
-        "reads or sets whether contacts are pinged: nh_enable_ping [status]",
+        "reads or sets whether contacts are pinged",
         enable_ping,
-    );
+    )
+    .takes("[status]");
     m.start(|call| {
         if let (true, Some(usrloc)) = (call.module.ping.interval > 0, call.shared().module::<Usrloc>()) {
             usrloc.will_visit();
@@ -385,7 +392,7 @@ impl Nathelper {
 fn look_up(ctx: &mut Ctx, target: &Branch) {
     let Some(query) = lookup_of(&ctx.core.shared.sockets, target, None) else { return };
     if let Resolved::Later(found) = ctx.core.spawner.resolve(query) {
-        ctx.spawn("natping", 5000, async move {
+        ctx.spawn_aside("natping", 5000, async move {
             let _ = found.await;
             let finish: host::Finish = Box::new(|_| 1);
             finish

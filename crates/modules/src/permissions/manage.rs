@@ -12,24 +12,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub fn register(m: &mut Registrar<Permissions>) {
     m.command_late(
         "permissions:address_reload address_reload",
-        "reads the addresses of a partition, or of all, from the database again: address_reload [partition]",
+        "reads the addresses of a partition, or of all, from the database again",
         reload,
-    );
-    m.command(
-        "permissions:address_dump address_dump",
-        "the single addresses in memory: address_dump [partition]",
-        |call, params| dump(call, params, Hosts::Only),
-    );
-    m.command(
-        "permissions:subnet_dump subnet_dump",
-        "the networks in memory: subnet_dump [partition]",
-        |call, params| dump(call, params, Hosts::Not),
-    );
+    )
+    .takes("[partition]");
+    m.command("permissions:address_dump address_dump", "the single addresses in memory", |call, params| {
+        dump(call, params, Hosts::Only)
+    })
+    .takes("[partition]");
+    m.command("permissions:subnet_dump subnet_dump", "the networks in memory", |call, params| {
+        dump(call, params, Hosts::Not)
+    })
+    .takes("[partition]");
     m.command(
         "permissions:allow_uri allow_uri",
-        "tests a pair of URIs against the files of a base name: allow_uri basename uri contact",
+        "tests a pair of URIs against the files of a base name",
         allow_uri,
-    );
+    )
+    .takes("basename uri contact");
 }
 
 fn wanted(call: &Call<Permissions>, params: &MiParams) -> Result<Option<usize>, MiError> {

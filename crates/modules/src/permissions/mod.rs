@@ -10,6 +10,7 @@ use address::{Addresses, Found, Question};
 use host::db::{Db, Name, Query};
 use host::load::Loader;
 use host::registrar::ParamFn;
+use host::{Accepts, InParam, LoadError};
 use host::{Arg, Call, Format, Int, OutVar, Outcome, Registrar, Routes, Text};
 use parking_lot::Mutex;
 use routing::Pair;
@@ -93,6 +94,7 @@ pub fn register(m: &mut Registrar<Permissions>) {
     m.param_int("check_all_branches", |s, v| Ok(s.check_all_branches = v != 0));
     m.param_text("db_url", |s, v| Ok(s.db_url = Some(v.into())));
     m.param_text("address_table", |s, v| Ok(s.table = v.into()));
+    m.accepts(Accepts::DATABASE, &["db_url"]);
     m.param("partition", ParamFn::Any(add_partition));
     m.param_text("ip_col", |s, v| Ok(s.columns.ip = v.to_string().into()));
     m.param_text("ip_addr_col", |s, v| Ok(s.columns.ip = v.to_string().into()));
@@ -122,7 +124,7 @@ pub fn register(m: &mut Registrar<Permissions>) {
     m.function("allow_register", files, routing::allow_register_old);
     m.function("allow_uri", checks, routing::allow_uri);
     manage::register(m);
-    m.init(init);
+    m.init_or(init);
     m.start(start);
     m.timer(RETRY_MS, |call| load_all(call, Which::Missing));
 }
@@ -157,7 +159,7 @@ fn add_partition(s: &mut Permissions, value: &ParamValue) -> Result<(), String> 
     Ok(())
 }
 
-fn init(s: &mut Permissions, loader: &mut Loader) -> Result<(), String> {
+fn init(s: &mut Permissions, loader: &mut Loader) -> Result<(), LoadError> {
     s.folder = loader.folder.clone();
     let default_url = s.db_url.clone().filter(|url| !url.trim().is_empty());
     if default_url.is_some() && !s.partitions.iter().any(|p| p.name == DEFAULT) {
@@ -166,9 +168,11 @@ fn init(s: &mut Permissions, loader: &mut Loader) -> Result<(), String> {
     }
     for partition in &mut s.partitions {
         let url = partition.url.as_deref().or(default_url.as_deref());
-        partition.db = loader.db_or_default(url)?;
+        let param = if partition.url.is_some() { "partition" } else { "db_url" };
+        partition.db = loader.db_or_default(url).in_param(param)?;
         if partition.db.is_none() {
-            return Err(format!("partition {} has no db_url", partition.name));
+            let why = format!("{} has no db_url", partition.name);
+            return Err(LoadError::from(why).in_param("partition"));
         }
     }
     Ok(())

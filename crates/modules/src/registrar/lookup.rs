@@ -11,6 +11,7 @@ use crate::usrloc::table::Table;
 use bytes::Bytes;
 use host::cachedb::CacheError;
 use host::{Branch, Call, Ctx, Outcome, Text, Value};
+use script::ast::Dialect;
 use sip::NameAddr;
 use std::sync::Arc;
 
@@ -210,12 +211,14 @@ pub fn spread(
     if rc == 2 && count > 0 { 1 } else { rc }
 }
 
-/// What was registered with the contact, as the branch's attribute and as a value of the AVP.
+/// What was registered with the contact: the branch's attribute, in 2.1 a value of the AVP.
 fn attributes(ctx: &mut Ctx, module: &Registration, contact: &Contact, branch: &mut Branch) {
     let Some(name) = module.attr_avp.avp else { return };
     let value = Value::from(Bytes::copy_from_slice(contact.text(Field::Attr)));
-    ctx.state.avps.borrow_mut().add_last(name, value.clone());
-    branch.values.push((name.text(), value));
+    match ctx.core.shared.dialect {
+        Dialect::V21 => ctx.state.avps.borrow_mut().add_last(name, value),
+        Dialect::V4 => branch.values.push((name.text(), value)),
+    }
 }
 
 /// Where requests to a contact go.

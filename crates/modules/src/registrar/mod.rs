@@ -14,6 +14,7 @@ pub mod save;
 mod wake;
 
 use crate::usrloc::{HasTables, Usrloc};
+use host::Accepts;
 use host::avp::AvpName;
 use host::db::DbError;
 use host::load::Loader;
@@ -161,6 +162,8 @@ pub fn register(m: &mut ModuleRegistrar<Registration>) {
         s.sock_hdr_name = v.into();
         Ok(())
     });
+    m.accepts(Accepts::TOKEN, &["sock_hdr_name"]);
+    m.accepts(Accepts::AVP, &["mcontact_avp"]);
     m.param_text("mcontact_avp", |s, v| {
         s.mcontact_avp.named(v);
         Ok(())
@@ -192,7 +195,8 @@ pub fn params<M: HasRegistration>(m: &mut ModuleRegistrar<M>) {
             $(m.param_int($name, |s, v| {
                 s.registration().$field = v.max(0) as $type;
                 Ok(())
-            });)*
+            });
+            m.accepts(Accepts::from(0), &[$name]);)*
         };
     }
     number!(
@@ -248,6 +252,9 @@ pub fn params<M: HasRegistration>(m: &mut ModuleRegistrar<M>) {
         s.registration().gruu = v == 0;
         Ok(())
     });
+    m.accepts(Accepts::range(-1, 1000), &["default_q"]);
+    m.accepts(Accepts::TOKEN, &["received_param"]);
+    m.accepts(Accepts::AVP, &["attr_avp", "received_avp"]);
     push_params(m);
 }
 
@@ -257,7 +264,8 @@ fn push_params<M: HasRegistration>(m: &mut ModuleRegistrar<M>) {
             $(m.param_int($name, |s, v| {
                 s.registration().push.$field = v.max(0) as u32;
                 Ok(())
-            });)*
+            });
+            m.accepts(Accepts::seconds(0), &[$name]);)*
         };
     }
     seconds!(

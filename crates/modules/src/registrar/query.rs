@@ -9,6 +9,7 @@ use host::arg::{AnyVar, Arg};
 use host::load::Loader;
 use host::var::Kind;
 use host::{Call, Ctx, Int, Outcome, Text, Value, Word};
+use script::ast::Dialect;
 use script::{Diagnostic, Loc, ast};
 use sip::{HeaderName, Method, NameAddr, Uri};
 use std::cell::RefCell;
@@ -44,13 +45,15 @@ fn any_contact(
     passes: impl Fn(&Contact) -> bool + 'static,
 ) -> Outcome {
     let (now, module) = (now_s(call.ctx), call.module.clone());
+    // From 3.x on the others only say whether there is one.
+    let tells = what == "is_registered" || call.shared().dialect == Dialect::V21;
     let pick = move |found: &mut Option<Bytes>, _: &Bytes, contacts: &[Contact]| {
         let first = contacts.iter().find(|c| !c.expired(now) && passes(c));
         *found = first.map(|c| Bytes::copy_from_slice(c.text(Field::Attr)));
     };
     module.usrloc().clone().read(call.ctx, what, table, vec![key], pick, move |ctx, found| match found {
         Ok(Some(attr)) => {
-            if let Some(name) = module.attr_avp.avp {
+            if let Some(name) = module.attr_avp.avp.filter(|_| tells) {
                 ctx.state.avps.borrow_mut().add_last(name, Value::from(attr));
             }
             1

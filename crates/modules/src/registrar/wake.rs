@@ -139,9 +139,8 @@ fn give_up_later(ctx: &mut Ctx, module: &Arc<Registration>, id: u64, txn: TxnId)
     ctx.spawn("push notification", ms + 1000, async move {
         tokio::time::sleep(std::time::Duration::from_millis(ms)).await;
         Box::new(move |ctx: &mut Ctx| {
-            if module.waiters.remove(id) && ctx.core.txns.txns.get(txn).is_some() {
-                let now = ctx.core.now;
-                let verdict = ctx.core.txns.txns.wait_no_more(now, txn);
+            if module.waiters.remove(id) && ctx.txn(txn).data().is_some() {
+                let verdict = ctx.txn_mut(txn).wait_no_more();
                 host::tm::on_verdict(ctx, txn, verdict);
             }
             1

@@ -7,8 +7,9 @@ use crate::pattern::Pattern;
 use bytes::Bytes;
 use host::registrar::Since;
 use host::vars::body::mime_of;
-use host::{Call, Head, OutVar, Registrar, Routes, Text};
+use host::{Call, Checked, Head, Named, OutVar, Registrar, Routes, Text};
 use script::ast::Dialect;
+use script::{Diagnostic, Loc};
 use sip::{HeaderName, Transport};
 
 pub fn register(m: &mut Registrar<Sipmsgops>) {
@@ -46,9 +47,25 @@ fn has_type(call: &Call<Sipmsgops>, mime: &[u8]) -> bool {
     mime_of(&own).eq_ignore_ascii_case(mime)
 }
 
+/// The type of a body, `type/subtype`.
+struct MimeType;
+
+impl Named<Sipmsgops> for MimeType {
+    const WHAT: &'static str = "a type, as application/sdp";
+
+    fn check(text: &[u8], _: &mut host::Loader, _: &Sipmsgops) -> Result<(), Diagnostic> {
+        let parts = text.split(|byte| *byte == b'/').filter(|part| !part.trim_ascii().is_empty());
+        if text.is_empty() || parts.count() == 2 {
+            return Ok(());
+        }
+        let error = Diagnostic::error(Loc::default(), "a type has two parts");
+        Err(error.hint("as in \"application/sdp\""))
+    }
+}
+
 /// has_body_part([type]): whether a part of this type came. Without a type a datagram always has one, as in
 /// the reference.
-fn has_body_part(call: &mut Call<Sipmsgops>, mime: Option<Text>) -> bool {
+fn has_body_part(call: &mut Call<Sipmsgops>, mime: Option<Checked<MimeType>>) -> bool {
     let state = &call.ctx.state;
     let nothing = state.msg.content_length().is_none_or(|length| length == 0);
     if state.source.transport != Transport::Udp && nothing {
@@ -57,16 +74,16 @@ fn has_body_part(call: &mut Call<Sipmsgops>, mime: Option<Text>) -> bool {
     has_part(call, mime)
 }
 
-fn has_part(call: &mut Call<Sipmsgops>, mime: Option<Text>) -> bool {
+fn has_part(call: &mut Call<Sipmsgops>, mime: Option<Checked<MimeType>>) -> bool {
     let Some(mime) = mime else { return true };
     if is_multipart_type(&mime) {
         return has_type(call, &mime);
     }
-    Parts::of(&call.ctx.state).list.iter().any(|part| part.is(&mime))
+    Parts::of(&call.ctx.state).received().any(|part| part.is(&mime))
 }
 
 /// 2.1: has_body([type]). A body of no type is taken for SDP.
-fn has_body(call: &mut Call<Sipmsgops>, mime: Option<Text>) -> bool {
+fn has_body(call: &mut Call<Sipmsgops>, mime: Option<Checked<MimeType>>) -> bool {
     if call.ctx.state.msg.content_length().is_none_or(|length| length == 0) {
         return false;
     }
@@ -157,7 +174,7 @@ fn get_updated_body_part(call: &mut Call<Sipmsgops>, mime: Option<Text>, out: Ou
     }
     let text = match &mime {
         None => parts.render().0,
-        Some(mime) => match parts.list.iter().find(|part| !part.removed && part.is(mime)) {
+        Some(mime) => match parts.received().find(|part| !part.removed && part.is(mime)) {
             Some(part) => part.content.clone(),
             None => return -2,
         },

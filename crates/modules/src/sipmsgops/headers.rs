@@ -106,7 +106,7 @@ fn is_present_hf(call: &mut Call<Sipmsgops>, name: Text) -> bool {
     named(&call.ctx.state.msg, &name).next().is_some()
 }
 
-/// remove_hf(name): true when there was one.
+/// remove_hf(name): true when there was one that was not removed before.
 fn remove_hf(call: &mut Call<Sipmsgops>, name: Text) -> i32 {
     remove(call, |msg, header| bears(msg, header, &name))
 }
@@ -129,9 +129,14 @@ fn remove_hf_match(call: &mut Call<Sipmsgops>, pattern: Text, kind: Text) -> i32
 
 fn remove(call: &mut Call<Sipmsgops>, wanted: impl Fn(&Message, &Header) -> bool) -> i32 {
     let msg = call.ctx.state.msg.clone();
+    // From 3.x on a header that is removed already is none.
+    let counts_removed = call.ctx.core.shared.dialect == Dialect::V21;
     let mut found = -1;
     let top = msg.header(HeaderName::Via).map(|via| via.whole().start);
     for header in msg.headers().iter().filter(|h| wanted(&msg, h)) {
+        if !counts_removed && call.ctx.state.edits.is_deleted(header.whole()) {
+            continue;
+        }
         // Without the first Via no reply finds its way.
         if Some(header.whole().start) != top {
             call.ctx.state.edits.delete(header.whole());

@@ -33,7 +33,10 @@ enum Origin {
 impl Part {
     /// True when its type, without parameters, is this one. `*` stands for any type or subtype.
     pub fn is(&self, mime: &[u8]) -> bool {
-        body::mime_of(&self.content_type).eq_ignore_ascii_case(body::mime_of(mime))
+        let own = body::mime_of(&self.content_type);
+        // A part without a type is plain text (RFC 2046 §5.1).
+        let own = if own.is_empty() { b"text/plain" } else { own };
+        own.eq_ignore_ascii_case(body::mime_of(mime))
     }
 
     /// What says nothing about its type is taken for SDP, as in the reference.
@@ -61,6 +64,11 @@ pub struct Parts {
 }
 
 impl Parts {
+    /// Those that came: functions that look for a part do not see what the script added, as in the reference.
+    pub fn received(&self) -> impl Iterator<Item = &Part> {
+        self.list.iter().filter(|part| !part.is_new())
+    }
+
     /// The parts now.
     pub fn of(state: &MsgState) -> Parts {
         let now = sip::edited_body(&state.msg, &state.edits);
@@ -105,10 +113,6 @@ impl Parts {
         room
     }
 
-    fn received(&self) -> usize {
-        self.list.iter().filter(|part| !part.is_new()).count()
-    }
-
     /// The body, and the header lines that must stand in the place of Content-Type, if they change.
     pub fn render(&self) -> (Bytes, Option<Bytes>) {
         let left: Vec<&Part> = self.list.iter().filter(|part| !part.removed).collect();
@@ -118,11 +122,11 @@ impl Parts {
                 let lines = [b"Content-Type: ", &only.content_type[..], b"\r\n", &only.headers].concat();
                 (only.content.clone(), Some(lines.into()))
             }
-            [only] if self.received() > 1 => {
+            [only] if self.received().count() > 1 => {
                 (only.content.clone(), Some(type_last(&without_length(&only.headers))))
             }
             [only] => (self.packed(only), None),
-            _ if self.received() > 1 => (self.repacked(&left), None),
+            _ if self.received().count() > 1 => (self.repacked(&left), None),
             _ => {
                 let boundary = free_boundary(&left);
                 let header = format!("Content-Type: multipart/mixed;boundary={boundary}\r\n");

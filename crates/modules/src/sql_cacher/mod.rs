@@ -10,6 +10,7 @@ use bytes::Bytes;
 use entry::{Entry, Trouble};
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Shared, join_all};
+use host::Accepts;
 use host::arg::OutVars;
 use host::cachedb::Reply;
 use host::call::Finish;
@@ -67,6 +68,7 @@ fn one(text: &str) -> Result<char, String> {
 
 pub fn register(m: &mut Registrar<SqlCacher>) {
     m.param_text("cache_table", |m, text| Ok(m.texts.push(text.to_string())));
+    m.accepts(Accepts::FILLED, &["cache_table"]);
     m.param_text("spec_delimiter", |m, text| Ok(m.spec_delimiter = one(text)?));
     m.param_text("pvar_delimiter", |m, text| Ok(m.pvar_delimiter = one(text)? as u8));
     m.param_text("columns_delimiter", |m, text| Ok(m.columns_delimiter = one(text)?));
@@ -75,6 +77,7 @@ pub fn register(m: &mut Registrar<SqlCacher>) {
         Ok(())
     });
     m.param_int("reload_interval", |m, n| Ok(m.reload_s = n.max(0)));
+    m.accepts(Accepts::seconds(0), &["reload_interval"]);
     m.param_int("bigint_to_str", |m, on| {
         m.big = if on != 0 { BigInts::Texts } else { BigInts::Numbers };
         Ok(())
@@ -88,11 +91,7 @@ pub fn register(m: &mut Registrar<SqlCacher>) {
     });
     m.function("sql_cache_dump", Routes::ALL, dump);
     for name in ["sql_cacher_reload", "sql_cacher:reload"] {
-        m.command_late(
-            name,
-            "reads a cached table, or one of its rows, again: sql_cacher_reload id [key]",
-            reload,
-        );
+        m.command_late(name, "reads a cached table, or one of its rows, again", reload).takes("id [key]");
     }
 }
 
@@ -134,7 +133,7 @@ fn load(call: &mut Call<SqlCacher>, entry: Arc<Entry>, done: impl FnOnce(&mut Ct
     let next = i64::from(call.module.full_expire_s) - call.module.reload_s;
     // Also when the worker drops the load: another one may then begin.
     let ending = Ending { entry: entry.clone() };
-    call.spawn("sql_cacher load", LOAD_MS, async move {
+    call.spawn_aside("sql_cacher load", LOAD_MS, async move {
         let loaded = entry.clone().load(hands).await;
         Box::new(move |ctx: &mut Ctx| {
             let now_s = (ctx.core.wall_us / 1_000_000) as i64;
@@ -356,7 +355,7 @@ fn reload(call: &mut Call<SqlCacher>, params: &MiParams, answer: MiAnswer) {
     match params.text("key", 1) {
         Some(key) => {
             let reading = entry.clone().read(Bytes::from(key), entry.hands(call.ctx));
-            call.spawn("sql_cacher load", LIMIT_MS, async move {
+            call.spawn_aside("sql_cacher load", LIMIT_MS, async move {
                 let kept = reading.await;
                 Box::new(move |_: &mut Ctx| {
                     answer.give(match kept {

@@ -1,13 +1,12 @@
 //! sqlops: SQL from scripts. Every function holds its script until the answer is there.
 
 mod json;
-mod text;
 
 use crate::userdb::{
     self, AvpSpec, DbId, HasUserDb, Nulls, Reading, Source, TableSpec, UserDb, into_avps, into_first,
 };
 use bytes::Bytes;
-use host::db::{Name, Query};
+use host::db::{Name, Query, filled_json};
 use host::{Call, OutVars, Outcome, Registrar, Routes, Text, Traced, Word};
 
 pub struct Sqlops(UserDb);
@@ -89,7 +88,7 @@ fn selection(
     order: Option<Text>,
 ) -> Result<Query, String> {
     let mut query = Query::select(name(table)).columns(json::columns(columns.as_deref())?);
-    for cond in json::filter(filter.as_ref().map(text::filled).as_ref())? {
+    for cond in json::filter(filter.as_ref().map(filled_json).as_ref())? {
         query = query.filter(cond.column, cond.op, cond.value);
     }
     Ok(match order.filter(|o| !o.is_empty()) {
@@ -146,14 +145,14 @@ fn change(call: &mut Call<Sqlops>, what: &'static str, query: Result<Query, Stri
 }
 
 fn with_values(mut query: Query, columns: &Traced) -> Result<Query, String> {
-    for (column, value) in json::values(&text::filled(columns))? {
+    for (column, value) in json::values(&filled_json(columns))? {
         query = query.set(column, value);
     }
     Ok(query)
 }
 
 fn with_filter(mut query: Query, filter: Option<Traced>) -> Result<Query, String> {
-    for cond in json::filter(filter.as_ref().map(text::filled).as_ref())? {
+    for cond in json::filter(filter.as_ref().map(filled_json).as_ref())? {
         query = query.filter(cond.column, cond.op, cond.value);
     }
     Ok(query)

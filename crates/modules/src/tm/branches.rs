@@ -30,9 +30,8 @@ fn cancel_branch(call: &mut Call<Tm>, flags: Option<Text>) -> i32 {
         (_, true) => Cancelling::AllBut(branch),
         _ => Cancelling::Only(branch),
     };
-    let now = ctx.core.now;
-    let headers = ctx.core.txns.txns.get(id).map(|d| d.cancel_headers.clone()).unwrap_or_default();
-    ctx.core.txns.txns.cancel_branches(now, id, which, headers);
+    let headers = ctx.txn(id).data().map(|d| d.cancel_headers.clone()).unwrap_or_default();
+    ctx.txn_mut(id).cancel_branches(which, headers);
     host::tm::drain(ctx);
     1
 }
@@ -49,9 +48,8 @@ fn wait_for_branches(call: &mut Call<Tm>, count: Option<Int>) -> i32 {
 
 fn wait_no_more(call: &mut Call<Tm>) -> i32 {
     let Some(id) = call.ctx.state.txn else { return -1 };
-    let now = call.ctx.core.now;
-    let waited = call.ctx.core.txns.txns.branches(id).any(|b| b.is_waiting);
-    let verdict = call.ctx.core.txns.txns.wait_no_more(now, id);
+    let waited = call.ctx.txn(id).branches().any(|b| b.is_waiting);
+    let verdict = call.ctx.txn_mut(id).wait_no_more();
     if verdict != Verdict::Absorb {
         host::tm::on_verdict(call.ctx, id, verdict);
     }
@@ -135,7 +133,7 @@ fn index_by_attribute(
     };
     let has =
         |values: &[(bytes::Bytes, Value)]| values.iter().any(|(name, v)| *name == attribute.0 && fits(v));
-    let found = ctx.core.txns.txns.branches(id).skip(first).position(|b| has(&b.data.target.values));
+    let found = ctx.txn(id).branches().skip(first).position(|b| has(&b.data.target.values));
     let Some(index) = found.map(|i| i + first) else { return -1 };
     if let Some(result) = result {
         result.0.set(ctx, AssignOp::Set, Value::Int(index as i64));

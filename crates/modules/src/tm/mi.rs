@@ -12,12 +12,8 @@ pub fn register(m: &mut Registrar<Tm>) {
     m.command_late("tm:uac_dlg t_uac_dlg uac_dlg", UAC_DLG, uac_dlg);
     let cancel = "cancels an INVITE: t_uac_cancel callid cseq";
     m.command_each("tm:uac_cancel t_uac_cancel uac_cancel", cancel, any_done, uac_cancel);
-    m.command_each(
-        "tm:hash t_hash hash",
-        "how many transactions each worker holds: t_hash",
-        Json::Array,
-        hash,
-    );
+    m.command_each("tm:hash t_hash hash", "how many transactions each worker holds", Json::Array, hash)
+        .takes("");
     m.command_each("tm:reply t_reply reply", REPLY, any_done, reply);
 }
 
@@ -140,7 +136,7 @@ fn text(reply: &Message) -> String {
 fn uac_cancel(call: &mut Call<Tm>, params: &MiParams) -> MiResult {
     let (call_id, cseq) = (params.need("callid", 0)?, params.need("cseq", 1)?);
     let number = cseq.split_whitespace().next().unwrap_or_default();
-    match call.ctx.core.txns.txns.find_call(call_id.as_bytes(), number.as_bytes()) {
+    match call.ctx.txn_of_call(call_id.as_bytes(), number.as_bytes()) {
         Some(id) => {
             host::tm::stop(call.ctx, id);
             Ok("OK".into())
@@ -150,10 +146,8 @@ fn uac_cancel(call: &mut Call<Tm>, params: &MiParams) -> MiResult {
 }
 
 fn hash(call: &mut Call<Tm>, _: &MiParams) -> MiResult {
-    let txns = &call.ctx.core.txns.txns;
-    let stats = txns.stats();
-    let total = stats.created_server + stats.created_local;
-    Ok(json!({"index": call.ctx.core.worker, "Current": txns.len(), "Total": total}))
+    let (current, total) = call.ctx.core.txns.counts();
+    Ok(json!({"index": call.ctx.core.worker, "Current": current, "Total": total}))
 }
 
 fn reply(call: &mut Call<Tm>, params: &MiParams) -> MiResult {
@@ -164,7 +158,7 @@ fn reply(call: &mut Call<Tm>, params: &MiParams) -> MiResult {
         super::parse_id(&params.need("trans_id", 2)?).ok_or_else(|| MiError::new(400, "Invalid trans_id"))?;
     let tag = params.need("to_tag", 3)?;
     let ctx = &mut *call.ctx;
-    if ctx.core.txns.txns.get(id).is_none() {
+    if ctx.txn(id).data().is_none() {
         return Err(MiError::new(404, "Transaction not found"));
     }
     let optional =

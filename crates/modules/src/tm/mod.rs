@@ -8,6 +8,7 @@ mod reply;
 mod request;
 mod vars;
 
+use host::Accepts;
 use host::arg::{BRANCH, FAILURE, ON_REPLY, RouteArg};
 use host::registrar::ParamFn;
 use host::tm::Settings;
@@ -103,6 +104,8 @@ fn params(m: &mut Registrar<Tm>) {
     m.param_int("wt_timer", |s, v| Ok(s.settings.config.wait = seconds(v)?));
     m.param_int("T1_timer", |s, v| Ok(s.settings.config.t1 = v.clamp(1, 1 << 30) as u32));
     m.param_int("T2_timer", |s, v| Ok(s.settings.config.t2 = v.clamp(1, 1 << 30) as u32));
+    m.accepts(Accepts::range(2, 4_000_000).unit("s"), &["fr_timeout", "fr_timer"]);
+    m.accepts(Accepts::from(1).unit("ms"), &["T1_timer", "T2_timer"]);
     m.param_int("ruri_matching", |s, v| Ok(s.settings.config.match_uri = v != 0));
     m.param_int("via1_matching", |s, v| Ok(s.settings.config.match_via = v != 0));
     m.param_int("restart_fr_on_each_reply", |s, v| Ok(s.settings.config.restart_on_each_reply = v != 0));
@@ -110,6 +113,7 @@ fn params(m: &mut Registrar<Tm>) {
     m.param_int("auto_100trying", |s, v| Ok(s.settings.auto_100 = v != 0));
     m.param_int("onreply_avp_mode", |s, v| Ok(s.settings.shared_avps = v != 0));
     m.param_text("local_request_route", |s, v| Ok(s.local_request_route = Some(v.to_string())));
+    m.accepts(Accepts::ROUTE, &["local_reply_route", "local_request_route"]);
     m.param_text("local_reply_route", |s, v| Ok(s.local_reply_route = Some(v.to_string())));
     m.param(
         "minor_branch_flag",
@@ -143,7 +147,7 @@ fn params(m: &mut Registrar<Tm>) {
 fn flush_flags(call: &mut Call<Tm>) -> i32 {
     let flags = call.ctx.state.flags;
     let Some(id) = call.ctx.state.txn else { return -1 };
-    if let Some(saved) = call.ctx.core.txns.txns.get_mut(id).and_then(|d| d.saved.as_mut()) {
+    if let Some(saved) = call.ctx.txn_mut(id).data().and_then(|d| d.saved.as_mut()) {
         saved.flags = flags;
     }
     1
@@ -155,16 +159,16 @@ fn add_hdrs(call: &mut Call<Tm>, lines: HeadLines) -> i32 {
     let Some(id) = ctx.state.txn else { return -1 };
     let agent = &ctx.core.txns.policy.signature.user_agent;
     let agent = if agent.is_empty() { Vec::new() } else { [b"User-Agent: ", &agent[..], b"\r\n"].concat() };
-    ctx.core.txns.txns.set_hop_headers(id, [&agent[..], &lines.0].concat().into());
+    ctx.txn_mut(id).set_hop_headers([&agent[..], &lines.0].concat().into());
     1
 }
 
 /// t_add_cancel_reason(header): for the CANCELs of the transaction that this CANCEL names.
 fn add_cancel_reason(call: &mut Call<Tm>, header: HeadLines) -> i32 {
     let msg = call.ctx.state.msg.clone();
-    match call.ctx.core.txns.txns.find_cancelled(&msg) {
+    match call.ctx.txn_cancelled_by(&msg) {
         Some(id) => {
-            if let Some(data) = call.ctx.core.txns.txns.get_mut(id) {
+            if let Some(data) = call.ctx.txn_mut(id).data() {
                 data.cancel_headers = header.0;
             }
             1

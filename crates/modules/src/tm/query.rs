@@ -27,14 +27,14 @@ pub fn register(m: &mut Registrar<Tm>) {
 pub fn check_trans(call: &mut Call<Tm>) -> i32 {
     let ctx = &mut *call.ctx;
     let msg = ctx.state.msg.clone();
-    let found = ctx.core.txns.txns.find(&msg);
+    let found = ctx.txn_of(&msg);
     match (msg.method(), found) {
         (Method::Cancel, Some((_, Relation::Cancel | Relation::Retransmission))) => 1,
         (Method::Ack, Some((_, Relation::Ack))) => 1,
         (Method::Ack, Some((_, Relation::AckOfSuccess))) => -2,
         (Method::Ack | Method::Cancel, _) => -1,
         (_, Some((id, Relation::Retransmission))) if ctx.state.txn.is_none() => {
-            ctx.core.txns.txns.retransmission(id);
+            ctx.txn_mut(id).retransmission();
             host::tm::drain(ctx);
             0
         }
@@ -55,12 +55,12 @@ pub fn check_status(call: &mut Call<Tm>, pattern: Pattern) -> i32 {
 pub fn local_replied(call: &mut Call<Tm>, which: Text) -> i32 {
     let ctx = &mut *call.ctx;
     let Some(id) = ctx.state.txn else { return -1 };
-    let txns = &ctx.core.txns.txns;
+    let txn = ctx.txn(id);
     let local = match &which.0[..] {
-        b"all" => txns.branches(id).all(|b| b.received == 0),
+        b"all" => txn.branches().all(|b| b.received == 0),
         b"last" => match ctx.state.txn_branch {
-            Some(branch) => txns.branch(id, branch).is_some_and(|b| b.received != b.status),
-            None => txns.get(id).is_some_and(|d| d.local_status != 0),
+            Some(branch) => txn.branch(branch).is_some_and(|b| b.received != b.status),
+            None => txn.data().is_some_and(|d| d.local_status != 0),
         },
         _ => {
             host::error!("tm", "t_local_replied takes \"all\" or \"last\"");
@@ -71,14 +71,14 @@ pub fn local_replied(call: &mut Call<Tm>, which: Text) -> i32 {
 }
 
 pub fn was_cancelled(call: &mut Call<Tm>) -> i32 {
-    let cancelled = call.ctx.state.txn.is_some_and(|id| call.ctx.core.txns.txns.was_cancelled(id));
+    let cancelled = call.ctx.state.txn.is_some_and(|id| call.ctx.txn(id).was_cancelled());
     if cancelled { 1 } else { -1 }
 }
 
 /// t_cancel_callid(callid, cseq, [flag])
 pub fn cancel_callid(call: &mut Call<Tm>, call_id: Text, cseq: Text, _: Option<Text>) -> i32 {
     let ctx = &mut *call.ctx;
-    match ctx.core.txns.txns.find_call(&call_id, &cseq) {
+    match ctx.txn_of_call(&call_id, &cseq) {
         Some(id) => {
             host::tm::stop(ctx, id);
             1

@@ -22,9 +22,7 @@ fn script_newtran(ctx: &mut Ctx) -> i32 {
         return ALREADY;
     }
     let msg = ctx.state.msg.clone();
-    if msg.method() == sip::Method::Ack
-        && matches!(ctx.core.txns.txns.find(&msg), Some((_, transaction::Relation::Ack)))
-    {
+    if msg.method() == sip::Method::Ack && matches!(ctx.txn_of(&msg), Some((_, transaction::Relation::Ack))) {
         return 0;
     }
     newtran(ctx)
@@ -82,7 +80,7 @@ fn by_callid(
     let ctx = &mut *call.ctx;
     let call_id = call_id.map(|c| c.0).or_else(|| ctx.state.msg.call_id()).unwrap_or_default();
     let cseq = cseq.map(|c| c.0).or_else(|| Some(ctx.state.msg.cseq_parts()?.0)).unwrap_or_default();
-    match ctx.core.txns.txns.find_call(&call_id, &cseq) {
+    match ctx.txn_of_call(&call_id, &cseq) {
         Some(id) => host::tm::reply(ctx, id, code.0, &reason),
         None => -1,
     }

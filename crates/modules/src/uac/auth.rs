@@ -1,6 +1,7 @@
 //! uac_auth: the next hop's challenge is answered in a failure route; CSeq grows with each attempt.
 
 use super::{CSEQ_PARAM, Done, Uac, replies};
+use crate::dialog::api;
 use crate::uac_auth::{self, UacAuth};
 use bytes::Bytes;
 use host::load::Loader;
@@ -66,7 +67,7 @@ pub fn uac_auth(call: &mut Call<Uac>, algorithms: Option<Algorithms>) -> i32 {
     else {
         return -1;
     };
-    let Some(uri) = ctx.core.txns.txns.branch(id, branch).map(|b| b.data.target.uri.clone()) else {
+    let Some(uri) = ctx.txn(id).branch(branch).map(|b| b.data.target.uri.clone()) else {
         return -1;
     };
     let msg = ctx.state.msg.clone();
@@ -74,12 +75,16 @@ pub fn uac_auth(call: &mut Call<Uac>, algorithms: Option<Algorithms>) -> i32 {
     let line = challenged.line(ctx, &msg.method_text(), &uri, &body, 1);
     ctx.state.edits.insert(Anchor::End, line);
     ctx.state.ruri = Some(uri);
+    // Where there is a dialog, it numbers what follows.
+    if api::number_again(ctx) {
+        return 1;
+    }
     if !add_to_cseq(ctx, 1) {
         return -1;
     }
     let sequential = msg.to_tag().is_some();
     let total = ctx.state.ext.find::<Done>().map_or(0, |d| d.cseq);
-    if !sequential {
+    if !sequential && api::current(ctx).is_none() {
         crate::rr::forget_param(ctx, format!(";{CSEQ_PARAM}={}", total - 1).as_bytes());
         crate::rr::add_param(ctx, format!(";{CSEQ_PARAM}={total}").as_bytes());
     }
@@ -107,16 +112,7 @@ pub fn add_to_cseq(ctx: &mut Ctx, more: u32) -> bool {
     let start = header.value().start;
     let span = Span { start, end: start + number.len() as u32 };
     // An earlier change of the same number is forgotten.
-    if ctx.state.edits.is_deleted(span) {
-        ctx.state.edits.undelete(span);
-        let earlier = received.wrapping_add(total - more).to_string();
-        let mut seen = false;
-        ctx.state.edits.retain_inserted(|text| {
-            let drop = !seen && text == earlier.as_bytes();
-            seen |= drop;
-            !drop
-        });
-    }
+    ctx.state.edits.forget(span);
     ctx.state.edits.replace(span, Bytes::from(received.wrapping_add(total).to_string()));
     replies::remember(ctx, |done| done.cseq = total);
     true

@@ -5,6 +5,7 @@ mod cookie;
 mod replace;
 mod replies;
 
+use host::Accepts;
 use host::load::Loader;
 use host::{Registrar, Routes};
 
@@ -67,6 +68,7 @@ pub fn register(m: &mut Registrar<Uac>) {
     m.param_text("restore_passwd", |s, v| Ok(s.password = v.into()));
     m.param_text("rr_from_store_param", |s, v| Ok(s.from_param = v.into()));
     m.param_text("rr_to_store_param", |s, v| Ok(s.to_param = v.into()));
+    m.accepts(Accepts::TOKEN, &["rr_from_store_param", "rr_to_store_param"]);
     m.param_int("force_dialog", |s, v| Ok(s.force_dialog = v != 0));
     let routes = Routes::REQUEST.and(Routes::BRANCH).and(Routes::FAILURE);
     m.function("uac_replace_from", routes, replace::from_uri);

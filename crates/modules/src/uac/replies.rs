@@ -58,7 +58,7 @@ fn undo(ctx: &mut Ctx, seen: &Seen) {
     if !done.from && !done.to && done.cseq == 0 {
         return;
     }
-    let Some(request) = ctx.core.txns.txns.get(id).map(|data| data.msg.clone()) else { return };
+    let Some(request) = ctx.txn(id).data().map(|data| data.msg.clone()) else { return };
     for (side, changed) in [(Side::From, done.from), (Side::To, done.to)] {
         if !changed {
             continue;

@@ -10,48 +10,32 @@ use serde_json::{Value as Json, json};
 use sip::Uri;
 
 pub fn register(m: &mut Registrar<Registrant>) {
-    m.command(
-        "uac_registrant:list reg_list",
-        "the registrations and their states: reg_list [aor] [contact] [registrar]",
-        list,
-    );
+    m.command("uac_registrant:list reg_list", "the registrations and their states", list)
+        .takes("[aor] [contact] [registrar]");
     m.command_late(
         "uac_registrant:reload reg_reload",
-        "reads the registrations from the database again: reg_reload [aor] [contact] [registrar]",
+        "reads the registrations from the database again",
         reload,
-    );
-    m.command(
-        "uac_registrant:enable reg_enable",
-        "enables a registration: reg_enable aor contact registrar",
-        |call, params| enable(call, params, Wanted::On),
-    );
-    m.command(
-        "uac_registrant:disable reg_disable",
-        "disables a registration: reg_disable aor contact registrar",
-        |call, params| enable(call, params, Wanted::Off),
-    );
-    m.command(
-        "uac_registrant:force_register reg_force_register",
-        "registers at once: reg_force_register aor contact registrar",
-        force,
-    );
-    m.command("uac_registrant:upsert reg_upsert", "adds or changes a registration in memory: reg_upsert aor contact registrar [proxy] [third_party_registrant] \
-         [username] [password] [binding_params] [expiry] [forced_socket] [cluster_shtag] [state]", upsert);
-    m.command(
-        "uac_registrant:delete reg_delete",
-        "removes a registration from memory: reg_delete aor contact registrar",
-        delete,
-    );
+    )
+    .takes("[aor] [contact] [registrar]");
+    m.command("uac_registrant:enable reg_enable", "enables a registration", |call, params| {
+        enable(call, params, Wanted::On)
+    })
+    .takes("aor contact registrar");
+    m.command("uac_registrant:disable reg_disable", "disables a registration", |call, params| {
+        enable(call, params, Wanted::Off)
+    })
+    .takes("aor contact registrar");
+    m.command("uac_registrant:force_register reg_force_register", "registers at once", force)
+        .takes("aor contact registrar");
+    m.command("uac_registrant:upsert reg_upsert", "adds or changes a registration in memory", upsert).takes("aor contact registrar [proxy] [third_party_registrant] [username] [password] [binding_params] [expiry] [forced_socket] [cluster_shtag] [state]");
+    m.command("uac_registrant:delete reg_delete", "removes a registration from memory", delete)
+        .takes("aor contact registrar");
 }
 
 /// A socket of this server by "udp:127.0.0.1:5060" or "127.0.0.1:5060".
 pub fn socket_named(ctx: &Ctx, text: &str) -> Option<u16> {
-    let sockets = &ctx.core.shared.sockets;
-    let found = sockets.iter().position(|s| {
-        let address = s.addr.to_string();
-        s.text == text || text == address || text == format!("{}:{address}", s.transport.as_str())
-    });
-    found.map(|i| i as u16)
+    host::shared::socket_named(&ctx.core.shared.sockets, text)
 }
 
 const MISSING: &str = "No such registrant";

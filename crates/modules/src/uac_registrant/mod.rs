@@ -7,6 +7,7 @@ mod record;
 
 use crate::uac_auth;
 use bytes::Bytes;
+use host::Accepts;
 use host::db::{Db, Name, Query, Rows};
 use host::events::EventParams;
 use host::load::Loader;
@@ -91,6 +92,8 @@ pub fn register(m: &mut Registrar<Registrant>) {
         Ok(())
     });
     m.param_int("failure_retry_interval", |s, v| Ok(s.retry = u32::try_from(v).unwrap_or(0)));
+    m.accepts(Accepts::seconds(0), &["failure_retry_interval"]);
+    m.accepts(Accepts::DATABASE, &["db_url"]);
     m.param_int("reregister_expiry_percentage", |s, v| {
         s.percentage =
             u32::try_from(v).ok().filter(|v| (1..=100).contains(v)).ok_or("a percentage is 1 to 100")?;

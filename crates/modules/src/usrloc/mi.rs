@@ -15,40 +15,28 @@ use std::time::Duration;
 type Command = fn(&mut Call<'_, Usrloc>, &MiParams) -> MiResult;
 type Late = fn(&mut Call<'_, Usrloc>, &MiParams, MiAnswer);
 
-/// (name of 4.x and that up to 3.x, help, command)
-const COMMANDS: &[(&str, &str, Command)] = &[
-    ("usrloc:dump ul_dump", "all registrations: ul_dump [brief]", dump),
-    (
-        "usrloc:cluster_sync ul_cluster_sync",
-        "asks another server for its contacts: ul_cluster_sync",
-        cluster_sync,
-    ),
+/// (name of 4.x and that up to 3.x, help, parameters, command)
+const COMMANDS: &[(&str, &str, &str, Command)] = &[
+    ("usrloc:dump ul_dump", "all registrations", "[brief]", dump),
+    ("usrloc:cluster_sync ul_cluster_sync", "asks another server for its contacts", "", cluster_sync),
 ];
 
 /// Those that may wait for a database.
-const LATE: &[(&str, &str, Late)] = &[
-    ("usrloc:rm ul_rm", "removes an address: ul_rm table_name aor", rm),
-    (
-        "usrloc:rm_contact ul_rm_contact",
-        "removes a contact: ul_rm_contact table_name aor contact",
-        rm_contact,
-    ),
-    (
-        "usrloc:add ul_add",
-        "adds a contact: ul_add table_name aor contact expires q flags cflags methods",
-        add,
-    ),
-    ("usrloc:show_contact ul_show_contact", "contacts of an address: ul_show_contact table_name aor", show),
-    ("usrloc:flush ul_flush", "writes pending changes to the database: ul_flush", flush),
-    ("usrloc:sync ul_sync", "writes the table of the database anew: ul_sync table_name [aor]", sync),
+const LATE: &[(&str, &str, &str, Late)] = &[
+    ("usrloc:rm ul_rm", "removes an address", "table_name aor", rm),
+    ("usrloc:rm_contact ul_rm_contact", "removes a contact", "table_name aor contact", rm_contact),
+    ("usrloc:add ul_add", "adds a contact", "table_name aor contact expires q flags cflags methods", add),
+    ("usrloc:show_contact ul_show_contact", "contacts of an address", "table_name aor", show),
+    ("usrloc:flush ul_flush", "writes pending changes to the database", "", flush),
+    ("usrloc:sync ul_sync", "writes the table of the database anew", "table_name [aor]", sync),
 ];
 
 pub fn register(m: &mut Registrar<Usrloc>) {
-    for (names, help, command) in COMMANDS {
-        m.command(names, help, *command);
+    for (names, help, takes, command) in COMMANDS {
+        m.command(names, help, *command).takes(takes);
     }
-    for (names, help, command) in LATE {
-        m.command_late(names, help, *command);
+    for (names, help, takes, command) in LATE {
+        m.command_late(names, help, *command).takes(takes);
     }
 }
 
@@ -133,8 +121,11 @@ fn add(call: &mut Call<Usrloc>, params: &MiParams, answer: MiAnswer) {
 fn binding_of(params: &MiParams, now: u32) -> Result<Binding, MiError> {
     let uri = Bytes::from(params.need("contact", 2)?);
     sip::Uri::parse(&uri).map_err(|_| MiError::new(500, "Internal Error"))?;
-    let int =
-        |name, at| params.int(name, at)?.ok_or_else(|| MiError::params(format!("missing parameter: {name}")));
+    let int = |name, at| {
+        params
+            .int_in(name, at, 0..=u32::MAX.into())?
+            .ok_or_else(|| MiError::params(format!("missing parameter: {name}")))
+    };
     let q = params.need("q", 4)?;
     let q = q.trim().parse::<f64>().ok().filter(|q| (0.0..=1.0).contains(q));
     let q = q.ok_or_else(|| MiError::new(400, "Bad parameter value"))?;

@@ -22,6 +22,7 @@ use host::load::Loader;
 use host::shared::Hooks;
 use host::stats::Stats;
 use host::{Call, Ctx, Registrar};
+use host::{InParam, LoadError};
 use parking_lot::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -31,6 +32,8 @@ use table::{Change, Matching, Order, SHARDS, Table};
 /// How long the end of the server waits for a database that does not take what it was answered for. A little less than the
 /// server gives to all last writes.
 const LAST_PATIENCE: Duration = Duration::from_secs(25);
+/// Addresses that are named when their last changes are lost.
+const NAMED_LOST: usize = 100;
 /// How often a database is asked again that did not take what it was told.
 const CATCH_UP_MS: u64 = 1000;
 /// How often a store is told what it could not be told at once.
@@ -133,32 +136,32 @@ pub fn register(m: &mut Registrar<Usrloc>) {
     params::register(m);
     keys::register(m);
     mi::register(m);
-    m.init(init);
+    m.init_or(init);
     m.ready(ready);
     m.start(start);
     m.stop(stop);
 }
 
-fn init(s: &mut Usrloc, loader: &mut Loader) -> Result<(), String> {
+fn init(s: &mut Usrloc, loader: &mut Loader) -> Result<(), LoadError> {
     s.mode = s.chosen.mode(loader.dialect)?;
     s.matching = std::mem::take(&mut s.matching).of(loader.dialect);
     if s.mode == Mode::Cache {
         let url =
             s.cache_url.clone().ok_or("this working mode keeps contacts in a store: set cachedb_url")?;
-        s.cache = Some(loader.cache(&url)?);
+        s.cache = Some(loader.cache(&url).in_param("cachedb_url")?);
     }
     if s.federated.wanted {
         s.federation = Some(federation::Federation::new(&s.federated, s.cache_url.as_deref(), loader)?);
     }
     if s.mode.uses_sql() {
         let what = "this working mode keeps contacts in a database: set db_url (or db_default_url)";
-        s.db = Some(loader.db_or_default(s.db_url.as_deref())?.ok_or(what)?);
+        s.db = Some(loader.db_or_default(s.db_url.as_deref()).in_param("db_url")?.ok_or(what)?);
     }
     if matches!(s.mode, Mode::WriteThrough | Mode::WriteBack) {
         s.loaded.send_replace(false);
     }
     if let Some(flag) = s.nat_bflag.clone() {
-        s.nat_flag = loader.branch_flag(&flag, script::Loc::default()).map_err(|d| d.message)?;
+        s.nat_flag = loader.branch_flag(&flag, script::Loc::default()).in_param("nat_bflag")?;
     }
     Ok(())
 }
@@ -211,9 +214,22 @@ fn start(call: &mut Call<Usrloc>) {
 fn stop(call: &mut Call<Usrloc>) {
     let module = call.module.clone();
     if matches!(module.mode, Mode::WriteThrough | Mode::WriteBack) {
-        module.flush_all(call.ctx, LAST_PATIENCE, |_, result| {
-            if let Err(e) = result {
-                host::error!("usrloc", "the last changes of contacts are not in the database: {e}");
+        let tables = module.tables();
+        module.flush_all(call.ctx, LAST_PATIENCE, move |_, result| {
+            let Err(e) = result else { return };
+            for table in tables {
+                let (count, removed, names) = table.unwritten(NAMED_LOST);
+                if count + removed > 0 {
+                    let names = names.iter().map(|aor| String::from_utf8_lossy(aor)).collect::<Vec<_>>();
+                    let more = if count > names.len() { " ..." } else { "" };
+                    host::error!(
+                        "usrloc",
+                        "lost: {count} addresses of table {} end without their last changes in the database, {removed} contacts \
+                         are gone here and stay there ({e}): {}{more}",
+                        table.name,
+                        names.join(" ")
+                    );
+                }
             }
         });
     }

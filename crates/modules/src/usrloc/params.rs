@@ -3,6 +3,7 @@
 use super::table::{Matching, Order};
 use super::{Mode, Usrloc};
 use bytes::Bytes;
+use host::Accepts;
 use host::Registrar;
 use host::db::Name;
 use host::registrar::ParamFn;
@@ -167,6 +168,8 @@ pub fn register(m: &mut Registrar<Usrloc>) {
         s.refresh.enabled = v != 0;
         Ok(())
     });
+    m.accepts(Accepts::seconds(0), &["timer_interval"]);
+    m.accepts(Accepts::range(0, 31), &["hash_size"]);
     columns(m);
     m.ignored(&["shared_pinging"], "every server pings the contacts that it knows");
     m.ignored(&["cseq_delay"], "a registration that is sent twice changes nothing the second time");

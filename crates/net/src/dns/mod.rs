@@ -4,7 +4,7 @@
 //! ask for the same name at the same time share one.
 
 mod records;
-mod rfc3263;
+pub mod rfc3263;
 
 use ahash::AHashMap;
 use futures_util::FutureExt;
@@ -19,7 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use records::NameServers;
+pub use records::{Failure, Found as FoundRecords, NameServers};
 pub use sip::names::{Hop, KnownName, Query, Record, RecordKind, ResolveError, Security};
 
 /// Names kept with their addresses, for the whole server.

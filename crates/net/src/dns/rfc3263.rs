@@ -17,6 +17,7 @@ const MAX_RECORDS: usize = 16;
 const MISSING_TTL: Duration = Duration::from_secs(30);
 
 /// Where records come from.
+#[expect(async_fn_in_trait, reason = "its futures stay on their thread")]
 pub trait Records {
     async fn find(&self, name: &str, kind: RecordKind) -> Result<Found, Failure>;
 }

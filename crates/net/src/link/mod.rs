@@ -72,6 +72,8 @@ pub struct Link {
     wire: VecDeque<Piece>,
     /// Messages that `wire` holds.
     waiting: usize,
+    /// Bytes of them that were not written.
+    waiting_bytes: usize,
     /// Bytes of `wire` that belong to no message: what a peer makes us say.
     owed: usize,
 }
@@ -98,7 +100,8 @@ impl Link {
         if let Some(ws) = &setup.ws {
             let mut request = Vec::new();
             let host = remote.to_string();
-            link.ws = Some(Box::new(WebSocket::client(&host, &ws.resource, setup.pings, &mut request)));
+            link.ws =
+                Some(Box::new(WebSocket::client(&host, &ws.resource, "sip", setup.pings, &mut request)));
             link.push(request, None)?;
         } else {
             link.push(Vec::new(), None)?;
@@ -114,6 +117,7 @@ impl Link {
             pings,
             wire: VecDeque::new(),
             waiting: 0,
+            waiting_bytes: 0,
             owed: 0,
         }
     }
@@ -181,6 +185,7 @@ impl Link {
             return self.push(message.to_vec(), Some(message));
         }
         self.waiting += 1;
+        self.waiting_bytes += message.len();
         self.wire.push_back(Piece { bytes: message.clone(), message: Some(message) });
         Ok(())
     }
@@ -205,7 +210,10 @@ impl Link {
             Some(tls) => tls.send(&bytes)?,
         };
         match message {
-            Some(_) => self.waiting += 1,
+            Some(_) => {
+                self.waiting += 1;
+                self.waiting_bytes += bytes.len();
+            }
             None => self.owed += bytes.len(),
         }
         if !bytes.is_empty() || message.is_some() {
@@ -236,7 +244,10 @@ impl Link {
             n -= gone;
             match piece.message {
                 None => self.owed -= gone,
-                Some(_) => self.waiting -= usize::from(piece.bytes.is_empty()),
+                Some(_) => {
+                    self.waiting -= usize::from(piece.bytes.is_empty());
+                    self.waiting_bytes -= gone;
+                }
             }
             if !piece.bytes.is_empty() {
                 return;
@@ -268,12 +279,20 @@ impl Link {
         self.waiting
     }
 
+    /// Bytes of messages that wait to be written.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
     /// Messages that were not written completely.
     pub fn unsent(&mut self) -> Vec<Bytes> {
-        (self.waiting, self.owed) = (0, 0);
+        (self.waiting, self.waiting_bytes, self.owed) = (0, 0, 0);
         std::mem::take(&mut self.wire).into_iter().filter_map(|piece| piece.message).collect()
     }
 }
+
+#[cfg(test)]
+mod mutations;
 
 #[cfg(test)]
 mod tests {

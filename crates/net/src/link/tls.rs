@@ -10,6 +10,10 @@ use std::sync::Arc;
 
 /// Chooses how TLS is spoken; module tls_mgm.
 pub trait TlsSetup: Send + Sync {
+    /// Whether there is a certificate to serve with.
+    fn serves(&self) -> bool {
+        true
+    }
     /// For a client that came to `local` and asked for `name` (SNI). The error is for the log.
     fn server(&self, local: SocketAddr, name: Option<&str>) -> Result<ServerSetup, String>;
     /// For a connection to `remote`. `hint`: what the script chose (`Path::hint`), 0 nothing.

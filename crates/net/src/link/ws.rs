@@ -1,5 +1,5 @@
 //! WebSocket as a layer of a connection (RFC 6455, RFC 7118): the handshake on the subprotocol `sip`, then
-//! one SIP message in each message of the WebSocket.
+//! one SIP message in each message of the WebSocket. Clients may ask for another subprotocol.
 
 use super::{LinkError, Pings};
 use crate::stream::MESSAGE_LIMIT;
@@ -73,12 +73,18 @@ impl WebSocket {
     }
 
     /// Starts as the client: the request goes into `output`. `host` is what the Host header says.
-    pub fn client(host: &str, resource: &str, pings: Pings, output: &mut Vec<u8>) -> WebSocket {
+    pub fn client(
+        host: &str,
+        resource: &str,
+        protocol: &str,
+        pings: Pings,
+        output: &mut Vec<u8>,
+    ) -> WebSocket {
         let key = client::generate_key();
         let _ = write!(
             output,
             "GET {resource} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: {key}\r\nOrigin: http://{host}\r\nSec-WebSocket-Protocol: sip\r\n\
+             Sec-WebSocket-Key: {key}\r\nOrigin: http://{host}\r\nSec-WebSocket-Protocol: {protocol}\r\n\
              Sec-WebSocket-Version: 13\r\n\r\n"
         );
         WebSocket {
@@ -307,7 +313,7 @@ mod tests {
     #[test]
     fn both_sides() {
         let (mut to_server, mut to_client, mut got) = (Vec::new(), Vec::new(), Vec::new());
-        let mut client = WebSocket::client("a:80", "/", Pings::Answered, &mut to_server);
+        let mut client = WebSocket::client("a:80", "/", "sip", Pings::Answered, &mut to_server);
         let mut server = WebSocket::server(Origin::Required, Pings::Answered);
         let pass = |from: &mut Vec<u8>, to: &mut WebSocket, back: &mut Vec<u8>, got: &mut Vec<Bytes>| {
             std::mem::take(from).chunks(3).try_for_each(|piece| to.receive(piece, got, back))

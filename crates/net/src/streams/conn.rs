@@ -3,11 +3,14 @@
 use super::directory::Entry;
 use super::{Closed, Settings};
 use crate::link::{Link, LinkError};
+use crate::sys;
 use bytes::Bytes;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
@@ -34,9 +37,19 @@ pub(super) struct Conn {
     /// Since when a message is not complete.
     partial: Cell<u64>,
     pub kill: Cell<bool>,
+    /// Since when the queue was full and not empty since.
+    full: Cell<u64>,
+    /// Bytes of `early`, and what of `queued()` the directory knows.
+    early_bytes: Cell<usize>,
+    told: Cell<usize>,
     /// Bytes of the wire that were not counted yet.
     sent: Cell<i64>,
     received: Cell<i64>,
+    /// When the last byte that was read came, microseconds since 1970; 0: not known, or it came long ago because the
+    /// peer does not read.
+    at_us: Cell<u64>,
+    /// What comes waits because the peer does not read what it made us say.
+    held: Cell<bool>,
 }
 
 /// What became of a message.
@@ -62,8 +75,13 @@ impl Conn {
             stalled: Cell::new(NEVER),
             partial: Cell::new(NEVER),
             kill: Cell::new(false),
+            full: Cell::new(NEVER),
+            early_bytes: Cell::new(0),
+            told: Cell::new(0),
             sent: Cell::new(0),
             received: Cell::new(0),
+            at_us: Cell::new(0),
+            held: Cell::new(false),
         }
     }
 
@@ -72,6 +90,8 @@ impl Conn {
         if let Ok(local) = stream.local_addr() {
             let _ = self.entry.local.set(local);
         }
+        // Nice to know, not needed.
+        let _ = sys::enable_arrival_times(stream.as_fd());
         let _ = self.stream.set(stream);
         *self.link.borrow_mut() = Some(link);
     }
@@ -80,19 +100,37 @@ impl Conn {
         self.link.borrow().as_ref().is_some_and(Link::is_open)
     }
 
-    /// Queues a message and writes what the socket takes at once.
-    pub fn send(&self, message: Bytes, now: u64, settings: &Settings) -> Sent {
+    /// Queues a message and writes what the socket takes at once. `queued`: what waits in all connections.
+    pub fn send(&self, message: Bytes, now: u64, settings: &Settings, queued: &AtomicI64) -> Sent {
         self.entry.used.store(now, Ordering::Relaxed);
+        let sent = self.queue(message, now, settings, queued);
+        match sent {
+            // Its peer has had its time: who reads a little now and then does not keep the queue.
+            Sent::Full if now.saturating_sub(self.full.get()) >= settings.stall => {
+                self.kill.set(true);
+                self.wake.notify_one();
+            }
+            Sent::Full => self.full.set(self.full.get().min(now)),
+            _ => {}
+        }
+        self.tell(queued);
+        sent
+    }
+
+    fn queue(&self, message: Bytes, now: u64, settings: &Settings, queued: &AtomicI64) -> Sent {
+        // Of all connections together; one message each always has room.
+        let crowded = || queued.load(Ordering::Relaxed) >= settings.queue_bytes as i64;
         let mut link = self.link.borrow_mut();
         let Some(link) = link.as_mut().filter(|link| link.is_open()) else {
             let mut early = self.early.borrow_mut();
-            if early.len() >= settings.queue {
+            if early.len() >= settings.queue || (!early.is_empty() && crowded()) {
                 return Sent::Full;
             }
+            self.early_bytes.set(self.early_bytes.get() + message.len());
             early.push(message);
             return Sent::Queued;
         };
-        if link.waiting() >= settings.queue {
+        if link.waiting() >= settings.queue || (link.waiting() > 0 && crowded()) {
             return Sent::Full;
         }
         if link.send(message).is_err() {
@@ -117,6 +155,7 @@ impl Conn {
             let _ = self.entry.tls.set(Arc::new(info));
         }
         self.entry.open.store(true, Ordering::Relaxed);
+        self.early_bytes.set(0);
         self.early.take().into_iter().try_for_each(|message| link.send(message))
     }
 
@@ -126,6 +165,7 @@ impl Conn {
         loop {
             if link.is_flushed() {
                 self.stalled.set(NEVER);
+                self.full.set(NEVER);
                 return Ok(true);
             }
             let mut slices = [IoSlice::new(&[]); SLICES];
@@ -151,9 +191,14 @@ impl Conn {
             return Ok(());
         };
         let before = got.len();
-        let read = match stream.try_read(buffer) {
-            Ok(0) => Err(Closed::ByPeer),
-            Ok(n) => {
+        let size = buffer.len();
+        let read = match stream.try_io(Interest::READABLE, || sys::recv_stream(stream.as_fd(), buffer)) {
+            Ok((0, _)) => Err(Closed::ByPeer),
+            Ok((n, at_us)) => {
+                self.at_us.set(if self.held.get() { 0 } else { at_us });
+                if n < size {
+                    self.held.set(false);
+                }
                 self.received.set(self.received.get() + n as i64);
                 link.receive(&buffer[..n], got).map_err(Closed::from)
             }
@@ -182,6 +227,16 @@ impl Conn {
         self.write(link, now).map(drop).map_err(|e| Closed::Error(e.kind()))
     }
 
+    /// Brings the sum of what waits in all connections up to date.
+    pub fn tell(&self, queued: &AtomicI64) {
+        let link = self.link.borrow().as_ref().map_or(0, Link::waiting_bytes);
+        let waits = link + self.early_bytes.get();
+        let told = self.told.replace(waits);
+        if waits != told {
+            queued.fetch_add(waits as i64 - told as i64, Ordering::Relaxed);
+        }
+    }
+
     /// Bytes in and out since the last call.
     pub fn take_traffic(&self) -> (i64, i64) {
         (self.received.take(), self.sent.take())
@@ -193,7 +248,23 @@ impl Conn {
 
     /// More may be read: the peer takes what it makes us say.
     pub fn wants_to_read(&self) -> bool {
-        self.link.borrow().as_ref().is_none_or(|link| !link.owes_too_much())
+        let wants = self.link.borrow().as_ref().is_none_or(|link| !link.owes_too_much());
+        if !wants {
+            self.held.set(true);
+        }
+        wants
+    }
+
+    /// What it took us to look at messages is not the time of the one that has begun behind them.
+    pub fn excuse(&self, now: u64) {
+        if self.partial.get() != NEVER {
+            self.partial.set(now);
+        }
+    }
+
+    /// When what was read last came, microseconds since 1970; 0: that says nothing.
+    pub fn at_us(&self) -> u64 {
+        self.at_us.get()
     }
 
     #[cfg(test)]
@@ -224,6 +295,7 @@ impl Conn {
             }
         }
         unsent.extend(self.early.take());
+        self.early_bytes.set(0);
         unsent
     }
 }

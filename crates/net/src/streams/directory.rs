@@ -70,6 +70,10 @@ pub struct Counters {
     pub undelivered: AtomicI64,
     pub bytes_in: AtomicI64,
     pub bytes_out: AtomicI64,
+    /// Times that a connection could not be accepted (no descriptor, no memory).
+    pub accept_failed: AtomicI64,
+    /// Bytes of messages that wait to be written, of all connections.
+    pub queued: AtomicI64,
 }
 
 /// One more.

@@ -58,6 +58,8 @@ pub struct Settings {
     pub stall: u64,
     /// `tcp_async_max_postponed_chunks`: messages that may wait for one connection.
     pub queue: usize,
+    /// Bytes of messages that may wait for all connections together, when more than one waits for a connection.
+    pub queue_bytes: usize,
     /// `tcp_max_connections`: accepted ones, of all workers.
     pub max_accepted: usize,
     pub tcp: TcpOptions,
@@ -71,6 +73,7 @@ impl Default for Settings {
             handshake: 10_000,
             stall: 10_000,
             queue: 256,
+            queue_bytes: 64 << 20,
             max_accepted: 2048,
             tcp: TcpOptions::default(),
         }
@@ -132,8 +135,9 @@ impl From<LinkError> for Closed {
 
 /// Who uses the connections: the worker. Never called from within [`Streams::send`].
 pub trait Owner {
-    /// Messages of one connection, in order; takes them out.
-    fn received(&self, from: Peer, messages: &mut Vec<Bytes>);
+    /// Messages of one connection, in order; takes them out. `at_us`: when the last of them came, microseconds since 1970,
+    /// 0: not known.
+    fn received(&self, from: Peer, messages: &mut Vec<Bytes>, at_us: u64);
     /// Workers have no room for more messages of connections: these wait in their peers' buffers.
     fn is_busy(&self) -> bool;
     /// These could not be sent.
@@ -190,6 +194,7 @@ impl Streams {
             match listener.accept().await {
                 Ok((stream, remote)) => self.accept(socket, stream, remote),
                 Err(e) => {
+                    up(&self.directory.counters.accept_failed);
                     self.owner.complain(&format!("cannot accept connections: {e}"));
                     // Out of file descriptors, mostly: others must go on meanwhile.
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -254,7 +259,8 @@ impl Streams {
     }
 
     fn send_on(&self, conn: &Conn, to: Peer, message: Bytes) {
-        match conn.send(message.clone(), self.now(), &self.settings) {
+        let queued = &self.directory.counters.queued;
+        match conn.send(message.clone(), self.now(), &self.settings, queued) {
             Sent::Queued => {}
             Sent::Full => {
                 up(&self.directory.counters.overflowed);
@@ -318,6 +324,7 @@ impl Streams {
         let (received, sent) = conn.take_traffic();
         self.directory.counters.bytes_in.fetch_add(received, Ordering::Relaxed);
         self.directory.counters.bytes_out.fetch_add(sent, Ordering::Relaxed);
+        conn.tell(&self.directory.counters.queued);
     }
 
     async fn turn(&self, conn: &Conn) -> Result<(), Closed> {
@@ -336,6 +343,9 @@ impl Streams {
                 }
                 while self.owner.is_busy() && !conn.kill.get() {
                     tokio::time::sleep(PAUSE).await;
+                }
+                if messages > 0 {
+                    conn.excuse(self.now());
                 }
                 result
             }
@@ -360,7 +370,7 @@ impl Streams {
         };
         let messages = got.len();
         if messages > 0 {
-            self.owner.received(self.peer_of(&conn.entry), &mut got);
+            self.owner.received(self.peer_of(&conn.entry), &mut got, conn.at_us());
         }
         (messages, result)
     }

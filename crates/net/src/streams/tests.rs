@@ -20,7 +20,7 @@ struct Told {
 }
 
 impl Owner for Rc<Told> {
-    fn received(&self, from: Peer, messages: &mut Vec<Bytes>) {
+    fn received(&self, from: Peer, messages: &mut Vec<Bytes>, _: u64) {
         self.received.borrow_mut().extend(messages.drain(..).map(|m| (from, m)));
         self.news.notify_one();
     }
@@ -165,6 +165,36 @@ fn who_never_reads_gets_no_more() {
         // Those that waited come back, too.
         place.told.until(|told| told.undelivered.borrow().len() >= 5).await;
         drop(accepted.await);
+    });
+}
+
+/// What waits for many connections together has a bound, and is none when they have ended.
+#[test]
+fn many_who_never_read_get_no_more_together() {
+    run(async {
+        let (most, size) = (500_000, 60_000);
+        let place = place(Settings { stall: 300, queue_bytes: most, ..Settings::default() });
+        let mut others = Vec::new();
+        for _ in 0..8 {
+            let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let addr = other.local_addr().unwrap();
+            others.push((addr, spawn_local(async move { other.accept().await.unwrap() })));
+        }
+        let message = Bytes::from(vec![b'x'; size]);
+        let queued = || place.streams.directory.counters.queued.load(Ordering::Relaxed) as usize;
+        while place.told.undelivered.borrow().len() < 20 {
+            for (addr, _) in &others {
+                place.streams.send(to(*addr), message.clone());
+            }
+            // One for each connection always has room.
+            assert!(queued() <= most + size * others.len(), "{} bytes wait", queued());
+            tokio::task::yield_now().await;
+        }
+        place.told.until(|told| told.closed.borrow().len() >= 8).await;
+        assert_eq!(queued(), 0);
+        for (_, accepted) in others {
+            drop(accepted.await);
+        }
     });
 }
 

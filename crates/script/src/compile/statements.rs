@@ -7,7 +7,7 @@ use crate::ast::{
     VarSpec,
 };
 use crate::diagnostic::{Diagnostic, Loc};
-use crate::host::{CallSite, Lang, Waits};
+use crate::host::{CallSite, Lang, Probes, Waits};
 use crate::ops::{Arith, AsyncId, FuncId, LaunchId, Op, ParallelId};
 use crate::program::{AsyncSite, LaunchSite, Parallel};
 use bytes::Bytes;
@@ -26,6 +26,9 @@ impl<L: Lang> Compiler<'_, L> {
 
     pub(super) fn statement(&mut self, statement: &Stmt) -> Tail {
         self.mark(statement.loc);
+        if self.env.probes() == Probes::Statements && !matches!(statement.kind, StmtKind::Block(_)) {
+            self.emit(Op::Probe);
+        }
         self.deeper(statement.loc, |this| this.statement_inner(statement)).unwrap_or(Tail::Acc)
     }
 

@@ -237,11 +237,15 @@ struct Place {
     start: bool,
     /// Before the colon of a header.
     in_name: bool,
+    /// In a value of the query of a URL, in a value of an LDAP filter or DN: it is escaped there.
+    in_value: bool,
+    /// `?` that have been met.
+    marks: u32,
 }
 
 impl Default for Place {
     fn default() -> Place {
-        Place { quote: None, start: true, in_name: true }
+        Place { quote: None, start: true, in_name: true, in_value: false, marks: 0 }
     }
 }
 
@@ -261,6 +265,11 @@ impl Place {
             match byte {
                 b':' => self.in_name = false,
                 b'\n' => self.in_name = true,
+                b'?' => (self.marks, self.in_value) = (self.marks + 1, false),
+                b'=' if language == Language::Url && self.marks > 0 => self.in_value = true,
+                b'=' if language == Language::Ldap && matches!(self.marks, 0 | 3..) => self.in_value = true,
+                b'&' | b'#' if language == Language::Url => self.in_value = false,
+                b'(' | b')' | b',' if language == Language::Ldap => self.in_value = false,
                 _ => {}
             }
         }
@@ -285,11 +294,13 @@ impl Place {
                 "outside of quotes it is a part of the command",
                 "put it between quotes: it is escaped there; or use `exec_argv`",
             ),
-            Language::Url if !escaped => (
+            Language::Url if !escaped && !self.in_value => (
                 "in a URL it can add parameters and change the path",
                 "write $(name{s.escape.param}) or $(name{rest.escape})",
             ),
-            Language::Ldap if !escaped => ("it can change the filter", "use `ldap_filter_url_encode` first"),
+            Language::Ldap if !escaped && !self.in_value => {
+                ("it can change the filter", "use `ldap_filter_url_encode` first")
+            }
             Language::Headers if self.in_name => {
                 ("it is the name of a header, and may be any", "choose among names that stand in the script")
             }

@@ -162,6 +162,10 @@ impl<'a, H: Host> Run<'a, H> {
             Op::Exit => return Some(Step::Done(End::Exit)),
             Op::Drop => return Some(Step::Done(End::Drop)),
             Op::Assert(text) => return self.assertion(text),
+            Op::Probe => {
+                self.mark();
+                self.host.probe();
+            }
         }
         None
     }

@@ -159,6 +159,7 @@ impl Env<Mock> for MockEnv {
             Some(IndexSpec::Int(n)) => Index::At(*n),
             Some(IndexSpec::All) => Index::All,
             Some(IndexSpec::Append) => Index::Append,
+            Some(IndexSpec::Text(_)) => return Err(Diagnostic::error(spec.loc, "no words here")),
             Some(IndexSpec::Var(var)) => Index::Var(Box::new(self.variable(var)?)),
         };
         let known =

@@ -1,10 +1,13 @@
 //! `fermata manual`: the reference of the modules, from what they register and the words about it.
 
+mod language;
+pub mod lists;
 #[cfg(test)]
 mod tests;
 mod words;
 
-use crate::{BAD_SCRIPT, config};
+use crate::BAD_SCRIPT;
+use host::load::CommandWords;
 use host::registrar::{FunctionInfo, Module, ModuleDef, ParamKind, Routes, Since};
 use script::ast::RouteKind;
 use std::fmt::Write;
@@ -40,17 +43,23 @@ fn page() -> String {
     let modules: Vec<_> = built().collect();
     let links = modules.iter().map(|(def, _)| format!("[{0}](#{0})", def.name)).collect::<Vec<_>>();
     page.push_str(&links.join(" · "));
+    let of_core = language::CHAPTERS.map(|name| format!("[{name}](#{})", name.replace(' ', "-")));
+    page.push_str(&format!("\n\nOf the core: {}", of_core.join(" · ")));
     page.push('\n');
     for (def, module) in &modules {
         page.push('\n');
         page.push_str(&chapter(def.name, &**module));
+    }
+    for name in language::CHAPTERS {
+        page.push('\n');
+        page.push_str(&language::chapter(name));
     }
     page
 }
 
 /// The modules of this build, by name.
 fn built() -> impl Iterator<Item = (&'static ModuleDef, Box<dyn Module>)> {
-    let mut defs: Vec<&ModuleDef> = config::known().iter().collect();
+    let mut defs: Vec<&ModuleDef> = catalog::all().iter().collect();
     defs.sort_by_key(|def| def.name);
     defs.into_iter().map(|def| (def, (def.make)())).filter(|(_, module)| module.left_out().is_none())
 }
@@ -63,14 +72,14 @@ fn chapter(name: &str, module: &dyn Module) -> String {
     }
     let (ignored, params): (Vec<_>, Vec<_>) =
         module.params().into_iter().partition(|(_, kind)| matches!(kind, ParamKind::Ignored(_)));
-    let params = params.iter().map(|(param, kind)| parameter(name, param, *kind)).collect();
+    let params = params.iter().map(|(param, kind)| parameter(&*module, name, param, *kind)).collect();
     section(&mut text, "Parameters", params);
-    let ignored = ignored.iter().map(|(param, kind)| parameter(name, param, *kind)).collect();
+    let ignored = ignored.iter().map(|(param, kind)| parameter(&*module, name, param, *kind)).collect();
     section(&mut text, "Parameters without effect here", ignored);
     section(&mut text, "Functions", functions(name, module));
     let variables = variables(module).into_iter().map(|variable| entry_line(name, About::Variable, variable));
     section(&mut text, "Variables", variables.collect());
-    section(&mut text, "Commands", module.command_help().iter().map(|(n, h)| command(n, h)).collect());
+    section(&mut text, "Commands", module.command_words().iter().map(command).collect());
     for (about, title) in [(About::Event, "Events"), (About::Statistic, "Statistics")] {
         let own = words.into_iter().flat_map(|words| words.entries.keys()).filter(|(a, _)| *a == about);
         section(&mut text, title, own.map(|(_, n)| entry_line(name, about, n)).collect());
@@ -92,13 +101,17 @@ fn variables(module: &dyn Module) -> Vec<&'static str> {
     names
 }
 
-fn parameter(module: &str, name: &str, kind: ParamKind) -> String {
+fn parameter(made: &dyn Module, module: &str, name: &str, kind: ParamKind) -> String {
     let entry = words::entry(module, About::Param, name);
     let takes = match kind {
         ParamKind::Int => "integer",
         ParamKind::Text => "string",
         ParamKind::Any => "integer or string",
         ParamKind::Ignored(why) => return format!("- `{name}`: {why}"),
+    };
+    let takes = match made.accepts(name) {
+        Some(accepts) if !accepts.is_column() => accepts.to_string(),
+        _ => takes.to_owned(),
     };
     let default = entry.and_then(|e| e.default).map(|d| format!(", default {d}")).unwrap_or_default();
     format!("- `{name}` ({takes}{default}): {}", text_of(entry))
@@ -168,12 +181,12 @@ fn routes(forms: &[FunctionInfo]) -> String {
     format!("{} route{}", names.join(", "), if names.len() == 1 { "" } else { "s" })
 }
 
-fn command(names: &str, help: &str) -> String {
-    let mut names = names.split(' ');
+fn command(words: &CommandWords) -> String {
+    let mut names = words.names.split(' ');
     let name = names.next().unwrap_or_default();
     let before: Vec<_> = names.map(|n| format!("`{n}`")).collect();
     let before = if before.is_empty() { String::new() } else { format!(" (before: {})", before.join(", ")) };
-    format!("- `{name}`{before}: {help}")
+    format!("- `{name}`{before}: {}", words.usage_line())
 }
 
 fn entry_line(module: &str, about: About, name: &str) -> String {
@@ -187,9 +200,9 @@ fn entry_line(module: &str, about: About, name: &str) -> String {
 }
 
 /// Everything of that name: `sql_query`, `tm`, `tm:fr_timeout`, `$avp`, `E_PIKE_BLOCKED`, `usrloc:dump`.
-fn topic(name: &str) -> Result<String, String> {
+pub fn topic(name: &str) -> Result<String, String> {
     let bare = name.trim_start_matches('$').trim_end_matches("()");
-    let mut found = Vec::new();
+    let mut found: Vec<String> = Vec::new();
     for (def, module) in built() {
         if def.name == bare {
             return Ok(chapter(def.name, &*module));
@@ -197,6 +210,10 @@ fn topic(name: &str) -> Result<String, String> {
         let lines = lines_of(def.name, &*module, bare);
         found.extend(lines.into_iter().map(|line| format!("module {}\n{line}\n", def.name)));
     }
+    if let Some(chapter) = language::CHAPTERS.into_iter().find(|chapter| *chapter == name) {
+        return Ok(language::chapter(chapter));
+    }
+    found.extend(language::lines_of(name));
     match found.is_empty() {
         false => Ok(found.join("\n")),
         true => Err(match script::nearest(bare, every_name().iter().map(String::as_str)) {
@@ -215,11 +232,11 @@ fn lines_of(owner: &str, module: &dyn Module, name: &str) -> Vec<String> {
         lines.push(function(owner, &forms));
     }
     let params = module.params().into_iter().filter(|(n, _)| is(n));
-    lines.extend(params.map(|(n, kind)| parameter(owner, n, kind)));
+    lines.extend(params.map(|(n, kind)| parameter(&*module, owner, n, kind)));
     let variables = variables(module).into_iter().filter(|n| is(n));
     lines.extend(variables.map(|n| entry_line(owner, About::Variable, n)));
-    let commands = module.command_help().into_iter().filter(|(names, _)| names.split(' ').any(is));
-    lines.extend(commands.map(|(names, help)| command(names, help)));
+    let commands = module.command_words().into_iter().filter(|words| words.names.split(' ').any(is));
+    lines.extend(commands.map(|words| command(&words)));
     let own = words::of(owner).into_iter().flat_map(|words| words.entries.keys());
     let own = own.filter(|(about, n)| matches!(about, About::Event | About::Statistic) && is(n));
     lines.extend(own.map(|(about, n)| entry_line(owner, *about, n)));
@@ -234,6 +251,7 @@ fn every_name() -> Vec<String> {
         names.extend(module.param_names().iter().map(|n| (*n).to_owned()));
         names.extend(module.variable_names().iter().map(|n| (*n).to_owned()));
     }
+    names.extend(language::names());
     names
 }
 

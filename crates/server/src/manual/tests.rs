@@ -9,10 +9,11 @@ use std::collections::BTreeSet;
 #[test]
 fn what_is_registered_has_words_and_what_has_words_is_registered() {
     let mut wrong = Vec::new();
-    let names: BTreeSet<&str> = config::known().iter().map(|def| def.name).collect();
+    let names: BTreeSet<&str> = catalog::all().iter().map(|def| def.name).collect();
     for (name, parsed) in words::files() {
         match parsed {
             Err(why) => wrong.push(format!("manual/{name}.txt: {why}")),
+            Ok(_) if matches!(name, "variables" | "transformations") => {}
             Ok(_) if !names.contains(name) => wrong.push(format!("manual/{name}.txt: no such module")),
             Ok(_) => {}
         }
@@ -28,6 +29,31 @@ fn what_is_registered_has_words_and_what_has_words_is_registered() {
         }
     }
     assert!(wrong.is_empty(), "{} faults:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Every variable and transformation of the core has words, and the words are about what there is.
+#[test]
+fn the_language_of_the_core_has_words() {
+    let mut table = host::load::VarTable::new(|_| false);
+    host::vars::register(&mut table);
+    let registered: BTreeSet<&str> = table.names().collect();
+    let told: BTreeSet<&str> = language::entries(About::Variable).map(|(name, _)| name).collect();
+    let missing: Vec<_> = registered.difference(&told).collect();
+    let unknown: Vec<_> = told.difference(&registered).collect();
+    assert_eq!((missing, unknown), (vec![], vec![]), "variables without words, and words without a variable");
+    let unknown: Vec<_> = language::entries(About::Transformation)
+        .map(|(name, _)| name)
+        .filter(|name| !host::tran::is_known(name))
+        .collect();
+    assert_eq!(unknown, Vec::<&str>::new(), "words about transformations that are not there");
+    for (name, want) in [
+        ("$ru", "core variable\n- `$ru`: The Request-URI as it is now."),
+        ("{s.substr}", "transformation\n- `{s.substr,offset,length}`: "),
+        ("log_level", "core parameter\n- `log_level` ("),
+    ] {
+        let text = topic(name).expect(name);
+        assert!(text.contains(want), "{name}: {text}");
+    }
 }
 
 fn compare(name: &str, module: &dyn Module, words: &words::Words, wrong: &mut Vec<String>) {
@@ -67,13 +93,21 @@ fn compare(name: &str, module: &dyn Module, words: &words::Words, wrong: &mut Ve
 
 /// What a module needs set before it loads, or uses before it shows its statistics.
 const SETTINGS: &[(&str, &str)] = &[
+    ("carrierroute", "modparam(\"carrierroute\", \"config_source\", \"db\")"),
     (
         "clusterer",
         "modparam(\"clusterer\", \"my_node_id\", 1)\nmodparam(\"clusterer\", \"db_mode\", 0)\nmodparam(\"clusterer\", \"my_node_info\", \"cluster_id=1, url=bin:127.0.0.1\")",
     ),
     ("db_mysql", "loadmodule \"sqlops.so\"\nmodparam(\"sqlops\", \"db_url\", \"mysql://a@127.0.0.1/b\")"),
     ("mi_datagram", "modparam(\"mi_datagram\", \"socket_name\", \"udp:127.0.0.1:8080\")"),
+    ("presence_xml", "modparam(\"presence_xml\", \"force_active\", 1)"),
+    ("rls", "modparam(\"xcap\", \"integrated_xcap_server\", 1)"),
+    ("rtpproxy", "modparam(\"rtpproxy\", \"rtpproxy_sock\", \"udp:127.0.0.1:7890\")"),
     ("sst", "loadmodule \"dialog.so\"\nmodparam(\"sst\", \"sst_flag\", \"SST\")"),
+    (
+        "stun",
+        "modparam(\"stun\", \"primary_ip\", \"127.0.0.1\")\nmodparam(\"stun\", \"alternate_ip\", \"127.0.0.2\")",
+    ),
     ("uac", "loadmodule \"rr.so\""),
     ("usrloc", "loadmodule \"signaling.so\"\nloadmodule \"registrar.so\"\nroute[x] { save(\"location\"); }"),
 ];
@@ -85,7 +119,7 @@ const MADE_LATER: &[(&str, &str)] = &[
 ];
 
 /// These read files when they load; they have no events and no statistics.
-const NOT_LOADED: &[&str] = &["auth_aaa", "ldap"];
+const NOT_LOADED: &[&str] = &["auth_aaa", "ldap", "mmgeoip"];
 
 #[test]
 fn events_and_statistics_have_words_and_what_has_words_exists() {
@@ -167,13 +201,13 @@ fn loaded(name: &str) -> Result<host::Shared, String> {
     if let Some(problem) = problems.iter().find(|d| d.is_error()) {
         return Err(problem.message.clone());
     }
-    host::load(&parsed, sources, config::known(), 0, 1).map_err(|(_, list)| {
+    host::load(&parsed, sources, catalog::all(), 0, 1).map_err(|(_, list)| {
         list.iter().filter(|d| d.is_error()).map(|d| d.message.clone()).collect::<Vec<_>>().join("; ")
     })
 }
 
 fn needed(name: &str, list: &mut Vec<&'static str>) {
-    let Some(def) = config::known().iter().find(|def| def.name == name) else { return };
+    let Some(def) = catalog::all().iter().find(|def| def.name == name) else { return };
     if !list.contains(&def.name) {
         for need in (def.make)().needs() {
             needed(need, list);
@@ -205,7 +239,7 @@ fn help_of_a_name_tells_types_routes_codes_and_waiting() {
     {
         assert!(help.contains(word), "{word} is missing in {help}");
     }
-    assert!(topic("tm:fr_timeout").unwrap().contains("integer, default 30 seconds"));
+    assert!(topic("tm:fr_timeout").unwrap().contains("a number from 2 to 4000000 (s), default 30 seconds"));
     assert!(topic("$acc_extra").unwrap().contains("`$acc_extra`"));
     assert!(topic("E_PIKE_BLOCKED").unwrap().contains("(ip)"));
     assert!(topic("ul_dump").unwrap().contains("usrloc:dump"));

@@ -1,7 +1,8 @@
 //! The words of the modules: what is said about each thing that a module registers. Types, routes, numbers of
 //! arguments and what waits are not in there; they come from the registrar.
 //!
-//! One file a module, `crates/modules/manual/NAME.txt` or `crates/drivers/manual/NAME.txt`:
+//! One file a module, `crates/CRATE/manual/NAME.txt`; `crates/host/manual` has the variables and transformations of the
+//! core:
 //!
 //! ```text
 //! What the module is for. Markdown, until the first entry.
@@ -30,15 +31,17 @@ pub enum About {
     Variable,
     Statistic,
     Event,
+    Transformation,
 }
 
 impl About {
-    const WORDS: [(&'static str, About); 5] = [
+    const WORDS: [(&'static str, About); 6] = [
         ("param ", About::Param),
         ("function ", About::Function),
         ("variable ", About::Variable),
         ("statistic ", About::Statistic),
         ("event ", About::Event),
+        ("transformation ", About::Transformation),
     ];
 }
 
@@ -137,7 +140,7 @@ fn head(about: About, line: &'static str) -> Option<(&'static str, Entry)> {
             entry.default = default;
             names
         }
-        About::Function | About::Event => {
+        About::Function | About::Event | About::Transformation => {
             let (names, args) = head.split_once('(').unwrap_or((head, ")"));
             entry.args = args.strip_suffix(')')?.split(", ").filter(|arg| !arg.is_empty()).collect();
             names

@@ -165,13 +165,27 @@ fn repeated_headers() {
 }
 
 #[test]
-fn what_was_read_is_forgotten_when_bytes_change() {
+fn what_was_read_follows_when_bytes_change() {
     let text =
         "OPTIONS sip:a SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKa;rport\r\nMax-Forwards: 10\r\n\r\n";
     let mut message = Message::parse(Bytes::from_static(text.as_bytes())).unwrap();
     assert!(message.via().is_some());
     let value = message.header(HeaderName::MaxForwards).unwrap().value();
     assert!(message.overwrite(value, b" 9"));
+    // The old bytes are not kept for it, and what else was made of the message stays.
+    let via = message.via().unwrap();
     let within = message.buf().as_ptr_range();
-    assert!(within.contains(&message.via().unwrap().host.as_ptr()));
+    assert!(within.contains(&via.host().as_ptr()) && within.contains(&via.params.text.as_ptr()));
+    assert_eq!(
+        (via.branch_slice().unwrap(), &via.params.text[..]),
+        (&b"z9hG4bKa"[..], &b"branch=z9hG4bKa;rport"[..])
+    );
+    assert_eq!(message.remembered(1, || Some(7)), Some(7));
+    assert!(message.overwrite(value, b"8 "));
+    assert_eq!(message.remembered(1, || Some(8)), Some(7));
+    // But not when it is what changes.
+    let host = message.header(HeaderName::Via).unwrap().value();
+    let host = Span { start: host.start + 12, end: host.start + 13 };
+    assert!(message.overwrite(host, b"g"));
+    assert_eq!((message.via().unwrap().host(), message.remembered(1, || Some(8))), (&b"g"[..], Some(8)));
 }

@@ -190,6 +190,15 @@ fn a_wrong_length_is_mended() {
     check(&twice, |_, _| {}, &[("l: 5", "Content-Length: 5"), ("Content-length : 77\r\n", "")]);
 }
 
+/// What is no header for us, and would be one, or the end of the head, for who trims or joins lines first.
+#[test]
+fn what_others_would_read_otherwise_does_not_leave() {
+    let hidden = REQUEST.replace("l: 5", "Content-Length\r\n : 0\r\nl: 5");
+    check(&hidden, |_, _| {}, &[("Content-Length\r\n : 0\r\n", "")]);
+    let blank = REQUEST.replace("l: 5", "X: 1\r\n \t\r\nl: 5");
+    check(&blank, |_, _| {}, &[(" \t\r\n", "")]);
+}
+
 /// However a message was framed when it came, and whatever a script adds.
 #[test]
 fn what_leaves_is_framed() {

@@ -16,6 +16,7 @@
 //! An engine inside this process answers at once and no script waits; all others hold it.
 //! Several operations in a row: `let store = cache.on(ctx);` then `store.fetch(key).get().await`.
 
+mod taped;
 mod url;
 
 pub use url::{CacheUrl, Host};
@@ -26,7 +27,7 @@ use crate::ctx::Ctx;
 use crate::language::loader::Loader;
 use crate::stats::{Counter, Stats};
 use bytes::Bytes;
-use script::Value;
+use script::{Traced, Value};
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -130,8 +131,8 @@ pub trait Store {
         Reply::Now(Err(CacheError::Unsupported("maps")))
     }
     /// A query in the engine's own language, at most `columns` values in each row of the answer; `None`:
-    /// what it asks for does not exist.
-    fn raw(&self, query: Bytes, columns: usize) -> Reply<Option<RawRows>> {
+    /// what it asks for does not exist. What came in stays between the quotes that it stands in.
+    fn raw(&self, query: Traced, columns: usize) -> Reply<Option<RawRows>> {
         let _ = (query, columns);
         Reply::Now(Err(CacheError::Unsupported("raw queries")))
     }
@@ -207,7 +208,10 @@ impl Cache {
         let (id, now) = (self.0.id, ctx.core.now);
         let open = ctx.local::<Stores>().0.iter().find(|(i, _)| *i == id).map(|(_, store)| store.clone());
         let store = open.unwrap_or_else(|| {
-            let store = self.0.engine.clone().connect(self, ctx);
+            let mut store = self.0.engine.clone().connect(self, ctx);
+            if ctx.core.tape.is_some() {
+                store = Rc::new(taped::TapedStore { inner: store, url: self.0.url.to_string() });
+            }
             ctx.local::<Stores>().0.push((id, store.clone()));
             store
         });
@@ -296,11 +300,15 @@ impl Named {
     }
 }
 
+/// Makes the engine that stands in for that of a module; `None`: it does not.
+pub type EngineInstead = Arc<dyn Fn(&'static str) -> Option<Arc<dyn Engine>> + Send + Sync>;
+
 /// Stores while a configuration loads.
 #[derive(Clone, Default)]
 pub struct Caches {
     engines: Vec<(&'static str, Arc<dyn Engine>)>,
     open: Vec<(String, Cache)>,
+    instead: Option<EngineInstead>,
     pub named: Named,
 }
 
@@ -322,6 +330,11 @@ impl Loader {
         self.caches().engines.push((scheme, engine));
     }
 
+    /// Lets other engines answer for the stores of the configuration.
+    pub fn stores_instead(&mut self, instead: EngineInstead) {
+        self.caches().instead = Some(instead);
+    }
+
     /// A store from its URL. The error is what a user should read.
     pub fn cache(&mut self, url: &str) -> Result<Cache, String> {
         let url = url.trim();
@@ -336,6 +349,8 @@ impl Loader {
         };
         let engine = engine.clone();
         engine.prepare(&parsed, self).map_err(|why| format!("{parsed}: {why}"))?;
+        let instead = self.caches().instead.clone();
+        let engine = instead.and_then(|instead| instead(engine.module())).unwrap_or(engine);
         let cache = Cache::new(parsed, engine, &self.stats);
         self.caches().open.push((url.to_string(), cache.clone()));
         Ok(cache)

@@ -18,22 +18,30 @@
 //! Several queries in a row: `let pool = db.on(ctx);` then `pool.run(query).await` inside one future.
 
 mod insert;
+mod json;
 mod merge;
+mod proof;
 mod query;
 mod render;
 pub mod schema;
 mod statement;
+mod taped;
 mod url;
 mod value;
 
 pub(crate) use insert::hooks;
+pub use json::filled_json;
+pub use proof::{Proof, Proofs};
 pub use query::{Action, Cond, Join, Name, Op, Query, Statement, TableQuery};
 pub use render::{Dialect, Sql, literal, quote, render};
+pub use taped::NOT_RECORDED;
 pub use url::DbUrl;
 pub use value::{DbValue, Row, Rows};
 
 use crate::call::{Finish, Outcome, Suspension};
+use crate::context::shared::Shared;
 use crate::ctx::Ctx;
+use crate::language::late::Late;
 use crate::language::loader::Loader;
 use crate::outage::Outage;
 use bytes::Bytes;
@@ -186,7 +194,10 @@ impl Db {
         if let Some((_, pool)) = ctx.local::<Pools>().0.iter().find(|(i, _)| *i == id) {
             return pool.clone();
         }
-        let pool = self.0.driver.clone().pool(self, ctx);
+        let mut pool = self.0.driver.clone().pool(self, ctx);
+        if ctx.core.tape.is_some() {
+            pool = Rc::new(taped::TapedPool { inner: pool, database: self.0.url.to_string() });
+        }
         ctx.local::<Pools>().0.push((id, pool.clone()));
         pool
     }
@@ -216,20 +227,31 @@ impl Db {
         query: Query,
         finish: impl FnOnce(&mut Ctx, Result<Rows, DbError>) + 'static,
     ) {
+        let reads = query.reads_only();
         let rows = self.on(ctx).run(query);
-        ctx.spawn(what, LIMIT_MS, async move {
+        let future = async move {
             let rows = rows.await;
             Box::new(move |ctx: &mut Ctx| {
                 finish(ctx, rows);
                 1
             }) as Finish
-        });
+        };
+        // What is only read is of no use when the server ends.
+        if reads {
+            ctx.spawn_aside(what, LIMIT_MS, future);
+        } else {
+            ctx.spawn(what, LIMIT_MS, future);
+        }
     }
 }
+
+/// Makes the driver that stands in for that of a module.
+pub type DriverInstead = Arc<dyn Fn(&'static str) -> Arc<dyn Driver> + Send + Sync>;
 
 /// Databases while a configuration loads.
 #[derive(Clone, Default)]
 pub struct Databases {
+    instead: Option<DriverInstead>,
     drivers: Vec<(&'static str, Arc<dyn Driver>)>,
     open: Vec<(String, Db)>,
 }
@@ -258,6 +280,11 @@ impl Loader {
         self.part::<Databases>().drivers.push((scheme, driver));
     }
 
+    /// Lets another driver answer for every database of the configuration, whose own driver checks its URL only.
+    pub fn databases_instead(&mut self, instead: DriverInstead) {
+        self.part::<Databases>().instead = Some(instead);
+    }
+
     /// A database from its URL. The error is what a user should read.
     pub fn db(&mut self, url: &str) -> Result<Db, String> {
         let url = url.trim();
@@ -271,7 +298,9 @@ impl Loader {
             return Err(format!("{parsed} needs its driver: loadmodule \"{module}.so\""));
         };
         let driver = driver.clone();
+        let instead = self.part::<Databases>().instead.clone();
         driver.check(&parsed).map_err(|why| format!("{parsed}: {why}"))?;
+        let driver = instead.map_or(driver.clone(), |instead| instead(driver.module()));
         let db = Db::new(parsed, driver);
         self.part::<Databases>().open.push((url.to_string(), db.clone()));
         Ok(db)
@@ -286,6 +315,13 @@ impl Loader {
                 _ => Ok(None),
             },
         }
+    }
+}
+
+impl Shared {
+    /// A database whose URL became known only after loading (it stands in a table).
+    pub fn late_db(&self, url: &str) -> Result<Db, String> {
+        self.part::<Late>().with(|loader| loader.db(url))
     }
 }
 

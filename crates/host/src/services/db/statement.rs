@@ -25,7 +25,7 @@ pub fn fill(statement: &Traced, dialect: Dialect) -> Filled {
     for (hand, piece) in statement.pieces() {
         match hand {
             Hand::Script => lexer.read(piece, &mut text),
-            Hand::Foreign => lexer.value(piece, &mut text),
+            Hand::Foreign | Hand::Filtered => lexer.value(piece, &mut text),
             Hand::Escaped if lexer.at != Place::Plain => lexer.value(&unescaped(piece), &mut text),
             Hand::Doubled if lexer.at != Place::Plain => lexer.value(&undoubled(piece), &mut text),
             Hand::Escaped | Hand::Doubled => lexer.read(piece, &mut text),

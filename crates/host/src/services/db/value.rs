@@ -154,6 +154,11 @@ impl Rows {
         self.cells.is_empty()
     }
 
+    /// Keeps the first `rows`.
+    pub fn truncate(&mut self, rows: usize) {
+        self.cells.truncate(rows.saturating_mul(self.columns.len()));
+    }
+
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Row<'_>> + ExactSizeIterator {
         self.cells.chunks_exact(self.columns.len().max(1)).map(|cells| Row { columns: &self.columns, cells })
     }

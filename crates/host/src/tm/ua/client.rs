@@ -1,10 +1,12 @@
 //! Requests of this server: sent, acknowledged, cancelled. Nobody is upstream; whoever asked hears of the replies.
 
 use super::{Answer, Ear, Heard, Side, Success, Ua, hear, ua};
+use crate::avp::Avps;
 use crate::branches::request_branch;
 use crate::context::detached::nowhere;
-use crate::ctx::{After, Branch, Ctx, MsgState, Resolved};
-use crate::tm::branch::{self, Found, SendError, lookup_of, path_of};
+use crate::ctx::{After, Branch, Ctx, MsgState};
+use crate::tm::branch::{self, SendError, path_of};
+use crate::tm::resolve::{LOOKUP_MS, Lookup};
 use crate::tm::watch::{Way, show};
 use crate::tm::{BranchData, Parts, Timeouts, TxnData, drain, failure};
 use crate::watch::{Moment, Seen};
@@ -12,11 +14,10 @@ use bytes::Bytes;
 use script::ast::RouteKind;
 use script::{End, RouteId, Task};
 use sip::{HeaderName, Message};
+use std::cell::RefCell;
 use std::rc::Rc;
 use transaction::{Origin, Path, TxnId};
 
-/// Longest a name may take.
-const LOOKUP_MS: u64 = 10_000;
 /// A callee repeats its 2xx for so long (64·T1), and the ACK with it.
 const LINGER_MS: u64 = 32_000;
 
@@ -34,6 +35,7 @@ pub struct NewRequest {
     /// `None`: a new one, owned by this worker.
     pub call_id: Option<Bytes>,
     pub cseq: u32,
+    pub max_forwards: u32,
     /// Whole further lines, Content-Type and Routes among them.
     pub headers: Bytes,
     pub body: Bytes,
@@ -43,6 +45,8 @@ pub struct NewRequest {
     pub socket: Option<u16>,
     /// `$avp(uac_ctx)` in local_route.
     pub context: Option<Bytes>,
+    /// AVPs that local_route and the transaction begin with.
+    pub avps: Option<Rc<RefCell<Avps>>>,
 }
 
 impl NewRequest {
@@ -54,11 +58,13 @@ impl NewRequest {
             to: Bytes::copy_from_slice(to.as_bytes()),
             call_id: None,
             cseq: 10,
+            max_forwards: 70,
             headers: Bytes::new(),
             body: Bytes::new(),
             next_hop: None,
             socket: None,
             context: None,
+            avps: None,
         }
     }
 
@@ -88,7 +94,7 @@ impl NewRequest {
             b" ",
             &self.method,
         ]);
-        put(&[b"\r\nMax-Forwards: 70\r\n", &self.headers]);
+        put(&[b"\r\nMax-Forwards: ", number.format(self.max_forwards).as_bytes(), b"\r\n", &self.headers]);
         let agent = &ctx.core.txns.policy.signature.user_agent;
         if !agent.is_empty() {
             put(&[b"User-Agent: ", agent, b"\r\n"]);
@@ -100,8 +106,10 @@ impl NewRequest {
 
 /// A Call-ID whose messages come to this worker.
 pub fn own_call_id(ctx: &mut Ctx) -> Bytes {
+    let host = ctx.shared().sockets.first().map_or("fermata".into(), |socket| socket.names.host.clone());
+    let host = String::from_utf8_lossy(&host).into_owned();
     loop {
-        let id = format!("{:016x}{:08x}@fermata", ctx.core.rng.next_u64(), ctx.core.rng.next_u64() as u32);
+        let id = format!("{:016x}-{}@{host}", ctx.core.rng.next_u64(), ctx.core.rng.next_u64() as u32);
         if crate::context::detached::owner(id.as_bytes(), ctx.core.workers.into())
             == usize::from(ctx.core.worker)
         {
@@ -156,6 +164,9 @@ pub fn send_within(
     {
         ear(ctx, NOWHERE, Heard::Reply(Answer::made_here(error)));
         return Err(error);
+    }
+    if let Some(avps) = request.avps {
+        state.avps = avps;
     }
     if let Some(context) = request.context {
         state.avps.borrow_mut().add(crate::avp::AvpName::new(b"uac_ctx"), context.into());
@@ -217,15 +228,16 @@ where
         Ok(path) => return then(ctx, state, Ok((target, path))),
         Err(error) => error,
     };
-    let wanted = lookup_of(&ctx.core.shared.sockets, &target, None).filter(|_| error == SendError::NotYet);
-    let begun = wanted.map(|wanted| (wanted.clone(), ctx.core.spawner.resolve(wanted)));
-    let Some((wanted, Resolved::Later(future))) = begun else { return then(ctx, state, Err(error)) };
-    ctx.spawn("local request", LOOKUP_MS, async move {
-        let found = future.await.unwrap_or_default();
+    let lookup = if error == SendError::NotYet { Lookup::of(ctx, &target, None) } else { None };
+    let Some(lookup) = lookup else { return then(ctx, state, Err(error)) };
+    // The end of the server waits for the transaction, if it is part of a call.
+    let spawn = if txn.is_some() { Ctx::spawn_aside } else { Ctx::spawn };
+    spawn(ctx, "local request", LOOKUP_MS, async move {
+        let answer = lookup.answer().await;
         Box::new(move |ctx: &mut Ctx| {
             // It may have been cancelled meanwhile.
             if txn.is_none_or(|id| ctx.core.txns.txns.is_open(id)) {
-                state.ext.entry::<Found>().0.push((wanted, found));
+                answer.keep(&mut state);
                 let path = path_of(ctx, &state, &target, None);
                 then(ctx, state, path.map(|path| (target, path)));
             }
@@ -302,14 +314,30 @@ pub(in crate::tm) fn refused(ctx: &mut Ctx, id: TxnId, answer: impl FnOnce(&mut 
 /// Acknowledges a 2xx to an INVITE of this server; it is sent again with each repetition of the 2xx until the owner
 /// ends the transaction. `parts.to_tag` is of no use here. False: no such 2xx was told, or it has its ACK.
 pub fn ack(ctx: &mut Ctx, id: TxnId, reply: &Message, parts: Parts) -> bool {
+    let invite = ctx.core.txns.txns.get(id).map(|data| data.msg.clone());
+    let side = invite.and_then(|invite| Side::of_reply(&invite, reply));
+    side.is_some_and(|mut side| {
+        let mut request = side.request("ACK");
+        add(&mut request, &parts);
+        ack_with(ctx, id, reply, request)
+    })
+}
+
+/// The same to where the INVITE went, whatever contact the 2xx names: the target of a dialog that others lead.
+pub fn ack_like_invite(ctx: &mut Ctx, id: TxnId, reply: &Message) -> bool {
+    let Some(invite) = ctx.core.txns.txns.get(id).map(|data| data.msg.clone()) else { return false };
+    let Some(side) = Side::of_reply(&invite, reply) else { return false };
+    let request = Side { target: invite.request_uri(), ..side }.request("ACK");
+    ack_with(ctx, id, reply, request)
+}
+
+/// The same with an ACK that its owner made, of the dialog that the 2xx began or is in.
+pub fn ack_with(ctx: &mut Ctx, id: TxnId, reply: &Message, mut request: NewRequest) -> bool {
     let tag = reply.to_tag().unwrap_or_default();
-    let Some(data) = ctx.core.txns.txns.get(id) else { return false };
-    let invite = data.msg.clone();
     let waits = |ua: &mut Ua| ua.successes.iter().any(|success| success.tag == tag && success.ack.is_none());
-    let known = ua(ctx, id).is_some_and(waits);
-    let Some(mut side) = Side::of_reply(&invite, reply).filter(|_| known) else { return false };
-    let mut request = side.request("ACK");
-    add(&mut request, &parts);
+    if !ua(ctx, id).is_some_and(waits) {
+        return false;
+    }
     request.socket = ctx.core.txns.txns.branch(id, 0).and_then(|b| b.path).map(|path| path.socket);
     let Ok(msg) = Message::parse(request.print(ctx)) else { return false };
     let task = Task::new(ctx.core.shared.program(), RouteId(0));

@@ -28,10 +28,13 @@ use sip::Message;
 use std::rc::Rc;
 use transaction::{Path, TxnId};
 
-pub use client::{Done, NewRequest, ack, cancel, end, own_call_id, prack, send, send_new, send_within};
+pub use client::{
+    Done, NewRequest, ack, ack_like_invite, ack_with, cancel, end, own_call_id, prack, send, send_new,
+    send_within,
+};
 pub(super) use client::{refused, replied, show_to_route};
-pub(super) use server::{ack_came, cancelled, holds, note_sent, prack_came};
-pub use server::{answer, answer_reliably, take};
+pub use server::{ack_came, answer, answer_reliably, holds, take, take_whole};
+pub(super) use server::{cancelled, gives_up_here, note_sent, prack_came};
 pub use side::Side;
 
 /// A reply to a request of this server.
@@ -81,6 +84,18 @@ pub(super) struct Ua {
     successes: Vec<Success>,
     /// Of a request that is answered here.
     serves: Option<server::Serves>,
+}
+
+impl Ua {
+    /// This server sent the request of its own accord.
+    pub(in crate::tm) fn asks(&self) -> bool {
+        self.serves.is_none()
+    }
+
+    /// Nobody hears what becomes of it any more.
+    pub(in crate::tm) fn forget(&mut self) {
+        self.ear = None;
+    }
 }
 
 struct Success {

@@ -20,6 +20,8 @@ pub(super) struct Serves {
     /// The one that waits for its PRACK.
     reliable: Option<Reliable>,
     acked: bool,
+    /// Its owner looks at the CANCEL, and at everything inside the dialog.
+    whole: bool,
 }
 
 struct Reliable {
@@ -32,6 +34,16 @@ struct Reliable {
 /// Retransmissions are absorbed; an INVITE's CANCEL, ACK and PRACK are the owner's, no script sees them. There is no
 /// limit to how long it takes: the owner sets one. `None`: it is an ACK, was answered, or there are too many.
 pub fn take(ctx: &mut Ctx, ear: Ear) -> Option<TxnId> {
+    take_as(ctx, ear, Serves::default())
+}
+
+/// The same for an owner that watches `Moment::RequestIn` and finds there what belongs to the request: its CANCEL is
+/// not answered here, its ACK is to be told to [`ack_came`]. What such a watcher stops counts as handled.
+pub fn take_whole(ctx: &mut Ctx, ear: Ear) -> Option<TxnId> {
+    take_as(ctx, ear, Serves { whole: true, ..Serves::default() })
+}
+
+fn take_as(ctx: &mut Ctx, ear: Ear, serves: Serves) -> Option<TxnId> {
     if new_transaction(ctx) != 1 {
         return None;
     }
@@ -39,7 +51,7 @@ pub fn take(ctx: &mut Ctx, ear: Ear) -> Option<TxnId> {
     let data = ctx.core.txns.txns.get_mut(id)?;
     data.absorb = true;
     data.implicit = false;
-    data.ua = Some(Box::new(Ua { ear: Some(ear), serves: Some(Serves::default()), ..Ua::default() }));
+    data.ua = Some(Box::new(Ua { ear: Some(ear), serves: Some(serves), ..Ua::default() }));
     Some(id)
 }
 
@@ -121,12 +133,21 @@ pub(in crate::tm) fn note_sent(ctx: &mut Ctx, id: TxnId, bytes: &Bytes) {
 }
 
 /// The request was taken.
-pub(in crate::tm) fn holds(ctx: &Ctx, id: TxnId) -> bool {
-    ctx.core.txns.txns.get(id).and_then(|data| data.ua.as_ref()).is_some_and(|ua| ua.serves.is_some())
+pub fn holds(ctx: &Ctx, id: TxnId) -> bool {
+    serving(ctx, id).is_some()
+}
+
+/// The request was taken, and a CANCEL ends it at once.
+pub(in crate::tm) fn gives_up_here(ctx: &Ctx, id: TxnId) -> bool {
+    serving(ctx, id).is_some_and(|serves| !serves.whole)
+}
+
+fn serving(ctx: &Ctx, id: TxnId) -> Option<&Serves> {
+    ctx.core.txns.txns.get(id)?.ua.as_ref()?.serves.as_ref()
 }
 
 /// An ACK of a request that was taken: its way ends here.
-pub(in crate::tm) fn ack_came(ctx: &mut Ctx, id: TxnId, ack: &Rc<Message>) {
+pub fn ack_came(ctx: &mut Ctx, id: TxnId, ack: &Rc<Message>) {
     let Some(serves) = serves(ctx, id) else { return };
     let first = !std::mem::replace(&mut serves.acked, true);
     if first && (200..300).contains(&ctx.core.txns.txns.status(id)) {

@@ -22,11 +22,14 @@ pub struct Side {
 }
 
 impl Side {
-    /// The caller's side, when a reply with a tag came to its request. `None`: the reply starts no dialog.
+    /// The caller's side, when a reply with a tag came to its request. `None`: the reply starts no dialog. A request
+    /// inside a dialog took the way that holds for all of them (RFC 3261 §12.2).
     pub fn of_reply(request: &Message, reply: &Message) -> Option<Side> {
         reply.to_tag()?;
-        let mut routes = values(reply, HeaderName::RecordRoute)?;
-        routes.reverse();
+        let routes = match request.to_tag() {
+            Some(_) => values(request, HeaderName::Route)?,
+            None => values(reply, HeaderName::RecordRoute)?.into_iter().rev().collect(),
+        };
         Some(Side {
             call_id: request.call_id()?,
             local: text(request, HeaderName::From)?,

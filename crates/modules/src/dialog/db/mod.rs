@@ -5,13 +5,15 @@ mod row;
 mod text;
 mod write;
 
-pub use restore::{restore, sync};
-pub use write::{at_end, rewrite, tick};
+pub use restore::{distribute, restore, sync, take_in};
+pub use row::Rows;
+pub use write::{at_end, rewrite, soon, tick};
 
 use super::Dlg;
 use host::Registrar;
 use host::db::{Db, Name};
 use host::load::Loader;
+use host::{InParam, LoadError};
 
 /// When memory goes to the database (`db_mode`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -166,13 +168,13 @@ pub fn register(m: &mut Registrar<Dlg>) {
     );
 }
 
-pub fn init(s: &mut Dlg, loader: &mut Loader) -> Result<(), String> {
+pub fn init(s: &mut Dlg, loader: &mut Loader) -> Result<(), LoadError> {
     if s.store.mode == Mode::None {
         return Ok(());
     }
-    s.store.db = loader.db_or_default(s.store.url.as_deref())?;
+    s.store.db = loader.db_or_default(s.store.url.as_deref()).in_param("db_url")?;
     if s.store.db.is_none() {
-        return Err("db_mode is set, but db_url is not".into());
+        return Err(LoadError::from("it is set, but db_url is not").in_param("db_mode"));
     }
     Ok(())
 }

@@ -75,21 +75,26 @@ fn load(ctx: &mut Ctx, module: &Arc<Dlg>, done: impl FnOnce(&mut Ctx, Result<usi
             if let Ok(count) = &result {
                 host::info!("dialog", "{count} dialogs are in the database");
             }
-            let workers = usize::from(ctx.core.workers);
-            let mut shares: Vec<Vec<Data>> = (0..workers).map(|_| Vec::new()).collect();
-            for data in found {
-                shares[host::worker::owner(&data.call_id, workers)].push(data);
-            }
-            for (worker, share) in shares.into_iter().enumerate().filter(|(_, share)| !share.is_empty()) {
-                let module = module.clone();
-                ctx.on_worker(worker, move |ctx: &mut Ctx| {
-                    share.into_iter().for_each(|data| take_in(ctx, &module, data));
-                });
-            }
+            distribute(ctx, &module, found);
             done(ctx, result);
             1
         }) as Finish
     });
+}
+
+/// Gives dialogs to the workers that own their calls.
+pub fn distribute(ctx: &mut Ctx, module: &Arc<Dlg>, found: Vec<Data>) {
+    let workers = usize::from(ctx.core.workers);
+    let mut shares: Vec<Vec<Data>> = (0..workers).map(|_| Vec::new()).collect();
+    for data in found {
+        shares[host::owner::of_call(ctx.shared(), &data.call_id, workers)].push(data);
+    }
+    for (worker, share) in shares.into_iter().enumerate().filter(|(_, share)| !share.is_empty()) {
+        let module = module.clone();
+        ctx.on_worker(worker, move |ctx: &mut Ctx| {
+            share.into_iter().for_each(|data| take_in(ctx, &module, data));
+        });
+    }
 }
 
 /// A dialog comes back. One that memory knows in the same or a newer state stays as it is.
@@ -103,7 +108,7 @@ pub fn take_in(ctx: &mut Ctx, module: &Arc<Dlg>, mut data: Data) {
     let Some(key) = table::of(ctx).insert(data) else { return };
     memberships.iter().for_each(|m| module.profiles.count_in(m));
     module.counts.active.up();
-    table::of(ctx).set_due(key, Due::End, ends);
+    table::set_due(ctx, key, Due::End, ends);
     if confirmed {
         within::start_pings(ctx, key);
     }

@@ -1,14 +1,15 @@
 //! One dialog as a row of the table, both ways.
 
 use super::{Column, Store, text};
+use crate::dialog::api;
 use crate::dialog::cell::{Data, Leg, Membership, Text, Val};
+use crate::dialog::moment::Moment;
 use crate::dialog::profile::{Profiles, Sharing};
 use crate::dialog::{Did, Dlg, Flags, State};
 use bytes::Bytes;
 use host::db::{DbValue, Query, Row};
 use host::{Ctx, Shared};
 use std::sync::Arc;
-use transaction::Instant;
 
 /// The bits that the reference gives to flags in the column.
 const FLAG_BITS: [(u32, Flags); 9] = [
@@ -23,22 +24,34 @@ const FLAG_BITS: [(u32, Flags); 9] = [
     (20, Flags::AUTO_PRACK),
 ];
 
+/// The same for the column of modules: topology hiding.
+const HIDING_BITS: [(u32, Flags); 6] = [
+    (1, Flags::HIDDEN),
+    (2, Flags::KEEP_USER),
+    (3, Flags::MASK_CALL_ID),
+    (4, Flags::DID_IN_USER),
+    (5, Flags::KEEP_TO_CALLER),
+    (6, Flags::KEEP_TO_CALLEE),
+];
+
+fn bits_of(flags: Flags, list: &[(u32, Flags)]) -> i64 {
+    list.iter().filter(|(_, flag)| flags.has(*flag)).map(|(bit, _)| 1 << bit).sum()
+}
+
+fn set_bits(flags: &mut Flags, bits: i64, list: &[(u32, Flags)]) {
+    list.iter().filter(|(bit, _)| bits & (1 << bit) != 0).for_each(|(_, flag)| flags.set(*flag));
+}
+
 /// What rows need of the server.
 pub struct Rows {
     pub module: Arc<Dlg>,
     shared: Arc<Shared>,
-    now: Instant,
-    unix: u64,
+    moment: Moment,
 }
 
 impl Rows {
     pub fn new(ctx: &Ctx, module: &Arc<Dlg>) -> Rows {
-        Rows {
-            module: module.clone(),
-            shared: ctx.shared().clone(),
-            now: ctx.core.now,
-            unix: ctx.core.wall_us / 1_000_000,
-        }
+        Rows { module: module.clone(), shared: ctx.shared().clone(), moment: Moment::of(ctx) }
     }
 
     fn store(&self) -> &Store {
@@ -59,21 +72,11 @@ impl Rows {
         Query::delete(self.store().table.clone()).eq(self.store().id.clone(), did.number())
     }
 
-    fn socket(&self, index: u16) -> String {
-        let socket = self.shared.sockets.get(usize::from(index));
-        socket.map_or_else(String::new, |s| format!("{}:{}", s.transport.as_str(), s.addr))
-    }
-
-    fn socket_named(&self, name: &str) -> u16 {
-        let same = |s: &host::Listen| format!("{}:{}", s.transport.as_str(), s.addr) == name;
-        self.shared.sockets.iter().position(same).unwrap_or(0) as u16
-    }
-
     /// Values of the columns, in their order.
-    fn cells(&self, d: &Data, values: bool) -> Vec<DbValue> {
+    pub fn cells(&self, d: &Data, values: bool) -> Vec<DbValue> {
         let none = Leg::default();
         let callee = d.callee().unwrap_or(&none);
-        let ends = d.ends.map_or(0, |at| self.unix + at.0.saturating_sub(self.now.0).div_ceil(1000));
+        let ends = d.ends.map_or(0, |at| self.moment.unix_of(at));
         let (vars, profiles, flags) = match values {
             true => (self.vars(d), self.profiles(d), self.module.flag_text(d.user_flags).into_bytes()),
             false => Default::default(),
@@ -94,16 +97,16 @@ impl Rows {
             optional(Some(&callee.routes)),
             optional(Some(&d.caller.contact)),
             optional(Some(&callee.contact)),
-            text_of(self.socket(d.caller.socket).as_bytes()),
-            text_of(self.socket(callee.socket).as_bytes()),
+            text_of(self.shared.socket_text(d.caller.socket).as_bytes()),
+            text_of(self.shared.socket_text(callee.socket).as_bytes()),
             DbValue::Int(d.state as i64),
             DbValue::Int(d.started.into()),
             DbValue::Int(ends as i64),
             optional(Some(&vars)),
             optional(Some(&profiles)),
             optional(Some(&flags)),
-            DbValue::Int(i64::from(d.flags.has(Flags::HIDDEN))),
-            DbValue::Int(FLAG_BITS.iter().filter(|(_, f)| d.flags.has(*f)).map(|(bit, _)| 1 << bit).sum()),
+            DbValue::Int(bits_of(d.flags, &HIDING_BITS)),
+            DbValue::Int(bits_of(d.flags, &FLAG_BITS)),
             optional(d.routes.answer.as_deref()),
             optional(d.routes.timeout.as_deref()),
             optional(d.routes.hangup.as_deref()),
@@ -131,6 +134,12 @@ impl Rows {
         out
     }
 
+    /// The same of cells in the order in which rows are read, the identity first.
+    pub fn read_cells(&self, cells: Vec<DbValue>) -> Option<Data> {
+        let names = std::iter::once(&self.store().id).chain(&self.store().columns).cloned().collect();
+        host::db::Rows::new(names, cells).first().and_then(|row| self.read(&row))
+    }
+
     /// A dialog of a row; `None`: the row has no living one.
     pub fn read(&self, row: &Row<'_>) -> Option<Data> {
         let store = self.store();
@@ -153,30 +162,23 @@ impl Rows {
             tag: boxed(Column::FromTag),
             contact: boxed(Column::CallerContact),
             routes: boxed(Column::CallerRoutes),
-            socket: self.socket_named(&at(Column::CallerSock).string()),
+            socket: self.shared.socket_named(&at(Column::CallerSock).string()).unwrap_or(0),
             cseq: digits(Column::CallerCseq),
             made_cseq: number(Column::CallerPing),
             ..Leg::default()
         };
-        d.callees.push(Leg {
+        d.callees = vec![Leg {
             tag: boxed(Column::ToTag),
             contact: boxed(Column::CalleeContact),
             routes: boxed(Column::CalleeRoutes),
-            socket: self.socket_named(&at(Column::CalleeSock).string()),
+            socket: self.shared.socket_named(&at(Column::CalleeSock).string()).unwrap_or(0),
             cseq: digits(Column::CalleeCseq),
             made_cseq: number(Column::CalleePing),
             ..Leg::default()
-        });
+        }];
         d.answered = 1;
-        let bits = at(Column::Flags).int().unwrap_or(0);
-        for (bit, flag) in FLAG_BITS {
-            if bits & (1 << bit) != 0 {
-                d.flags.set(flag);
-            }
-        }
-        if at(Column::ModuleFlags).int().is_some_and(|n| n != 0) {
-            d.flags.set(Flags::HIDDEN);
-        }
+        set_bits(&mut d.flags, at(Column::Flags).int().unwrap_or(0), &FLAG_BITS);
+        set_bits(&mut d.flags, at(Column::ModuleFlags).int().unwrap_or(0), &HIDING_BITS);
         d.vals = text::parse(&text(Column::Vars));
         d.memberships = memberships(&self.module.profiles, &text(Column::Profiles));
         for name in text(Column::ScriptFlags).split(|b| b.is_ascii_whitespace()).filter(|n| !n.is_empty()) {
@@ -187,9 +189,9 @@ impl Rows {
         d.routes.answer = some(Column::OnAnswer);
         d.routes.timeout = some(Column::OnTimeout);
         d.routes.hangup = some(Column::OnHangup);
-        let left = u64::from(number(Column::Timeout)).saturating_sub(self.unix);
-        d.lifetime = left as u32;
-        d.ends = Some(self.now.after(left * 1000));
+        let ends = self.moment.instant_of(number(Column::Timeout).into());
+        d.lifetime = (ends.0.saturating_sub(self.moment.now.0) / 1000) as u32;
+        d.ends = Some(ends);
         if d.flags.options() {
             d.options.interval = self.module.options_interval;
         }
@@ -197,6 +199,7 @@ impl Rows {
             d.reinvites.interval = self.module.reinvite_interval;
         }
         d.stored = store.mode != super::Mode::Shutdown;
+        d.settle();
         Some(d)
     }
 }
@@ -214,6 +217,11 @@ fn memberships(profiles: &Profiles, list: &[u8]) -> Vec<Membership> {
     let mut found = Vec::new();
     for (name, value) in text::parse(list) {
         let plain = name.strip_suffix(b"/s").or(name.strip_suffix(b"/b")).unwrap_or(&name);
+        // Whoever counts load has not read its table yet.
+        if plain.starts_with(api::LOAD_PREFIX.as_bytes()) {
+            let sharing = if name.ends_with(b"/s") { Sharing::Store } else { Sharing::Own };
+            profiles.find_or_add(&String::from_utf8_lossy(plain), sharing);
+        }
         let Some((profile, kind)) = profiles.find(plain) else {
             host::warn!(
                 "dialog",

@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 /// Statements of one transaction.
 const BATCH: usize = 500;
+/// Milliseconds that changes gather before they are written: an answer and its ACK make one row.
+const GATHER_MS: u64 = 20;
 /// Pause after a write that failed, in milliseconds.
 const RETRY_MS: u64 = 1000;
 /// Time that the last writes may take.
@@ -21,9 +23,33 @@ const LAST_LIMIT_MS: u64 = 60_000;
 /// What waits to be written on this worker.
 #[derive(Default)]
 struct Writing {
-    busy: bool,
+    /// Held by every write that is not done; what comes later waits for it.
+    running: Arc<()>,
+    /// A look is due.
+    soon: bool,
     /// Not before this time.
     not_before: transaction::Instant,
+}
+
+impl Writing {
+    fn is_busy(&self) -> bool {
+        Arc::strong_count(&self.running) > 1
+    }
+}
+
+/// Something has changed: in real time it is written as soon as the write before it is done.
+pub fn soon(ctx: &mut Ctx) {
+    let Some(module) = crate::dialog::api::module(ctx).filter(|m| m.store.mode == Mode::Realtime) else {
+        return;
+    };
+    let writing = ctx.local::<Writing>();
+    if writing.is_busy() || std::mem::replace(&mut writing.soon, true) {
+        return;
+    }
+    ctx.after(GATHER_MS, move |ctx| {
+        ctx.local::<Writing>().soon = false;
+        tick(ctx, &module);
+    });
 }
 
 /// Looks whether there is something to write, and writes it beside everything else.
@@ -35,7 +61,7 @@ pub fn tick(ctx: &mut Ctx, module: &Arc<Dlg>) {
     };
     let now = ctx.core.now;
     let writing = ctx.local::<Writing>();
-    if writing.busy || writing.not_before > now {
+    if writing.is_busy() || writing.not_before > now {
         return;
     }
     writing.not_before = now.after(period);
@@ -68,7 +94,7 @@ pub fn tick(ctx: &mut Ctx, module: &Arc<Dlg>) {
 
 fn send(ctx: &mut Ctx, module: &Arc<Dlg>, queries: Vec<Query>, keys: Vec<Key>, gone: Vec<Did>) {
     let Some(db) = &module.store.db else { return };
-    ctx.local::<Writing>().busy = true;
+    let running = ctx.local::<Writing>().running.clone();
     let pool = db.on(ctx);
     ctx.spawn("dialog write", LIMIT_MS, async move {
         let mut result = pool.run_all(Query::merged(queries.clone())).await.map(drop);
@@ -86,11 +112,13 @@ fn send(ctx: &mut Ctx, module: &Arc<Dlg>, queries: Vec<Query>, keys: Vec<Key>, g
             }
         }
         Box::new(move |ctx: &mut Ctx| {
-            ctx.local::<Writing>().busy = false;
+            drop(running);
             if let Err(error) = result {
                 host::error!("dialog", "dialogs are not in the database yet: {error}");
                 ctx.local::<Writing>().not_before = ctx.core.now.after(RETRY_MS);
                 table::of(ctx).not_written(keys, gone);
+            } else if table::of(ctx).has_unsaved() {
+                soon(ctx);
             }
             1
         }) as Finish
@@ -152,12 +180,23 @@ pub fn rewrite(ctx: &mut Ctx, module: &Arc<Dlg>, answer: MiAnswer) {
     let (pool, asked) = (db.on(ctx), module.clone());
     let empty = Query::delete(module.store.table.clone());
     let answers = ask_all(ctx, move |ctx| {
+        // A call that ends meanwhile must not be taken out before its row is written.
+        let running = ctx.local::<Writing>().running.clone();
         let rows = Rows::new(ctx, &asked);
-        let living = table::of(ctx).iter().filter(|(_, d)| d.state.is_answered());
-        Some(living.map(|(_, d)| rows.write(&d.data, asked.store.with_values)).collect::<Vec<_>>())
+        let table = table::of(ctx);
+        let living: Vec<Key> =
+            table.iter().filter(|(_, d)| d.state.is_answered()).map(|(key, _)| key).collect();
+        let write = |key: Key| {
+            let dialog = table.get_mut(key)?;
+            dialog.stored = true;
+            Some(rows.write(&dialog.data, asked.store.with_values))
+        };
+        Some((living.into_iter().filter_map(write).collect::<Vec<_>>(), running))
     });
     ctx.spawn("dialog rewrite", LAST_LIMIT_MS, async move {
-        let queries: Vec<Query> = answers.await.into_iter().flat_map(|(_, list)| list).collect();
+        let (queries, running): (Vec<Vec<Query>>, Vec<_>) =
+            answers.await.into_iter().map(|(_, told)| told).unzip();
+        let queries: Vec<Query> = queries.into_iter().flatten().collect();
         let result = match pool.run(empty).await {
             Ok(_) => write_all(&*pool, queries).await,
             Err(error) => Err(error),
@@ -166,6 +205,7 @@ pub fn rewrite(ctx: &mut Ctx, module: &Arc<Dlg>, answer: MiAnswer) {
             Ok(()) => Ok("OK".into()),
             Err(error) => Err(MiError::internal(error.to_string())),
         });
+        drop(running);
         Box::new(|_: &mut Ctx| 1) as Finish
     });
 }

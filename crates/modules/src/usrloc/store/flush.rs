@@ -25,7 +25,7 @@ impl Usrloc {
     pub(in crate::usrloc) fn load(self: &Arc<Usrloc>, ctx: &mut Ctx) {
         let places: Vec<Place> = self.tables().iter().map(|table| self.place(ctx, table)).collect();
         let usrloc = self.clone();
-        ctx.spawn("usrloc load", LOAD_LIMIT_MS, async move {
+        ctx.spawn_aside("usrloc load", LOAD_LIMIT_MS, async move {
             for place in places {
                 let mut tries = 0;
                 while let Err(e) = place.load().await {

@@ -30,7 +30,7 @@ impl Usrloc {
             return take(ctx, all);
         }
         let place = self.place(ctx, table);
-        ctx.spawn("usrloc visit", LIMIT_MS, async move {
+        ctx.spawn_aside("usrloc visit", LIMIT_MS, async move {
             let found = place.part(part).await.unwrap_or_default();
             Box::new(move |ctx: &mut Ctx| {
                 take(ctx, found);

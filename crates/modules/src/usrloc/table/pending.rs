@@ -79,6 +79,23 @@ impl Table {
         !shard.dirty.is_empty() || !shard.gone.is_empty()
     }
 
+    /// How many addresses the database must still learn of, how many contacts it still has that are gone, and the names
+    /// of some of the addresses.
+    pub fn unwritten(&self, most: usize) -> (usize, usize, Vec<Bytes>) {
+        let (mut count, mut removed, mut names) = (0, 0, Vec::new());
+        for shard in &self.shards {
+            let shard = shard.lock();
+            let mut dirty: Vec<&[u8]> = shard.dirty.iter().map(|aor| &aor[..]).collect();
+            dirty.sort_unstable();
+            dirty.dedup();
+            count += dirty.len();
+            removed += shard.gone.len();
+            let room = most.saturating_sub(names.len());
+            names.extend(dirty.into_iter().take(room).map(Bytes::copy_from_slice));
+        }
+        (count, removed, names)
+    }
+
     /// Takes what the database must learn of a shard. `written` or `not_written` must follow.
     pub fn pending(&self, shard: usize) -> Pending {
         let mut shard = self.shards[shard].lock();

@@ -23,6 +23,8 @@ impl Type {
             (Type::Time, Postgres) => "TIMESTAMP WITHOUT TIME ZONE",
             (Type::Time, _) => "DATETIME",
             (Type::Text(n), Postgres) => return format!("VARCHAR({n})"),
+            // As long as a CHAR can be there.
+            (Type::Text(n @ 256..), MySql) => return format!("VARCHAR({n})"),
             (Type::Text(n), _) => return format!("CHAR({n})"),
             (Type::LongText, _) => "TEXT",
             (Type::Blob | Type::LongBlob, Postgres) => "BYTEA",
