@@ -16,7 +16,8 @@ Kamailio is left out: its write-through blocks a process for each statement.
 import argparse, os, pathlib, re, select, shutil, signal, socket, subprocess, sys, time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests/e2e"))
 from databases import MariaDb, Postgres
-from harness import Place
+from harness import Place, free_port
+import relay
 from record import record
 
 TICK = os.sysconf("SC_CLK_TCK")
@@ -106,13 +107,12 @@ def options(n, port):
 class Server:
     def __init__(self, name, command, template, folder, **more):
         self.name = name
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         config = pathlib.Path(folder, name + ".cfg")
         config.write_text(template.format(port=self.port, **more))
-        self.process = subprocess.Popen([*command, str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                        cwd=folder, start_new_session=True)
+        said = config.with_suffix(".log")
+        with open(said, "wb") as log:
+            self.process = subprocess.Popen([*command, str(config)], stdout=log, stderr=log, cwd=folder, start_new_session=True)
         self.client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.client.bind(("127.0.0.1", 0))
         self.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
@@ -121,7 +121,7 @@ class Server:
         deadline = time.monotonic() + 20
         while not self.answers():
             if time.monotonic() > deadline or self.process.poll() is not None:
-                sys.exit(f"{name} does not run")
+                sys.exit(f"{name} does not run: " + "\n".join(said.read_text(errors="replace").splitlines()[-5:]))
 
     def answers(self):
         try:
@@ -194,8 +194,7 @@ class Server:
         return time.monotonic() - start, self.cpu() - cpu
 
     def stop(self):
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        relay.stop(self.process)
 
 
 def database(place, args):
@@ -240,6 +239,7 @@ def save(args, found):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fermata", default="target/release/fermata")
+    parser.add_argument("--kamailio", default="kamailio")
     for name, value in (("contacts", 100_000), ("refresh", 20_000), ("lookups", 20_000), ("window", 64)):
         parser.add_argument("--" + name, type=int, default=value)
     parser.add_argument("--db", choices=("sqlite", "mariadb", "postgres"))
@@ -261,7 +261,7 @@ def main():
                 server.stop()
             return
         servers = [("fermata", [str(pathlib.Path(args.fermata).resolve()), "-f"], FERMATA)]
-        if kamailio := shutil.which("kamailio"):
+        if kamailio := shutil.which(args.kamailio):
             servers.append(("kamailio", [kamailio, "-x", "fm", "-DD", "-m", "512", "-M", "8", "-w", folder, "-Y", folder, "-f"], KAMAILIO))
         for name, command, template in servers:
             server = Server(name, command, template, folder, driver="", mode="single-instance-no-db")

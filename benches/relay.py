@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """CPU time per relayed call, side by side with Kamailio, in one run on one machine.
 
-  benches/relay.py [--fermata target/release/fermata] [--calls 5000] [--rate 500] [--rounds 3] [--workers 1] [--wait MS]
+  benches/relay.py [--fermata target/release/fermata] [--calls 5000] [--rate 500] [--rounds 3] [--workers 1] [--transport udp] [--wait MS]
 
 SIPp calls SIPp through the server: INVITE, 180, 200, ACK, BYE, 200, with record-routing. The servers take turns; the
 figure is user plus system time of all threads and processes of the server, divided by the calls. With several workers it
@@ -11,6 +11,8 @@ in the script (a plain call of usleep); Kamailio is left out then, because it wo
 """
 import argparse, json, os, pathlib, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests/e2e"))
+from harness import free_port
 from record import record
 
 SIPP = pathlib.Path(__file__).resolve().parent.parent / "tests/sipp"
@@ -118,12 +120,6 @@ request_route {{
 """
 
 
-def free_port():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 def cpu(group):
     """Seconds of user and system time of all processes of a process group."""
     total = 0
@@ -174,8 +170,13 @@ def sipp(args, folder, **more):
 
 
 def stop(proc):
+    """Asks first: a program that takes a profile of itself (benches/pgo) writes it at its orderly end."""
     if proc.poll() is None:
-        os.killpg(proc.pid, signal.SIGKILL)
+        proc.terminate()
+        try:
+            proc.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(proc.pid, signal.SIGKILL)
     proc.wait()
 
 
@@ -273,6 +274,7 @@ def main():
     ap.add_argument("--rate", type=int, default=500)
     ap.add_argument("--rounds", type=int, default=3)
     ap.add_argument("--workers", type=int, default=1)
+    ap.add_argument("--transport", choices=("udp", "tcp"), default="udp")
     ap.add_argument("--wait", type=int, default=0, help="milliseconds that each INVITE waits in the script")
     args = ap.parse_args()
     servers = {"fermata": (fermata(args.fermata), FERMATA)}

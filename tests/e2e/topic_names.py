@@ -168,6 +168,41 @@ def test_what_does_not_exist_is_remembered_too(place):
     check(shown["Error"], "the name does not exist or has no address")
 
 
+def test_an_address_that_failed_is_left_out(place):
+    server_port = free_port()
+
+    class Bare:
+        port = server_port
+    first, second = place.phone(Bare, "bob", "127.0.0.1"), place.phone(Bare, "bob", "127.0.0.1")
+    ports = [int(p.address.split(":")[1]) for p in (first, second)]
+    names = Unbound(
+        place,
+        "a.example. 3600 IN A 127.0.0.1",
+        f"_sip._udp.two.example. 3600 IN SRV 10 0 {ports[0]} a.example.",
+        f"_sip._udp.two.example. 3600 IN SRV 20 0 {ports[1]} a.example.")
+    server = place.server(CONFIG, PORT=server_port, BODY='if ($rU == "all") unuse_blacklist("dns");', GLOBALS="disable_dns_blacklist = no", WORKERS=2,
+                          BEFORE=names.before())
+    alice = place.phone(server, "alice", "127.0.0.5")
+    check(server.mi("list_blacklists")["Lists"][0]["Rules"], [], "nothing failed yet")
+    invite_to(alice, "sip:bob@two.example")
+    first.answer(first.receive("INVITE sip:bob@two"), 503)
+    second.answer(second.receive("INVITE sip:bob@two"), 200, f"Contact: <sip:{second.address}>\r\n")
+    alice.receive("SIP/2.0 200")
+    [rule] = server.mi("list_blacklists")["Lists"][0]["Rules"]
+    check((rule["IP"], str(rule["Port"]), rule["Proto"].lower(), 200 < int(rule["Expire"]) <= 240), ("127.0.0.1", str(ports[0]), "udp", True), rule)
+    # The other worker knows it too: some calls, whichever worker they have.
+    for n in range(6):
+        carol = place.phone(server, f"carol{n}", "127.0.0.6")
+        invite_to(carol, "sip:bob@two.example")
+        second.answer(second.receive("INVITE sip:bob@two"), 200, f"Contact: <sip:{second.address}>\r\n")
+        carol.receive("SIP/2.0 200")
+    # A script may do without the list.
+    dave = place.phone(server, "dave", "127.0.0.7")
+    invite_to(dave, "sip:all@two.example")
+    first.answer(first.receive("INVITE sip:all@two"), 486)
+    dave.receive("SIP/2.0 486")
+
+
 def test_failover_between_servers_of_a_name(place):
     closed = free_port()
     # Ports of the phones are known before the name server starts.

@@ -187,6 +187,8 @@ declare! {
     disable_503_translation: bool = false, "no", Any, "";
     /// A crash leaves no core file.
     disable_core_dump: bool = false, "no", Any, "";
+    /// Addresses of a name that failed are not left out for some minutes (list `dns`).
+    disable_dns_blacklist: bool = true, "yes", Any, "";
     /// A branch tries one address only.
     disable_dns_failover: bool = false, "no", Any, "";
     /// Replies of no transaction are dropped; without it the use of forward() decides.

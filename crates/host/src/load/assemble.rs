@@ -84,7 +84,7 @@ pub fn load_with(
         parts,
     };
     loader.globals = Globals::read(config, &mut loader.diagnostics);
-    let blacklists = globals::blacklists(config, &mut loader.diagnostics);
+    let blacklists = globals::blacklists(config, &loader.globals, &mut loader.diagnostics);
     *loader.part() = Arc::new(blacklists);
     let streams = Streams::new(&mut loader);
     prepare(&mut loader);

@@ -178,9 +178,16 @@ impl Globals {
     }
 }
 
-/// The lists of `dst_blacklist`.
-pub(super) fn blacklists(config: &Config, diagnostics: &mut Vec<Diagnostic>) -> Blacklists {
+/// The lists of `dst_blacklist`, and that of addresses that failed if it is wanted.
+pub(super) fn blacklists(
+    config: &Config,
+    globals: &Globals,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Blacklists {
     let mut blacklists = Blacklists::default();
+    if !globals.core.disable_dns_blacklist {
+        blacklists.push(Blacklist::of_failed_addresses());
+    }
     for global in config.globals.iter().filter(|g| &g.name[..] == b"dst_blacklist") {
         let Some(text) = text_of(&global.value) else { continue };
         match Blacklist::parse(&text) {

@@ -9,6 +9,9 @@ use transaction::Instant;
 /// Lists of one configuration; scripts keep which ones they use as bits.
 const MAX_LISTS: usize = 64;
 
+/// How long an address of a name that failed is left out, milliseconds (OpenSIPS `disable_dns_blacklist`).
+const FAILED_FOR_MS: u64 = 240_000;
+
 /// All lists, shared by the workers. Rules of lists that are not `readonly` change while the server runs.
 #[derive(Debug, Default)]
 pub struct Blacklists(Vec<Blacklist>);
@@ -142,6 +145,11 @@ impl Blacklist {
         Blacklist { name: name.to_owned(), owner, default: false, readonly: false, expire: false, rules }
     }
 
+    /// The list `dns`: addresses of names that failed. In use without being asked for; its rules end.
+    pub fn of_failed_addresses() -> Blacklist {
+        Blacklist { default: true, expire: true, ..Blacklist::of_module("dns", "dns") }
+    }
+
     /// Puts these rules in the place of all others.
     pub fn refill(&self, rules: Vec<Rule>) {
         *self.rules.write() = rules;
@@ -203,6 +211,15 @@ impl Blacklists {
 
     pub fn all(&self) -> impl Iterator<Item = &Blacklist> {
         self.0.iter()
+    }
+
+    /// An address of a name failed: the next messages try another one, for four minutes. Nothing, unless the configuration wants
+    /// that.
+    pub fn note_failed(&self, transport: Transport, addr: SocketAddr, now: Instant) {
+        if let Some(list) = self.0.iter().find(|list| list.owner == "dns") {
+            let until = Some(now.after(FAILED_FOR_MS));
+            list.add(Rule { until, ..Rule::of_address(Some(transport), addr) }, now);
+        }
     }
 
     /// Whether a list in use blocks it.
@@ -293,6 +310,24 @@ mod tests {
         for wrong in ["", "a/b", "a:{(any, x, 0)}", "a:{(any, 10.0.0.1, 70000)}"] {
             assert!(Blacklist::parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn addresses_that_failed_are_left_out_for_four_minutes() {
+        let addr = "10.0.0.1:5060".parse().unwrap();
+        let blocked = |lists: &Blacklists, transport, at| {
+            let going = Going { transport: Some(transport), addr, message: b"", now: Instant(at) };
+            lists.block(InUse::default(), &going)
+        };
+        let mut lists = Blacklists::default();
+        lists.note_failed(Transport::Udp, addr, Instant(0));
+        assert!(!blocked(&lists, Transport::Udp, 1));
+        lists.push(Blacklist::of_failed_addresses());
+        lists.note_failed(Transport::Udp, addr, Instant(0));
+        assert!(blocked(&lists, Transport::Udp, 239_999) && !blocked(&lists, Transport::Tcp, 1));
+        assert!(!blocked(&lists, Transport::Udp, 240_000));
+        lists.note_failed(Transport::Udp, addr, Instant(300_000));
+        assert!(blocked(&lists, Transport::Udp, 300_001));
     }
 
     #[test]

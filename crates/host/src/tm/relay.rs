@@ -3,7 +3,9 @@
 use super::branch::{self, SendError, lookup_of};
 use super::resolve::{Found, LOOKUP_MS, Lookup, when_known};
 use super::watch::{Way, show};
-use super::{Activity, BranchData, cancel, create_current, drain, failure, save_request, trying_current};
+use super::{
+    Activity, BranchData, Engine, cancel, create_current, drain, failure, save_request, trying_current,
+};
 use crate::branches::request_branch;
 use crate::call::{Finish, Outcome};
 use crate::ctx::{After, Branch, Ctx, MsgState};
@@ -284,6 +286,12 @@ fn send_branch(
         bytes = branch::print(ctx, state, None, target, &stream, &cookie);
     }
     let (path, now) = (ways[0], ctx.core.now);
+    if ctx.core.txns.policy.remembers_failures
+        && lookup_of(&ctx.core.shared.sockets, target, how.proxy.as_ref()).is_some()
+        && let Some(data) = ctx.core.txns.txns.branch_data(id, number)
+    {
+        data.named = true;
+    }
     if ways.len() > 1
         && let Some(data) = ctx.core.txns.txns.branch_data(id, number)
     {
@@ -376,13 +384,20 @@ fn look_up(ctx: &mut Ctx, id: TxnId, number: u16, mut state: Box<MsgState>, targ
 /// The winner gave no answer, or said 503: the same request goes to the next address of its name
 /// (RFC 3263 §4.3). False: there is none.
 pub(super) fn next_way(ctx: &mut Ctx, id: TxnId, failed: u16) -> bool {
-    let txns = &mut ctx.core.txns.txns;
+    let now = ctx.core.now;
+    let Engine { txns, policy, .. } = &mut *ctx.core.txns;
     if !txns.is_open(id) || txns.was_cancelled(id) {
         return false;
     }
     let Some(view) = txns.branch(id, failed) else { return false };
     let silent = view.received == 0 && matches!(view.status, 408 | 477);
-    if !(silent || view.received == 503) || view.data.ways.is_empty() {
+    if !(silent || view.received == 503) {
+        return false;
+    }
+    if let Some(path) = view.path.filter(|_| view.data.named) {
+        policy.blacklists.note_failed(path.transport, path.remote, now);
+    }
+    if view.data.ways.is_empty() {
         return false;
     }
     let (data, bytes) = (view.data, view.bytes.clone());
@@ -391,6 +406,7 @@ pub(super) fn next_way(ctx: &mut Ctx, id: TxnId, failed: u16) -> bool {
         on_reply: data.on_reply,
         avps: data.avps.clone(),
         ways: data.ways[1..].into(),
+        named: data.named,
         ..BranchData::new(data.target.clone())
     };
     let Ok(number) = txns.open_branch(id, next) else { return false };
