@@ -78,13 +78,17 @@ def total(rows, at):
 
 
 def measure(name, command, text, args, calls):
+    """What one server does at each load, in shares of its capacity. `None`: it completes nothing."""
     found = {"points": []}
     with tempfile.TemporaryDirectory() as folder:
         server = Server(folder, command, text, args.work)
         try:
             server.calls(calls, 64, "0:2")
             rows = [row for row in server.calls(calls, 64, "0:%d" % args.seconds) if 1 <= row[0] < args.seconds - 0.5]
-            capacity = total(rows, 2) / (len(rows) / 10)
+            capacity = total(rows, 2) / max(len(rows) / 10, 1)
+            if not capacity:
+                print("%-20s left out: none of its calls was completed while its capacity was measured" % name, flush=True)
+                return None
             found["capacity"] = capacity
             print("%-20s capacity %.0f calls/s" % (name, capacity), flush=True)
             for factor in FACTORS:
@@ -158,6 +162,7 @@ def main():
         if os.path.exists(args.kamailio):
             servers["kamailio"] = (relay.kamailio(args.kamailio), KAMAILIO)
         found = {name: measure(name, *how, args, calls) for name, how in servers.items() if not args.only or args.only in name}
+        found = {name: points for name, points in found.items() if points}
     if args.svg:
         svg(found, args.svg)
     at = lambda name, load, what: min(found[name]["points"], key=lambda p: abs(p["load"] - load))[what]
