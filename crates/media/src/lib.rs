@@ -5,11 +5,13 @@ mod cookies;
 mod nodes;
 mod sdp;
 
+pub mod mediaproxy;
 pub mod rtp_relay;
 pub mod rtpengine;
 pub mod rtpproxy;
 
 host::modules! {
+    mediaproxy,
     rtp_relay,
     rtpengine,
     rtpproxy,

@@ -57,7 +57,7 @@ pub struct Sdp {
 }
 
 /// A line without its end, and where it begins.
-fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+pub fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let rest = text.get(at..).filter(|rest| !rest.is_empty())?;
@@ -69,7 +69,7 @@ fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
 }
 
 /// Words of a line with their places.
-fn words(line: &[u8], base: usize) -> Vec<Range<usize>> {
+pub fn words(line: &[u8], base: usize) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut start = None;
     for (at, b) in line.iter().enumerate() {
