@@ -14,6 +14,8 @@ stderror_enabled = yes
 syslog_enabled = no
 udp_workers = 1
 socket = udp:127.0.0.1:{PORT}
+# A node that gave no answer gets no ACK.
+disable_dns_blacklist = no
 loadmodule "proto_udp.so"
 loadmodule "signaling.so"
 loadmodule "sl.so"

@@ -36,7 +36,6 @@ const PARAMETERS: &[(&str, Effect)] = &[
     ("children", Old("udp_workers")),
     ("db_version_table", No("`fermata db` looks after the layout of tables")),
     ("debug", Old("log_level")),
-    ("disable_dns_blacklist", No("destinations that failed are not remembered")),
     ("dns", No("the Via check compares addresses only")),
     ("dst_blacklist", Works),
     ("event_pkg_threshold", MEMORY),

@@ -147,6 +147,8 @@ pub struct BranchData {
     pub local_reason: &'static str,
     /// Addresses that are left to try when this one fails.
     ways: branch::Ways,
+    /// The script wants one address only: that it failed is not remembered.
+    no_failover: bool,
     /// `$bavp`
     pub avps: crate::avp::Avps,
     /// Why it never left.
@@ -410,6 +412,7 @@ impl BranchData {
             reply: None,
             local_reason: "",
             ways: branch::Ways::new(),
+            no_failover: false,
             avps: Default::default(),
             failed: None,
         }
