@@ -1,6 +1,6 @@
 """Names of next hops against a real name server (unbound, or none that answers): what is asked, how often, where
 calls go, and that nobody else waits."""
-import random
+import random, select, socket
 from asking import Asking, plays_on
 from databases import ROOT, Server, find
 from harness import Failed, check, free_port, until
@@ -168,41 +168,6 @@ def test_what_does_not_exist_is_remembered_too(place):
     check(shown["Error"], "the name does not exist or has no address")
 
 
-def test_an_address_that_failed_is_left_out(place):
-    server_port = free_port()
-
-    class Bare:
-        port = server_port
-    first, second = place.phone(Bare, "bob", "127.0.0.1"), place.phone(Bare, "bob", "127.0.0.1")
-    ports = [int(p.address.split(":")[1]) for p in (first, second)]
-    names = Unbound(
-        place,
-        "a.example. 3600 IN A 127.0.0.1",
-        f"_sip._udp.two.example. 3600 IN SRV 10 0 {ports[0]} a.example.",
-        f"_sip._udp.two.example. 3600 IN SRV 20 0 {ports[1]} a.example.")
-    server = place.server(CONFIG, PORT=server_port, BODY='if ($rU == "all") unuse_blacklist("dns");', GLOBALS="disable_dns_blacklist = no", WORKERS=2,
-                          BEFORE=names.before())
-    alice = place.phone(server, "alice", "127.0.0.5")
-    check(server.mi("list_blacklists")["Lists"][0]["Rules"], [], "nothing failed yet")
-    invite_to(alice, "sip:bob@two.example")
-    first.answer(first.receive("INVITE sip:bob@two"), 503)
-    second.answer(second.receive("INVITE sip:bob@two"), 200, f"Contact: <sip:{second.address}>\r\n")
-    alice.receive("SIP/2.0 200")
-    [rule] = server.mi("list_blacklists")["Lists"][0]["Rules"]
-    check((rule["IP"], str(rule["Port"]), rule["Proto"].lower(), 200 < int(rule["Expire"]) <= 240), ("127.0.0.1", str(ports[0]), "udp", True), rule)
-    # The other worker knows it too: some calls, whichever worker they have.
-    for n in range(6):
-        carol = place.phone(server, f"carol{n}", "127.0.0.6")
-        invite_to(carol, "sip:bob@two.example")
-        second.answer(second.receive("INVITE sip:bob@two"), 200, f"Contact: <sip:{second.address}>\r\n")
-        carol.receive("SIP/2.0 200")
-    # A script may do without the list.
-    dave = place.phone(server, "dave", "127.0.0.7")
-    invite_to(dave, "sip:all@two.example")
-    first.answer(first.receive("INVITE sip:all@two"), 486)
-    dave.receive("SIP/2.0 486")
-
-
 def test_failover_between_servers_of_a_name(place):
     closed = free_port()
     # Ports of the phones are known before the name server starts.
@@ -250,6 +215,53 @@ def test_failover_between_servers_of_a_name(place):
     invite_to(erin, "sip:bob@busy.example")
     first.answer(first.receive("INVITE sip:bob@busy"), 503)
     erin.receive("SIP/2.0 50[03]")
+
+
+def test_servers_that_failed_are_remembered(place):
+    """`disable_dns_blacklist = no`: after one call, no request goes to the dead server, not even an ACK, which has no answer to miss."""
+    closed, server_port = free_port(), free_port()
+
+    class Bare:
+        port = server_port
+    alive = place.phone(Bare, "bob", "127.0.0.1")
+    names = Unbound(
+        place,
+        *(f"{host}.example. 3600 IN A 127.0.0.1" for host in ("a", "b")),
+        f"_sip._udp.half.example. 3600 IN SRV 10 0 {closed} a.example.",
+        f"_sip._udp.half.example. 3600 IN SRV 20 0 {alive.address.split(':')[1]} b.example.")
+    # Two workers: what one learnt holds for the other too.
+    server = place.server(CONFIG, PORT=server_port, BODY="", GLOBALS="disable_dns_blacklist = no", WORKERS=2, BEFORE=names.before())
+    dead = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    dead.bind(("127.0.0.1", closed))
+    dead.setblocking(False)
+    check(server.mi("list_blacklists")["Lists"][0]["Rules"], [])
+    alice = place.phone(server, "alice", "127.0.0.5")
+    invite_to(alice, "sip:bob@half.example")
+    alive.answer(alive.receive("INVITE"), 200, f"Contact: <sip:bob@half.example>\r\n")
+    answer = alice.receive("SIP/2.0 200")
+    rules = server.mi("list_blacklists")["Lists"][0]["Rules"]
+    check([(r["IP"], r["Proto"], r["Port"]) for r in rules], [("127.0.0.1", "udp", closed)])
+    check(230 <= rules[0]["Expire"] <= 240, True)
+    while readable(dead):
+        dead.recv(65536)
+    ack_to(alice, "sip:bob@half.example", answer)
+    alive.receive("ACK")
+    for _ in range(10):
+        asking = Asking(lambda n: ask(place, server, "sip:bob@half.example").status, [1])
+        alive.answer(alive.receive("MESSAGE"), 200)
+        check(asking.codes(), [200])
+    check(readable(dead), False, "something went to the dead server")
+
+
+def readable(sock):
+    return bool(select.select([sock], [], [], 0)[0])
+
+
+def ack_to(phone, uri, answer):
+    text = (f"ACK {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {phone.address};branch=z9hG4bKa{phone.call_id[:9]}\r\n"
+            f"Max-Forwards: 70\r\nFrom: <sip:{phone.user}@example.com>;tag=1\r\nTo: {answer.header('To')}\r\n"
+            f"Call-ID: {phone.call_id}\r\nCSeq: 1 ACK\r\nContent-Length: 0\r\n\r\n")
+    phone.socket.sendto(text.encode(), ("127.0.0.1", phone.server.port))
 
 
 def invite_to(phone, uri):

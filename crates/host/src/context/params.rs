@@ -187,7 +187,8 @@ declare! {
     disable_503_translation: bool = false, "no", Any, "";
     /// A crash leaves no core file.
     disable_core_dump: bool = false, "no", Any, "";
-    /// Addresses of a name that failed are not left out for some minutes (list `dns`).
+    /// Destinations that gave no answer or said 503 are not remembered; with `no` the blacklist `dns` keeps them for 4
+    /// minutes, and no request goes there.
     disable_dns_blacklist: bool = true, "yes", Any, "";
     /// A branch tries one address only.
     disable_dns_failover: bool = false, "no", Any, "";

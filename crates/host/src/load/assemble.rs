@@ -84,7 +84,8 @@ pub fn load_with(
         parts,
     };
     loader.globals = Globals::read(config, &mut loader.diagnostics);
-    let blacklists = globals::blacklists(config, &loader.globals, &mut loader.diagnostics);
+    let remembers = !loader.globals.core.disable_dns_blacklist;
+    let blacklists = globals::blacklists(config, remembers, &mut loader.diagnostics);
     *loader.part() = Arc::new(blacklists);
     let streams = Streams::new(&mut loader);
     prepare(&mut loader);

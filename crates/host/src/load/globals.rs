@@ -7,7 +7,7 @@ use crate::parameters::{self, Effect, effect};
 use crate::shared::{Listen, bracketed, host_text};
 use crate::tm::blacklist::{Blacklist, Blacklists};
 use script::ast::{Config, Global, GlobalValue};
-use script::{Diagnostic, nearest};
+use script::{Diagnostic, Loc, nearest};
 use sip::{SocketNames, Transport};
 use std::net::SocketAddr;
 
@@ -178,16 +178,9 @@ impl Globals {
     }
 }
 
-/// The lists of `dst_blacklist`, and that of addresses that failed if it is wanted.
-pub(super) fn blacklists(
-    config: &Config,
-    globals: &Globals,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> Blacklists {
+/// The lists of `dst_blacklist`, and that of destinations that failed if they are to be remembered.
+pub(super) fn blacklists(config: &Config, remembers: bool, diagnostics: &mut Vec<Diagnostic>) -> Blacklists {
     let mut blacklists = Blacklists::default();
-    if !globals.core.disable_dns_blacklist {
-        blacklists.push(Blacklist::of_failed_addresses());
-    }
     for global in config.globals.iter().filter(|g| &g.name[..] == b"dst_blacklist") {
         let Some(text) = text_of(&global.value) else { continue };
         match Blacklist::parse(&text) {
@@ -199,6 +192,12 @@ pub(super) fn blacklists(
             }
             Err(e) => diagnostics.push(Diagnostic::error(global.loc, format!("bad blacklist: {e}"))),
         }
+    }
+    if remembers && !blacklists.push(Blacklist::of_failed()) {
+        let text =
+            "disable_dns_blacklist = no makes the blacklist dns: there is one already, or there are 64";
+        diagnostics
+            .push(Diagnostic::error(config.globals.first().map_or_else(Loc::default, |g| g.loc), text));
     }
     blacklists
 }

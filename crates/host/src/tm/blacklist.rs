@@ -8,9 +8,12 @@ use transaction::Instant;
 
 /// Lists of one configuration; scripts keep which ones they use as bits.
 const MAX_LISTS: usize = 64;
-
-/// How long an address of a name that failed is left out, milliseconds (OpenSIPS `disable_dns_blacklist`).
-const FAILED_FOR_MS: u64 = 240_000;
+/// Destinations that failed and are remembered at a time.
+const MAX_FAILED: usize = 1024;
+/// How long they are, milliseconds (OpenSIPS `DNS_BL_EXPIRE`).
+const FAILED_FOR: u64 = 240_000;
+/// Owner of the list of them, which has the same name.
+const FAILED: &str = "dns";
 
 /// All lists, shared by the workers. Rules of lists that are not `readonly` change while the server runs.
 #[derive(Debug, Default)]
@@ -145,9 +148,10 @@ impl Blacklist {
         Blacklist { name: name.to_owned(), owner, default: false, readonly: false, expire: false, rules }
     }
 
-    /// The list `dns`: addresses of names that failed. In use without being asked for; its rules end.
-    pub fn of_failed_addresses() -> Blacklist {
-        Blacklist { default: true, expire: true, ..Blacklist::of_module("dns", "dns") }
+    /// The list of destinations that failed (OpenSIPS `disable_dns_blacklist = no`): every message uses it unless it says
+    /// `unuse_blacklist("dns")`.
+    pub fn of_failed() -> Blacklist {
+        Blacklist { default: true, expire: true, ..Blacklist::of_module(FAILED, FAILED) }
     }
 
     /// Puts these rules in the place of all others.
@@ -162,6 +166,15 @@ impl Blacklist {
 
     pub fn rules(&self, now: Instant) -> Vec<Rule> {
         self.rules.read().iter().filter(|rule| rule.until.is_none_or(|until| until > now)).cloned().collect()
+    }
+
+    /// One more rule that ends; of more than `most` the oldest is given up.
+    fn add_within(&self, rule: Rule, now: Instant, most: usize) {
+        if self.add(rule, now) {
+            let mut rules = self.rules.write();
+            let surplus = rules.len().saturating_sub(most);
+            rules.drain(..surplus);
+        }
     }
 
     /// False: the list is read-only, or the rule ends and the list has no such rules.
@@ -213,12 +226,12 @@ impl Blacklists {
         self.0.iter()
     }
 
-    /// An address of a name failed: the next messages try another one, for four minutes. Nothing, unless the configuration wants
-    /// that.
-    pub fn note_failed(&self, transport: Transport, addr: SocketAddr, now: Instant) {
-        if let Some(list) = self.0.iter().find(|list| list.owner == "dns") {
-            let until = Some(now.after(FAILED_FOR_MS));
-            list.add(Rule { until, ..Rule::of_address(Some(transport), addr) }, now);
+    /// A destination gave no answer, or said 503 (RFC 3263 §4.3): for four minutes it is left out. Nothing happens where
+    /// `disable_dns_blacklist` is on.
+    pub fn remember_failed(&self, transport: Transport, addr: SocketAddr, now: Instant) {
+        if let Some(list) = self.all().find(|list| list.owner == FAILED) {
+            let rule = Rule { until: Some(now.after(FAILED_FOR)), ..Rule::of_address(Some(transport), addr) };
+            list.add_within(rule, now, MAX_FAILED);
         }
     }
 
@@ -313,24 +326,6 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_failed_are_left_out_for_four_minutes() {
-        let addr = "10.0.0.1:5060".parse().unwrap();
-        let blocked = |lists: &Blacklists, transport, at| {
-            let going = Going { transport: Some(transport), addr, message: b"", now: Instant(at) };
-            lists.block(InUse::default(), &going)
-        };
-        let mut lists = Blacklists::default();
-        lists.note_failed(Transport::Udp, addr, Instant(0));
-        assert!(!blocked(&lists, Transport::Udp, 1));
-        lists.push(Blacklist::of_failed_addresses());
-        lists.note_failed(Transport::Udp, addr, Instant(0));
-        assert!(blocked(&lists, Transport::Udp, 239_999) && !blocked(&lists, Transport::Tcp, 1));
-        assert!(!blocked(&lists, Transport::Udp, 240_000));
-        lists.note_failed(Transport::Udp, addr, Instant(300_000));
-        assert!(blocked(&lists, Transport::Udp, 300_001));
-    }
-
-    #[test]
     fn rules_that_end() {
         let list = Blacklist::parse("net_dynamic/expire").unwrap();
         let mut rule = Rule::parse("udp,10.0.0.1,5060").unwrap();
@@ -340,5 +335,39 @@ mod tests {
         assert_eq!(list.rules(Instant(100)).len(), 0);
         assert!(list.remove(&rule) && !list.remove(&rule));
         assert!(!Blacklist::parse("fixed").unwrap().add(rule, Instant(0)));
+    }
+
+    #[test]
+    fn destinations_that_failed() {
+        let going = |port: u16, transport, now| Going {
+            transport: Some(transport),
+            addr: SocketAddr::from(([10, 0, 0, 1], port)),
+            message: b"",
+            now: Instant(now),
+        };
+        let mut lists = Blacklists::default();
+        let dead = going(5060, Transport::Udp, 0).addr;
+        lists.remember_failed(Transport::Udp, dead, Instant(0));
+        let used = InUse::default();
+        assert!(
+            !lists.block(used, &going(5060, Transport::Udp, 1)),
+            "nothing is remembered without the list"
+        );
+        assert!(lists.push(Blacklist::parse("own: 10.9.9.9").unwrap()) && lists.push(Blacklist::of_failed()));
+        lists.remember_failed(Transport::Udp, dead, Instant(0));
+        assert!(lists.block(used, &going(5060, Transport::Udp, FAILED_FOR - 1)));
+        assert!(!lists.block(used, &going(5060, Transport::Udp, FAILED_FOR)), "it ends");
+        assert!(!lists.block(used, &going(5061, Transport::Udp, 1)), "another port");
+        assert!(!lists.block(used, &going(5060, Transport::Tcp, 1)), "another protocol");
+        assert!(!lists.block(InUse { on: 0, off: 2 }, &going(5060, Transport::Udp, 1)), "unuse_blacklist");
+        // A second failure begins the time anew; many push the oldest out.
+        lists.remember_failed(Transport::Udp, dead, Instant(FAILED_FOR - 1));
+        assert!(lists.block(used, &going(5060, Transport::Udp, FAILED_FOR)));
+        let many = (0..MAX_FAILED).map(|n| 10_000 + n as u16);
+        for port in many {
+            lists.remember_failed(Transport::Udp, going(port, Transport::Udp, 0).addr, Instant(FAILED_FOR));
+        }
+        assert!(!lists.block(used, &going(5060, Transport::Udp, FAILED_FOR)));
+        assert_eq!(lists.get(1).unwrap().rules(Instant(FAILED_FOR)).len(), MAX_FAILED);
     }
 }

@@ -147,8 +147,8 @@ pub struct BranchData {
     pub local_reason: &'static str,
     /// Addresses that are left to try when this one fails.
     ways: branch::Ways,
-    /// Its address comes from a name, and failures of those are remembered.
-    named: bool,
+    /// The script wants one address only: that it failed is not remembered.
+    no_failover: bool,
     /// `$bavp`
     pub avps: crate::avp::Avps,
     /// Why it never left.
@@ -412,7 +412,7 @@ impl BranchData {
             reply: None,
             local_reason: "",
             ways: branch::Ways::new(),
-            named: false,
+            no_failover: false,
             avps: Default::default(),
             failed: None,
         }

@@ -24,8 +24,6 @@ pub struct Policy {
     pub reply_to_via: bool,
     /// `disable_dns_failover`: a branch tries one address only.
     pub no_failover: bool,
-    /// `disable_dns_blacklist = no`: an address of a name that failed is left out for a while.
-    pub remembers_failures: bool,
     /// `check_via`: replies are sent on only when they came to the address in their Via.
     pub check_via: bool,
     /// `udp_mtu`: longer requests leave by TCP; `usize::MAX`: none.
@@ -85,7 +83,6 @@ impl Policy {
             mhomed: core.mhomed,
             reply_to_via: core.reply_to_via,
             no_failover: core.disable_dns_failover,
-            remembers_failures: !core.disable_dns_blacklist,
             check_via: core.check_via,
             longest_datagram: match core.udp_mtu {
                 0 => usize::MAX,

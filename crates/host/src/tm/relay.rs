@@ -3,9 +3,8 @@
 use super::branch::{self, SendError, lookup_of};
 use super::resolve::{Found, LOOKUP_MS, Lookup, when_known};
 use super::watch::{Way, show};
-use super::{
-    Activity, BranchData, Engine, cancel, create_current, drain, failure, save_request, trying_current,
-};
+use super::{Activity, BranchData, cancel, create_current, drain, failure, save_request, trying_current};
+use crate::blacklist::{Going, InUse};
 use crate::branches::request_branch;
 use crate::call::{Finish, Outcome};
 use crate::ctx::{After, Branch, Ctx, MsgState};
@@ -15,7 +14,7 @@ use script::ast::RouteKind;
 use script::{End, RouteId, Task};
 use sip::Method;
 use sip::names::Query;
-use transaction::{Refused, Relation, TxnId, Verdict};
+use transaction::{Path, Refused, Relation, TxnId, Verdict};
 
 /// How a request is relayed.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -275,6 +274,11 @@ fn send_branch(
     let mut ways = branch::paths_of(ctx, state, target, how.proxy.as_ref())?;
     if how.no_failover {
         ways.truncate(1);
+        // That of the whole server leaves the memory of failures alone, as in the reference.
+        let by_script = !ctx.core.txns.policy.no_failover;
+        if let Some(data) = ctx.core.txns.txns.branch_data(id, number) {
+            data.no_failover = by_script;
+        }
     }
     let cookie = ctx.core.txns.txns.via_branch(id, number);
     let mut bytes = branch::print(ctx, state, None, target, &ways[0], &cookie);
@@ -286,12 +290,6 @@ fn send_branch(
         bytes = branch::print(ctx, state, None, target, &stream, &cookie);
     }
     let (path, now) = (ways[0], ctx.core.now);
-    if ctx.core.txns.policy.remembers_failures
-        && lookup_of(&ctx.core.shared.sockets, target, how.proxy.as_ref()).is_some()
-        && let Some(data) = ctx.core.txns.txns.branch_data(id, number)
-    {
-        data.named = true;
-    }
     if ways.len() > 1
         && let Some(data) = ctx.core.txns.txns.branch_data(id, number)
     {
@@ -382,37 +380,39 @@ fn look_up(ctx: &mut Ctx, id: TxnId, number: u16, mut state: Box<MsgState>, targ
 }
 
 /// The winner gave no answer, or said 503: the same request goes to the next address of its name
-/// (RFC 3263 §4.3). False: there is none.
+/// (RFC 3263 §4.3) that no blacklist forbids meanwhile. False: there is none. The address that failed is remembered, if
+/// the configuration wants that.
 pub(super) fn next_way(ctx: &mut Ctx, id: TxnId, failed: u16) -> bool {
-    let now = ctx.core.now;
-    let Engine { txns, policy, .. } = &mut *ctx.core.txns;
-    if !txns.is_open(id) || txns.was_cancelled(id) {
-        return false;
-    }
+    let (now, lists) = (ctx.core.now, ctx.core.txns.policy.blacklists.clone());
+    let txns = &mut ctx.core.txns.txns;
+    let used = txns.get(id).and_then(|data| data.saved.as_ref()?.ext.find::<InUse>().copied());
     let Some(view) = txns.branch(id, failed) else { return false };
     let silent = view.received == 0 && matches!(view.status, 408 | 477);
     if !(silent || view.received == 503) {
         return false;
     }
-    if let Some(path) = view.path.filter(|_| view.data.named) {
-        policy.blacklists.note_failed(path.transport, path.remote, now);
+    let (data, bytes) = (view.data, view.bytes.clone());
+    if let Some(gone) = view.path.filter(|_| !data.no_failover) {
+        lists.remember_failed(gone.transport, gone.remote, now);
     }
-    if view.data.ways.is_empty() {
+    if !txns.is_open(id) || txns.was_cancelled(id) {
         return false;
     }
-    let (data, bytes) = (view.data, view.bytes.clone());
-    let path = data.ways[0];
+    let allowed = |way: &Path| {
+        let going = Going { transport: Some(way.transport), addr: way.remote, message: &bytes, now };
+        !lists.block(used.unwrap_or_default(), &going)
+    };
+    let Some(at) = data.ways.iter().position(allowed) else { return false };
+    let path = data.ways[at];
     let next = BranchData {
         on_reply: data.on_reply,
         avps: data.avps.clone(),
-        ways: data.ways[1..].into(),
-        named: data.named,
+        ways: data.ways[at + 1..].into(),
         ..BranchData::new(data.target.clone())
     };
     let Ok(number) = txns.open_branch(id, next) else { return false };
     let cookie = txns.via_branch(id, number);
     let bytes = branch::readdressed(ctx, bytes, &path, &cookie);
-    let now = ctx.core.now;
     ctx.core.txns.txns.send(now, id, number, bytes, path);
     drain(ctx);
     true

@@ -66,7 +66,11 @@ pub fn forward_or_wait(ctx: &mut Ctx, proxy: Option<Bytes>) -> Outcome {
         return Outcome::Done(-1);
     }
     let target = request_branch(&ctx.state);
-    when_known(ctx, "forward", target, proxy, |ctx, _, proxy| forward(ctx, proxy.as_ref()))
+    when_known(ctx, "forward", target, proxy, |ctx, _, proxy| match forward(ctx, proxy.as_ref()) {
+        // `t_relay()` of an ACK says -5.
+        rc if rc == SendError::Filtered.code() => -1,
+        rc => rc,
+    })
 }
 
 /// Goes on with `then` once the address of the next hop is known.

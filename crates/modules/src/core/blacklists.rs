@@ -163,8 +163,8 @@ fn shown(list: &Blacklist, now: Instant) -> Json {
         if !rule.pattern.is_empty() {
             shown["Match"] = rule.pattern.into();
         }
-        if list.expire {
-            shown["Expire"] = rule.until.map_or(0, |until| until.0.saturating_sub(now.0) / 1000).into();
+        if let Some(until) = rule.until {
+            shown["Expire"] = (until.0.saturating_sub(now.0) / 1000).into();
         }
         shown
     };

@@ -267,6 +267,11 @@ pub fn shared_sizes(
     }
 }
 
+/// The store that servers share (`cachedb_url`).
+pub fn shared_store(ctx: &Ctx) -> Option<host::cachedb::Cache> {
+    module(ctx)?.shared.cache.clone()
+}
+
 /// Counts a dialog into a profile, once more when it is there.
 pub fn join(ctx: &mut Ctx, key: Key, profile: u16, value: &[u8]) {
     if let Some(module) = module(ctx) {

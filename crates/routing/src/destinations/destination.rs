@@ -59,6 +59,8 @@ pub struct Destination {
     pub hits: AtomicU64,
     /// The state changed since the table was written.
     unsaved: AtomicBool,
+    /// The state changed since other servers were told (`SharedStates`).
+    untold: AtomicBool,
     /// A probe is on its way.
     pub(super) probed: AtomicBool,
 }
@@ -96,6 +98,7 @@ impl Destination {
             failures: AtomicU32::new(0),
             hits: AtomicU64::new(0),
             unsaved: AtomicBool::new(false),
+            untold: AtomicBool::new(false),
             probed: AtomicBool::new(false),
         })
     }
@@ -127,14 +130,31 @@ impl Destination {
         let changed = self.state.swap(state as u8, Ordering::Relaxed) != state as u8;
         if changed {
             self.unsaved.store(true, Ordering::Relaxed);
+            self.untold.store(true, Ordering::Relaxed);
         }
         changed
+    }
+
+    /// Other servers must be told of its state; it counts as told from here on.
+    pub(super) fn take_untold(&self) -> bool {
+        self.untold.swap(false, Ordering::Relaxed)
+    }
+
+    /// They could not be told.
+    pub(super) fn note_untold(&self) {
+        self.untold.store(true, Ordering::Relaxed);
+    }
+
+    /// Other servers are still to be told.
+    pub(super) fn is_untold(&self) -> bool {
+        self.untold.load(Ordering::Relaxed)
     }
 
     /// The state that the table says.
     pub fn load_state(&self, state: State) {
         self.state.store(state as u8, Ordering::Relaxed);
         self.unsaved.store(false, Ordering::Relaxed);
+        self.untold.store(false, Ordering::Relaxed);
     }
 
     /// One failure more; true: there are `threshold` of them, which stays so until `failures` is set back.

@@ -6,6 +6,7 @@
 //!              and with them state, failures, hits and the probe that is on its way
 //!  probe.rs    requests that ask whether a destination is there, paced on worker 0
 //!  save.rs     states go back into the module's table, a little later
+//!  shared.rs   states that several servers share through a store
 //!  blacklist.rs     sets whose addresses nothing may be sent to
 //! ```
 //! The state of a destination is the same for all three modules:
@@ -24,6 +25,7 @@ mod destination;
 mod probe;
 mod resolve;
 mod save;
+mod shared;
 mod table;
 
 pub use avps::avp_of_param;
@@ -32,4 +34,5 @@ pub use destination::{Destination, Place, State, kept};
 pub use probe::{CSEQ_FIRST, CSEQ_WITHIN, Codes, Heard, Pace, Probe};
 pub use resolve::{look_up, refresh};
 pub use save::{Save, save};
+pub use shared::{Member, SharedStates};
 pub use table::{FirstLoad, Table, load};

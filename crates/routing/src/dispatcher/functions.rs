@@ -120,6 +120,16 @@ fn named(ctx: &mut Ctx, module: &Dispatcher, name: &[u8]) -> Option<Arc<Partitio
     found
 }
 
+/// What is in use of a partition; nothing before its table was read for the first time.
+fn loaded(ctx: &mut Ctx, part: &Partition) -> Option<Arc<Data>> {
+    let data = part.data.get();
+    if data.is_none() {
+        let Partition { name, table, .. } = part;
+        host::complain!(ctx, "dispatcher", "partition {name}: table {table} has not been read yet");
+    }
+    data
+}
+
 /// Flags of `ds_select_dst`; constant ones are checked when the script is loaded.
 pub struct FlagsArg(Flags);
 
@@ -147,7 +157,13 @@ impl Arg<Dispatcher> for FlagsArg {
 
     fn eval(prepared: &Option<Format>, call: &mut Call<'_, Dispatcher>) -> Result<FlagsArg, i32> {
         let Some(format) = prepared else { return Ok(FlagsArg(Flags::default())) };
-        Flags::parse(&format.text(call.ctx), Letters::V4).map(FlagsArg).ok_or(-1)
+        let text = format.text(call.ctx);
+        let flags = Flags::parse(&text, Letters::V4).map(FlagsArg);
+        if flags.is_none() {
+            let text = String::from_utf8_lossy(&text);
+            host::complain!(call.ctx, "dispatcher", "`{text}`: the flags are f, u, d and a");
+        }
+        flags.ok_or(-1)
     }
 }
 
@@ -167,7 +183,7 @@ fn select_one(
 
 /// One selection, which algorithm 10 makes wait for its route.
 fn begin(call: &mut Call<Dispatcher>, part: Arc<Partition>, ask: Ask, target: Target) -> Outcome {
-    let Some(data) = part.data.get() else { return (-1).into() };
+    let Some(data) = loaded(call.ctx, &part) else { return (-1).into() };
     if ask.algorithm != 10 {
         return one(call.ctx, call.module, &part, &data, &ask, target, None).into();
     }
@@ -229,7 +245,7 @@ fn select_old(
         host::complain!(call.ctx, "dispatcher", "there is a destination already, and flag s keeps it");
         return (-1).into();
     }
-    let Some(data) = part.data.get() else { return (-1).into() };
+    let Some(data) = loaded(call.ctx, &part) else { return (-1).into() };
     for n in (1..sets.len()).rev() {
         one(call.ctx, call.module, &part, &data, &ask(n), Target::None, None);
     }
@@ -246,7 +262,14 @@ fn mark(call: &mut Call<Dispatcher>, state: Option<Text>, part: &Part) -> i32 {
         host::complain!(call.ctx, "dispatcher", "a state is i, a or p");
         return -1;
     };
-    let Some((set, address)) = failover::current(call.ctx, &part.0) else { return -1 };
+    let Some((set, address)) = failover::current(call.ctx, &part.0) else {
+        host::complain!(
+            call.ctx,
+            "dispatcher",
+            "there is no destination in use: ds_select_dst() with flag f comes first"
+        );
+        return -1;
+    };
     let place = Place { partition: &part.0, set, address };
     let module = call.module.clone();
     if module.set_state(call.ctx, &place, wanted, "script function ds_mark()") { 1 } else { -1 }
@@ -261,8 +284,11 @@ fn mark_old(call: &mut Call<Dispatcher>, first: Option<Text>, second: Option<Tex
 }
 
 fn count(call: &mut Call<Dispatcher>, set: Int, filter: Text, result: OutVar, part: Part) -> bool {
-    let Some(data) = part.0.data.get() else { return false };
-    let Some([active, inactive, probing]) = probing::count(&data, set.0) else { return false };
+    let Some(data) = loaded(call.ctx, &part.0) else { return false };
+    let Some([active, inactive, probing]) = probing::count(&data, set.0) else {
+        host::complain!(call.ctx, "dispatcher", "there is no set {} of destinations", set.0);
+        return false;
+    };
     let has = |letters: &[u8]| filter.iter().any(|b| letters.contains(&b.to_ascii_lowercase()));
     let mut counted = [(b"a1", active), (b"i0", inactive), (b"p2", probing)];
     if counted.iter().any(|(letters, _)| has(&letters[..])) {
@@ -278,7 +304,11 @@ fn count(call: &mut Call<Dispatcher>, set: Int, filter: Text, result: OutVar, pa
 /// ds_count("partition : set", filter, result)
 fn count_old(call: &mut Call<Dispatcher>, set: Text, filter: Text, result: OutVar) -> bool {
     let (name, set) = split_partition(&set);
-    let Some(set) = host::arg::parse_int(set) else { return false };
+    let Some(set) = host::arg::parse_int(set) else {
+        let set = String::from_utf8_lossy(set).into_owned();
+        host::complain!(call.ctx, "dispatcher", "ds_count: `{set}` is no number of a set");
+        return false;
+    };
     let Some(part) = named(call.ctx, call.module, name) else { return false };
     count(call, Int(set), filter, result, Part(part))
 }

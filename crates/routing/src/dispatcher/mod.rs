@@ -19,7 +19,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use crate::destinations::{BlacklistedSets, Codes, Pace, Probe};
+use crate::destinations::{BlacklistedSets, Codes, Pace, Probe, SharedStates};
 use host::load::Loader;
 use host::shared::Hooks;
 use host::stats::Stats;
@@ -69,10 +69,11 @@ impl Default for Columns {
     }
 }
 
-/// What a cluster changes: who probes.
+/// What a cluster changes: who probes, and states that all servers have.
 #[derive(Default)]
 struct Cluster {
     id: i64,
+    states: Vec<Arc<SharedStates>>,
     tag: String,
     by_tag: bool,
 }
@@ -288,6 +289,7 @@ fn init(s: &mut Dispatcher, loader: &mut Loader) -> Result<(), LoadError> {
     }
     let partitions = s.wishes.build(loader, &s.probe)?;
     s.partitions = partitions.into_iter().map(Arc::new).collect();
+    s.cluster.states = s.partitions.iter().map(|_| Arc::default()).collect();
     if s.partition(b"").is_none() {
         return Err(format!("there is no partition {DEFAULT}").into());
     }

@@ -4,7 +4,7 @@ use super::data::{Data, Set};
 use super::partition::Partition;
 use super::state::Place;
 use super::{Dispatcher, data::Entry};
-use crate::destinations::{Destination, Heard, Save, State, refresh, save};
+use crate::destinations::{Destination, Heard, Member, Save, State, refresh, save};
 use host::db::Query;
 use host::{Call, Ctx};
 use std::sync::Arc;
@@ -34,6 +34,9 @@ pub fn tick(call: &mut Call<Dispatcher>) {
     module.load_missing(call.ctx);
     for partition in &module.partitions {
         flush(call.ctx, partition);
+    }
+    if module.cluster.id > 0 {
+        share(call.ctx, &module);
     }
     if module.refreshes.due(call.ctx, REFRESH_S) {
         let all = module.partitions.iter().filter_map(|partition| partition.data.get());
@@ -112,6 +115,30 @@ fn send(ctx: &mut Ctx, module: &Arc<Dispatcher>, mut due: Vec<Due>) {
     if !later.is_empty() {
         let module = module.clone();
         ctx.after(PAUSE_MS, move |ctx| send(ctx, &module, later));
+    }
+}
+
+/// Tells the other servers of the cluster of states that changed here, and hears of theirs.
+fn share(ctx: &mut Ctx, module: &Arc<Dispatcher>) {
+    for (partition, states) in module.partitions.iter().zip(&module.cluster.states) {
+        let Some(data) = partition.data.get() else { continue };
+        let member = |set: i64, to: &Arc<Destination>| Member {
+            name: [set.to_string().as_bytes(), b" ", &to.uri].concat().into(),
+            destination: to.clone(),
+        };
+        let members: Vec<_> = data.entries(-1).map(|(set, entry)| member(set.id, &entry.to)).collect();
+        let (module, partition) = (module.clone(), partition.clone());
+        let name = format!("ds_states_{}_{}", module.cluster.id, partition.name);
+        states.exchange(ctx, "dispatcher", name, members, move |ctx, member, state| {
+            let set =
+                String::from_utf8_lossy(&member.name).split(' ').next().and_then(|set| set.parse().ok());
+            let place = Place {
+                partition: &partition,
+                set: set.unwrap_or(-1),
+                address: member.destination.uri.clone(),
+            };
+            module.change(ctx, &place, &member.destination, state, "cluster replication");
+        });
     }
 }
 

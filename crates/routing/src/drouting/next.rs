@@ -3,6 +3,7 @@
 
 use super::Drouting;
 use super::args::{Attrs, Chosen, Group, OF_CARRIER, OF_GATEWAY, OF_RULE, Outs};
+use super::data::Data;
 use super::lists::items;
 use super::partition::{Avps as Names, Partition};
 use super::push::Push;
@@ -142,7 +143,7 @@ pub fn to_carriers(call: &mut Call<Drouting>, ids: Bytes, outs: Outs, chosen: Ch
     let Some(partition) = chosen.one("route_to_carrier") else { return (-1).into() };
     let module = call.module.clone();
     partition.clone().when_tried(call.ctx, "route_to_carrier", move |ctx| {
-        let Some(data) = partition.data() else { return -1 };
+        let Some(data) = loaded(ctx, &partition) else { return -1 };
         clear(ctx, &partition);
         let Some(uri) = current(ctx) else { return -1 };
         let mut push = Push::new(&module, &partition, &uri);
@@ -176,7 +177,7 @@ pub fn to_gateways(call: &mut Call<Drouting>, ids: Bytes, outs: Outs, chosen: Ch
     let Some(partition) = chosen.one("route_to_gw") else { return (-1).into() };
     let module = call.module.clone();
     partition.clone().when_tried(call.ctx, "route_to_gw", move |ctx| {
-        let Some(data) = partition.data() else { return -1 };
+        let Some(data) = loaded(ctx, &partition) else { return -1 };
         let Some(uri) = current(ctx) else { return -1 };
         let mut push = Push::new(&module, &partition, &uri);
         // Nothing follows a comma at the very end.
@@ -218,7 +219,7 @@ pub fn dr_match(
     let Some(partition) = chosen.one("dr_match") else { return (-1).into() };
     let flags = flags.map_or(Flags(0), |flags| Flags::parse(&flags));
     partition.clone().when_tried(call.ctx, "dr_match", move |ctx| {
-        let Some(data) = partition.data() else { return -1 };
+        let Some(data) = loaded(ctx, &partition) else { return -1 };
         let now_s = (ctx.core.wall_us / 1_000_000) as i64;
         let Some(found) = data.rule_for(&number, group.0 as u32, now_s) else { return -1 };
         if flags.has(Flags::STRICT) && found.length != number.len() {
@@ -234,15 +235,29 @@ pub fn dr_match(
     })
 }
 
+/// What is in use of a partition; nothing before its tables were read for the first time.
+fn loaded(ctx: &mut Ctx, partition: &Partition) -> Option<Arc<Data>> {
+    let data = partition.data();
+    if data.is_none() {
+        host::complain!(ctx, "drouting", "partition {}: its tables have not been read yet", partition.name);
+    }
+    data
+}
+
 /// dr_disable([partition]): the gateway in use is not used again before a probe, a command or a reload says so.
 pub fn dr_disable(call: &mut Call<Drouting>, chosen: Chosen) -> i32 {
     let Some(partition) = chosen.one("dr_disable") else { return -1 };
     let in_use = call.state.avps.borrow().first(partition.avps.gw_id).cloned();
     let Some(id) = in_use.filter(|value| !matches!(value, Value::Int(_))).and_then(|value| value.text())
     else {
+        host::complain!(
+            call.ctx,
+            "drouting",
+            "dr_disable: there is no gateway in use: do_routing() comes first"
+        );
         return -1;
     };
-    let Some(data) = partition.data() else { return -1 };
+    let Some(data) = loaded(call.ctx, &partition) else { return -1 };
     if let Some(gateway) = data.ends.gateway(&id)
         && gateway.destination.is_active()
     {

@@ -36,6 +36,8 @@ pub struct Settings {
     pub probing_socket: Option<String>,
     pub probing_tag: Option<String>,
     pub probes_by_tag: bool,
+    /// Above 0: the states of gateways are those of the whole cluster.
+    pub cluster: i64,
 }
 
 impl Default for Settings {
@@ -66,6 +68,7 @@ impl Default for Settings {
             probing_socket: None,
             probing_tag: None,
             probes_by_tag: false,
+            cluster: 0,
         }
     }
 }
@@ -159,8 +162,8 @@ pub fn register(m: &mut Registrar<Drouting>) {
         };
         Ok(())
     });
-    m.ignored(
-        &["cluster_id", "status_replication_cluster"],
-        "nodes do not tell one another states of gateways",
-    );
+    for name in ["cluster_id", "status_replication_cluster"] {
+        m.param_int(name, |s, v| Ok(s.settings.cluster = v));
+    }
+    m.accepts(Accepts::from(0), &["cluster_id", "status_replication_cluster"]);
 }

@@ -2,6 +2,7 @@
 
 use super::data::Data;
 use super::lists::IdBytes;
+use crate::destinations::SharedStates;
 use crate::destinations::avp_of_param;
 use bytes::Bytes;
 use host::avp::AvpName;
@@ -137,6 +138,8 @@ pub struct Partition {
     pub again: AtomicBool,
     /// Unix seconds of the last good load; 0: none.
     loaded_s: AtomicU64,
+    /// What other servers know of its gateways.
+    pub states: Arc<SharedStates>,
 }
 
 impl Partition {
@@ -161,6 +164,7 @@ impl Partition {
             loading: AtomicBool::new(false),
             again: AtomicBool::new(false),
             loaded_s: AtomicU64::new(0),
+            states: Arc::default(),
         }
     }
 

@@ -4,7 +4,7 @@ use super::Drouting;
 use super::data::{Carrier, Gateway};
 use super::kept::write_states;
 use super::partition::{GROUP, Partition};
-use crate::destinations::{Destination, Heard, Save, State, save};
+use crate::destinations::{Destination, Heard, Member, Save, State, save};
 use host::db::Query;
 use host::events::{EventParams, raise};
 use host::{Call, Ctx, Finish, Value};
@@ -42,9 +42,33 @@ fn report(ctx: &Ctx, partition: &Partition, line: String) {
     ctx.shared().status.report(GROUP, &partition.events, ctx.core.wall_us / 1_000_000, line);
 }
 
+/// Tells the other servers of the cluster of gateways whose states changed here, and hears of theirs.
+fn share(ctx: &mut Ctx, module: &Drouting) {
+    for partition in module.partitions() {
+        let Some(data) = partition.data() else { continue };
+        let member =
+            |gateway: &Gateway| Member { name: gateway.id.clone(), destination: gateway.destination.clone() };
+        let members = data.ends.gateways.iter().map(member).collect();
+        let name = format!("dr_states_{}_{}", module.settings.cluster, partition.name);
+        let hears = partition.clone();
+        partition.states.exchange(ctx, "drouting", name, members, move |ctx, member, state| {
+            let Some(data) = hears.data() else { return };
+            let same = |gateway: &&Gateway| Arc::ptr_eq(&gateway.destination, &member.destination);
+            if let Some(gateway) = data.ends.gateway(&member.name).filter(|gateway| same(&&**gateway))
+                && gateway.destination.set_state(state)
+            {
+                changed(ctx, &hears, gateway, "cluster replication");
+            }
+        });
+    }
+}
+
 /// Each second on worker 0: probes are sent when it is time.
 pub fn probe(call: &mut Call<Drouting>) {
     let module = call.module.clone();
+    if module.settings.cluster > 0 {
+        share(call.ctx, &module);
+    }
     if !module.pace.due(call.ctx, module.settings.probing_interval) || !module.probes.load(Ordering::Relaxed)
     {
         return;

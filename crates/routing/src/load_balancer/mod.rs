@@ -15,7 +15,7 @@ mod route;
 #[cfg(test)]
 mod tests;
 
-use crate::destinations::{BlacklistedSets, Codes, Pace, Probe};
+use crate::destinations::{BlacklistedSets, Codes, Pace, Probe, SharedStates};
 use data::Data;
 use host::Registrar;
 use host::db::Db;
@@ -48,6 +48,7 @@ pub struct LoadBalancer {
     verbose: bool,
     blacklists: Vec<BlacklistedSets>,
     cluster_id: i64,
+    states: Arc<SharedStates>,
     cluster_tag: String,
     probes: Pace,
     refreshes: Pace,
@@ -71,6 +72,7 @@ impl Default for LoadBalancer {
             verbose: false,
             blacklists: Vec::new(),
             cluster_id: 0,
+            states: Arc::default(),
             cluster_tag: String::new(),
             probes: Pace::default(),
             refreshes: Pace::default(),

@@ -2,7 +2,7 @@
 
 use super::data::{Dst, ProbeMode};
 use super::{EVENT, LoadBalancer};
-use crate::destinations::{CSEQ_FIRST, Destination, Heard, State, refresh};
+use crate::destinations::{CSEQ_FIRST, Destination, Heard, Member, State, refresh};
 use host::events::{self, EventParams};
 use host::{Call, Ctx, Value};
 use std::sync::Arc;
@@ -23,6 +23,18 @@ pub fn tick(call: &mut Call<LoadBalancer>) {
         module.complete(call.ctx);
     }
     let Some(data) = data else { return };
+    if module.cluster_id > 0 {
+        let name = format!("lb_states_{}", module.cluster_id);
+        let member = |dst: &Dst| Member { name: dst.id.to_string().into(), destination: dst.to.clone() };
+        let members = data.dsts.iter().map(member).collect();
+        let hears = module.clone();
+        module.states.exchange(call.ctx, "load_balancer", name, members, move |ctx, member, state| {
+            let Some(data) = hears.data.get() else { return };
+            if let Some(dst) = data.dsts.iter().find(|dst| Arc::ptr_eq(&dst.to, &member.destination)) {
+                hears.change(ctx, dst, state, "another server of the cluster says so");
+            }
+        });
+    }
     if module.refreshes.due(call.ctx, REFRESH_S) {
         let all = data.dsts.iter().map(|dst| dst.to.clone()).collect();
         let module = module.clone();
