@@ -1,9 +1,11 @@
 //! Who calls, and how one can tell: signed identities. One file or folder each, named as in the reference.
 
+pub mod auth_jwt;
 pub mod stir_shaken;
 
 // One a line: additions by different hands do not collide.
 host::modules! {
+    auth_jwt,
     stir_shaken,
 }
 
