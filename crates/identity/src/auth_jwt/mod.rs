@@ -231,7 +231,11 @@ mod tests {
         assert_eq!(codes, ["1", "-1", "-1", "-2", "-1", "1"]);
         assert_eq!(ran.avps("shown")[0], r#"{"alg":"HS256","typ":"JWT"}.{"a":1,"tag":"acme"}"#);
         assert!(ran.avps("none").is_empty());
-        assert!(ran.avps("pem")[0].starts_with("-----BEGIN PUBLIC KEY-----\nMBow"), "{:?}", ran.avps("pem"));
+        assert!(
+            ran.avps("pem")[0].starts_with("-----BEGIN PUBLIC KEY-----\nMB0wDQYJKoZIhvcNAQEBBQAD"),
+            "{:?}",
+            ran.avps("pem")
+        );
     }
 
     #[test]
