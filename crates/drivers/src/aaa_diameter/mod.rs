@@ -55,8 +55,7 @@ pub fn register(m: &mut Registrar<Diameter>) {
 
 fn init(s: &mut Diameter, _: &mut Loader) -> Result<(), LoadError> {
     let Some(url) = &s.url else { return Ok(()) };
-    let rest = url.trim().strip_prefix("diameter:").ok_or("it begins with diameter:").in_param("aaa_url")?;
-    let mut config = Config::load(rest).in_param("aaa_url")?;
+    let mut config = config_of(url)?;
     let wanted = match &s.realm {
         Some(realm) => format!("{}.{realm}", s.peer),
         None => format!("{}.{}", s.peer, config.realm),
@@ -65,6 +64,12 @@ fn init(s: &mut Diameter, _: &mut Loader) -> Result<(), LoadError> {
     config.peers.sort_by_key(|place| place.identity != wanted && place.identity != s.peer);
     s.client = Some(Client::new(config, s.timeout));
     Ok(())
+}
+
+/// What the file of a URL says.
+fn config_of(url: &str) -> Result<Config, LoadError> {
+    let rest = url.trim().strip_prefix("diameter:").ok_or("it begins with diameter:").in_param("aaa_url")?;
+    Config::load(rest).in_param("aaa_url")
 }
 
 /// Whoever asks the peer; clones use the same connection.
@@ -88,7 +93,13 @@ impl Client {
         Client { config: Arc::new(config), timeout, send, receive, outage: Outage::default() }
     }
 
-    async fn serve(self) {
+    /// A client of another module, with a URL of its own.
+    pub fn open(url: &str, timeout_ms: u64) -> Result<Client, LoadError> {
+        Ok(Client::new(config_of(url)?, timeout_ms))
+    }
+
+    /// Keeps the connection; the program runs it as one of its services.
+    pub async fn serve(self) {
         let receive = self.receive.lock().take();
         if let Some(asks) = receive {
             peer::run(self.config, self.outage, asks).await;
@@ -131,11 +142,6 @@ impl Client {
             }
         }))
     }
-}
-
-/// The client that the module's parameters describe.
-pub fn client(loader: &mut Loader) -> Option<Client> {
-    loader.module::<Diameter>()?.client.clone()
 }
 
 /// dm_send_request(app_id, cmd_code, avps_json, [rpl_avps_pv])
