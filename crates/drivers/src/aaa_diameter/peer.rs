@@ -8,6 +8,11 @@
 //!      └──────────────────────┴───────────────────────────────────┘ requests fail at once meanwhile
 //! ```
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "how long a connection lasted, and when the watchdog asks, is no time of the core"
+)]
+
 use super::config::{Config, Place};
 use super::wire::{Avp, Message};
 use ahash::AHashMap;

@@ -124,7 +124,7 @@ impl Message {
     pub fn take(bytes: &mut Vec<u8>) -> Result<Option<Message>, &'static str> {
         let Some(first) = word(bytes, 0) else { return Ok(None) };
         let length = (first & 0xff_ffff) as usize;
-        if first >> 24 != 1 || !(HEAD..=MAX_MESSAGE).contains(&length) || length % 4 != 0 {
+        if first >> 24 != 1 || !(HEAD..=MAX_MESSAGE).contains(&length) || !length.is_multiple_of(4) {
             return Err("what came is no message of Diameter");
         }
         if bytes.len() < length {

@@ -362,6 +362,7 @@ fn reply(ctx: &mut Ctx, asked: &Challenge, vectors: Vec<(Algorithm, Vector)>) ->
 }
 
 /// aka_av_add(public, private, authenticate, authorize, ck, ik, [algorithms])
+#[expect(clippy::too_many_arguments, reason = "they are those of the script function")]
 fn add(
     call: &mut Call<AuthAka>,
     public: Text,
