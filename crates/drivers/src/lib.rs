@@ -9,6 +9,7 @@ mod sql;
 mod tls;
 
 // Plain lines, so that rustfmt follows them.
+pub mod aaa_diameter;
 #[cfg(feature = "radius")]
 pub mod aaa_radius;
 pub mod cachedb_memcached;
@@ -46,6 +47,7 @@ pub use sql::{Session, dialect_of};
 
 // One a line: additions by different hands do not collide.
 host::modules! {
+    aaa_diameter,
     aaa_radius if "radius",
     cachedb_memcached,
     cachedb_mongodb if "mongodb",

@@ -157,6 +157,13 @@ fn fields(text: &[u8]) -> impl Iterator<Item = Result<(&[u8], &[u8]), DigestErro
     })
 }
 
+/// One parameter of Digest credentials, unquoted; `None`: they have none of that name, or cannot be read.
+pub fn parameter(value: &Bytes, name: &[u8]) -> Option<Bytes> {
+    let text = digest_text(value).ok()?;
+    let found = fields(&text).filter_map(Result::ok).find(|(known, _)| known.eq_ignore_ascii_case(name));
+    found.map(|(_, value)| text.slice_ref(value))
+}
+
 type Named = [Option<Bytes>; 10];
 
 /// The known parameters of credentials, first of several, in the order of `Credentials`.

@@ -21,7 +21,7 @@ use host::mi::{MiError, MiParams, MiResult};
 use host::shared::Hooks;
 use host::stats::{Counter, Stats};
 use host::worker::detached_state;
-use host::{After, Call, Ctx, Int, Loader, Registrar, Routes, Text};
+use host::{Accepts, After, Call, Ctx, Int, Loader, Registrar, Routes, Text};
 use parking_lot::Mutex;
 use rows::Columns;
 use script::ast::RouteKind;
@@ -101,6 +101,8 @@ pub fn register(m: &mut Registrar<SipCapture>) {
     m.param_text("db_url", |m, url| Ok(m.db_url = Some(url.to_string())));
     m.param_text("table_name", |m, name| Ok(m.table = name.to_string()));
     m.param_text("rtcp_table_name", |m, name| Ok(m.report_table = name.to_string()));
+    // Names that may end in a format of time.
+    m.accepts(Accepts::FILLED, &["table_name", "rtcp_table_name"]);
     m.param_text("capture_node", |m, name| Ok(m.node = name.to_string()));
     m.param_int("capture_on", |m, n| Ok(m.on.store(n != 0, Ordering::Relaxed)));
     m.param_int("hep_capture_on", |m, n| Ok(m.hep_on = n != 0));

@@ -3,7 +3,7 @@
 mod passport;
 #[cfg(test)]
 mod tests;
-mod trust;
+pub(crate) mod trust;
 mod verify;
 
 use bytes::Bytes;

@@ -89,7 +89,7 @@ fn wrapped(sec1: &[u8]) -> Vec<u8> {
 }
 
 /// An element of DER: tag, length, value.
-fn element(tag: u8, value: &[u8]) -> Vec<u8> {
+pub(crate) fn element(tag: u8, value: &[u8]) -> Vec<u8> {
     let length = match value.len() {
         n @ 0..0x80 => vec![n as u8],
         n @ 0x80..0x100 => vec![0x81, n as u8],

@@ -94,7 +94,7 @@ pub fn register(m: &mut Registrar<Th>) {
     m.param_text("th_internal_trusted_tag", |s, v| Ok(s.trusted_tag = v.into()));
     m.param_text("th_external_socket_tag", |s, v| Ok(s.external_tag = v.into()));
     m.param_int("th_auto_route_on_trusted_socket", |s, v| Ok(s.auto_route = v != 0));
-    m.accepts(Accepts::VARIABLE, &["th_contact_callee_username_var", "th_contact_caller_username_var"]);
+    m.accepts(Accepts::FILLED, &["th_contact_callee_username_var", "th_contact_caller_username_var"]);
     m.accepts(Accepts::TOKEN, &["th_contact_encode_param"]);
     m.function("topology_hiding", Routes::REQUEST, topology_hiding);
     m.function("topology_hiding_match", Routes::REQUEST, topology_hiding_match);

@@ -101,7 +101,7 @@ pub fn register(m: &mut Registrar<Registrant>) {
     });
     m.param_int("enable_clustering", |_, v| match v {
         0 => Ok(()),
-        _ => Err("enable_clustering needs module clusterer, which does not exist in Fermata yet".into()),
+        _ => Err("registrations that nodes of a cluster share are not there: one node registers, or each has rows of its own".into()),
     });
     manage::register(m);
     m.needs(&["tm", "uac_auth"]);
