@@ -186,7 +186,7 @@ def test_the_shipped_balancer(place):
 INSERT INTO dispatcher (setid, destination) VALUES (1, 'sip:127.0.0.1:{deaf}'), (1, 'sip:127.0.0.1:{good}')""")
     text = (SCENARIOS.parent.parent / "etc/balancer.cfg").read_text()
     for old, new in (("socket = udp:*:5060", "socket = udp:127.0.0.1:{PORT}"), ("/tmp/fermata_fifo", "{FIFO}"),
-                     ("sqlite://fermata.sqlite", "sqlite://{DIR}/fermata.sqlite"), ('"fr_timeout", 3', '"fr_timeout", 2')):
+                     ("sqlite://fermata.sqlite", "sqlite://{DIR}/fermata.sqlite"), ('"fr_timeout", 3', '"fr_timeout", 2'), ('"192.0.2.10"', '"127.0.0.1"')):
         assert old in text, old
         text = text.replace(old, new)
     more = 'loadmodule "httpd.so"\nloadmodule "mi_http.so"\nmodparam("httpd", "port", {MI})\n'

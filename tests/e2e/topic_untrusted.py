@@ -223,6 +223,23 @@ def test_log_lines(place):
     check("second: literal" in log.splitlines(), True, "line ends of the script are line ends")
 
 
+def test_what_is_not_done_is_said(place):
+    """Functions that refuse a value, or cannot send, say so with the line of the script."""
+    said = [("prefix($var(x));", "the URI stays as it is"), ("sethost($var(x));", "the URI stays as it is"),
+            ('send("udp:nosuch.invalid:5060");', "nothing is sent to sip:nosuch.invalid:5060"),
+            ('t_new_request("OPTIONS", "sip:a@nosuch.invalid", "sip:a@h", "sip:b@h");', "nothing is sent to sip:a@nosuch.invalid"),
+            ('t_new_request("OPTIONS", "bad", "sip:a@h", "sip:b@h");', "nothing is sent to bad"),
+            ("set_advertised_address($var(x));", "is no host"), ("record_route(); record_route();", "a Record-Route was added to this request before")]
+    phone = None
+    for body, line in said:
+        server = start(place, body + ' sl_send_reply(200, "OK");')
+        phone = place.phone(server, "alice")
+        check(send(phone, "q\r\nX-Evil: 1\r\n").status, 200)
+        found = until(line, lambda: [text for text in server.log_text().splitlines() if line in text])
+        check("Call-ID " in found[0] and ".cfg:" in found[0], True, found[0])
+        server.kill()
+
+
 def test_management_takes_json_from_its_own_pages_only(place):
     server = start(place, 'sl_send_reply(200, "OK");')
     send(place.phone(server), "x")

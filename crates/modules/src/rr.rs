@@ -197,6 +197,7 @@ fn begin(call: &mut Call<Rr>, params: Option<&Bytes>) -> Option<(Bytes, Bytes)> 
     let module = call.module.clone();
     let state = call.ctx.state.ext.entry::<State>();
     if state.recorded {
+        host::warn!("rr", "a Record-Route was added to this request before, another one is not");
         return None;
     }
     state.recorded = true;

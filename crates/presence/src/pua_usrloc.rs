@@ -91,7 +91,7 @@ fn changed(ctx: &mut Ctx, module: &PuaUsrloc, pua: &Arc<Pua>, aor: &Bytes, chang
     if let Err(why) = sent
         && why != Refused::NoRecord
     {
-        host::error!("pua_usrloc", "the state of {user} was not published: {why:?}");
+        host::error!("pua_usrloc", "the state of {user} was not published: {why}");
     }
     if !expired {
         ctx.state.ext.set(Marked(false));

@@ -175,7 +175,12 @@ pub fn parse_q(text: &[u8]) -> Option<i32> {
         return Some(-1);
     }
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let whole: i32 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    // `parse` takes a sign; the grammar does not.
+    let whole: i32 = match whole.bytes().all(|b| b.is_ascii_digit()) {
+        true if whole.is_empty() => 0,
+        true => whole.parse().ok()?,
+        false => return None,
+    };
     let mut q = whole.checked_mul(1000)?;
     for (digit, weight) in fraction.chars().zip([100, 10, 1]) {
         q += i32::try_from(digit.to_digit(10)?).ok()? * weight;

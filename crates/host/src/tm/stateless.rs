@@ -108,7 +108,10 @@ pub fn send_to(ctx: &mut Ctx, uri: Bytes, headers: Bytes) -> Outcome {
     when_known(ctx, "send", target, None, move |ctx, target, _| {
         let path = match path_of(ctx, &ctx.state, target, None) {
             Ok(path) => path,
-            Err(error) => return error.code(),
+            Err(error) => {
+                branch::complain(ctx, branch::next_hop(target, None), error);
+                return error.code();
+            }
         };
         let mut edits = sip::Edits::default();
         if !headers.is_empty() {

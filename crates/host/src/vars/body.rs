@@ -88,6 +88,25 @@ pub fn current(state: &MsgState) -> Bytes {
     sip::edited_body(&state.msg, &state.edits)
 }
 
+/// The body that a script wrote through `$sdp` and its lines.
+#[derive(Clone, Default)]
+struct Written(Bytes);
+
+/// Replaces the body, so that variables show it.
+pub fn write(state: &mut MsgState, body: Bytes) {
+    state.edits.set_body(body.clone());
+    state.ext.set(Written(body));
+}
+
+/// The body as variables show it: the received one, or what `write` made of it. Other edits do not show, as in the
+/// reference.
+pub fn shown(state: &MsgState) -> Bytes {
+    match state.ext.find::<Written>() {
+        Some(written) => written.0.clone(),
+        None => state.msg.text(state.msg.body()),
+    }
+}
+
 /// The parts of `body`, whose headers are those of `msg`. Empty when the body is.
 pub fn parts(msg: &Message, body: &Bytes) -> Vec<Part> {
     parts_of(msg.value(HeaderName::ContentType).unwrap_or_default(), body)
@@ -100,6 +119,10 @@ pub fn parts_of(content_type: Bytes, body: &Bytes) -> Vec<Part> {
     }
     match boundary(&content_type) {
         Some(boundary) => split(body, &boundary),
+        // Nobody can say where the parts of such a body are (RFC 2046 §5.1.1).
+        None if mime_of(&content_type).get(..10).is_some_and(|m| m.eq_ignore_ascii_case(b"multipart/")) => {
+            Vec::new()
+        }
         None => vec![Part { content_type, headers: 0..0, span: 0..body.len() }],
     }
 }
@@ -165,7 +188,7 @@ impl Variable for Body {
         let msg = &ctx.state.msg;
         let body = msg.text(msg.body());
         if self.0.is_none() && matches!(at, At::None | At::All) {
-            return super::text_or_null(body);
+            return super::text_or_null(shown(&ctx.state));
         }
         let mut list = parts(msg, &body);
         if let Some(mime) = &self.0 {

@@ -1,7 +1,7 @@
 //! `$sdp` and its lines, streams and tokens, to read and to change.
 //!
 //! A path names streams, lines and tokens from the outside in: `$sdp.stream(audio[1]/a=fmtp:96/bitrate=)`.
-//! Each step is a prefix and the number of the match, both may be left out; `\/` is a slash of a prefix.
+//! A stream without a line is its `m=` line. Each step is a prefix and the number of the match, both may be left out; `\/` is a slash of a prefix.
 
 use super::body;
 use super::name::Name;
@@ -9,8 +9,8 @@ use crate::ctx::{Ctx, MsgState};
 use crate::language::vartable::VarTable;
 use crate::var::{At, Kind, Variable};
 use bytes::Bytes;
-use script::Value;
 use script::ast::AssignOp;
+use script::{Diagnostic, Loc, Value};
 use sip::HeaderName;
 use std::ops::Range;
 
@@ -20,13 +20,25 @@ pub fn register(table: &mut VarTable) {
         [("sdp.line", Scope::Lines), ("sdp.session", Scope::Session), ("sdp.stream", Scope::Stream)]
     {
         table.class(name, move |spec, loader| {
-            let path = Name::new(spec, loader, "$sdp.line(a=rtpmap[1])")?;
+            let path = checked(Name::new(spec, loader, "$sdp.line(a=rtpmap[1])")?, spec.loc)?;
             Ok(Kind::Other(Box::new(Piece { scope, path })))
         });
     }
     table.class("sdp.stream.idx", |spec, loader| {
-        Ok(Kind::Other(Box::new(LineNumber(Name::new(spec, loader, "$sdp.stream.idx(audio)")?))))
+        let path = checked(Name::new(spec, loader, "$sdp.stream.idx(audio)")?, spec.loc)?;
+        Ok(Kind::Other(Box::new(LineNumber(path))))
     });
+}
+
+/// A path whose numbers are numbers, where it stands in the script.
+fn checked(path: Name, loc: Loc) -> Result<Name, Diagnostic> {
+    match &path {
+        Name::Fixed(text) if steps(text).is_none() => {
+            let error = Diagnostic::error(loc, "the number of a match in $sdp… is 0 or more");
+            Err(error.hint("as in $sdp.line(a=rtpmap[1]), the second one"))
+        }
+        _ => Ok(path),
+    }
 }
 
 /// Where lines are looked for.
@@ -76,8 +88,12 @@ struct Sdp {
 }
 
 impl Sdp {
-    fn of(state: &MsgState) -> Option<Sdp> {
-        let body = body::current(state);
+    /// As variables show it: what came, or what a script wrote through these variables.
+    fn shown(state: &MsgState) -> Option<Sdp> {
+        Sdp::of(body::shown(state), state)
+    }
+
+    fn of(body: Bytes, state: &MsgState) -> Option<Sdp> {
         let part = body::parts(&state.msg, &body).into_iter().find(|part| part.is(b"application/sdp"))?;
         let mut lines = Vec::new();
         let mut at = part.span.start;
@@ -186,17 +202,10 @@ impl Variable for Piece {
     fn get(&self, ctx: &mut Ctx, _: At) -> Value {
         let read = |ctx: &mut Ctx| {
             let path = self.path.text(ctx)?;
-            let sdp = Sdp::of(&ctx.state)?;
+            let sdp = Sdp::shown(&ctx.state)?;
             let found = sdp.find(self.scope, &path)?;
-            // A stream without a line is all its lines.
-            let place = match found.token {
-                Some((token, _)) => token,
-                None if self.scope == Scope::Stream && steps(&path)?.len() == 1 => {
-                    let lines = sdp.section(found.line);
-                    sdp.lines[lines.start].start..sdp.whole_line(lines.end - 1).end
-                }
-                None => sdp.lines[found.line].clone(),
-            };
+            // A stream without a line is its `m=` line, as in the reference.
+            let place = found.token.map_or_else(|| sdp.lines[found.line].clone(), |(token, _)| token);
             Some(sdp.body.slice(place))
         };
         read(ctx).map_or(Value::Null, Value::Str)
@@ -204,17 +213,13 @@ impl Variable for Piece {
 
     fn set(&self, ctx: &mut Ctx, _: At, _: AssignOp, value: Value) -> bool {
         let Some(path) = self.path.text(ctx) else { return false };
-        let Some(sdp) = Sdp::of(&ctx.state) else { return false };
+        let Some(sdp) = Sdp::of(body::current(&ctx.state), &ctx.state) else { return false };
         let Some(found) = sdp.find(self.scope, &path) else { return false };
         let text = value.text();
         if text.as_ref().is_some_and(|t| t.iter().any(|b| matches!(b, b'\r' | b'\n' | 0))) {
             return false;
         }
         let body = match (found.token, text) {
-            (None, None) if self.scope == Scope::Stream && steps(&path).is_some_and(|s| s.len() == 1) => {
-                let lines = sdp.section(found.line);
-                sdp.with(sdp.lines[lines.start].start..sdp.whole_line(lines.end - 1).end, b"")
-            }
             (None, None) => sdp.with(sdp.whole_line(found.line), b""),
             (None, Some(text)) => sdp.with(sdp.lines[found.line].clone(), &text),
             // As in the reference: the first word of a line is not a token that can be changed.
@@ -225,7 +230,7 @@ impl Variable for Piece {
             }
             (Some((token, step)), Some(text)) => sdp.with(token, &[&step.prefix[..], &text[..]].concat()),
         };
-        ctx.state.edits.set_body(body);
+        body::write(&mut ctx.state, body);
         true
     }
 
@@ -241,7 +246,7 @@ impl Variable for LineNumber {
     fn get(&self, ctx: &mut Ctx, _: At) -> Value {
         let read = |ctx: &mut Ctx| {
             let path = self.0.text(ctx)?;
-            Some(Sdp::of(&ctx.state)?.find(Scope::Stream, &path)?.line)
+            Some(Sdp::shown(&ctx.state)?.find(Scope::Stream, &path)?.line)
         };
         read(ctx).map_or(Value::Null, |line| Value::Int(line as i64))
     }
@@ -253,11 +258,11 @@ struct Whole;
 
 impl Variable for Whole {
     fn get(&self, ctx: &mut Ctx, _: At) -> Value {
-        Sdp::of(&ctx.state).map_or(Value::Null, |sdp| Value::Str(sdp.body.slice(sdp.span)))
+        Sdp::shown(&ctx.state).map_or(Value::Null, |sdp| Value::Str(sdp.body.slice(sdp.span)))
     }
 
     fn set(&self, ctx: &mut Ctx, _: At, _: AssignOp, value: Value) -> bool {
-        let Some(sdp) = Sdp::of(&ctx.state) else { return false };
+        let Some(sdp) = Sdp::of(body::current(&ctx.state), &ctx.state) else { return false };
         let text = match value.text() {
             None => Bytes::new(),
             Some(text) if is_description(&text) => text,
@@ -270,7 +275,7 @@ impl Variable for Whole {
                 state.msg.headers_of(HeaderName::ContentType).map(|header| header.whole()).collect();
             lines.into_iter().for_each(|line| state.edits.delete(line));
         }
-        state.edits.set_body(body);
+        body::write(state, body);
         true
     }
 
@@ -279,10 +284,23 @@ impl Variable for Whole {
     }
 }
 
-/// Has the lines that a description must have (RFC 8866 §5).
+/// Has streams, and says where each of them goes: what OpenSIPS (`parse_sdp`) asks of a description.
 fn is_description(text: &[u8]) -> bool {
-    let has = |prefix: &[u8]| text.split(|b| *b == b'\n').any(|line| line.starts_with(prefix));
-    text.starts_with(b"v=") && [b"o=", b"s=", b"t="].iter().all(|prefix| has(&prefix[..]))
+    let lines = || text.split(|b| *b == b'\n');
+    let session = lines().take_while(|line| !line.starts_with(b"m="));
+    let mut reached = session.into_iter().any(|line| line.starts_with(b"c="));
+    let of_session = reached;
+    let mut streams = 0;
+    for line in lines() {
+        if line.starts_with(b"m=") {
+            if streams > 0 && !reached {
+                return false;
+            }
+            (streams, reached) = (streams + 1, of_session);
+        }
+        reached |= streams > 0 && line.starts_with(b"c=");
+    }
+    text.starts_with(b"v=") && streams > 0 && reached
 }
 
 #[cfg(test)]
@@ -363,6 +381,10 @@ mod tests {
     fn descriptions() {
         assert!(is_description(&described(&LINES)));
         assert!(!is_description(b"v=0\r\ns=new\r\n"));
+        let of = |lines: &[&str]| is_description(&described(lines));
+        assert!(!of(&["v=0", "c=IN IP4 192.0.2.1", "t=0 0"]), "no stream");
+        assert!(of(&["v=0", "m=audio 1 RTP/AVP 0", "c=IN IP4 192.0.2.1"]));
+        assert!(!of(&["v=0", "m=audio 1 RTP/AVP 0", "c=IN IP4 192.0.2.1", "m=video 3 RTP/AVP 31"]));
         assert!(!is_description(b""));
     }
 }

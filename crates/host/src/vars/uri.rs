@@ -116,12 +116,15 @@ impl Variable for UriVar {
     }
 }
 
-/// `$ru_q`: q × 1000 of the R-URI, -1 when there is none.
+/// `$ru_q`: q × 1000 of the R-URI, -1 when there is none; NULL in replies.
 #[derive(Clone, Copy)]
 struct RequestQ;
 
 impl Variable for RequestQ {
     fn get(&self, ctx: &mut Ctx, _: At) -> Value {
+        if !ctx.state.msg.is_request() {
+            return Value::Null;
+        }
         Value::Int(i64::from(ctx.state.ruri_q))
     }
     fn set(&self, ctx: &mut Ctx, _: At, _: AssignOp, value: Value) -> bool {

@@ -390,7 +390,7 @@ fn on_message(ctx: &mut Ctx, source: Path, bytes: Bytes) {
         Err(ParseError::KeepAlive) => return,
         Err(error) => {
             ctx.core.traffic.bad.up();
-            crate::info!("core", "dropped a message from {} that is not SIP: {error:?}", source.remote);
+            crate::info!("core", "dropped a message from {} that is not SIP: {error}", source.remote);
             return;
         }
     };

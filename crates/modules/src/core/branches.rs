@@ -5,7 +5,8 @@ use super::arg::Plain;
 use bytes::Bytes;
 use host::branches::{self, AfterMove, MAX_APPENDED, Previous, SerialOrder, Which, parse_q};
 use host::registrar::Since;
-use host::{Branch, Call, Ctx, Int, Registrar, Routes, Text};
+use host::{Branch, Call, Checked, Ctx, Int, Loader, Named, Registrar, Routes, Text};
+use script::{Diagnostic, Loc};
 
 pub fn register(m: &mut Registrar<Core>) {
     let all = Routes::ALL;
@@ -20,6 +21,21 @@ pub fn register(m: &mut Registrar<Core>) {
     m.function_of(Since::V4, "swap_msg_branches", all, swap_branches);
     m.function("serialize_branches", all, serialize_branches);
     m.function("next_branches", all, |call: &mut Call<Core>| branches::next(call.ctx));
+}
+
+/// A q value (RFC 3261 §20.10).
+struct Q;
+
+impl Named<Core> for Q {
+    const WHAT: &'static str = "a q value";
+
+    fn check(text: &[u8], _: &mut Loader, _: &Core) -> Result<(), Diagnostic> {
+        if parse_q(text).is_some_and(|q| q >= 0) {
+            return Ok(());
+        }
+        let error = Diagnostic::error(Loc::default(), "a q value is between 0 and 1");
+        Err(error.hint("as in \"0.3\""))
+    }
 }
 
 /// The q of a branch; `None` (logged) when it is none.
@@ -54,7 +70,7 @@ fn append_branch(call: &mut Call<Core>, uri: Option<Plain>, q: Option<Plain>) ->
 }
 
 /// append_msg_branch(uri, [q], [flags]): `inherite` takes the rest from the R-URI's branch.
-fn append_msg_branch(call: &mut Call<Core>, uri: Text, q: Option<Text>, flags: Option<Text>) -> bool {
+fn append_msg_branch(call: &mut Call<Core>, uri: Text, q: Option<Checked<Q>>, flags: Option<Text>) -> bool {
     let Some(q) = quality(q.map(|q| q.0)) else { return false };
     let state = &mut call.ctx.state;
     let inherits = flags.is_some_and(|f| f.split(|b| *b == b',').any(|f| f.trim_ascii() == b"inherite"));

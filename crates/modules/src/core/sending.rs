@@ -112,7 +112,10 @@ fn force_tcp_alias(ctx: &mut Ctx, port: Option<Int>) -> i32 {
     }
     let via = ctx.state.msg.via().map_or(0, |via| via.port);
     let port = port.map_or(i64::from(via), |p| p.0);
-    let Ok(port) = u16::try_from(port) else { return -1 };
+    let Ok(port) = u16::try_from(port) else {
+        host::warn!("core", "force_tcp_alias: {port} is no port");
+        return -1;
+    };
     let port = if port == 0 { source.transport.default_port() } else { port };
     let connections = ctx.core.shared.connections();
     match connections.is_some_and(|all| all.alias(source.connection_id(), port)) {
@@ -148,6 +151,7 @@ fn fits_in_via(text: &[u8]) -> bool {
 
 fn advertise_host(ctx: &mut Ctx, host: Bytes) -> i32 {
     if !fits_in_via(&host) {
+        host::warn!("core", "set_advertised_address: {} is no host", String::from_utf8_lossy(&host));
         return -1;
     }
     ctx.state.ext.entry::<LocalVia>().host =
@@ -156,7 +160,10 @@ fn advertise_host(ctx: &mut Ctx, host: Bytes) -> i32 {
 }
 
 fn advertise_port(ctx: &mut Ctx, port: &[u8]) -> i32 {
-    let Some(port) = host::arg::parse_int(port).and_then(|p| u16::try_from(p).ok()) else { return -1 };
+    let Some(port) = host::arg::parse_int(port).and_then(|p| u16::try_from(p).ok()) else {
+        host::warn!("core", "set_advertised_port: {} is no port", String::from_utf8_lossy(port));
+        return -1;
+    };
     ctx.state.ext.entry::<LocalVia>().port = Some(port);
     1
 }

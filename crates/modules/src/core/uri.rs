@@ -17,7 +17,7 @@ pub fn register(m: &mut Registrar<Core>) {
     let all = Routes::ALL;
     for name in ["seturi", "rewriteuri"] {
         m.function_of(since(name), name, all, |call: &mut Call<Core>, uri: Plain| {
-            set_request(call.ctx, uri.0)
+            said(call.ctx, |ctx| set_request(ctx, uri.0))
         });
     }
     for name in ["sethost", "rewritehost", "seth"] {
@@ -47,7 +47,7 @@ pub fn register(m: &mut Registrar<Core>) {
         });
     }
     m.function("prefix", all, |call: &mut Call<Core>, prefix: Plain| {
-        edit_request(call.ctx, |uri| uri.with_user(&[&prefix.0[..], &user(uri)].concat()))
+        said(call.ctx, |ctx| edit_request(ctx, |uri| uri.with_user(&[&prefix.0[..], &user(uri)].concat())))
     });
     m.function("strip", all, |call: &mut Call<Core>, n: Int| {
         strip(call.ctx, n.0, |user, n| user.get(n..).unwrap_or_default())
@@ -61,7 +61,7 @@ pub fn register(m: &mut Registrar<Core>) {
     });
     for name in ["setdsturi", "setduri"] {
         m.function_of(since(name), name, all, |call: &mut Call<Core>, uri: Plain| {
-            set_destination(&mut call.ctx.state, uri.0)
+            said(call.ctx, |ctx| set_destination(&mut ctx.state, uri.0))
         });
     }
     for name in ["resetdsturi", "resetduri"] {
@@ -86,7 +86,19 @@ fn since(name: &str) -> Since {
 }
 
 fn rewrite(ctx: &mut Ctx, text: &Plain, edit: Edit) -> bool {
-    edit_request(ctx, |uri| edit(uri, &text.0))
+    said(ctx, |ctx| edit_request(ctx, |uri| edit(uri, &text.0)))
+}
+
+/// Does it, and says that the URI cannot be so.
+fn said(ctx: &mut Ctx, change: impl FnOnce(&mut Ctx) -> bool) -> bool {
+    let done = change(ctx);
+    if !done {
+        host::warn!(
+            "core",
+            "the URI stays as it is: it cannot be read, or the new one could not stand in a message"
+        );
+    }
+    done
 }
 
 fn user(uri: &Uri) -> Bytes {

@@ -156,7 +156,10 @@ fn flush_flags(call: &mut Call<Tm>) -> i32 {
 /// t_add_hdrs(lines): for the ACKs and CANCELs made here (the branches do without them there as well).
 fn add_hdrs(call: &mut Call<Tm>, lines: HeadLines) -> i32 {
     let ctx = &mut *call.ctx;
-    let Some(id) = ctx.state.txn else { return -1 };
+    let Some(id) = ctx.state.txn else {
+        host::warn!("tm", "t_add_hdrs: there is no transaction yet; call t_newtran() before");
+        return -1;
+    };
     let agent = &ctx.core.txns.policy.signature.user_agent;
     let agent = if agent.is_empty() { Vec::new() } else { [b"User-Agent: ", &agent[..], b"\r\n"].concat() };
     ctx.txn_mut(id).set_hop_headers([&agent[..], &lines.0].concat().into());

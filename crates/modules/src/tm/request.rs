@@ -2,8 +2,8 @@
 
 use super::Tm;
 use bytes::Bytes;
-use host::tm::NewRequest;
-use host::{Call, Head, Registrar, Routes, Text};
+use host::tm::{Answer, NewRequest};
+use host::{Call, Ctx, Head, Registrar, Routes, Text};
 
 pub fn register(m: &mut Registrar<Tm>) {
     m.function("t_new_request", Routes::ALL, new_request);
@@ -43,5 +43,18 @@ fn new_request(
     }
     request.body = body;
     request.context = context.map(|c| c.0);
-    host::tm::send_new(call.ctx, request, None)
+    let whom = text(&uri);
+    let done = move |_: &mut Ctx, answer: Answer| {
+        if answer.reply.is_none() && answer.status != NOBODY_ANSWERED {
+            host::warn!(
+                "tm",
+                "t_new_request: nothing is sent to {whom}: {}",
+                String::from_utf8_lossy(&answer.reason)
+            );
+        }
+    };
+    host::tm::send_new(call.ctx, request, Some(Box::new(done)))
 }
+
+/// What stands for an answer when none came in time.
+const NOBODY_ANSWERED: u16 = 408;

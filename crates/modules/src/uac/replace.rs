@@ -75,7 +75,11 @@ fn replace(call: &mut Call<Uac>, side: Side, display: Option<Bytes>, uri: Bytes)
         Side::To => &mut done.main_to,
     };
     if *main && kind != RouteKind::Failure {
-        host::error!("uac", "uac_replace_{side:?}() was called before for this request");
+        let name = match side {
+            Side::From => "from",
+            Side::To => "to",
+        };
+        host::error!("uac", "uac_replace_{name}() was called before for this request");
         return TWICE;
     }
     *main |= kind == RouteKind::Request;

@@ -58,8 +58,14 @@ fn ul_del_key(call: &mut Call<Usrloc>, table: Text, aor: Text, key: Text) -> Out
 }
 
 /// An empty value removes the key. False when the address is not registered.
+/// There is no such table.
+fn unknown(table: &Text) -> Outcome {
+    host::error!("usrloc", "no function of the script and no module made the table {}", table.str());
+    Outcome::Done(-1)
+}
+
 fn set_key(call: &mut Call<Usrloc>, table: &Text, aor: Bytes, key: Bytes, value: Bytes) -> Outcome {
-    let Some(table) = call.module.find_table(&table.str()) else { return Outcome::Done(-1) };
+    let Some(table) = call.module.find_table(&table.str()) else { return unknown(table) };
     let work = move |record: &mut Record, changes: &mut Vec<Change>| {
         // The first contact carries the keys to the database.
         let Some(contact) = record.contacts.first_mut() else { return false };
@@ -86,7 +92,7 @@ fn set_key(call: &mut Call<Usrloc>, table: &Text, aor: Bytes, key: Bytes, value:
 }
 
 fn ul_get_key(call: &mut Call<Usrloc>, table: Text, aor: Text, key: Text, out: OutVar) -> Outcome {
-    let Some(table) = call.module.find_table(&table.str()) else { return Outcome::Done(-1) };
+    let Some(table) = call.module.find_table(&table.str()) else { return unknown(&table) };
     let usrloc = call.module.clone();
     usrloc.read_record(
         call.ctx,

@@ -22,6 +22,17 @@ pub enum Refused {
     Failed,
 }
 
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Refused::NoRecord => "there is nothing that could end",
+            Refused::NoBody => "a first one needs a body",
+            Refused::WrongTag => "its entity tag is not known",
+            Refused::Failed => "the body is no document, or there is no way to the server",
+        })
+    }
+}
+
 /// Sends a PUBLISH, or does when the one before it is answered.
 pub fn publish(ctx: &mut Ctx, module: &Arc<Pua>, publication: Publication) -> Result<(), Refused> {
     let now = super::now_s(ctx);
@@ -183,7 +194,7 @@ fn answered(ctx: &mut Ctx, module: &Arc<Pua>, uri: &Bytes, number: u64, answer: 
     if let Some(Some(next)) = next {
         let event = next.event.name;
         if let Err(why) = send(ctx, module, number, next) {
-            host::error!("pua", "a PUBLISH for {event} was not sent: {why:?}");
+            host::error!("pua", "a PUBLISH for {event} was not sent: {why}");
         }
     }
 }

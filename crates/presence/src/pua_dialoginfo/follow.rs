@@ -223,7 +223,7 @@ fn send(ctx: &mut Ctx, module: &Arc<PuaDialogInfo>, view: &View<'_>, expires: i6
         Ok(()) | Err(Refused::NoRecord) => {}
         Err(why) => {
             let uri = String::from_utf8_lossy(&view.own.uri);
-            host::error!("pua_dialoginfo", "the state of a call of {uri} was not published: {why:?}");
+            host::error!("pua_dialoginfo", "the state of a call of {uri} was not published: {why}");
         }
     }
 }
