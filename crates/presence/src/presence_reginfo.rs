@@ -92,8 +92,9 @@ mod tests {
 
     #[test]
     fn registrations_of_several_sources() {
-        let body =
-            |id: &str| Bytes::from(format!("<reginfo xmlns='{NAMESPACE}'><registration id='{id}'/></reginfo>"));
+        let body = |id: &str| {
+            Bytes::from(format!("<reginfo xmlns='{NAMESPACE}'><registration id='{id}'/></reginfo>"))
+        };
         let bodies = |published| Bodies {
             uri: "sip:b@x",
             published,

@@ -124,7 +124,8 @@ fn handle_notify(call: &mut Call<PuaBla>) -> i32 {
     let module = call.module.clone();
     let msg = call.state.msg.clone();
     let (Some(pua), Some(event)) = (&module.pua, event_named(EVENT)) else { return -1 };
-    let has_tags = msg.to_tag().is_some_and(|t| !t.is_empty()) && msg.from_tag().is_some_and(|t| !t.is_empty());
+    let has_tags =
+        msg.to_tag().is_some_and(|t| !t.is_empty()) && msg.from_tag().is_some_and(|t| !t.is_empty());
     let (Some(to), Some(from), Some(call_id), true) = (msg.to(), msg.from(), msg.call_id(), has_tags) else {
         return -1;
     };

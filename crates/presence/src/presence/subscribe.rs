@@ -84,7 +84,8 @@ pub fn handle(call: &mut Call<Presence>, force: Option<Int>, _tag: Option<Text>)
         Err(refusal) => return super::refuse(call.ctx, &module, refusal).into(),
     };
     if let Some(admits) = &request.package.admits_subscribe {
-        let watched = request.uri.clone().or_else(|| Some(module.table.key_of(&request.dialog())?.uri.clone()));
+        let watched =
+            request.uri.clone().or_else(|| Some(module.table.key_of(&request.dialog())?.uri.clone()));
         if let Some(Err(refusal)) = watched.map(|uri| admits(call.ctx, &uri, &request)) {
             return super::refuse(call.ctx, &module, refusal).into();
         }

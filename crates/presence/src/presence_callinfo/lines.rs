@@ -69,7 +69,8 @@ impl Line {
 /// The header of a line, with the end of its line.
 pub fn header(uri: &[u8], line: Option<&Line>) -> Bytes {
     let mut text = format!("Call-Info: <{}>", String::from_utf8_lossy(uri));
-    let busy = line.into_iter().flat_map(|line| &line.appearances).filter(|(_, state)| **state != State::Idle);
+    let busy =
+        line.into_iter().flat_map(|line| &line.appearances).filter(|(_, state)| **state != State::Idle);
     for (index, state) in busy {
         text += &format!(";appearance-index={index};appearance-state={}", state.as_str());
     }

@@ -4,10 +4,10 @@
 
 mod lines;
 
+use crate::presence::Presence;
 use crate::presence::own::{self, Own};
 use crate::presence::packages::{BAD_REQUEST, BROKEN, Package, Refusal};
 use crate::presence::subscribe::Request;
-use crate::presence::Presence;
 use bytes::Bytes;
 use host::load::Loader;
 use host::mi::{MiError, MiParams, MiResult};
@@ -58,8 +58,12 @@ pub fn register(m: &mut Registrar<CallInfo>) {
     m.function("sca_set_called_line", Routes::REQUEST.and(Routes::BRANCH), set_called_line);
     m.command("presence_callinfo:list_lines sca_list_lines", "lines and what their appearances do", list)
         .takes("[sca_line]");
-    m.command("presence_callinfo:release_line sca_release_line", "makes a line, or one appearance, idle", release)
-        .takes("sca_line [sca_index]");
+    m.command(
+        "presence_callinfo:release_line sca_release_line",
+        "makes a line, or one appearance, idle",
+        release,
+    )
+    .takes("sca_line [sca_index]");
     m.command(
         "presence_callinfo:set_log_level sca_set_log_level",
         "keeps a number for who reads it; messages follow log_level",
@@ -221,7 +225,11 @@ fn set_line(call: &mut Call<CallInfo>, line: Option<Bytes>, side: Side) -> i32 {
     let module = call.module.clone();
     let ctx = &mut *call.ctx;
     if module.external {
-        host::complain!(ctx, "presence_callinfo", "calls are not followed: disable_dialog_support_for_sca is set");
+        host::complain!(
+            ctx,
+            "presence_callinfo",
+            "calls are not followed: disable_dialog_support_for_sca is set"
+        );
         return -1;
     }
     let msg = ctx.state.msg.clone();
@@ -255,10 +263,12 @@ fn told_of(ctx: &mut Ctx, module: &Arc<CallInfo>, told: &Told) {
             (Event::Early, Side::Caller) => State::Progressing,
             (Event::Early, Side::Callee) => State::Alerting,
             (Event::Confirmed, _) => State::Active,
-            (Event::RequestWithin, _) if ctx.state.msg.method() == Method::Invite => match on_hold(&ctx.state.msg) {
-                true => State::Held,
-                false => State::Active,
-            },
+            (Event::RequestWithin, _) if ctx.state.msg.method() == Method::Invite => {
+                match on_hold(&ctx.state.msg) {
+                    true => State::Held,
+                    false => State::Active,
+                }
+            }
             (Event::Terminated | Event::Expired | Event::Failed, _) => State::Idle,
             _ => continue,
         };

@@ -76,7 +76,8 @@ pub fn write(names: &[String], aor: &[u8], contacts: &[Contact], told: &Told, no
     let active = all.iter().any(|c| state_of(c, told, now).0);
     let mut root = frame();
     // The same for an address each time, as RFC 3680 §5.2 wants it.
-    let id = aor.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
+    let id =
+        aor.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
     for (n, name) in names.iter().enumerate() {
         let mut registration = Element::new("registration", NAMESPACE)
             .attribute("aor", name.clone())

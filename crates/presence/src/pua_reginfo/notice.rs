@@ -5,9 +5,9 @@ use crate::xml::{self, Element};
 use bytes::Bytes;
 use host::{Call, Ctx, Outcome};
 use modules::usrloc::contact::{ALL_METHODS, Binding, NO_SOCKET};
-use modules::usrloc::{HasTables, TableArg};
 use modules::usrloc::now_s;
 use modules::usrloc::table::{Change, Matching, Record, Wanted};
+use modules::usrloc::{HasTables, TableArg};
 use sip::Uri;
 use std::sync::Arc;
 
