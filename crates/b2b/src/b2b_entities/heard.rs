@@ -112,7 +112,8 @@ fn advance(ctx: &mut Ctx, module: &Arc<B2be>, came: &Came, msg: &Rc<Message>) ->
     if status >= 200 {
         if entity.state == State::Terminated {
             entity.uac = None;
-            late(ctx, came, msg, Some(&came.key));
+            // As in the reference, without a Contact: the call that it would be for is over.
+            late(ctx, came, msg, None);
             return Next::Tell(What::LateReply);
         }
         entity.unacked = Some(Unacked { txn: came.txn, reply: msg.clone() });

@@ -16,7 +16,7 @@ use host::arg::{ROUTE, RouteArg};
 use host::avp::AvpName;
 use host::registrar::Since;
 use host::{Call, Ctx, Head, HeadLines, Registrar, ReplyCode, Routes, Text};
-use sip::{Method, Uri};
+use sip::Uri;
 
 pub fn register(m: &mut Registrar<B2bl>) {
     m.function_of(Since::V4, "b2b_init_request", Routes::REQUEST, init_request);
@@ -486,7 +486,8 @@ fn party(ctx: &Ctx, text: &Bytes, headers: Option<(AvpName, AvpName)>) -> Option
     let name = parts.next().filter(|name| !name.is_empty())?;
     let uri = parts.next().map(|uri| bare(&uri)).filter(|uri| Uri::parse(uri).is_ok())?;
     let proxy = parts.next().filter(|proxy| !proxy.is_empty());
-    let from_dname = parts.next().unwrap_or_default();
+    // As in the reference, a display name counts behind a proxy only.
+    let from_dname = proxy.as_ref().and_then(|_| parts.next()).unwrap_or_default();
     Some(init::end_of(
         ctx,
         &NewEnd { kind: Kind::Client, name, uri, proxy, from_dname, headers, ..NewEnd::default() },
@@ -536,10 +537,8 @@ fn trigger_scenario(
     };
     let params = params.map(|text| text.0).unwrap_or_default();
     let initiator = listener(ctx, &params);
-    let is_refer = ctx.state.msg.is_request() && ctx.state.msg.method() == Method::Refer;
-    let refer_id = ctx.state.msg.cseq().filter(|_| is_refer).map_or(0, |cseq| cseq.number);
     let values = ctx.state.ext.find::<Link>().map(|link| link.values.clone()).unwrap_or_default();
-    let what = Triggered { scenario: scenario.0, ends: [first, second], values, initiator, refer_id };
+    let what = Triggered { scenario: scenario.0, ends: [first, second], values, initiator };
     if init::trigger(ctx, &module, what).is_some() { 1 } else { -1 }
 }
 

@@ -323,7 +323,6 @@ pub struct Triggered {
     pub values: Vec<(Bytes, Bytes)>,
     /// Who hears how it goes.
     pub initiator: Option<Initiator>,
-    pub refer_id: u32,
 }
 
 /// Seconds for both to answer.
@@ -341,7 +340,7 @@ pub fn trigger(ctx: &mut Ctx, module: &Arc<B2bl>, what: Triggered) -> Option<Byt
     let lines = if has_message { headers::passed(module, &ctx.state.msg.clone(), b"") } else { Bytes::new() };
     if let Some(s) = session::of(ctx, &key) {
         (s.bridging, s.values, s.headers) = (flags, what.values, lines);
-        (s.initiator, s.refer_id) = (what.initiator.clone(), what.refer_id);
+        s.initiator = what.initiator.clone();
     }
     if let Some(initiator) = &what.initiator {
         notify::send(ctx, &key, initiator, None);

@@ -229,7 +229,7 @@ fn trigger(call: &mut Call<B2bl>, params: &MiParams) -> MiResult {
         session::set_value(&mut values, &name, Some(value));
     }
     let module = call.module.clone();
-    let what = Triggered { scenario, ends, values, initiator: None, refer_id: 0 };
+    let what = Triggered { scenario, ends, values, initiator: None };
     match init::trigger(call.ctx, &module, what) {
         Some(_) => Ok("OK".into()),
         None => Err(MiError::new(500, "Failed to initialize scenario")),

@@ -125,8 +125,15 @@ impl Sources {
             }
         }
         let Some(aggregate) = &package.aggregate else {
+            if found.headers.is_empty()
+                && let Some(lines) = &package.empty_headers
+            {
+                found.headers = lines(&key.uri);
+            }
+            // What ends is told no more.
+            let ends = ending.is_some() && ending == states.len().checked_sub(1);
             found.body = match states.pop() {
-                Some(newest) => Some(newest).filter(|body| !body.is_empty()),
+                Some(newest) => Some(newest).filter(|body| !body.is_empty() && !ends),
                 None => package.empty.map(|empty| empty(&String::from_utf8_lossy(&key.uri))),
             };
             return Ok(found);

@@ -13,6 +13,7 @@ pub mod documents;
 mod manage;
 mod mix;
 pub mod notify;
+pub mod own;
 pub mod packages;
 mod publish;
 pub mod sql;

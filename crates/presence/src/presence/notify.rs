@@ -100,7 +100,7 @@ pub async fn telling(
         return Ok(None);
     }
     let mut found = sources.body(key, package, ask).await?;
-    if found.body.is_none() {
+    if found.body.is_none() && package.aggregate.is_some() {
         found = sources.body(key, package, Ask::ALL).await?;
     }
     let policy = sources.policy(key).await.unwrap_or_else(|why| {

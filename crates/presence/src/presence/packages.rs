@@ -1,7 +1,9 @@
 //! Event packages: what `presence` knows of each, as the modules that bring them say it.
 
 use super::documents::Documents;
+use super::subscribe::Request;
 use bytes::Bytes;
+use host::Ctx;
 use parking_lot::RwLock;
 use sip::Message;
 use std::sync::Arc;
@@ -39,6 +41,9 @@ pub enum Extent {
 /// Makes one body of several; `None`: there is none.
 pub type Aggregate = Arc<dyn Fn(Bodies<'_>) -> Option<Bytes> + Send + Sync>;
 
+/// Refuses a SUBSCRIBE for the user with this URI, or lets it go on.
+pub type AdmitsSubscribe = Arc<dyn Fn(&mut Ctx, &Bytes, &Request) -> Result<(), Refusal> + Send + Sync>;
+
 /// An event package (RFC 6665 §7.2).
 #[derive(Clone)]
 pub struct Package {
@@ -55,8 +60,12 @@ pub struct Package {
     pub headers: &'static [&'static str],
     /// Looks at a PUBLISH.
     pub admits: Option<fn(&Message) -> Result<(), Refusal>>,
-    /// Looks at a SUBSCRIBE.
-    pub admits_subscribe: Option<Arc<dyn Fn(&Message) -> Result<(), Refusal> + Send + Sync>>,
+    /// Looks at the current SUBSCRIBE for a user.
+    pub admits_subscribe: Option<AdmitsSubscribe>,
+    /// A change leaves the state its entity tag.
+    pub keeps_tag: bool,
+    /// Lines of NOTIFYs while nothing is published, by the URI of the user.
+    pub empty_headers: Option<Arc<dyn Fn(&[u8]) -> Bytes + Send + Sync>>,
     /// Who may watch, by documents of the user; `None`: everybody.
     pub documents: Option<Arc<dyn Documents>>,
     /// `None`: the newest body is the one.
@@ -78,6 +87,8 @@ impl Package {
             headers: &[],
             admits: None,
             admits_subscribe: None,
+            keeps_tag: false,
+            empty_headers: None,
             documents: None,
             aggregate: None,
             empty: None,

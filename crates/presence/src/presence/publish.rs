@@ -20,23 +20,23 @@ const UNSUPPORTED_TYPE: Refusal = Refusal(415, "Unsupported media type");
 const CONDITION_FAILED: Refusal = Refusal(412, "Conditional request failed");
 
 /// A PUBLISH, read.
-struct Publication {
-    key: Arc<Key>,
-    package: Arc<Package>,
-    user: Bytes,
-    domain: Bytes,
+pub(super) struct Publication {
+    pub key: Arc<Key>,
+    pub package: Arc<Package>,
+    pub user: Bytes,
+    pub domain: Bytes,
     /// Seconds.
-    expires: u32,
+    pub expires: u32,
     /// SIP-If-Match
-    etag: Option<Bytes>,
-    body: Option<Bytes>,
-    headers: Option<Bytes>,
-    sender: Bytes,
-    sphere: Option<String>,
+    pub etag: Option<Bytes>,
+    pub body: Option<Bytes>,
+    pub headers: Option<Bytes>,
+    pub sender: Bytes,
+    pub sphere: Option<String>,
 }
 
 /// What became of it.
-enum Stored {
+pub(super) enum Stored {
     Refused(Refusal),
     /// Its new tag, and what watchers hear.
     Done(Bytes, Vec<Telling>),
@@ -204,7 +204,7 @@ async fn store(sources: &Sources, p: &Publication) -> Result<Stored, DbError> {
         sources.pool.run(module.tables.insert_state(&owner, &state)).await?;
         module
             .presentities
-            .insert(&p.key, Published { etag: etag.clone(), count: 0, sphere: p.sphere.clone() });
+            .insert(&p.key, Published { etag: etag.clone(), count: 1, sphere: p.sphere.clone() });
         let tellings = changed(sources, p, p.body.as_ref()).await?;
         return Ok(Stored::Done(etag, tellings));
     };
@@ -219,7 +219,7 @@ async fn store(sources: &Sources, p: &Publication) -> Result<Stored, DbError> {
         return ended(sources, p, &owner, old).await;
     }
     let known = known.unwrap_or(Published { etag: old.clone(), count: 0, sphere: None });
-    let etag = new_etag(module, known.count);
+    let etag = if p.package.keeps_tag { old.clone() } else { new_etag(module, known.count) };
     let body = p.body.as_ref().map(|body| with_own_targets(module, body));
     (state.etag, state.body) = (&etag, body.as_ref());
     sources.pool.run(module.tables.update_state(&owner, old, &state)).await?;
@@ -237,7 +237,7 @@ async fn store(sources: &Sources, p: &Publication) -> Result<Stored, DbError> {
 }
 
 /// The source takes its state back.
-async fn ended(
+pub(super) async fn ended(
     sources: &Sources,
     p: &Publication,
     owner: &Owner<'_>,
@@ -258,7 +258,11 @@ async fn ended(
 }
 
 /// What watchers hear of a state that came or changed.
-async fn changed(sources: &Sources, p: &Publication, body: Option<&Bytes>) -> Result<Vec<Telling>, DbError> {
+pub(super) async fn changed(
+    sources: &Sources,
+    p: &Publication,
+    body: Option<&Bytes>,
+) -> Result<Vec<Telling>, DbError> {
     let ask = Ask { ending: None, published: body, extent: Extent::Partial, calls: Calls::Look };
     let mut tellings = Vec::from_iter(telling(sources, &p.key, &p.package, ask, p).await?);
     tellings.extend(mixed(sources, p, body).await?);

@@ -83,6 +83,13 @@ pub fn handle(call: &mut Call<Presence>, force: Option<Int>, _tag: Option<Text>)
         Ok(request) => Request { forced: force.is_some_and(|f| f.0 == 1), ..request },
         Err(refusal) => return super::refuse(call.ctx, &module, refusal).into(),
     };
+    if let Some(admits) = &request.package.admits_subscribe {
+        let watched =
+            request.uri.clone().or_else(|| Some(module.table.key_of(&request.dialog())?.uri.clone()));
+        if let Some(Err(refusal)) = watched.map(|uri| admits(call.ctx, &uri, &request)) {
+            return super::refuse(call.ctx, &module, refusal).into();
+        }
+    }
     let mut loaded = module.loaded.subscribe();
     let detail = request.text(Field::CallId).clone();
     Suspension::future("handle_subscribe", async move {
@@ -142,9 +149,6 @@ pub fn read(module: &Presence, ctx: &mut Ctx, terms: &Terms<'_>) -> Result<Reque
         }
         false => None,
     };
-    if let Some(admits) = &package.admits_subscribe {
-        admits(&msg)?;
-    }
     let record_route = if is_first { record_route(&msg) } else { Bytes::new() };
     let texts = [
         from_user,

@@ -5,8 +5,9 @@ use super::subscription::{Dialog, Subscription};
 use ahash::{AHashMap, RandomState};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 pub const SHARDS: usize = 64;
 
@@ -23,10 +24,18 @@ pub struct Key {
 
 #[derive(Default)]
 struct Shard {
-    /// Subscriptions in the order in which they came.
-    groups: AHashMap<Arc<Key>, Vec<Subscription>>,
-    /// Keys of subscriptions whose dialog hashes here.
-    dialogs: AHashMap<u64, Arc<Key>>,
+    /// Subscriptions in the order in which they came: by their numbers.
+    groups: AHashMap<Arc<Key>, BTreeMap<u64, Subscription>>,
+    /// Where subscriptions are whose dialog hashes here: a user may have a hundred thousand watchers, and every
+    /// NOTIFY finds its own.
+    dialogs: AHashMap<u64, Place>,
+}
+
+/// Where a subscription is.
+#[derive(Clone)]
+struct Place {
+    key: Arc<Key>,
+    number: u64,
 }
 
 /// The subscriptions.
@@ -34,6 +43,7 @@ pub struct Table {
     shards: Box<[Mutex<Shard>]>,
     hash: RandomState,
     count: AtomicUsize,
+    next: AtomicU64,
 }
 
 impl Default for Table {
@@ -42,6 +52,7 @@ impl Default for Table {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hash: RandomState::new(),
             count: AtomicUsize::new(0),
+            next: AtomicU64::new(0),
         }
     }
 }
@@ -61,27 +72,45 @@ impl Table {
             return false;
         }
         let dialog = self.hash.hash_one(subscription.dialog());
-        self.shards[dialog as usize % SHARDS].lock().dialogs.insert(dialog, key.clone());
-        self.shard(key).lock().groups.entry(key.clone()).or_default().push(subscription);
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let place = Place { key: key.clone(), number };
+        self.shards[dialog as usize % SHARDS].lock().dialogs.insert(dialog, place);
+        self.shard(key).lock().groups.entry(key.clone()).or_default().insert(number, subscription);
         self.count.fetch_add(1, Ordering::Relaxed);
         true
     }
 
-    /// Whom the subscription of a dialog watches.
-    pub fn key_of(&self, dialog: &Dialog) -> Option<Arc<Key>> {
+    fn place(&self, dialog: &Dialog) -> Option<Place> {
         let hash = self.hash.hash_one(dialog);
         self.shards[hash as usize % SHARDS].lock().dialogs.get(&hash).cloned()
     }
 
+    /// Whom the subscription of a dialog watches.
+    pub fn key_of(&self, dialog: &Dialog) -> Option<Arc<Key>> {
+        self.place(dialog).map(|place| place.key)
+    }
+
     /// Reads or changes one.
     pub fn with<R>(&self, key: &Key, dialog: &Dialog, f: impl FnOnce(&mut Subscription) -> R) -> Option<R> {
+        let number = self.place(dialog)?.number;
         let mut shard = self.shard(key).lock();
-        shard.groups.get_mut(key)?.iter_mut().find(|s| s.is(dialog)).map(f)
+        shard.groups.get_mut(key)?.get_mut(&number).filter(|s| s.is(dialog)).map(f)
     }
 
     pub fn remove(&self, key: &Key, dialog: &Dialog) -> Option<Subscription> {
-        let mut taken = self.take(key, |s| s.is(dialog));
-        taken.pop()
+        let number = self.place(dialog)?.number;
+        let gone = {
+            let mut shard = self.shard(key).lock();
+            let group = shard.groups.get_mut(key)?;
+            group.get(&number).filter(|s| s.is(dialog))?;
+            let gone = group.remove(&number)?;
+            if group.is_empty() {
+                shard.groups.remove(key);
+            }
+            gone
+        };
+        self.forget(std::slice::from_ref(&gone));
+        Some(gone)
     }
 
     /// Takes those out that `f` says, of one key.
@@ -89,7 +118,7 @@ impl Table {
         let taken = {
             let mut shard = self.shard(key).lock();
             let Some(group) = shard.groups.get_mut(key) else { return Vec::new() };
-            let taken: Vec<_> = group.extract_if(.., f).collect();
+            let taken = taken_out(group, f);
             if group.is_empty() {
                 shard.groups.remove(key);
             }
@@ -110,18 +139,18 @@ impl Table {
     /// Looks at those of one key, in the order in which they came.
     pub fn each_of(&self, key: &Key, f: impl FnMut(&mut Subscription)) {
         if let Some(group) = self.shard(key).lock().groups.get_mut(key) {
-            group.iter_mut().for_each(f);
+            group.values_mut().for_each(f);
         }
     }
 
     pub fn any_of(&self, key: &Key, f: impl FnMut(&Subscription) -> bool) -> bool {
-        self.shard(key).lock().groups.get(key).is_some_and(|group| group.iter().any(f))
+        self.shard(key).lock().groups.get(key).is_some_and(|group| group.values().any(f))
     }
 
     /// Looks at all of one shard.
     pub fn each_in(&self, shard: usize, mut f: impl FnMut(&Arc<Key>, &mut Subscription)) {
         for (key, group) in &mut self.shards[shard].lock().groups {
-            group.iter_mut().for_each(|s| f(key, s));
+            group.values_mut().for_each(|s| f(key, s));
         }
     }
 
@@ -131,7 +160,7 @@ impl Table {
         {
             let mut shard = self.shards[shard].lock();
             shard.groups.retain(|key, group| {
-                gone.extend(group.extract_if(.., |s| s.expires < now).map(|s| (key.clone(), s)));
+                gone.extend(taken_out(group, |s| s.expires < now).into_iter().map(|s| (key.clone(), s)));
                 !group.is_empty()
             });
         }
@@ -139,6 +168,15 @@ impl Table {
         self.forget(&subscriptions);
         gone
     }
+}
+
+/// Takes those out of a group that `f` says, in their order.
+fn taken_out(
+    group: &mut BTreeMap<u64, Subscription>,
+    mut f: impl FnMut(&mut Subscription) -> bool,
+) -> Vec<Subscription> {
+    let numbers: Vec<u64> = group.iter_mut().filter_map(|(n, s)| f(s).then_some(*n)).collect();
+    numbers.iter().filter_map(|n| group.remove(n)).collect()
 }
 
 /// One published state.

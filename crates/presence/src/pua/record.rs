@@ -36,15 +36,31 @@ pub fn event_numbered(number: i64) -> Option<Event> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Source {
     Usrloc = 1,
+    /// Of a shared line, as one of its phones told it.
+    Line = 1 << 1,
+    /// To a phone of a shared line.
+    LinePhone = 1 << 2,
     Publish = 1 << 6,
     Subscribe = 1 << 8,
     Lists = 1 << 9,
     Dialog = 1 << 10,
+    OtherRegistrar = 1 << 12,
+    Registrations = 1 << 13,
 }
 
 impl Source {
     pub fn of_number(number: i64) -> Option<Source> {
-        let all = [Source::Usrloc, Source::Publish, Source::Subscribe, Source::Lists, Source::Dialog];
+        let all = [
+            Source::Usrloc,
+            Source::Line,
+            Source::LinePhone,
+            Source::Publish,
+            Source::Subscribe,
+            Source::Lists,
+            Source::Dialog,
+            Source::OtherRegistrar,
+            Source::Registrations,
+        ];
         all.into_iter().find(|source| *source as i64 == number)
     }
 }
