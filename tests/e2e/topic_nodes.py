@@ -26,7 +26,7 @@ loadmodule "tm.so"
 loadmodule "rr.so"
 loadmodule "sipmsgops.so"
 # Longer than that of the nodes: what they answer late is not their silence.
-modparam("tm", "fr_timeout", 4)
+modparam("tm", "fr_timeout", 6)
 modparam("tm", "fr_inv_timeout", 15)
 # SIPp gives up a call when a request comes again because the machine is busy.
 modparam("tm", "T1_timer", 10000)

@@ -102,18 +102,21 @@ pub fn start(call: &mut Call<Mediaproxy>) {
         call.ctx,
         Rc::new(move |ctx, told| {
             if matches!(told.event, Event::Terminated | Event::Failed | Event::Expired) {
-                over(&module, ctx, told.key);
+                let refused = told.reply.and_then(sip::Message::to_tag);
+                over(&module, ctx, told.key, refused);
             }
         }),
     );
 }
 
-fn over(module: &Arc<Mediaproxy>, ctx: &mut Ctx, key: Key) {
+/// `refused`: the tag of who refused the call.
+fn over(module: &Arc<Mediaproxy>, ctx: &mut Ctx, key: Key, refused: Option<bytes::Bytes>) {
     if ice_of(ctx, key).is_none() {
         return;
     }
     let Some(dialog) = dialog::get(ctx, key) else { return };
-    let callee = dialog.callee().map(|leg| leg.tag.to_vec()).unwrap_or_default();
+    let answered = dialog.callee().map(|leg| bytes::Bytes::copy_from_slice(&leg.tag));
+    let callee = answered.or(refused).unwrap_or_default();
     let question = command::remove(&dialog.call_id, &dialog.caller.tag, &callee);
     let (now, module) = (ctx.core.now, module.clone());
     ctx.spawn("end_media_session", limit(&module), async move {
