@@ -1,5 +1,6 @@
 """Calls with the server between the ends: many at once on several workers, with media, over a restart, and joined."""
 import subprocess
+from databases import MariaDb, Postgres
 from harness import Failed, check, free_port, run, until
 from topic_calls import SCENARIOS, listens
 from topic_media import Call, Engine, Party, parties, talk
@@ -95,24 +96,40 @@ def test_media_through_an_engine(place):
     nothing_left(server)
 
 
-def test_a_call_outlives_a_restart(place):
-    run(place.program, "db", "create", f"sqlite://{place.dir}/calls.sqlite", "b2b_entities", "b2b_logic")
-    url = f"sqlite://{place.dir}/calls.sqlite"
-    more = 'loadmodule "db_sqlite.so"\n' + "".join(
+def outlives(place, driver, url, count):
+    """A call goes on when its server was killed and is there again."""
+    run(place.program, "db", "create", url, "b2b_entities", "b2b_logic")
+    more = f'loadmodule "{driver}.so"\n' + "".join(
         f'modparam("{module}", "db_url", "{url}")\nmodparam("{module}", "db_mode", 1)\n' for module in ("b2b_entities", "b2b_logic"))
     server = place.server(CONFIG, **{**PLAIN, "MORE": more})
     alice, bob = parties(place, server)
     call = Call(alice, bob)
     call.begin()
-    rows = lambda table: int(place.sqlite("calls.sqlite", f"select count(*) as n from {table}")[0]["n"])
-    until("the call is in the database", lambda: (rows("b2b_entities"), rows("b2b_logic")) == (2, 1))
+    rows = lambda: tuple(int(count(f"select count(*) as n from {table}")) for table in ("b2b_entities", "b2b_logic"))
+    until("the call is in the database", lambda: rows() == (2, 1))
     server.kill()
     server.start()
-    check(len(server.mi("b2b_entities:list")), 2)
+    until("both ends are back", lambda: len(server.mi("b2b_entities:list")) == 2)
     call.begin()
     call.end()
     nothing_left(server)
-    until("its rows are gone", lambda: (rows("b2b_entities"), rows("b2b_logic")) == (0, 0))
+    until("its rows are gone", lambda: rows() == (0, 0))
+
+
+def test_a_call_outlives_a_restart(place):
+    outlives(place, "db_sqlite", f"sqlite://{place.dir}/calls.sqlite", lambda query: place.sqlite("calls.sqlite", query)[0]["n"])
+
+
+def test_a_call_outlives_a_restart_with_mariadb(place):
+    database = MariaDb(place)
+    database.account()
+    outlives(place, "db_mysql", database.url(), lambda query: database.sql(query, "fermata"))
+
+
+def test_a_call_outlives_a_restart_with_postgresql(place):
+    database = Postgres(place)
+    database.account()
+    outlives(place, "db_postgres", database.url(), lambda query: database.sql(query, "fermata"))
 
 
 def test_a_caller_joins_whatever_worker_has_the_call(place):

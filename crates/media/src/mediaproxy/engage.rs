@@ -73,9 +73,9 @@ fn leaving(module: &Arc<Mediaproxy>, ctx: &mut Ctx) -> Outcome {
         false => (101..300).contains(&msg.status()),
     };
     let is_request = msg.is_request();
-    let answers_call = msg.cseq().is_some_and(|cseq| cseq.method == Method::Invite);
+    let answers_call = !is_request && msg.cseq().is_some_and(|cseq| cseq.method == Method::Invite);
     let sdp = bodies::sdp(&ctx.state);
-    if !concerned || sdp.is_none() && !(answers_call && !is_request) {
+    if !concerned || sdp.is_none() && !answers_call {
         return 1.into();
     }
     let Some((key, _)) = dialog::current(ctx) else { return 1.into() };
