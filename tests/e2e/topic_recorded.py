@@ -78,12 +78,12 @@ modparam("aaa_radius", "sets", "out = (Reply-Message = $avp(v))")
 
 def test_an_engine(place):
     engine = Engine(place)
-    body = '$avp(v) = "none";\n    if (rtpproxy_offer("r")) { $avp(v) = "engaged"; }\n    $du = "sip:127.0.0.1:{CALLEE}"; t_relay(); exit;'
     callee = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     callee.bind(("127.0.0.1", 0))
     callee.settimeout(5)
+    body = 'rtpproxy_offer("r");\n    $du = "sip:127.0.0.1:%d"; t_relay(); exit;' % callee.getsockname()[1]
     modules = f'loadmodule "rtpproxy.so"\nmodparam("rtpproxy", "rtpproxy_sock", "udp:127.0.0.1:{engine.port}")\n'
-    server = place.server(CONFIG, MODULES=modules, BODY=body, CALLEE=callee.getsockname()[1])
+    server = place.server(CONFIG, MODULES=modules, BODY=body)
     phone = place.phone(server)
     sdp = "v=0\r\no=- 1 1 IN IP4 10.0.0.9\r\ns=-\r\nc=IN IP4 10.0.0.9\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n"
     for n in range(2):
