@@ -115,7 +115,8 @@ def whole(data, why):
     if not found:
         wrong("no empty line")
     lines = head.split(b"\r\n")
-    if not re.match(rb"SIP/\d+\.\d+ [1-6]\d\d( |$)|[!%&'*+\-.0-9A-Z_`a-z|~]+ \S[^\r\n]* \S+/\d+\.\d+$", lines[0]):
+    # A tab before the version is passed on as it came, as the reference does.
+    if not re.match(rb"SIP/\d+\.\d+ [1-6]\d\d( |$)|[!%&'*+\-.0-9A-Z_`a-z|~]+ \S[^\r\n]*[ \t]\S+/\d+\.\d+$", lines[0]):
         wrong("no start line")
     for line in lines:
         if b"\r" in line or b"\n" in line or not line.strip(b" \t"):

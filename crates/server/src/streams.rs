@@ -267,6 +267,12 @@ impl Owner for OwnerOf {
     fn closed(&self, entry: &Entry, why: &Closed) {
         host::info!("core", "{} connection with {}: {why}", entry.transport.as_str(), entry.remote);
         let Some(runner) = self.0.upgrade() else { return };
+        if matches!(why, Closed::Unreachable(std::io::ErrorKind::AddrInUse)) {
+            runner.complain(&format!(
+                "no port is left for a connection to {}: widen the range with `sysctl net.ipv4.ip_local_port_range`",
+                entry.remote
+            ));
+        }
         let Some(local) = entry.local.get() else { return };
         let param = |name: &'static str, value: Value| (Bytes::from_static(name.as_bytes()), value);
         let params = [

@@ -23,6 +23,7 @@ pub struct Sim;
 fn register(m: &mut Registrar<Sim>) {
     m.function("slow", Routes::ALL, slow);
     m.function("defect", Routes::ALL, defect);
+    m.function("broken", Routes::ALL, broken);
     m.function("slow_defect", Routes::ALL, slow_defect);
     m.function("late_defect", Routes::ALL, late_defect);
     m.function("defect_at_start", Routes::ALL, defect_at_start);
@@ -74,6 +75,16 @@ fn defect(_: &mut Call<Sim>, one_of: Option<Int>) -> i32 {
         Some(n) if draw(&clock, n.0.max(1) as u64) > 0 => 1,
         _ => throw(),
     }
+}
+
+/// broken(one_of): asks something that answers at once, and panics once in so many times.
+fn broken(_: &mut Call<Sim>, one_of: Int) -> i32 {
+    let clock = CLOCK.with(|clock| clock.borrow().clone());
+    let live = || match clock.below(one_of.0.max(1) as u64) {
+        0 => throw(),
+        n => n,
+    };
+    host::tape::at_once("broken", || one_of.0.to_string(), live).map_or(-1, |_| 1)
 }
 
 /// slow_defect(ms): waits that long, and panics when it goes on.

@@ -12,6 +12,8 @@ pub struct Scenario {
     pub others: u64,
     /// The server is told to end at some time.
     pub drains: bool,
+    /// ... and its time to end is over before all calls are (`drains` as well).
+    pub ends: bool,
     /// Everything goes wrong that can: see `chaos`.
     pub chaos: bool,
 }
@@ -33,8 +35,16 @@ impl Scenario {
 
 const B2B: &str = "loadmodule \"b2b_entities.so\"\nloadmodule \"b2b_logic.so\"\nmodparam(\"b2b_logic\", \"cleanup_period\", 5)";
 
-const BASE: Scenario =
-    Scenario { name: "", params: "", routes: "", targets: PLAIN, others: 20, drains: false, chaos: false };
+const BASE: Scenario = Scenario {
+    name: "",
+    params: "",
+    routes: "",
+    targets: PLAIN,
+    others: 20,
+    drains: false,
+    ends: false,
+    chaos: false,
+};
 
 /// What every script begins with: CANCEL, requests inside a dialog, Record-Route.
 macro_rules! main_route {
@@ -73,12 +83,14 @@ const EVERYTHING: Scenario = Scenario {
     targets: &["sip:a@10.0.0.3", "sip:b@10.0.0.4", "sip:c@10.0.0.5;transport=tcp", "sip:a@flaky.sim"],
     others: 20,
     drains: false,
+    ends: false,
     chaos: true,
 };
 
 pub const ALL: &[Scenario] = &[
     EVERYTHING,
     Scenario { name: "everything-drains", drains: true, ..EVERYTHING },
+    Scenario { name: "everything-ends", drains: true, ends: true, ..EVERYTHING },
     Scenario { name: "relay", routes: "route { t_check_trans(); t_relay(); }", ..BASE },
     Scenario { name: "record-route", routes: main_route!("t_relay();"), ..BASE },
     Scenario { name: "drain", routes: main_route!("slow(); t_relay();"), drains: true, ..BASE },

@@ -1,8 +1,10 @@
 //! Agents, network and workers around one queue of what happens when.
 
-use crate::agent::{CALLER, SERVER, Timer, Wishes, text, value};
+mod answers;
+
+use crate::agent::{CALLER, SERVER, Timer, Wishes, text};
 use crate::callee::Callee;
-use crate::caller::{Caller, Kind, is_invite_reply, sequence};
+use crate::caller::{Caller, Kind};
 use crate::chaos::{self, Trouble};
 use crate::executor::Executor;
 use crate::kept::Kept;
@@ -10,13 +12,14 @@ use crate::network::Network;
 use crate::post::Post;
 use crate::scenarios::Scenario;
 use crate::{Report, module};
+use answers::{Finals, Order};
 use bytes::Bytes;
 use capture::story::{Entry, Record, What};
 use host::ctx::Rng;
 use host::worker::Clock;
 use host::{Input, Output, Worker};
 use script::{Options, Severity, Sources};
-use sip::{HeaderName, Message, Transport};
+use sip::{Message, Transport};
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -45,6 +48,8 @@ enum Event {
     Trouble(Trouble),
     /// The server is told to end.
     Drain,
+    /// The time to end is over for this worker.
+    End(usize),
 }
 
 /// Nothing that this world does lasts longer, in virtual milliseconds.
@@ -55,20 +60,6 @@ const REST: u64 = 90_000;
 
 /// How long a job takes to another worker, in virtual milliseconds.
 const MAIL_DELAY: u64 = 1;
-
-/// Order of replies of one callee's branch, as they came to the server and as they left it.
-#[derive(Default)]
-struct Order {
-    came: Vec<u64>,
-    left: Vec<(u64, u16)>,
-}
-
-/// Final replies to an INVITE that have left the server.
-#[derive(Default)]
-struct Finals {
-    good: bool,
-    bad: bool,
-}
 
 pub struct World {
     now: u64,
@@ -83,6 +74,7 @@ pub struct World {
     /// What is on its way to a worker, by number.
     mail: HashMap<u64, Input>,
     script: String,
+    reloads: u32,
     /// Only with `chaos`: percent of messages on streams that cannot be sent.
     breaks: u64,
     /// Milliseconds that the clock of the day is ahead.
@@ -99,6 +91,8 @@ pub struct World {
     orders: HashMap<String, Order>,
     /// By Call-ID.
     finals: HashMap<String, Finals>,
+    /// Calls whose INVITE has come to the server, and the worker that they belong to.
+    asked: HashMap<String, usize>,
     report: Report,
     problems: Vec<String>,
     trace: bool,
@@ -173,6 +167,7 @@ impl World {
             post,
             mail: HashMap::new(),
             script: scenario.script(),
+            reloads: 0,
             breaks: 0,
             ahead: 0,
             stalled: vec![0; count.into()],
@@ -183,6 +178,7 @@ impl World {
             callees,
             orders: HashMap::new(),
             finals: HashMap::new(),
+            asked: HashMap::new(),
             report: Report { calls, ..Report::default() },
             problems: Vec::new(),
             trace: std::env::var_os("SIM_TRACE").is_some(),
@@ -202,6 +198,10 @@ impl World {
         if scenario.drains {
             let at = world.rng.below(30_000);
             world.at(at, Event::Drain);
+            if scenario.ends {
+                let at = at + world.rng.below(20_000);
+                (0..count.into()).for_each(|worker| world.at(at, Event::End(worker)));
+            }
         }
         world.flush();
         world
@@ -417,11 +417,26 @@ impl World {
             Trouble::Overload(ms) => self.overload = self.now + ms,
             Trouble::Reload => {
                 let mut sources = (*self.shared.sources()).clone();
+                self.reloads += 1;
+                let script = self.other_script();
                 let (mut config, _) =
-                    script::parse_text("sim.cfg", &self.script, &mut sources, Options::default());
+                    script::parse_text("sim.cfg", &script, &mut sources, Options::default());
                 if host::reload::reload(&self.shared, &mut config, sources).is_err() {
                     self.problems.push("the script cannot be read again".into());
                 }
+            }
+        }
+    }
+
+    /// Another route in front of the others, which tell their number by a header; every third time the first script again.
+    fn other_script(&self) -> String {
+        match self.reloads {
+            n if n % 3 == 0 => self.script.clone(),
+            n => {
+                let routes = self
+                    .script
+                    .replace("route[more] {", &format!("route[more] {{ append_hf(\"X-Script: {n}\\r\\n\");"));
+                routes.replacen("route {", &format!("route[new{n}] {{ slow(); }}\nroute {{"), 1)
             }
         }
     }
@@ -432,6 +447,8 @@ impl World {
                 self.note("the server is told to end");
                 (0..self.workers.len()).for_each(|worker| self.step(worker, Input::Drain));
             }
+            Event::End(worker) if self.is_stalled(worker) => self.at(self.stalled[worker], event),
+            Event::End(worker) => self.end(worker),
             Event::Trouble(trouble) => self.trouble(trouble),
             Event::Mail(worker, _) if self.is_stalled(worker) => self.at(self.stalled[worker], event),
             Event::Mail(worker, number) => {
@@ -458,7 +475,7 @@ impl World {
                 if self.is_stalled(worker) {
                     return self.at(self.stalled[worker], Event::Arrives { from, to, bytes });
                 }
-                self.watch_coming(&bytes);
+                self.watch_coming(worker, &bytes);
                 let source = match self.is_streamed(&bytes) {
                     true => {
                         Path { socket: 1, transport: Transport::Tcp, remote: from, local: 0, connection: 1 }
@@ -486,47 +503,6 @@ impl World {
                     self.callees[n].on_message(self.now, from, msg, &mut wishes);
                     self.grant(Who::Callee(n), to, wishes);
                 }
-            }
-        }
-    }
-
-    fn watch_coming(&mut self, bytes: &Bytes) {
-        let Ok(msg) = Message::parse(bytes.clone()) else { return };
-        if let (true, Some((who, n))) = (is_invite_reply(&msg), sequence(&msg)) {
-            let order = self.orders.entry(who).or_default();
-            if !order.came.contains(&n) {
-                order.came.push(n);
-            }
-        }
-    }
-
-    fn watch_leaving(&mut self, bytes: &Bytes) {
-        let Ok(msg) = Message::parse(bytes.clone()) else { return };
-        if !is_invite_reply(&msg) {
-            return;
-        }
-        self.watch_final(&msg);
-        if let Some((who, n)) = sequence(&msg) {
-            let order = self.orders.entry(who).or_default();
-            if !order.left.iter().any(|(known, _)| *known == n) {
-                order.left.push((n, msg.status()));
-            }
-        }
-    }
-
-    /// A 2xx may follow a negative reply (RFC 3261 §16.7 step 5), never the other way round.
-    fn watch_final(&mut self, msg: &Message) {
-        let call = value(msg, HeaderName::CallId);
-        let finals = self.finals.entry(call).or_default();
-        match msg.status() {
-            0..200 => {}
-            200..300 => finals.good = true,
-            status => {
-                if finals.good && !finals.bad {
-                    let call = value(msg, HeaderName::CallId);
-                    self.problems.push(format!("{status} left after a 2xx to the INVITE of {call}"));
-                }
-                finals.bad = true;
             }
         }
     }

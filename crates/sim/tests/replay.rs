@@ -56,11 +56,24 @@ fn panics_are_replayed() {
         else if (!slow()) parallel { slow(); late_defect(30); } else if (!slow()) slow_defect(20);
         else if (!slow()) launch(late_defect(20)); t_on_failure(\"f\"); t_relay(); }
         route[on] { t_relay(); }
-        failure_route[f] { if (t_was_cancelled()) exit; if (!slow()) late_defect(10); $du = \"sip:10.0.0.4\"; t_relay(); }";
+        failure_route[f] { if (t_was_cancelled()) exit; broken(4); if (!slow()) late_defect(10); $du = \"sip:10.0.0.4\"; t_relay(); }";
     let scenario = Scenario { name: "panics", routes, ..*scenarios::find("relay").unwrap() };
     for seed in 1..60 {
         check(&recorded(&scenario), seed);
     }
+}
+
+/// Other routes come into place in the midst of calls: each call runs those that it ran.
+#[test]
+fn reloads_are_replayed() {
+    let everything = recorded(scenarios::find("everything").unwrap());
+    let mut reloads = 0;
+    for seed in 1..40 {
+        let (_, file) = sim::record(&everything, seed).unwrap();
+        reloads += Recording::parse(&file).unwrap().reloads().len();
+        check(&everything, seed);
+    }
+    assert!(reloads > 10, "{reloads}");
 }
 
 /// For `valgrind --tool=callgrind` (docs/SPEED.md): COST_CALLS relayed calls, recorded when COST_RECORDS is set, watched

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use host::TaskId;
 use host::coded::{Coded, put_number, take_bytes, take_number};
 use host::tape::{Moment, Note, Step};
+use host::taped::Reloaded;
 use host::tm::overload::Lateness;
 use serde_json::{Value as Json, json};
 use sip::Transport;
@@ -456,17 +457,18 @@ impl Recording {
         files.iter().map(|file| (text(file, "name"), text(file, "text"))).collect()
     }
 
-    /// Whether a reload brought other routes: a file is there twice. A replay has those that were read last.
+    /// Whether a reload brought other routes that the recording does not tell the time of: a file is there twice. A replay
+    /// has those that were read last.
     pub fn is_of_several_scripts(&self) -> bool {
         let mut known = HashMap::new();
-        self.files()
+        self.first_files()
             .into_iter()
             .any(|(name, text)| known.insert(name, text.clone()).is_some_and(|before| before != text))
     }
 }
 
 /// What a replay has to know of the server besides its inputs.
-pub fn head(shared: &host::Shared, workers: usize, masks: bool) -> Json {
+pub fn head(shared: &host::Shared, workers: usize, masks: bool, reloads: &[(u64, Reloaded)]) -> Json {
     let sources = shared.sources();
     let text = |text: &Bytes| match masks {
         true => super::mask::script(&String::from_utf8_lossy(text)),
@@ -485,6 +487,7 @@ pub fn head(shared: &host::Shared, workers: usize, masks: bool) -> Json {
         "utc_offset": host::clock::utc_offset(),
         "arguments": shared.arguments.get(),
         "files": files,
+        "reloads": super::reloads::coded(reloads),
     })
 }
 

@@ -8,12 +8,13 @@
 
 pub mod format;
 mod mask;
+pub mod reloads;
 mod ring;
 pub mod spill;
 
 use host::mi::{MiAnswer, MiError, MiParams, MiResult};
 use host::shared::Shared;
-use host::taped::TapeMaker;
+use host::taped::{OnReload, Reloaded, TapeMaker};
 use host::{Call, Ctx, Registrar};
 use parking_lot::Mutex;
 use ring::{Common, Recorder, Ring};
@@ -33,6 +34,8 @@ pub struct Rings {
     masks: bool,
     enabled: bool,
     rings: Mutex<Vec<(u16, Arc<Ring>)>>,
+    /// Other routes, and which step they came before.
+    reloads: Arc<Mutex<Vec<(u64, Reloaded)>>>,
     spill: Mutex<Option<Arc<spill::Folder>>>,
 }
 
@@ -45,6 +48,7 @@ impl Default for Rings {
             masks: false,
             enabled: false,
             rings: Mutex::default(),
+            reloads: Arc::default(),
             spill: Mutex::default(),
         }
     }
@@ -77,6 +81,11 @@ pub fn register(m: &mut Registrar<Rings>) {
         stats.computed("recorder", "dropped_segments", move || common.dropped.load(Ordering::Relaxed) as i64);
         let rings = module.clone();
         stats.computed("recorder", "recorded_bytes", move || rings.bytes() as i64);
+        let (common, reloads) = (module.common.clone(), module.reloads.clone());
+        hooks.list::<OnReload>().push(OnReload(Arc::new(move |reloaded| {
+            let order = common.order.fetch_add(1, Ordering::Relaxed);
+            reloads.lock().push((order, reloaded.clone()));
+        })));
         let module = module.clone();
         hooks
             .list::<TapeMaker>()
@@ -124,7 +133,7 @@ impl Rings {
             let limit = (self.megabytes as u64) << 20;
             match spill::Folder::open(
                 Path::new(path),
-                &format::head(shared, workers, self.masks),
+                &format::head(shared, workers, self.masks, &[]),
                 limit * workers as u64,
             ) {
                 Ok(folder) => *slot = Some(Arc::new(folder)),
@@ -149,7 +158,8 @@ impl Rings {
     /// Everything there is, as a file holds it.
     pub fn written(&self, shared: &Shared) -> Vec<u8> {
         let rings = self.rings.lock().clone();
-        let mut out = format::preamble(&format::head(shared, rings.len(), self.masks));
+        let reloads = self.reloads.lock().clone();
+        let mut out = format::preamble(&format::head(shared, rings.len(), self.masks, &reloads));
         for (worker, ring) in rings {
             for (label, bytes) in ring.segments(worker) {
                 out.extend(label);

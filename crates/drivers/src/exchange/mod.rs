@@ -29,6 +29,8 @@ pub use peer::{Address, Family, Peer};
 pub use silence::Silence;
 pub use stream::{ask_tcp, ask_unix};
 
+use bytes::Bytes;
+use host::coded::Coded;
 use std::time::Duration;
 
 /// How answers are joined to questions.
@@ -68,6 +70,36 @@ pub enum Trouble<W> {
     Full,
     /// Nothing came in time, or nothing but this.
     Silent(Option<W>),
+}
+
+impl Coded for Trouble<String> {
+    fn put(&self, out: &mut Vec<u8>) {
+        let (kind, why) = match self {
+            Trouble::Io(why) => (0u8, Some(why)),
+            Trouble::Full => (1, None),
+            Trouble::Silent(why) => (2, why.as_ref()),
+        };
+        (kind, why.cloned()).put(out);
+    }
+    fn take(from: &mut &[u8]) -> Option<Trouble<String>> {
+        let (kind, why): (u8, Option<String>) = Coded::take(from)?;
+        Some(match kind {
+            0 => Trouble::Io(why?),
+            1 => Trouble::Full,
+            2 => Trouble::Silent(why),
+            _ => return None,
+        })
+    }
+}
+
+/// An exchange with an engine as a tape hears of it; `question` without a name that is another one each time.
+pub async fn taped(
+    kind: &'static str,
+    question: impl FnOnce() -> String,
+    live: impl Future<Output = Result<Bytes, Trouble<String>>>,
+) -> Result<Bytes, Trouble<String>> {
+    let absent = || Err(Trouble::Io(host::db::NOT_RECORDED.to_string()));
+    host::tape::awaited(kind, question, live, absent).await
 }
 
 /// What a server's answer means for the servers after it.

@@ -3,6 +3,7 @@
 mod config;
 mod result;
 mod session;
+mod taped;
 mod tls;
 mod url;
 
@@ -15,6 +16,7 @@ use result::{Found, Result as Stored};
 use script::Value;
 use session::{Problem, Session, Told};
 use std::rc::Rc;
+use taped::Entries;
 use url::Search;
 
 /// Longest a search may take, connecting to every server included.
@@ -78,10 +80,13 @@ fn search(call: &mut Call<Ldap>, url: Traced) -> Outcome {
         }
     };
     let future = async move {
-        let entries = session.search(search).await;
+        let asked = format!("{search:?}");
+        let live = async move { session.search(search).await.map(Entries) };
+        let absent = || Err(Problem::Failed(host::db::NOT_RECORDED.to_string()));
+        let entries = host::tape::awaited("ldap", || asked, live, absent).await;
         Box::new(move |ctx: &mut Ctx| match entries {
-            Ok(entries) if entries.is_empty() => NOTHING,
-            Ok(entries) => {
+            Ok(Entries(entries)) if entries.is_empty() => NOTHING,
+            Ok(Entries(entries)) => {
                 let count = entries.len() as i32;
                 ctx.state.ext.set(Stored::new(entries));
                 count

@@ -148,7 +148,12 @@ pub(crate) fn labelled<T>(from: u16, number: u64, hand: impl FnOnce() -> T) -> T
 struct Open {
     playing: Playing,
     number: Option<u64>,
+    /// See [`at_once`].
+    at_once: bool,
 }
+
+/// The answer of a question whose answer was a panic: no value is coded as nothing.
+const PANIC: &[u8] = b"";
 
 impl Open {
     fn answered<T: Coded>(&mut self, answer: &T) {
@@ -160,8 +165,12 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        if let Some(number) = self.number.take() {
-            self.playing.tape.unanswered(number);
+        match self.number.take() {
+            Some(number) if self.at_once && std::thread::panicking() => {
+                self.playing.tape.answered(number, PANIC)
+            }
+            Some(number) => self.playing.tape.unanswered(number),
+            None => {}
         }
     }
 }
@@ -176,7 +185,7 @@ pub async fn awaited<T: Coded>(
     let Some(playing) = playing() else { return live.await };
     match playing.tape.ask(&playing.scope, kind, &question()) {
         Asked::Live(number) => {
-            let mut open = Open { playing, number: Some(number) };
+            let mut open = Open { playing, number: Some(number), at_once: false };
             let answer = live.await;
             open.answered(&answer);
             answer
@@ -188,7 +197,7 @@ pub async fn awaited<T: Coded>(
 }
 
 /// An answer that is there at once, from something that workers share or the system knows. `None`: the recording does
-/// not know it.
+/// not know it. A panic of `live` happens again when it is played back; for that no `T` may be coded as nothing.
 pub fn at_once<T: Coded>(
     kind: &'static str,
     question: impl FnOnce() -> String,
@@ -197,10 +206,13 @@ pub fn at_once<T: Coded>(
     let Some(playing) = playing() else { return Some(live()) };
     match playing.tape.ask(&playing.scope, kind, &question()) {
         Asked::Live(number) => {
-            let mut open = Open { playing, number: Some(number) };
+            let mut open = Open { playing, number: Some(number), at_once: true };
             let answer = live();
             open.answered(&answer);
             Some(answer)
+        }
+        Asked::Known(answer) if answer == PANIC => {
+            std::panic::resume_unwind(Box::new("it panicked when it was recorded"))
         }
         Asked::Known(answer) => T::take(&mut &answer[..]),
         Asked::Never | Asked::Unknown => None,

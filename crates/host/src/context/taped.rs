@@ -16,6 +16,21 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct TapeMaker(pub Arc<dyn Fn(&Shared, u16) -> Rc<dyn Tape> + Send + Sync>);
 
+/// Hears of other routes that come into place (`reload_routes`), just before they do; `Hooks::list::<OnReload>()`.
+#[derive(Clone)]
+pub struct OnReload(pub Arc<dyn Fn(&Reloaded) + Send + Sync>);
+
+/// Which files the new routes stand in, by their places in `Sources::files`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reloaded {
+    /// Files that were known before.
+    pub before: usize,
+    /// Files that are known now.
+    pub known: usize,
+    /// Those that have routes.
+    pub files: Vec<u16>,
+}
+
 /// Runs futures, with a tape that hears what was begun and what names answered.
 pub struct TapedSpawn {
     pub inner: Rc<dyn Spawn>,

@@ -10,6 +10,7 @@
 //! - The new program is prepared beside the server and put in place by one assignment; a script with an error changes
 //!   nothing.
 
+use crate::context::taped::{OnReload, Reloaded};
 use crate::language::late::Late;
 use crate::language::loader::Loader;
 use crate::services::mi::MiAnswer;
@@ -125,6 +126,15 @@ fn put_in_place(shared: &Arc<Shared>, config: &Config, program: Program<crate::c
     let timers: Vec<(RouteId, u32)> =
         program.timers().into_iter().filter(|(route, _)| !known.contains(route)).collect();
     let events = super::assemble::event_routes(config).collect();
+    let hooks = shared.hooks.listed::<OnReload>();
+    if !hooks.is_empty() {
+        let mut files: Vec<u16> =
+            config.routes.iter().filter(|r| !is_removed(r)).map(|r| r.loc.file).collect();
+        files.sort_unstable();
+        files.dedup();
+        let reloaded = Reloaded { before: shared.sources().files.len(), known: sources.files.len(), files };
+        hooks.iter().for_each(|hook| (hook.0)(&reloaded));
+    }
     // Places are looked up in it: it must know the new files before a new route runs.
     *shared.sources.write() = Arc::new(sources);
     *shared.program.write() = Arc::new(program);

@@ -25,6 +25,8 @@
 
 use crate::avp::AvpName;
 use crate::call::{Finish, Outcome, Suspension};
+use crate::context::coded::Coded;
+use crate::context::tape::awaited;
 use crate::ctx::Ctx;
 use crate::language::loader::Loader;
 use bytes::Bytes;
@@ -60,6 +62,21 @@ impl AaaRequest {
     /// the name of a value).
     pub fn add(&mut self, attribute: impl Into<Arc<str>>, value: impl Into<Value>) {
         self.attributes.push((attribute.into(), value.into()));
+    }
+}
+
+/// For a tape: passwords are left out.
+impl fmt::Display for AaaRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.kind)?;
+        for (name, value) in &self.attributes {
+            match value.text() {
+                _ if name.contains("Password") => write!(f, " {name}=***")?,
+                Some(text) => write!(f, " {name}={}", String::from_utf8_lossy(&text))?,
+                None => write!(f, " {name}")?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -117,6 +134,43 @@ pub enum AaaError {
     BadRequest(String),
     /// The network or the operating system refused.
     Io(String),
+}
+
+impl Coded for AaaAnswer {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.accepted.put(out);
+        let list: Vec<(String, Value)> =
+            self.attributes.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
+        list.put(out);
+    }
+    fn take(from: &mut &[u8]) -> Option<AaaAnswer> {
+        let accepted = bool::take(from)?;
+        let attributes: Vec<(String, Value)> = Coded::take(from)?;
+        let attributes = attributes.into_iter().map(|(name, value)| (name.into(), value)).collect();
+        Some(AaaAnswer { accepted, attributes })
+    }
+}
+
+impl Coded for AaaError {
+    fn put(&self, out: &mut Vec<u8>) {
+        let (kind, why) = match self {
+            AaaError::TimedOut => (0u8, ""),
+            AaaError::BadAnswer(why) => (1, why.as_str()),
+            AaaError::BadRequest(why) => (2, why.as_str()),
+            AaaError::Io(why) => (3, why.as_str()),
+        };
+        (kind, why.to_string()).put(out);
+    }
+    fn take(from: &mut &[u8]) -> Option<AaaError> {
+        let (kind, why): (u8, String) = Coded::take(from)?;
+        Some(match kind {
+            0 => AaaError::TimedOut,
+            1 => AaaError::BadAnswer(why),
+            2 => AaaError::BadRequest(why),
+            3 => AaaError::Io(why),
+            _ => return None,
+        })
+    }
 }
 
 impl fmt::Display for AaaError {
@@ -185,7 +239,16 @@ impl Aaa {
 
     /// Starts an exchange, for futures that do more than this.
     pub fn send(&self, ctx: &mut Ctx, request: AaaRequest) -> AaaFuture {
-        self.servers.send(ctx, request)
+        self.ask(ctx, request)
+    }
+
+    /// What a tape hears of, too.
+    fn ask(&self, ctx: &mut Ctx, request: AaaRequest) -> AaaFuture {
+        let (url, asked) = (self.url.clone(), request.clone());
+        let question = move || format!("{url}: {asked}");
+        let live = self.servers.send(ctx, request);
+        let absent = || Err(AaaError::Io(crate::services::db::NOT_RECORDED.to_string()));
+        Box::pin(async move { awaited("aaa", question, live, absent).await })
     }
 
     /// Holds the script until there is an answer; `finish` gives the return code.
@@ -196,7 +259,7 @@ impl Aaa {
         request: AaaRequest,
         finish: impl FnOnce(&mut Ctx, Result<AaaAnswer, AaaError>) -> i32 + 'static,
     ) -> Outcome {
-        let answer = self.servers.send(ctx, request);
+        let answer = self.ask(ctx, request);
         let future = async move {
             let answer = answer.await;
             Box::new(move |ctx: &mut Ctx| finish(ctx, answer)) as Finish
@@ -212,7 +275,7 @@ impl Aaa {
         request: AaaRequest,
         finish: impl FnOnce(&mut Ctx, Result<AaaAnswer, AaaError>) + 'static,
     ) {
-        let answer = self.servers.send(ctx, request);
+        let answer = self.ask(ctx, request);
         ctx.spawn(what, LIMIT_MS, async move {
             let answer = answer.await;
             Box::new(move |ctx: &mut Ctx| {

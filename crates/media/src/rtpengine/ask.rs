@@ -7,7 +7,7 @@ use crate::cookies::{Cookies, with_cookie, without_cookie};
 use crate::nodes::{NEVER, Node, Reporter, Set, choose};
 use bytes::Bytes;
 use drivers::exchange::{
-    Address, Exchange, Patience, Trouble, Verdict, ask_tcp, ask_unix, first_of, fresh_name,
+    Address, Exchange, Patience, Trouble, Verdict, ask_tcp, ask_unix, first_of, fresh_name, taped,
 };
 use host::Ctx;
 use std::cell::RefCell;
@@ -151,21 +151,8 @@ impl Asking {
     /// The answer of one engine; one that does not answer is out of order from then on.
     async fn send(&self, node: &Arc<Node>, payload: &Bytes) -> Option<Bytes> {
         let patience = &self.module.patience;
-        let asked = match &node.peer.address {
-            Address::Unix(path) => {
-                let whole = |text: &[u8]| bencode::decode(&Bytes::copy_from_slice(text)).is_some();
-                ask_unix(path, payload, patience, whole).await.map(Bytes::from)
-            }
-            Address::Tcp { .. } => {
-                // One connection a question; a cookie that the engine saw before gets the answer of that time.
-                let whole = |text: &[u8]| bencode::decode(&without_cookie(text.to_vec())).is_some();
-                let packet = with_cookie(fresh_name::<Cookies>(), payload);
-                let asked = ask_tcp(&node.peer, &packet, patience, whole).await;
-                asked.map(without_cookie)
-            }
-            _ => self.over_socket(node, payload, patience).await,
-        };
-        let why = match asked {
+        let question = || format!("{}: {}", node.url, String::from_utf8_lossy(payload));
+        let why = match taped("rtpengine", question, self.over_wire(node, payload, patience)).await {
             Ok(answer) => {
                 node.answered(self.reporter.now());
                 return Some(answer);
@@ -180,6 +167,28 @@ impl Asking {
         self.exchange.forget(&node.peer);
         self.reporter.lost(node, &why, self.module.disable_s);
         None
+    }
+
+    async fn over_wire(
+        &self,
+        node: &Node,
+        payload: &Bytes,
+        patience: &Patience,
+    ) -> Result<Bytes, Trouble<String>> {
+        match &node.peer.address {
+            Address::Unix(path) => {
+                let whole = |text: &[u8]| bencode::decode(&Bytes::copy_from_slice(text)).is_some();
+                ask_unix(path, payload, patience, whole).await.map(Bytes::from)
+            }
+            Address::Tcp { .. } => {
+                // One connection a question; a cookie that the engine saw before gets the answer of that time.
+                let whole = |text: &[u8]| bencode::decode(&without_cookie(text.to_vec())).is_some();
+                let packet = with_cookie(fresh_name::<Cookies>(), payload);
+                let asked = ask_tcp(&node.peer, &packet, patience, whole).await;
+                asked.map(without_cookie)
+            }
+            _ => self.over_socket(node, payload, patience).await,
+        }
     }
 
     async fn over_socket(

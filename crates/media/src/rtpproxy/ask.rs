@@ -4,7 +4,7 @@ use super::Rtpproxy;
 use crate::cookies::{Cookies, with_cookie, without_cookie};
 use crate::nodes::{NEVER, Node, Reporter, Set, choose};
 use bytes::Bytes;
-use drivers::exchange::{Address, Exchange, Trouble, ask_tcp, ask_unix};
+use drivers::exchange::{Address, Exchange, Trouble, ask_tcp, ask_unix, taped};
 use host::Ctx;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -142,15 +142,8 @@ impl Asking {
 
     /// The answer of one engine, without its cookie; one that does not answer is out of order from then on.
     pub async fn send(&self, node: &Arc<Node>, command: &[u8]) -> Option<Bytes> {
-        let patience = &self.module.patience;
-        let whole = |text: &[u8]| text.ends_with(b"\n");
-        let line = || [command, b"\n"].concat();
-        let asked = match &node.peer.address {
-            Address::Unix(path) => ask_unix(path, &line(), patience, whole).await.map(Bytes::from),
-            Address::Tcp { .. } => ask_tcp(&node.peer, &line(), patience, whole).await.map(Bytes::from),
-            _ => self.over_socket(node, command).await,
-        };
-        match asked {
+        let question = || format!("{}: {}", node.url, String::from_utf8_lossy(command));
+        match taped("rtpproxy", question, self.over_wire(node, command)).await {
             Ok(answer) => {
                 node.answered(self.reporter.now());
                 Some(answer)
@@ -169,6 +162,17 @@ impl Asking {
                 self.out_of_order(node, "it does not answer");
                 None
             }
+        }
+    }
+
+    async fn over_wire(&self, node: &Node, command: &[u8]) -> Result<Bytes, Trouble<String>> {
+        let patience = &self.module.patience;
+        let whole = |text: &[u8]| text.ends_with(b"\n");
+        let line = || [command, b"\n"].concat();
+        match &node.peer.address {
+            Address::Unix(path) => ask_unix(path, &line(), patience, whole).await.map(Bytes::from),
+            Address::Tcp { .. } => ask_tcp(&node.peer, &line(), patience, whole).await.map(Bytes::from),
+            _ => self.over_socket(node, command).await,
         }
     }
 

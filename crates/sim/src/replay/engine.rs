@@ -153,7 +153,13 @@ impl<'a> Engine<'a> {
 
     /// Every step as it was.
     fn repeat(&mut self) {
+        let mut reloads = VecDeque::from(self.recording.reloads());
         for event in &self.recording.events {
+            while let Some(reload) = reloads.pop_front_if(|reload| reload.order < event.order) {
+                if !super::load::reload(self.recording, &reload, &self.shared) {
+                    self.differences.push("routes that were reloaded cannot be read again".to_string());
+                }
+            }
             self.clock = Clock { now: Instant(event.at.now), wall_us: event.at.wall_us };
             let at = usize::from(event.worker);
             if at >= self.places.len() {

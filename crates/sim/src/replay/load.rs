@@ -2,6 +2,7 @@
 
 use super::{Script, ops};
 use capture::recorder::format::Recording;
+use capture::recorder::reloads::Reload;
 use host::{ModuleDef, Shared};
 use script::ast::{Global, GlobalValue};
 use script::{Loc, Options, Probes, Severity, Sources};
@@ -10,9 +11,23 @@ use std::io::{Error, ErrorKind};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+/// Puts the routes of a reload in place, as it did. False: they cannot be read.
+pub fn reload(recording: &Recording, reload: &Reload, shared: &Arc<Shared>) -> bool {
+    let files = recording.files_of(reload);
+    let Some((main, _)) = recording.first_files().into_iter().next() else { return false };
+    let mut sources = (*shared.sources()).clone();
+    let mut read = |path: &str| {
+        let text = files.get(path).map(|text| text.clone().into_bytes());
+        text.ok_or_else(|| Error::new(ErrorKind::NotFound, "it is not in the recording"))
+    };
+    let (mut config, problems) = script::parse_file(&main, &mut read, &mut sources, Options::default());
+    !problems.iter().any(script::Diagnostic::is_error)
+        && host::reload::reload(shared, &mut config, sources).is_ok()
+}
+
 /// Loads the recorded script, or another one, for the recorded sockets. The error is for the user.
 pub fn load(recording: &Recording, script: &Script, modules: &'static [ModuleDef]) -> Result<Shared, String> {
-    let files = recording.files();
+    let files = recording.first_files();
     let main = files.first().ok_or("the recording has no script")?.0.clone();
     let texts: HashMap<String, String> = files.into_iter().collect();
     let mut sources = Sources::default();
