@@ -107,10 +107,12 @@ pub fn edited_body(msg: &Message, edits: &Edits) -> Bytes {
     }
 }
 
-/// Blanks between version and line end must not be passed on (RFC 4475 §3.1.2.10).
+/// Blanks between version and line end must not be passed on (RFC 4475 §3.1.2.10), nor carriage returns that are not the line
+/// end's: they would leave as blanks.
 fn trailing_blanks(msg: &Message, at: u32) -> Span {
-    let rest = &msg.buf()[at as usize..];
-    let blanks = rest.iter().take_while(|&&b| b == b' ' || b == b'\t').count();
+    let line = msg.buf()[at as usize..].split(|&b| b == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let blanks = line.iter().take_while(|&&b| matches!(b, b' ' | b'\t' | b'\r')).count();
     Span { start: at, end: at + blanks as u32 }
 }
 

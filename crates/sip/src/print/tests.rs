@@ -217,6 +217,7 @@ fn what_leaves_is_framed() {
             &REQUEST.replace("x\n", "x\r\n"),
         );
         check(&format!("\r\n\n\r\n{REQUEST}"), REQUEST);
+        check(&REQUEST.replace("x SIP/2.0\r\n", "x SIP/2.0 \r\r\t\r\n"), REQUEST);
         check("BYE sip:b@x SIP/2.0\nTo: x\nl: 0\n", "BYE sip:b@x SIP/2.0\r\nTo: x\r\nl: 0\r\n\r\n");
         check(
             "BYE sip:b@x SIP/2.0\nTo: x\r\ry\r\r\nl: 0\n\n",
