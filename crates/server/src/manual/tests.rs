@@ -100,6 +100,14 @@ const SETTINGS: &[(&str, &str)] = &[
     ),
     ("db_mysql", "loadmodule \"sqlops.so\"\nmodparam(\"sqlops\", \"db_url\", \"mysql://a@127.0.0.1/b\")"),
     ("mi_datagram", "modparam(\"mi_datagram\", \"socket_name\", \"udp:127.0.0.1:8080\")"),
+    (
+        "pua_bla",
+        "modparam(\"pua_bla\", \"server_address\", \"sip:bla@127.0.0.1\")\nmodparam(\"pua_bla\", \"header_name\", \"Sender\")",
+    ),
+    (
+        "pua_reginfo",
+        "modparam(\"pua_reginfo\", \"server_address\", \"sip:reg@127.0.0.1\")\nmodparam(\"pua_reginfo\", \"ul_domain\", \"location\")",
+    ),
     ("presence_xml", "modparam(\"presence_xml\", \"force_active\", 1)"),
     ("rls", "modparam(\"xcap\", \"integrated_xcap_server\", 1)"),
     ("rtpproxy", "modparam(\"rtpproxy\", \"rtpproxy_sock\", \"udp:127.0.0.1:7890\")"),
@@ -119,7 +127,7 @@ const MADE_LATER: &[(&str, &str)] = &[
 ];
 
 /// These read files when they load; they have no events and no statistics.
-const NOT_LOADED: &[&str] = &["auth_aaa", "ldap", "mmgeoip"];
+const NOT_LOADED: &[&str] = &["aka_av_diameter", "auth_aaa", "ldap", "mmgeoip"];
 
 #[test]
 fn events_and_statistics_have_words_and_what_has_words_exists() {
