@@ -11,6 +11,7 @@ use bytes::Bytes;
 use host::Ctx;
 use host::Value;
 use host::events::{self, EventParams};
+use sip::Message;
 use std::sync::Arc;
 
 /// Milliseconds that an ended dialog stays at least: late requests and retransmissions still find it.
@@ -126,10 +127,10 @@ fn finish(ctx: &mut Ctx, module: &Arc<Dlg>, key: Key, event: Event, last: impl F
     api::tell(ctx, key, event, None);
 }
 
-/// The call was never answered.
-pub fn failed(ctx: &mut Ctx, module: &Dlg, key: Key) {
+/// The call was never answered. `reply`: what its caller hears.
+pub fn failed(ctx: &mut Ctx, module: &Dlg, key: Key, reply: Option<&Message>) {
     leave_profiles(ctx, module, key);
-    api::tell(ctx, key, Event::Failed, None);
+    api::tell(ctx, key, Event::Failed, reply);
 }
 
 /// Its time is over.

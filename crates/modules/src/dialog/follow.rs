@@ -43,7 +43,7 @@ fn request_end(ctx: &mut Ctx, module: &Arc<Dlg>) {
 fn over(ctx: &mut Ctx, module: &Dlg, key: Key) {
     let (before, after) = end::advance(ctx, module, key, Happened::TransactionEnd);
     if before != after {
-        end::failed(ctx, module, key);
+        end::failed(ctx, module, key, None);
     }
 }
 
@@ -183,7 +183,7 @@ fn replied(ctx: &mut Ctx, module: &Arc<Dlg>, key: Key, id: TxnId, origins: &Orig
     match (before, after) {
         (State::Unconfirmed, State::Early) => api::tell(ctx, key, Event::Early, Some(reply)),
         (before, State::Answered) if before != State::Answered => answered(ctx, module, key, reply),
-        (before, State::Ended) if before != State::Ended => end::failed(ctx, module, key),
+        (before, State::Ended) if before != State::Ended => end::failed(ctx, module, key, Some(reply)),
         _ => {}
     }
 }
