@@ -118,9 +118,9 @@ fn over(module: &Arc<Mediaproxy>, ctx: &mut Ctx, key: Key, refused: Option<bytes
     let answered = dialog.callee().map(|leg| bytes::Bytes::copy_from_slice(&leg.tag));
     let callee = answered.or(refused).unwrap_or_default();
     let question = command::remove(&dialog.call_id, &dialog.caller.tag, &callee);
-    let (now, module) = (ctx.core.now, module.clone());
+    let module = module.clone();
     ctx.spawn("end_media_session", limit(&module), async move {
-        module.dispatcher.ask(now, &question).await;
+        module.dispatcher.ask(&question).await;
         Box::new(|_: &mut Ctx| 1) as Finish
     });
 }

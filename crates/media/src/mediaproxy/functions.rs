@@ -98,11 +98,11 @@ pub fn relay(
     let Some(question) = command::update(ctx, module, dialog, streams.as_ref()) else {
         return end(-1).into();
     };
-    let (now, module) = (ctx.core.now, module.clone());
+    let module = module.clone();
     let detail = ctx.state.msg.call_id().unwrap_or_default();
     let limit = limit(&module);
     Suspension::future(what, async move {
-        let line = module.dispatcher.ask(now, &question).await;
+        let line = module.dispatcher.ask(&question).await;
         Box::new(move |ctx: &mut Ctx| {
             let Some(line) = line else { return end(-1) };
             let (Some(streams), Some(sdp)) = (streams, sdp) else { return end(1) };
@@ -153,11 +153,10 @@ fn end_media_session(call: &mut Call<Mediaproxy>) -> Outcome {
         host::error!("mediaproxy", "end_media_session: a message without Call-ID");
         return (-1).into();
     };
-    let now = call.ctx.core.now;
     let detail = call.ctx.state.msg.call_id().unwrap_or_default();
     let limit = limit(&module);
     Suspension::future("end_media_session", async move {
-        let code = if module.dispatcher.ask(now, &question).await.is_some() { 1 } else { -1 };
+        let code = if module.dispatcher.ask(&question).await.is_some() { 1 } else { -1 };
         Box::new(move |_: &mut Ctx| code) as Finish
     })
     .detail(detail)
