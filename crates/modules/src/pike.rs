@@ -5,11 +5,10 @@
 
 use ahash::AHashMap;
 use host::Accepts;
-use host::arg::ROUTE;
 use host::call::DEFAULT_LIMIT_MS;
 use host::context::full::Full;
 use host::events::{EventParams, raise};
-use host::load::Loader;
+use host::load::{InParam, Loader};
 use host::log::{self, Level};
 use host::mi::{MiError, MiParams, MiResult};
 use host::shared::Hooks;
@@ -74,21 +73,27 @@ pub fn register(m: &mut Registrar<Pike>) {
     m.accepts(Accepts::from(1), &["reqs_density_per_unit"]);
     m.accepts(Accepts::range(-10, 10), &["pike_log_level"]);
     m.accepts(Accepts::ROUTE, &["check_route"]);
-    m.function("pike_check_req", Routes::REQUEST, pike_check_req);
+    // 1, -2 when this request makes its source one that floods, -1 when it is one already.
+    m.function("pike_check_req", Routes::REQUEST, |call: &mut Call<Pike>| {
+        call.module.clone().check(call.ctx)
+    });
     m.command("pike:list pike_list", "addresses that are watched", list).takes("");
     m.command("pike:rm pike_rm", "forgets an address", remove).takes("ip");
     m.start(|call| call.shared().status.set("pike", MAIN, 1, "running"));
-    m.timer(1000, tick);
+    m.timer(1000, |call| {
+        let now = now_s(call.ctx);
+        if now.is_multiple_of(call.module.unit) {
+            call.module.next_unit(now);
+        }
+    });
     m.init(init);
     m.ready(ready);
 }
 
 fn init(s: &mut Pike, loader: &mut Loader) -> Result<(), String> {
     s.latency = s.latency.max(s.unit + 1);
-    if let Some(name) = &s.check_route {
-        let route = loader.route_named(ROUTE, name.as_bytes(), script::Loc::default());
-        s.route = Some(route.map_err(|d| d.message)?);
-    }
+    let route = s.check_route.as_ref().map(|name| loader.route(name).in_param("check_route"));
+    s.route = route.transpose()?;
     Ok(())
 }
 
@@ -99,12 +104,6 @@ fn ready(module: &Arc<Pike>, hooks: &mut Hooks, stats: &Stats) {
         let module = module.clone();
         hooks.watch.on(Moment::RequestIn, move |ctx, _| check_by_route(ctx, &module, route));
     }
-}
-
-/// pike_check_req(): 1, -2 when this request makes its source one that floods, -1 when it is one already.
-fn pike_check_req(call: &mut Call<Pike>) -> i32 {
-    let module = call.module.clone();
-    module.check(call.ctx)
 }
 
 fn now_s(ctx: &Ctx) -> u64 {
@@ -177,13 +176,6 @@ fn check_by_route(ctx: &mut Ctx, module: &Arc<Pike>, route: RouteId) -> Outcome 
         End::Drop => 1,
         _ => module.check(ctx),
     })
-}
-
-fn tick(call: &mut Call<Pike>) {
-    let now = now_s(call.ctx);
-    if now.is_multiple_of(call.module.unit) {
-        call.module.next_unit(now);
-    }
 }
 
 fn list(call: &mut Call<Pike>, _: &MiParams) -> MiResult {

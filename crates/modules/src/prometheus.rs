@@ -105,8 +105,7 @@ fn init(s: &mut Prometheus, loader: &mut Loader) -> Result<(), LoadError> {
         s.labels.push(Labels { group: group.trim().into(), rule });
     }
     if let Some(name) = s.route_name.as_deref().filter(|name| !name.is_empty()) {
-        let route = loader.route_named(RouteKind::Request as u8, name.as_bytes(), Loc::default());
-        s.route = Some(route.in_param("script_route")?);
+        s.route = Some(loader.route(name).in_param("script_route")?);
     }
     if let Some(httpd) = loader.module::<Httpd>() {
         let own = s.own.clone();

@@ -237,7 +237,7 @@ impl Hop {
 
 /// The second of two Record-Routes of one message may name a transport that is not listened on here.
 fn is_pair(ctx: &Ctx, hop: &Hop) -> bool {
-    ctx.core.shared.is_myself(&hop.uri.host, hop.uri.port_or_default(), None)
+    ctx.core.shared.is_own(&hop.uri)
 }
 
 fn is_ours(ctx: &Ctx, uri: &Uri) -> bool {

@@ -28,7 +28,7 @@ use host::tm::branch::socket_names;
 use host::{Ctx, Registrar};
 use owner::Owner;
 use script::ast::RouteKind;
-use script::{Loc, RouteId, Task};
+use script::{RouteId, Task};
 use std::rc::Rc;
 use std::sync::Arc;
 use table::{Keys, Moved};
@@ -127,10 +127,7 @@ fn init(s: &mut B2be, loader: &mut Loader) -> Result<(), String> {
 
 /// A route that a parameter names must be there.
 pub fn check_route(loader: &Loader, name: &str) -> Result<(), String> {
-    loader
-        .route_named(host::arg::ROUTE, name.as_bytes(), Loc::default())
-        .map(drop)
-        .map_err(|error| error.message)
+    loader.route(name).map(drop).map_err(|error| error.message)
 }
 
 /// A `route[name]` of the program as it is now.

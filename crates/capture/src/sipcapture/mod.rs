@@ -14,6 +14,7 @@ mod rows;
 use crate::hep_in::{Received, Taker};
 use crate::proto_hep::ProtoHep;
 use bytes::Bytes;
+use host::InParam;
 use host::call::Outcome;
 use host::ctx::MsgState;
 use host::db::Db;
@@ -155,8 +156,7 @@ fn init(m: &mut SipCapture, loader: &mut Loader) -> Result<(), String> {
         return Err("hep_capture_on needs loadmodule \"proto_hep.so\"".to_string());
     }
     if let HepRoute::Route(name, id) = &mut m.hep_route {
-        let found = loader.route_named(host::arg::ROUTE, name.as_bytes(), script::Loc::default());
-        *id = Some(found.map_err(|problem| format!("hep_route: {}", problem.message))?);
+        *id = Some(loader.route(name).in_param("hep_route")?);
     }
     Ok(())
 }

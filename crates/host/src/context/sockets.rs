@@ -117,6 +117,11 @@ impl Shared {
             && self.local_addresses.read().contains(&ip)
     }
 
+    /// True when host and port of `uri` name this server, whatever its transport.
+    pub fn is_own(&self, uri: &sip::Uri) -> bool {
+        self.is_myself(&uri.host, uri.port_or_default(), None)
+    }
+
     /// True when host and port (0: any) name this server (`myself`): sockets, advertised names, aliases.
     pub fn is_myself(&self, host: &[u8], port: u16, transport: Option<Transport>) -> bool {
         let ip = std::cell::LazyCell::new(|| sip::host_ip(host));

@@ -123,6 +123,11 @@ impl Loader {
         })
     }
 
+    /// A `route[name]` that a parameter names.
+    pub fn route(&self, name: &str) -> Result<RouteId, Diagnostic> {
+        self.route_named(RouteKind::Request as u8, name.as_bytes(), Loc::default())
+    }
+
     /// For a class whose index is a text (`$(rtpstat(MOS-max)[$ft])`): the class reads it itself.
     pub fn text_index(&mut self, spec: &VarSpec) -> Result<Option<Format>, Diagnostic> {
         let index = match &spec.index {

@@ -159,7 +159,7 @@ impl Variable for Myself {
     fn equals(&self, ctx: &mut Ctx, left: &Value) -> Option<bool> {
         let Some(text) = left.text() else { return Some(false) };
         Some(match super::uri::parse(&text) {
-            Some(uri) => ctx.core.shared.is_myself(&uri.host, uri.port_or_default(), None),
+            Some(uri) => ctx.core.shared.is_own(&uri),
             None => ctx.core.shared.is_myself(&text, 0, None),
         })
     }

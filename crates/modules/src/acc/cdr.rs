@@ -184,14 +184,8 @@ fn end(ctx: &mut Ctx, module: &Arc<Acc>, key: Key) {
     let report = Report::of_call(begun.method, begun.from_tag, call_id, ending, call.started, account);
     let table = table.map_or_else(|| module.table.clone(), |t| String::from_utf8_lossy(&t).into_owned());
     for backend in Backend::ALL {
-        if !marks.has(backend, What::Cdr) {
-            continue;
-        }
-        match backend {
-            Backend::Evi => report.to_event(ctx, module, &kind),
-            Backend::Log => report.to_log(ctx, module, &kind),
-            Backend::Db => report.to_table(ctx, module, &kind, &table),
-            Backend::Aaa => report.to_aaa(ctx, module, &kind),
+        if marks.has(backend, What::Cdr) {
+            report.deliver(ctx, module, backend, &kind, &table);
         }
     }
 }

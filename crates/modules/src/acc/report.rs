@@ -7,6 +7,7 @@ use host::aaa::{Aaa, AaaKind, AaaRequest};
 use host::db::{DbValue, Query};
 use host::events::EventParams;
 use host::{Ctx, Value, Var};
+use sip::Message;
 use std::fmt::Write;
 
 /// What is said of a request.
@@ -51,6 +52,16 @@ pub struct Ending {
     pub reason: Bytes,
     /// Tag of To of the reply.
     pub to_tag: Option<Bytes>,
+}
+
+impl Ending {
+    pub fn of_reply(reply: &Message) -> Ending {
+        Ending {
+            code: Bytes::from(reply.status().to_string()),
+            reason: reply.reason(),
+            to_tag: Some(reply.to_tag().unwrap_or_default()),
+        }
+    }
 }
 
 /// A report in the making: the request is the current message.
@@ -213,7 +224,17 @@ impl Report {
         }
     }
 
-    pub fn to_table(&self, ctx: &mut Ctx, module: &Acc, kind: &Kind, table: &str) {
+    /// Hands the report to one backend. `table` is for `Backend::Db`.
+    pub fn deliver(&self, ctx: &mut Ctx, module: &Acc, backend: Backend, kind: &Kind, table: &str) {
+        match backend {
+            Backend::Evi => self.to_event(ctx, module, kind),
+            Backend::Log => self.to_log(ctx, module, kind),
+            Backend::Db => self.to_table(ctx, module, kind, table),
+            Backend::Aaa => self.to_aaa(ctx, module, kind),
+        }
+    }
+
+    fn to_table(&self, ctx: &mut Ctx, module: &Acc, kind: &Kind, table: &str) {
         let Some(db) = module.db.clone() else { return };
         for row in self.rows(ctx, module, kind, table) {
             let call_id = self.call_id.clone();
@@ -332,7 +353,7 @@ impl Report {
         request
     }
 
-    pub fn to_aaa(&self, ctx: &mut Ctx, module: &Acc, kind: &Kind) {
+    fn to_aaa(&self, ctx: &mut Ctx, module: &Acc, kind: &Kind) {
         let Some(aaa) = &module.aaa else { return };
         let request = self.aaa_request(ctx, module, aaa, kind);
         let call_id = self.call_id.clone();

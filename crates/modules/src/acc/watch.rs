@@ -42,10 +42,9 @@ fn failing(ctx: &mut Ctx, module: &Acc, seen: &Seen) {
         return;
     }
     let reply = host::tm::branch_reply(ctx, id, branch);
-    let ending = match reply {
-        Some(reply) => of_reply(&reply),
-        None => made_here(seen.status),
-    };
+    // Without one no branch answered.
+    let made_here = || super::report::comment(&Bytes::from(seen.status.to_string()));
+    let ending = reply.map_or_else(made_here, |reply| Ending::of_reply(&reply));
     missed(ctx, module, account, marks, ending);
 }
 
@@ -58,7 +57,7 @@ fn replied(ctx: &mut Ctx, module: &Acc, seen: &Seen) {
     let translated = !local && status == 500 && data.seen_status == 503;
     let Ok(reply) = Message::parse(seen.bytes.clone()) else { return };
     let ending = || {
-        let mut ending = of_reply(&reply);
+        let mut ending = Ending::of_reply(&reply);
         // Tags made here name no dialog.
         if local {
             ending.to_tag = None;
@@ -81,14 +80,8 @@ fn replied(ctx: &mut Ctx, module: &Acc, seen: &Seen) {
     for backend in Backend::ALL {
         // An answered call gets a record at its end, and nothing for what happens in it.
         let later = marks.has(backend, What::Cdr) && ((200..300).contains(&status) || !begins_call(ctx));
-        if !marks.has(backend, What::Answered) || later {
-            continue;
-        }
-        match backend {
-            Backend::Evi => report.to_event(ctx, module, &Kind::Answered),
-            Backend::Log => report.to_log(ctx, module, &Kind::Answered),
-            Backend::Db => report.to_table(ctx, module, &Kind::Answered, &table),
-            Backend::Aaa => report.to_aaa(ctx, module, &Kind::Answered),
+        if marks.has(backend, What::Answered) && !later {
+            report.deliver(ctx, module, backend, &Kind::Answered, &table);
         }
     }
 }
@@ -105,19 +98,6 @@ fn table(ctx: &mut Ctx, module: &Acc, account: Option<&Account>) -> String {
     named.map_or_else(|| module.table.clone(), |t| String::from_utf8_lossy(&t).into_owned())
 }
 
-fn of_reply(reply: &Message) -> Ending {
-    Ending {
-        code: Bytes::from(reply.status().to_string()),
-        reason: reply.reason(),
-        to_tag: Some(reply.to_tag().unwrap_or_default()),
-    }
-}
-
-/// No branch answered.
-fn made_here(status: u16) -> Ending {
-    super::report::comment(&Bytes::from(status.to_string()))
-}
-
 /// Reports a missed call and unmarks it: only the first destination that fails is reported.
 fn missed(
     ctx: &mut Ctx,
@@ -129,16 +109,10 @@ fn missed(
     let mut done = Marks::default();
     let report = Report::new(ctx, module, account.as_ref().map(|a| a.borrow().clone()), ending);
     for backend in Backend::ALL {
-        if !marks.has(backend, What::Missed) {
-            continue;
+        if marks.has(backend, What::Missed) {
+            report.deliver(ctx, module, backend, &Kind::Missed, &module.missed_table);
+            done = done.with(Marks::of(backend, What::Missed));
         }
-        match backend {
-            Backend::Evi => report.to_event(ctx, module, &Kind::Missed),
-            Backend::Log => report.to_log(ctx, module, &Kind::Missed),
-            Backend::Db => report.to_table(ctx, module, &Kind::Missed, &module.missed_table),
-            Backend::Aaa => report.to_aaa(ctx, module, &Kind::Missed),
-        }
-        done = done.with(Marks::of(backend, What::Missed));
     }
     if let Some(account) = account {
         let mut account = account.borrow_mut();

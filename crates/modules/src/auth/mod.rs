@@ -277,9 +277,8 @@ fn meant_for(ctx: &Ctx, credentials: &Credentials) -> bool {
         return false;
     };
     let same_user = digest.user == request.user;
-    let ours = || ctx.shared().is_myself(&digest.host, digest.port_or_default(), None);
     same_user && digest.host.eq_ignore_ascii_case(&request.host)
-        || (same_user || digest.user.is_none()) && ours()
+        || (same_user || digest.user.is_none()) && ctx.shared().is_own(&digest)
 }
 
 fn www_challenge(

@@ -260,10 +260,7 @@ pub fn routes_of_callee(
 
 /// How many Record-Routes are our own, behind those that were there before.
 fn own_routes(ctx: &Ctx, reply: &Message, before: usize) -> usize {
-    let ours = |addr: &NameAddr| {
-        Uri::parse(&addr.uri)
-            .is_ok_and(|uri| ctx.core.shared.is_myself(&uri.host, uri.port_or_default(), None))
-    };
+    let ours = |addr: &NameAddr| Uri::parse(&addr.uri).is_ok_and(|uri| ctx.core.shared.is_own(&uri));
     let mut all = routes_in(reply);
     all.reverse();
     // Two when the message left by another socket than it came by.

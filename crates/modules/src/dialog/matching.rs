@@ -43,7 +43,7 @@ fn in_uri(ctx: &Ctx, module: &Dlg) -> Option<Bytes> {
         return None;
     }
     let uri = Uri::parse(&ctx.state.current_uri()).ok()?;
-    if !ctx.core.shared.is_myself(&uri.host, uri.port_or_default(), None) {
+    if !ctx.core.shared.is_own(&uri) {
         return None;
     }
     let name = module.rr_param.as_bytes();

@@ -4,7 +4,7 @@ use super::forward::Passing;
 use super::save::shown;
 use super::{IdPlace, MidRegistrar, Mode, Upstream};
 use crate::registrar::request;
-use crate::usrloc::contact::Binding;
+use crate::usrloc::contact::{Binding, Contact};
 use crate::usrloc::now_s;
 use crate::usrloc::table::{Change, Record};
 use bytes::Bytes;
@@ -58,18 +58,15 @@ fn keep(
     let work = move |record: &mut Record, changes: &mut Vec<Change>| {
         record.remove(|c| c.expired(now), changes);
         if star {
-            forget_upstream(record);
+            record.contacts.iter_mut().for_each(Contact::forget_upstream);
             record.remove(|_| true, changes);
         }
         for Granted { binding, id, expires } in granted {
-            let flow = (binding.reg_id != 0).then_some((&binding.instance[..], binding.reg_id));
-            let wanted = crate::usrloc::table::Wanted { uri: &binding.uri, call_id: &binding.call_id, flow };
-            match record.find(wanted, &matching, now) {
+            match record.find(binding.wanted(), &matching, now) {
                 Some(at) if expires == 0 => {
                     // The main registrar knows: nobody has to tell it.
                     let mut gone = record.contacts.remove(at);
-                    let silent = Binding { keys: Bytes::new(), ..gone.binding() };
-                    gone.update(&silent, now);
+                    gone.forget_upstream();
                     changes.push(Change::Deleted(gone));
                 }
                 Some(at) => record.update(at, &binding, now, order, changes),
@@ -96,15 +93,6 @@ fn keep(
     usrloc.change(ctx, "mid_registrar", &table, key, work, finish)
 }
 
-/// Contacts leave with the registration of the whole address: no one by one.
-fn forget_upstream(record: &mut Record) {
-    for contact in &mut record.contacts {
-        let silent = Binding { keys: Bytes::new(), ..contact.binding() };
-        let modified = contact.modified;
-        contact.update(&silent, modified);
-    }
-}
-
 fn granted(
     ctx: &Ctx,
     module: &MidRegistrar,
@@ -124,7 +112,10 @@ fn granted(
     for asked in &passing.asked {
         let id = ids.next().unwrap_or(0);
         let theirs = match module.mode {
-            Mode::ByAor => contacts.iter().find(|c| is_ours(ctx, c)),
+            // Our own address stands for all contacts.
+            Mode::ByAor => {
+                contacts.iter().find(|c| Uri::parse(&c.uri).is_ok_and(|uri| ctx.shared().is_own(&uri)))
+            }
             _ => contacts.iter().find(|c| id_of(module, &c.uri) == Some(id)),
         };
         let out = theirs.map_or(0, lifetime);
@@ -148,11 +139,6 @@ fn granted(
         list.push(Granted { binding, id, expires });
     }
     list
-}
-
-/// The contact is at one of our sockets.
-fn is_ours(ctx: &Ctx, contact: &NameAddr) -> bool {
-    Uri::parse(&contact.uri).is_ok_and(|uri| ctx.shared().is_myself(&uri.host, uri.port_or_default(), None))
 }
 
 /// The id in a contact that the main registrar was given.

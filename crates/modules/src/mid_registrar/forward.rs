@@ -65,7 +65,7 @@ pub fn edit(ctx: &mut Ctx, module: &MidRegistrar, passing: &mut Passing) {
             let (table, matching) = (&passing.table, &passing.matching);
             let id = |asked: &Asked| {
                 let found = table.read(&passing.key, |record| {
-                    record.find(asked.key(), matching, now).map(|at| record.contacts[at].id)
+                    record.find(asked.binding.wanted(), matching, now).map(|at| record.contacts[at].id)
                 });
                 found.flatten().unwrap_or_else(|| table.next_id())
             };

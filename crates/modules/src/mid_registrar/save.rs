@@ -126,7 +126,8 @@ fn judge(record: &Record, passing: &Passing, mode: Mode, now: u32) -> Verdict {
     let address_out = record.contacts.iter().map(|c| c.expires_out).max().unwrap_or(0);
     let mut left = live;
     for asked in &passing.asked {
-        let found = record.find(asked.key(), &passing.matching, now).map(|at| &record.contacts[at]);
+        let found =
+            record.find(asked.binding.wanted(), &passing.matching, now).map(|at| &record.contacts[at]);
         if let Some(stored) = found
             && stored.text(Field::CallId) == &asked.binding.call_id[..]
             && asked.binding.cseq < stored.cseq
@@ -172,13 +173,14 @@ fn absorb(ctx: &mut Ctx, module: &Arc<MidRegistrar>, passing: Passing, asked: Ve
         let out = out.map(|c| (c.expires_out, Bytes::copy_from_slice(c.text(Field::Keys))));
         let mut asked = asked;
         for a in &mut asked {
-            let found = record.find(a.key(), &rules.matching, rules.now).map(|at| &record.contacts[at]);
+            let found =
+                record.find(a.binding.wanted(), &rules.matching, rules.now).map(|at| &record.contacts[at]);
             let own = found.map(|c| (c.expires_out, Bytes::copy_from_slice(c.text(Field::Keys))));
             (a.binding.expires_out, a.binding.keys) = own.or_else(|| out.clone()).unwrap_or_default();
         }
         let outcome = save::apply(record, changes, &asked, &rules, &ids);
         let named = |c: &&Contact| {
-            let meant = |a: &Asked| record.find(a.key(), &rules.matching, rules.now);
+            let meant = |a: &Asked| record.find(a.binding.wanted(), &rules.matching, rules.now);
             asked.iter().filter_map(meant).any(|at| record.contacts[at].id == c.id)
         };
         let contacts = if rules.only_request {
@@ -186,7 +188,7 @@ fn absorb(ctx: &mut Ctx, module: &Arc<MidRegistrar>, passing: Passing, asked: Ve
         } else {
             shown.header(&aor, &record.contacts)
         };
-        let id = asked.first().and_then(|a| record.find(a.key(), &rules.matching, rules.now));
+        let id = asked.first().and_then(|a| record.find(a.binding.wanted(), &rules.matching, rules.now));
         (outcome, contacts, id.map(|at| record.contacts[at].id))
     };
     let usrloc = reg.usrloc();

@@ -33,15 +33,6 @@ pub struct Asked {
     pub expires: u32,
 }
 
-impl Asked {
-    /// How the stored contact is looked for.
-    pub fn key(&self) -> crate::usrloc::table::Wanted<'_> {
-        let b = &self.binding;
-        let flow = (b.reg_id != 0 && !b.instance.is_empty()).then_some((&b.instance[..], b.reg_id));
-        crate::usrloc::table::Wanted { uri: &b.uri, call_id: &b.call_id, flow }
-    }
-}
-
 /// The Contact headers, checked as a whole (RFC 3261 §10.3).
 pub fn contacts_of(msg: &Message, module: &Registration) -> Result<Contacts, Problem> {
     msg.to().ok_or(Problem::ToMissing)?;

@@ -178,7 +178,7 @@ impl Job {
             };
             let asked = if let What::Change(asked) = &what { &asked[..] } else { &[] };
             let named = |c: &&Contact| {
-                let meant = |a: &Asked| record.find(a.key(), &rules.matching, rules.now);
+                let meant = |a: &Asked| record.find(a.binding.wanted(), &rules.matching, rules.now);
                 asked.iter().filter_map(meant).any(|at| record.contacts[at].id == c.id)
             };
             let contacts = if rules.only_request {
@@ -186,7 +186,7 @@ impl Job {
             } else {
                 shown.header(&aor, &record.contacts)
             };
-            let id = asked.first().and_then(|a| record.find(a.key(), &rules.matching, rules.now));
+            let id = asked.first().and_then(|a| record.find(a.binding.wanted(), &rules.matching, rules.now));
             Told { outcome, contacts, id: id.map(|at| record.contacts[at].id) }
         };
         let (module, usrloc) = (module.clone(), module.usrloc());
@@ -270,7 +270,7 @@ pub fn apply(
 ) -> Result<(), Problem> {
     let now = rules.now;
     record.remove(|c| c.expired(now), changes);
-    let find = |record: &Record, a: &Asked| record.find(a.key(), &rules.matching, now);
+    let find = |record: &Record, a: &Asked| record.find(a.binding.wanted(), &rules.matching, now);
     let same_call = |c: &Contact, a: &Asked| c.text(Field::CallId) == &a.binding.call_id[..];
     let mut new = 0;
     let mut gone = 0;
@@ -324,7 +324,7 @@ pub fn apply(
 
 /// Removes the contacts that registered longest ago and are not in this request.
 fn make_room(record: &mut Record, changes: &mut Vec<Change>, asked: &[Asked], excess: usize, rules: &Rules) {
-    let found = asked.iter().filter_map(|a| record.find(a.key(), &rules.matching, rules.now));
+    let found = asked.iter().filter_map(|a| record.find(a.binding.wanted(), &rules.matching, rules.now));
     let kept: Vec<u64> = found.map(|at| record.contacts[at].id).collect();
     for _ in 0..excess {
         let candidates = record.contacts.iter().enumerate().filter(|(_, c)| !kept.contains(&c.id));

@@ -13,7 +13,7 @@ use host::arg::{BRANCH, FAILURE, ON_REPLY, RouteArg};
 use host::registrar::ParamFn;
 use host::tm::Settings;
 use host::{Call, HeadLines, Registrar, Routes};
-use script::ast::{ParamValue, RouteKind};
+use script::ast::ParamValue;
 use transaction::TxnId;
 
 /// Parameters; they go to the engine when all are read.
@@ -64,9 +64,7 @@ pub fn register(m: &mut Registrar<Tm>) {
             (&s.local_reply_route, &mut s.settings.reply_route),
         ] {
             if let Some(name) = name {
-                let found =
-                    loader.route_named(RouteKind::Request as u8, name.as_bytes(), script::Loc::default());
-                *route = Some(found.map_err(|d| d.message)?);
+                *route = Some(loader.route(name).map_err(|d| d.message)?);
             }
         }
         s.settings.loaded = true;

@@ -222,12 +222,8 @@ fn carried_by(module: &Th, uri: &Uri) -> Option<Info> {
     })
 }
 
-fn is_ours(ctx: &Ctx, uri: &Uri) -> bool {
-    ctx.core.shared.is_myself(&uri.host, uri.port_or_default(), None)
-}
-
 fn by_uri(ctx: &Ctx, module: &Th) -> Option<Info> {
-    let uri = Uri::parse(&ctx.state.current_uri()).ok().filter(|uri| is_ours(ctx, uri))?;
+    let uri = Uri::parse(&ctx.state.current_uri()).ok().filter(|uri| ctx.core.shared.is_own(uri))?;
     carried_by(module, &uri).filter(|info| !info.contact.is_empty())
 }
 
@@ -249,7 +245,7 @@ fn follow(ctx: &mut Ctx, module: &Th, info: &Info) -> i32 {
     let shown = |uri: &Bytes| Bytes::from([b"<", &uri[..], b">"].concat());
     let decoded = std::iter::once(&target.text).chain(hops.iter().map(|hop| &hop.uri)).map(shown).collect();
     ctx.state.ext.set(Decoded(decoded));
-    if hops.first().is_some_and(|hop| Uri::parse(&hop.uri).is_ok_and(|uri| is_ours(ctx, &uri))) {
+    if hops.first().is_some_and(|hop| Uri::parse(&hop.uri).is_ok_and(|uri| ctx.core.shared.is_own(&uri))) {
         hops.remove(0);
     }
     let ways: Vec<Bytes> = hops.iter().map(|hop| routes.slice(hop.whole.range())).collect();
@@ -294,7 +290,7 @@ fn by_own_route(ctx: &mut Ctx, module: &Th, value: &Bytes) -> i32 {
     }
     let Some(info) = carried_by_route(module, &uri) else { return -1 };
     let name = String::from_utf8_lossy(&info.socket).into_owned();
-    let socket = match is_ours(ctx, &uri) {
+    let socket = match ctx.core.shared.is_own(&uri) {
         true => ctx.core.shared.socket_named(&name),
         false => tagged(ctx, &module.external_tag, &name),
     };

@@ -1,5 +1,6 @@
 //! One contact of an address of record, packed: a hundred thousand of them are kept.
 
+use super::table::Wanted;
 use bytes::Bytes;
 use sip::Method;
 
@@ -92,6 +93,15 @@ pub struct Binding {
     pub bits: u8,
 }
 
+impl Binding {
+    /// How the stored contact is looked for.
+    pub fn wanted(&self) -> Wanted<'_> {
+        let flow =
+            (self.reg_id != 0 && !self.instance.is_empty()).then_some((&self.instance[..], self.reg_id));
+        Wanted { uri: &self.uri, call_id: &self.call_id, flow }
+    }
+}
+
 /// A stored contact. Texts share one allocation.
 #[derive(Clone, Debug)]
 pub struct Contact {
@@ -167,6 +177,12 @@ impl Contact {
         (self.socket, self.reg_id, self.bits) = (b.socket, b.reg_id, b.bits);
         self.expires_out = b.expires_out;
         self.touch();
+    }
+
+    /// Nobody upstream has to be told when it goes (`mid_registrar` keeps the words for that with it).
+    pub fn forget_upstream(&mut self) {
+        let silent = Binding { keys: Bytes::new(), ..self.binding() };
+        self.update(&silent, self.modified);
     }
 
     /// It differs from what the database holds.

@@ -28,7 +28,7 @@ use host::{Ctx, Format, OutVar, Registrar};
 use modules::clusterer;
 use partition::{DEFAULT, Partition, Wishes};
 use probing::Mode;
-use script::ast::{Dialect, RouteKind};
+use script::ast::Dialect;
 use script::{Loc, RouteId};
 use std::sync::Arc;
 
@@ -271,7 +271,7 @@ fn init(s: &mut Dispatcher, loader: &mut Loader) -> Result<(), LoadError> {
         s.setid_pvar = Some(OutVar(Arc::new(var.in_param("setid_pvar")?)));
     }
     if let Some(name) = &s.texts.algo_route {
-        let route = loader.route_named(RouteKind::Request as u8, name.as_bytes(), Loc::default());
+        let route = loader.route(name);
         if route.is_err() {
             host::warn!("dispatcher", "algo_route: there is no route {name}, so algorithm 10 finds nothing");
         }
