@@ -2,7 +2,7 @@
 //! stands in `manual/left_out.txt` with its reason.
 
 use host::Accepts;
-use host::reference::{self, Kind};
+use host::reference::{self, KnownKind};
 use host::registrar::Module;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,23 +13,23 @@ fn all() -> impl Iterator<Item = &'static host::ModuleDef> {
 /// `module kind name: reason`, one a line.
 const LEFT_OUT: &str = include_str!("manual/left_out.txt");
 
-fn letter(kind: Kind) -> char {
+fn letter(kind: KnownKind) -> char {
     match kind {
-        Kind::Module => 'M',
-        Kind::Function => 'f',
-        Kind::Variable => 'v',
-        Kind::Parameter => 'p',
-        Kind::Command => 'm',
+        KnownKind::Module => 'M',
+        KnownKind::Function => 'f',
+        KnownKind::Variable => 'v',
+        KnownKind::Parameter => 'p',
+        KnownKind::Command => 'm',
     }
 }
 
-fn knows(module: &dyn Module, kind: Kind, name: &str) -> bool {
+fn knows(module: &dyn Module, kind: KnownKind, name: &str) -> bool {
     match kind {
         // Commands are bound to a running module.
-        Kind::Module | Kind::Command => true,
-        Kind::Function => module.functions().iter().any(|f| f.name == name),
-        Kind::Variable => module.variable_names().contains(&name),
-        Kind::Parameter => module.param_names().contains(&name),
+        KnownKind::Module | KnownKind::Command => true,
+        KnownKind::Function => module.functions().iter().any(|f| f.name == name),
+        KnownKind::Variable => module.variable_names().contains(&name),
+        KnownKind::Parameter => module.param_names().contains(&name),
     }
 }
 
@@ -49,10 +49,11 @@ fn everything_in_the_manuals_is_known_or_left_out_for_a_reason() {
     let mut missing = Vec::new();
     for def in all() {
         let module = (def.make)();
-        let listed = reference::names().iter().filter(|n| n.module == def.name && n.kind != Kind::Command);
+        let listed =
+            reference::names().iter().filter(|n| n.module == def.name && n.kind != KnownKind::Command);
         for name in listed {
             let known = knows(&*module, name.kind, name.name)
-                || (name.kind == Kind::Variable && core_variables.contains(name.name));
+                || (name.kind == KnownKind::Variable && core_variables.contains(name.name));
             let key = format!("{} {} {}", name.module, letter(name.kind), name.name);
             let left_out = left.remove(&key).is_some();
             if !known && !left_out {

@@ -1,7 +1,7 @@
 //! auth_aaa: digest authentication by an AAA server (RADIUS, RFC 5090): the server knows the secret, the nonce is
 //! checked here. Scripts wait for the answer without blocking.
 
-use crate::auth::{Auth, Kind, Offered, rc};
+use crate::auth::{Auth, ChallengeKind, Offered, rc};
 use crate::subjects::Subject;
 use bytes::Bytes;
 use host::aaa::{Aaa, AaaKind, AaaRequest};
@@ -47,12 +47,12 @@ pub fn register(m: &mut Registrar<AuthAaa>) {
     });
     for name in ["aaa_www_authorize", "radius_www_authorize"] {
         m.function(name, Routes::REQUEST, |call: &mut Call<AuthAaa>, realm: Text, user: Option<Text>| {
-            authorize(call, &realm, user, Kind::Www)
+            authorize(call, &realm, user, ChallengeKind::Www)
         });
     }
     for name in ["aaa_proxy_authorize", "radius_proxy_authorize"] {
         m.function(name, Routes::REQUEST, |call: &mut Call<AuthAaa>, realm: Text, user: Option<Text>| {
-            authorize(call, &realm, user, Kind::Proxy)
+            authorize(call, &realm, user, ChallengeKind::Proxy)
         });
     }
     m.function("aaa_does_uri_exist", Routes::REQUEST, |call: &mut Call<AuthAaa>, uri: Option<Text>| {
@@ -111,7 +111,7 @@ fn init(s: &mut AuthAaa, loader: &mut Loader) -> Result<(), LoadError> {
     Ok(())
 }
 
-fn authorize(call: &mut Call<AuthAaa>, realm: &Text, user: Option<Text>, kind: Kind) -> Outcome {
+fn authorize(call: &mut Call<AuthAaa>, realm: &Text, user: Option<Text>, kind: ChallengeKind) -> Outcome {
     let module = call.module.clone();
     let (Some(auth), Some(aaa)) = (module.auth.clone(), &module.aaa) else { return rc::ERROR.into() };
     let Some(realm) = auth.realm(call.ctx, &realm.0) else { return rc::ERROR.into() };

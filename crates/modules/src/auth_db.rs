@@ -1,6 +1,6 @@
 //! auth_db: digest authentication against a table; the query suspends the script.
 
-use crate::auth::{Auth, Kind, Offered, rc};
+use crate::auth::{Auth, ChallengeKind, Offered, rc};
 use bytes::Bytes;
 use host::db::{Db, DbError, Name, Query, Rows};
 use host::load::Loader;
@@ -67,10 +67,10 @@ pub fn register(m: &mut Registrar<AuthDb>) {
     m.ignored(&["skip_version_check"], "table versions are not checked");
     m.ignored(&["password_column_2"], "HA1 is computed for the user name that the client sent");
     m.function("www_authorize", Routes::REQUEST, |call: &mut Call<AuthDb>, realm: Text, table: Text| {
-        authorize(call, &realm, &table, Kind::Www)
+        authorize(call, &realm, &table, ChallengeKind::Www)
     });
     m.function("proxy_authorize", Routes::REQUEST, |call: &mut Call<AuthDb>, realm: Text, table: Text| {
-        authorize(call, &realm, &table, Kind::Proxy)
+        authorize(call, &realm, &table, ChallengeKind::Proxy)
     });
     m.function("db_is_to_authorized", Routes::REQUEST, |call: &mut Call<AuthDb>, table: Text| {
         let uri = call.state.msg.to().map(|to| to.uri);
@@ -125,7 +125,7 @@ impl AuthDb {
     }
 }
 
-fn authorize(call: &mut Call<AuthDb>, realm: &Text, table: &Text, kind: Kind) -> Outcome {
+fn authorize(call: &mut Call<AuthDb>, realm: &Text, table: &Text, kind: ChallengeKind) -> Outcome {
     let module = call.module.clone();
     let Some(auth) = module.auth.clone() else { return rc::ERROR.into() };
     let Some(realm) = auth.realm(call.ctx, &realm.0) else { return rc::ERROR.into() };

@@ -1,7 +1,7 @@
 //! mi_datagram: management commands as JSON-RPC datagrams, over UDP or a Unix socket.
 #![expect(clippy::disallowed_methods, reason = "a management socket is no part of any call")]
 
-use crate::own_file::{self, Access, Kind, OwnFile};
+use crate::own_file::{self, Access, OwnFile, OwnFileKind};
 use host::Accepts;
 use host::context::full::Full;
 use host::mi;
@@ -97,7 +97,7 @@ fn open(module: &MiDatagram) -> Result<(), String> {
         Some(path) => {
             let path = Path::new(path);
             let bind = || std::os::unix::net::UnixDatagram::bind(path);
-            let made = own_file::make(path, Kind::Socket, &module.access, bind);
+            let made = own_file::make(path, OwnFileKind::Socket, &module.access, bind);
             let (file, socket) = made.map_err(|e| format!("mi_datagram: {e}"))?;
             Bound::Unix(file, socket)
         }

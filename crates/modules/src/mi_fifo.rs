@@ -1,7 +1,7 @@
 //! mi_fifo: management commands through a named pipe, as opensips-cli speaks it:
 //! `:reply_fifo_name:{json-rpc}`.
 
-use crate::own_file::{self, Access, Kind, OwnFile};
+use crate::own_file::{self, Access, OwnFile, OwnFileKind};
 use host::Accepts;
 use host::mi;
 use host::outage::Outage;
@@ -89,7 +89,7 @@ fn lacks(module: &MiFifo) -> Vec<String> {
 fn open(module: &MiFifo) -> Result<(), String> {
     let path = &module.name;
     let mode = rustix::fs::Mode::from_raw_mode(module.access.mode);
-    let made = own_file::make(path, Kind::Fifo, &module.access, || {
+    let made = own_file::make(path, OwnFileKind::Fifo, &module.access, || {
         rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0)?;
         std::fs::OpenOptions::new().read(true).write(true).custom_flags(NONBLOCK).open(path)
     });

@@ -2,7 +2,7 @@
 
 use host::arg::AnyVar;
 use host::load::LoadError;
-use host::var::Kind;
+use host::var::VarKind;
 use host::{Call, Registrar, Routes, Text, Value};
 use maxminddb::Reader;
 use serde_json::Value as Json;
@@ -57,7 +57,7 @@ const SHORT: [(&str, &str); 10] = [
 
 /// mmg_lookup([fields], ip, avp): each value goes before those that the AVP has.
 fn lookup(call: &mut Call<Mmgeoip>, fields: &str, ip: &Text, out: &AnyVar) -> i32 {
-    let Kind::Avp(name) = out.0.kind else {
+    let VarKind::Avp(name) = out.0.kind else {
         host::complain!(call.ctx, "mmgeoip", "mmg_lookup writes to an AVP only");
         return -1;
     };

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// What stands behind the name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum OwnFileKind {
     Fifo,
     Socket,
 }
@@ -33,7 +33,7 @@ pub struct OwnFile {
 /// Makes a name with `make`, and gives it its mode and owner. The error is what the operator should read.
 pub fn make<T>(
     path: &Path,
-    kind: Kind,
+    kind: OwnFileKind,
     access: &Access,
     make: impl FnOnce() -> std::io::Result<T>,
 ) -> Result<(OwnFile, T), String> {
@@ -77,7 +77,7 @@ pub fn private(path: &Path) -> std::io::Result<std::fs::File> {
 }
 
 /// Removes what an earlier server left behind, and nothing else.
-fn make_room(path: &Path, kind: Kind) -> std::io::Result<()> {
+fn make_room(path: &Path, kind: OwnFileKind) -> std::io::Result<()> {
     let other = |text: &str| Err(Error::other(text.to_owned()));
     let found = match std::fs::symlink_metadata(path) {
         Ok(meta) => meta.file_type(),
@@ -85,10 +85,10 @@ fn make_room(path: &Path, kind: Kind) -> std::io::Result<()> {
         Err(e) => return Err(e),
     };
     let in_use = match kind {
-        Kind::Fifo if found.is_fifo() => has_reader(path)?,
-        Kind::Socket if found.is_socket() => has_listener(path)?,
-        Kind::Fifo => return other("the file is there and is no FIFO: it is left alone"),
-        Kind::Socket => return other("the file is there and is no socket: it is left alone"),
+        OwnFileKind::Fifo if found.is_fifo() => has_reader(path)?,
+        OwnFileKind::Socket if found.is_socket() => has_listener(path)?,
+        OwnFileKind::Fifo => return other("the file is there and is no FIFO: it is left alone"),
+        OwnFileKind::Socket => return other("the file is there and is no socket: it is left alone"),
     };
     match in_use {
         true => other("another server uses it"),
@@ -158,12 +158,12 @@ mod tests {
     }
 
     fn socket(path: &Path) -> Result<(OwnFile, UnixDatagram), String> {
-        make(path, Kind::Socket, &access(), || UnixDatagram::bind(path))
+        make(path, OwnFileKind::Socket, &access(), || UnixDatagram::bind(path))
     }
 
     fn fifo(path: &Path) -> Result<(OwnFile, ()), String> {
         let mode = rustix::fs::Mode::from_raw_mode(0o666);
-        make(path, Kind::Fifo, &access(), || {
+        make(path, OwnFileKind::Fifo, &access(), || {
             Ok(rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0)?)
         })
     }

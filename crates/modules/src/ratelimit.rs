@@ -7,7 +7,7 @@ use bytes::Bytes;
 use host::Accepts;
 use host::load::Loader;
 use host::mi::{MiError, MiParams, MiResult};
-use host::var::{At, Kind, Variable};
+use host::var::{At, VarKind, Variable};
 use host::vars::name::Name;
 use host::{Call, Ctx, Int, OutVar, Registrar, Routes, Text, Value};
 use parking_lot::Mutex;
@@ -132,7 +132,7 @@ pub fn register(m: &mut Registrar<Ratelimit>) {
     m.function("rl_values", Routes::ALL, rl_values);
     m.variable_class("rl_count", |spec, loader, module| {
         let name = Name::new(spec, loader, "$rl_count(pipe)")?;
-        Ok(Kind::Other(Box::new(Count(name, module.clone()))))
+        Ok(VarKind::Other(Box::new(Count(name, module.clone()))))
     });
     m.command("ratelimit:list rl_list", "pipes", list).takes("[pipe] [filter] [filter_out]");
     m.command("ratelimit:dump_pipe rl_dump_pipe", "a pipe in full", list).takes("pipe");

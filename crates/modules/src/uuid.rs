@@ -1,7 +1,7 @@
 //! uuid: unique identifiers (RFC 9562).
 
 use bytes::Bytes;
-use host::var::{At, Kind, Variable};
+use host::var::{At, VarKind, Variable};
 use host::vars::name::Name;
 use host::{Call, Ctx, Int, OutVar, Registrar, Routes, Text, Value};
 use md5::{Digest, Md5};
@@ -15,7 +15,7 @@ pub fn register(m: &mut Registrar<Uuid>) {
     m.function("uuid", Routes::ALL, uuid);
     m.variable_class("uuid", |spec, loader, _| {
         let version = Name::optional(spec, loader)?;
-        Ok(Kind::Other(Box::new(New(version))))
+        Ok(VarKind::Other(Box::new(New(version))))
     });
 }
 

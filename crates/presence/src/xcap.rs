@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 /// Kinds of documents, with the numbers of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum DocumentKind {
     PresRules = 1 << 1,
     ResourceLists = 1 << 2,
     RlsServices = 1 << 3,
@@ -57,7 +57,7 @@ impl Xcap {
     }
 
     /// Asks for one column of a user's document of a kind; `file`: of this name only.
-    pub fn query(&self, user: &Bytes, domain: &Bytes, kind: Kind, file: Option<&Bytes>) -> Query {
+    pub fn query(&self, user: &Bytes, domain: &Bytes, kind: DocumentKind, file: Option<&Bytes>) -> Query {
         let query = Query::select(&self.table)
             .columns(["doc", "etag"])
             .eq("username", user.clone())

@@ -7,7 +7,7 @@ use host::events::{Event, EventTransport};
 use host::load::Loader;
 use host::shared::{Hooks, Shared};
 use host::stats::Stats;
-use host::var::Kind;
+use host::var::VarKind;
 use host::{Arg, Call, Ctx, Registrar, Routes, Text};
 use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable};
@@ -228,7 +228,7 @@ impl Arg<EventRabbitmq> for Values {
     ) -> Result<AvpName, Diagnostic> {
         let var = <host::arg::AnyVar as Arg<EventRabbitmq>>::prepare(arg, site, loader, module)?;
         match var.kind {
-            Kind::Avp(name) => Ok(name),
+            VarKind::Avp(name) => Ok(name),
             _ => Err(Diagnostic::error(arg.map_or(site, |arg| arg.loc), "this must be an AVP".to_owned())),
         }
     }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use host::db::{Db, Query};
 use host::load::Loader;
 use host::mi::{MiError, MiParams, MiResult};
-use host::var::{At, Kind, Variable};
+use host::var::{At, VarKind, Variable};
 use host::{Call, Ctx, Finish, Registrar, Routes, Text, Value};
 use parking_lot::Mutex;
 use script::Diagnostic;
@@ -199,14 +199,14 @@ struct Reader {
     what: What,
 }
 
-fn variable(spec: &VarSpec, module: &Arc<Mqueue>, what: What) -> Result<Kind, Diagnostic> {
+fn variable(spec: &VarSpec, module: &Arc<Mqueue>, what: What) -> Result<VarKind, Diagnostic> {
     let queue = spec.inner.clone().unwrap_or_default();
     if module.queue(&queue).is_none() {
         let text = format!("there is no queue `{}`", String::from_utf8_lossy(&queue));
         return Err(Diagnostic::error(spec.loc, text)
             .hint("modparam(\"mqueue\", \"mqueue\", \"name=...\")".to_owned()));
     }
-    Ok(Kind::Other(Box::new(Reader { module: module.clone(), queue, what })))
+    Ok(VarKind::Other(Box::new(Reader { module: module.clone(), queue, what })))
 }
 
 impl Variable for Reader {

@@ -23,7 +23,7 @@ pub(crate) struct Frame {
 
 /// What `run` does first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum State {
+pub(crate) enum TaskState {
     Ready,
     /// Suspended in a plain call: return code 0 would end the script.
     InCall,
@@ -51,7 +51,7 @@ pub struct Task<L: Lang> {
     /// The instruction being run, or the one that suspended.
     pub(crate) here: Pc,
     pub(crate) acc: i32,
-    pub(crate) state: State,
+    pub(crate) state: TaskState,
     raised: bool,
     /// The `Await` that comes next goes on with what it asked for before.
     again: bool,
@@ -86,7 +86,7 @@ impl<L: Lang> Task<L> {
             pc,
             here: pc,
             acc: 1,
-            state: State::Ready,
+            state: TaskState::Ready,
             raised: false,
             again: false,
         }
@@ -149,19 +149,20 @@ impl<L: Lang> Task<L> {
 
     /// It waits for the operand of an `async(...)`: another route goes on after it.
     pub fn in_async(&self) -> bool {
-        self.state == State::InAsync
+        self.state == TaskState::InAsync
     }
 
     /// Call before `run` after a suspension: the operation's return code. 0 ends the script, except at
     /// the start of a resume route.
     pub fn resume(&mut self, rc: i32) {
-        if self.state == State::InAwait {
-            (self.state, self.again) = (State::Ready, true);
+        if self.state == TaskState::InAwait {
+            (self.state, self.again) = (TaskState::Ready, true);
             return;
         }
         self.rc = i64::from(rc);
         self.acc = rc;
-        self.state = if self.state == State::InCall && rc == 0 { State::Ended } else { State::Ready };
+        self.state =
+            if self.state == TaskState::InCall && rc == 0 { TaskState::Ended } else { TaskState::Ready };
     }
 
     /// The host met a message that it cannot parse: at the end of the statement error_route runs in

@@ -12,7 +12,7 @@ use host::ctx::{Later, Resolved, Spawn, TaskId};
 use host::stats::Counter;
 use host::worker::Clock;
 use host::{Input, Output, Shared, Worker};
-use net::dns::{DnsCache, DnsOptions, Found, Query, Record, RecordKind, Resolver};
+use net::dns::{DnsCache, DnsOptions, Lookup, Query, Record, RecordKind, Resolver};
 use net::streams::Streams;
 use net::tcp::BoundTcp;
 use net::{BoundUdp, Datagram, Outgoing, RECV_BATCH, RecvArena, UdpSocket};
@@ -537,8 +537,8 @@ impl Spawn for Spawner {
     fn resolve(&self, query: Query) -> Resolved {
         let host = self.dns_patience.map(|_| query.host.clone()).unwrap_or_default();
         match self.resolver.lookup(query) {
-            Found::Now(answer) => Resolved::Now(answer),
-            Found::Later(answer) => match self.dns_patience {
+            Lookup::Now(answer) => Resolved::Now(answer),
+            Lookup::Later(answer) => match self.dns_patience {
                 None => Resolved::Later(Box::pin(answer)),
                 Some(limit) => Resolved::Later(Box::pin(async move {
                     let started = Instant::now();

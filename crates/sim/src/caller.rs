@@ -12,14 +12,14 @@ use std::net::SocketAddr;
 
 /// What a call wants.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
+pub enum CallKind {
     Invite,
     Options,
 }
 
 pub struct Call {
     pub id: String,
-    pub kind: Kind,
+    pub kind: CallKind,
     pub uri: String,
     starts: u64,
     /// When the caller gives up, if it does.
@@ -64,7 +64,7 @@ impl Caller {
         let seed = rng.next_u64();
         let calls = (0..calls).map(|n| {
             let starts = 10 + rng.below(20_000);
-            let kind = if rng.below(100) < others { Kind::Options } else { Kind::Invite };
+            let kind = if rng.below(100) < others { CallKind::Options } else { CallKind::Invite };
             let cancels = (rng.below(3) == 0).then(|| starts + rng.below(9_000));
             Call {
                 id: format!("{:08x}-{n}@caller.sim", rng.next_u64() as u32),
@@ -110,7 +110,7 @@ impl Caller {
             return self.start(now, n, wishes);
         }
         let call = &mut self.calls[n];
-        if call.kind == Kind::Options || call.is_over() {
+        if call.kind == CallKind::Options || call.is_over() {
             return;
         }
         if call.cancels.is_some_and(|at| at <= now) && !call.cancelled && call.rang {
@@ -141,7 +141,7 @@ impl Caller {
                 call.uri, call.id
             )
         };
-        if call.kind == Kind::Options {
+        if call.kind == CallKind::Options {
             let bytes = Bytes::from(head("OPTIONS", &call.uri, &options) + &tail("OPTIONS"));
             call.bytes = bytes.clone();
             return self.clients.begin(now, "OPTIONS", options, server(), bytes, wishes);
@@ -227,7 +227,7 @@ impl Caller {
 
     /// What is not as it must be.
     pub fn complain(&self, problems: &mut Vec<String>) {
-        for call in self.calls.iter().filter(|c| c.kind == Kind::Invite) {
+        for call in self.calls.iter().filter(|c| c.kind == CallKind::Invite) {
             let good = call.finals.iter().filter(|(status, _)| *status < 300).count();
             let bad = call.finals.len() - good;
             // Both: a callee answered when another's refusal had gone upstream; see `World::watch_final`.

@@ -2,7 +2,7 @@
 //! hooks with a defect, which panic on purpose.
 
 use crate::executor::Executor;
-use host::var::{Answer, At, Kind, WaitingVariable};
+use host::var::{Answer, At, VarKind, WaitingVariable};
 use host::{Call, Ctx, Finish, Format, Int, ModuleDef, Outcome, Registrar, Routes, Suspension, Value};
 use script::Diagnostic;
 use std::cell::RefCell;
@@ -35,7 +35,7 @@ fn register(m: &mut Registrar<Sim>) {
             return Err(Diagnostic::error(spec.loc, "$later(milliseconds,text)"));
         };
         let text = Format::new(&inner.slice(comma + 1..), spec.loc, loader)?;
-        Ok(Kind::Waiting(Box::new(Late { ms, text })))
+        Ok(VarKind::Waiting(Box::new(Late { ms, text })))
     });
 }
 

@@ -4,7 +4,7 @@ mod answers;
 
 use crate::agent::{CALLER, SERVER, Timer, Wishes, text};
 use crate::callee::Callee;
-use crate::caller::{Caller, Kind};
+use crate::caller::{CallKind, Caller};
 use crate::chaos::{self, Trouble};
 use crate::executor::Executor;
 use crate::kept::Kept;
@@ -552,7 +552,7 @@ impl World {
                 problems.push(format!("{name} is {left} in the end"));
             }
         }
-        for call in self.caller.calls.iter().filter(|c| c.kind == Kind::Invite) {
+        for call in self.caller.calls.iter().filter(|c| c.kind == CallKind::Invite) {
             for class in
                 call.finals.iter().map(|(status, _)| usize::from(status / 100)).collect::<HashSet<_>>()
             {

@@ -22,7 +22,7 @@ use sip::Message;
 ///
 /// Every final reply above 299 to an INVITE is acknowledged when it is received, in any state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum State {
+pub(crate) enum BranchState {
     /// Its number is taken, its request is being made.
     Opened,
     /// Sends nothing: keeps the transaction open for branches to come.
@@ -67,7 +67,7 @@ pub(crate) struct Branch<B> {
     pub(crate) bytes: Bytes,
     pub(crate) path: Option<Path>,
     pub(crate) cancel: Cancel,
-    pub(crate) state: State,
+    pub(crate) state: BranchState,
     /// Nobody waits for it when all others have failed.
     pub(crate) minor: bool,
     /// Its last provisional reply came after its CANCEL had gone out: nobody wants to hear of it.
@@ -163,7 +163,7 @@ pub enum Received {
 }
 
 impl<B> Branch<B> {
-    fn new(data: B, state: State) -> Branch<B> {
+    fn new(data: B, state: BranchState) -> Branch<B> {
         Branch {
             data,
             bytes: Bytes::new(),
@@ -183,7 +183,7 @@ impl<B> Branch<B> {
 
     /// Without a final reply that counts.
     pub(crate) fn is_pending(&self) -> bool {
-        !matches!(self.state, State::Succeeded | State::Failed)
+        !matches!(self.state, BranchState::Succeeded | BranchState::Failed)
     }
 
     fn view(&self) -> BranchView<'_, B> {
@@ -195,7 +195,7 @@ impl<B> Branch<B> {
             before: self.before,
             status: self.status,
             is_pending: self.is_pending(),
-            is_waiting: self.state == State::Waiting,
+            is_waiting: self.state == BranchState::Waiting,
         }
     }
 
@@ -215,7 +215,7 @@ impl<B> Branch<B> {
 
     /// Sets timer C anew if it runs.
     pub(crate) fn ring_until(&mut self, wheel: &mut Wheel<Due>, at: Instant, id: TxnId, number: u16) {
-        if self.state == State::Proceeding && matches!(self.cancel, Cancel::None) {
+        if self.state == BranchState::Proceeding && matches!(self.cancel, Cancel::None) {
             wheel.cancel(&mut self.fr);
             self.fr = wheel.set(at.0, Due::FinalReply(id.index, number));
         }
@@ -255,7 +255,7 @@ impl<T, B> Transactions<T, B> {
         if txn.branches.is_empty() {
             txn.branches.reserve_exact(1);
         }
-        txn.branches.push(Branch::new(data, State::Opened));
+        txn.branches.push(Branch::new(data, BranchState::Opened));
         Ok(number)
     }
 
@@ -263,7 +263,7 @@ impl<T, B> Transactions<T, B> {
     /// its own), unless the transaction waits for branches to be injected.
     pub fn begin_set(&mut self, id: TxnId) {
         let Some(txn) = self.txn_mut(id) else { return };
-        let waits = txn.branches.iter().skip(txn.first.into()).any(|b| b.state == State::Waiting);
+        let waits = txn.branches.iter().skip(txn.first.into()).any(|b| b.state == BranchState::Waiting);
         txn.starts_set = !waits;
     }
 
@@ -272,7 +272,7 @@ impl<T, B> Transactions<T, B> {
     pub fn drop_branch(&mut self, id: TxnId, branch: u16) -> bool {
         let Some(txn) = self.txn_mut(id) else { return false };
         let last = txn.branches.len() == usize::from(branch) + 1;
-        let opened = last && txn.branches.last().is_some_and(|b| b.state == State::Opened);
+        let opened = last && txn.branches.last().is_some_and(|b| b.state == BranchState::Opened);
         if opened {
             txn.branches.pop();
         }
@@ -291,10 +291,11 @@ impl<T, B> Transactions<T, B> {
         let Some(parts) = self.parts(id) else { return false };
         let txn = parts.txn;
         let fr = txn.fr;
-        let Some(b) = txn.branches.get_mut(usize::from(branch)).filter(|b| b.state == State::Opened) else {
+        let Some(b) = txn.branches.get_mut(usize::from(branch)).filter(|b| b.state == BranchState::Opened)
+        else {
             return false;
         };
-        b.state = State::Calling;
+        b.state = BranchState::Calling;
         b.bytes = bytes.clone();
         b.path = Some(path);
         b.fr = parts.wheel.set(now.after(fr.into()).0, Due::FinalReply(id.index, branch));
@@ -320,7 +321,7 @@ impl<T, B> Transactions<T, B> {
         let txn = parts.txn;
         txn.awaited = count;
         let branch = &mut txn.branches[usize::from(number)];
-        branch.state = State::Waiting;
+        branch.state = BranchState::Waiting;
         branch.fr = parts.wheel.set(now.after(txn.fr_inv.into()).0, Due::FinalReply(id.index, number));
         Ok(number)
     }
@@ -335,7 +336,7 @@ impl<T, B> Transactions<T, B> {
     /// Ends `wait_for_branches`.
     pub fn wait_no_more(&mut self, now: Instant, id: TxnId) -> Verdict {
         let waiting =
-            self.txn(id).and_then(|txn| txn.branches.iter().position(|b| b.state == State::Waiting));
+            self.txn(id).and_then(|txn| txn.branches.iter().position(|b| b.state == BranchState::Waiting));
         waiting.map_or(Verdict::Absorb, |branch| self.fail_branch(now, id, branch as u16, 408))
     }
 
@@ -432,7 +433,7 @@ impl<T, B> Parts<'_, T, B> {
             b.cancel = Cancel::Done;
             self.wheel.cancel(&mut b.again);
         }
-        let in_progress = matches!(b.state, State::Calling | State::Proceeding);
+        let in_progress = matches!(b.state, BranchState::Calling | BranchState::Proceeding);
         match status {
             ..200 if in_progress => {
                 (b.before, b.received) = (b.received, status);
@@ -446,7 +447,7 @@ impl<T, B> Parts<'_, T, B> {
             }
             200..300 if is_invite => {
                 // A callee who takes the call after all is heard, whatever went upstream before.
-                if b.state == State::Deciding {
+                if b.state == BranchState::Deciding {
                     return Received::Absorb;
                 }
                 b.settle(self.wheel, status);
@@ -463,8 +464,8 @@ impl<T, B> Parts<'_, T, B> {
     fn provisional(&mut self, now: Instant, branch: u16) {
         let (txn, config) = (&mut *self.txn, self.config);
         let b = &mut txn.branches[usize::from(branch)];
-        let first = b.state == State::Calling;
-        b.state = State::Proceeding;
+        let first = b.state == BranchState::Calling;
+        b.state = BranchState::Proceeding;
         b.rang_late = matches!(b.cancel, Cancel::Sent(..) | Cancel::Done);
         if !txn.is_invite {
             b.interval = config.t2;
@@ -505,13 +506,15 @@ impl<T, B> Parts<'_, T, B> {
     pub(crate) fn cancel_branch(&mut self, now: Instant, branch: u16, headers: &Bytes) {
         let b = &mut self.txn.branches[usize::from(branch)];
         match b.state {
-            State::Opened | State::Waiting => {
+            BranchState::Opened | BranchState::Waiting => {
                 b.stop(self.wheel);
-                b.state = State::Failed;
+                b.state = BranchState::Failed;
                 b.status = 487;
             }
-            State::Calling if matches!(b.cancel, Cancel::None) => b.cancel = Cancel::Wanted(headers.clone()),
-            State::Proceeding if matches!(b.cancel, Cancel::None) => {
+            BranchState::Calling if matches!(b.cancel, Cancel::None) => {
+                b.cancel = Cancel::Wanted(headers.clone())
+            }
+            BranchState::Proceeding if matches!(b.cancel, Cancel::None) => {
                 b.cancel = Cancel::Wanted(headers.clone());
                 self.send_cancel(now, branch);
             }
@@ -532,7 +535,7 @@ impl<T, B> Parts<'_, T, B> {
             b.interval = self.config.t1;
             b.again = self.wheel.set(now.after(b.interval.into()).0, Due::RequestAgain(txn.id.index, branch));
         }
-        if b.state == State::Proceeding {
+        if b.state == BranchState::Proceeding {
             let limit = (64 * u64::from(self.config.t1)).min(txn.fr_inv.into());
             b.fr = self.wheel.set(now.after(limit).0, Due::FinalReply(txn.id.index, branch));
         }
@@ -544,7 +547,7 @@ impl<T, B> Parts<'_, T, B> {
         let (txn, config) = (&mut *self.txn, self.config);
         let b = &mut txn.branches[usize::from(branch)];
         let Some(path) = b.path else { return };
-        let waits = b.state == State::Calling || (b.state == State::Proceeding && !txn.is_invite);
+        let waits = b.state == BranchState::Calling || (b.state == BranchState::Proceeding && !txn.is_invite);
         let bytes = match &mut b.cancel {
             Cancel::Sent(bytes, times) if *times < CANCELS => {
                 *times += 1;
@@ -570,7 +573,7 @@ impl<B> Branch<B> {
     fn settle(&mut self, wheel: &mut Wheel<Due>, status: u16) {
         self.stop(wheel);
         (self.before, self.received) = (self.received, status);
-        self.state = State::Deciding;
+        self.state = BranchState::Deciding;
         // Never cancelled and answered: its provisional replies that wait in routes still count.
         if !matches!(self.cancel, Cancel::None) {
             self.cancel = Cancel::Done;

@@ -1,6 +1,6 @@
 //! Which reply of several branches goes upstream (RFC 3261 §16.7, in the order of OpenSIPS).
 
-use crate::branch::{Branch, Cancel, Cancelling, State, Verdict};
+use crate::branch::{Branch, BranchState, Cancel, Cancelling, Verdict};
 use crate::store::{Transactions, Txn};
 use crate::{Instant, TxnId};
 use bytes::Bytes;
@@ -32,22 +32,22 @@ impl<T, B> Transactions<T, B> {
         let Some(b) = txn.branches.get_mut(usize::from(branch)) else { return Verdict::Absorb };
         if status < 200 {
             // Its final reply may be here already, behind it.
-            let in_time = matches!(b.state, State::Proceeding | State::Deciding);
+            let in_time = matches!(b.state, BranchState::Proceeding | BranchState::Deciding);
             let relayed = open && status > 100 && in_time && !b.rang_late;
             return if relayed { Verdict::Provisional } else { Verdict::Absorb };
         }
-        if b.state != State::Deciding {
+        if b.state != BranchState::Deciding {
             return Verdict::Absorb;
         }
         b.status = status;
         if status < 300 {
-            b.state = State::Succeeded;
+            b.state = BranchState::Succeeded;
             if !is_invite {
                 b.keep_method();
             }
             return if open || is_invite { Verdict::Success } else { Verdict::Absorb };
         }
-        b.state = State::Failed;
+        b.state = BranchState::Failed;
         if status >= 600 && block {
             txn.declined = true;
             self.cancel_branches(now, id, Cancelling::AllBut(branch), Bytes::new());
@@ -64,18 +64,18 @@ impl<T, B> Transactions<T, B> {
             return Verdict::Absorb;
         };
         let (was, quiet) = (b.state, matches!(b.cancel, Cancel::None));
-        if is_invite && was != State::Deciding {
+        if is_invite && was != BranchState::Deciding {
             parts.cancel_branch(now, branch, &Bytes::new());
         }
         let b = &mut parts.txn.branches[usize::from(branch)];
-        if was == State::TimedOut && is_invite && quiet {
+        if was == BranchState::TimedOut && is_invite && quiet {
             b.cancel = Cancel::Wanted(Bytes::new());
         }
         if !matches!(b.cancel, Cancel::Sent(..)) {
             parts.wheel.cancel(&mut b.again);
         }
         parts.wheel.cancel(&mut b.fr);
-        b.state = State::Failed;
+        b.state = BranchState::Failed;
         b.status = status;
         self.conclude(now, id)
     }
@@ -84,7 +84,7 @@ impl<T, B> Transactions<T, B> {
     pub fn conclude(&mut self, now: Instant, id: TxnId) -> Verdict {
         let Some(mut parts) = self.parts(id) else { return Verdict::Absorb };
         let txn = &mut *parts.txn;
-        if !txn.is_open() || txn.concluded || txn.branches.iter().any(|b| b.state == State::Succeeded) {
+        if !txn.is_open() || txn.concluded || txn.branches.iter().any(|b| b.state == BranchState::Succeeded) {
             return Verdict::Absorb;
         }
         let first = usize::from(txn.first).min(txn.branches.len());
@@ -121,7 +121,7 @@ impl<T, B> Transactions<T, B> {
         let txn = self.txn(id)?;
         let first = if txn.left_from(txn.first) { txn.first } else { txn.first_before };
         let set = txn.branches.iter().enumerate().skip(first.into());
-        let failed = set.filter(|(_, b)| b.state == State::Failed);
+        let failed = set.filter(|(_, b)| b.state == BranchState::Failed);
         let rank = |b: &Branch<B>| match b.status {
             487 if txn.cancelled => (false, ASKED_FOR),
             status => (b.received < 300, priority(status)),
@@ -146,6 +146,6 @@ impl<T, B> Txn<T, B> {
 impl<B> Branch<B> {
     /// It is to end, and never rang.
     fn is_given_up(&self) -> bool {
-        matches!((&self.cancel, self.state), (Cancel::Wanted(_), State::Calling))
+        matches!((&self.cancel, self.state), (Cancel::Wanted(_), BranchState::Calling))
     }
 }

@@ -1,6 +1,6 @@
 //! What happens when time passes.
 
-use crate::branch::{Cancel, NO_ANSWER, State};
+use crate::branch::{BranchState, Cancel, NO_ANSWER};
 use crate::server::Upstream;
 use crate::store::{Parts, Transactions};
 use crate::wheel::TimerId;
@@ -66,7 +66,7 @@ impl<T, B> Transactions<T, B> {
         let txn = parts.txn;
         // A branch without a timer waits for its owner, who may have forgotten it. One that timed out at
         // this very moment is being told of: what its owner does next has timers of its own.
-        let pending = txn.branches.iter().any(|b| b.fr != TimerId::NONE || b.state == State::TimedOut);
+        let pending = txn.branches.iter().any(|b| b.fr != TimerId::NONE || b.state == BranchState::TimedOut);
         match txn.state {
             Upstream::Trying | Upstream::Proceeding | Upstream::Local => {
                 if !pending {
@@ -94,33 +94,33 @@ impl<T, B> Parts<'_, T, B> {
         let open = txn.is_open();
         let b = &mut txn.branches[usize::from(branch)];
         let rang = match b.state {
-            State::Calling => {
+            BranchState::Calling => {
                 stats.timeouts += 1;
                 self.wheel.cancel(&mut b.again);
                 false
             }
-            State::Proceeding => {
+            BranchState::Proceeding => {
                 stats.timeouts_ringing += 1;
                 if !matches!(b.cancel, Cancel::Sent(..)) {
                     self.wheel.cancel(&mut b.again);
                 }
                 true
             }
-            State::Waiting => false,
+            BranchState::Waiting => false,
             _ => return,
         };
         if rang && txn.is_invite && matches!(b.cancel, Cancel::None) {
             b.cancel = Cancel::Wanted(NO_ANSWER);
-            b.state = State::TimedOut;
+            b.state = BranchState::TimedOut;
             self.send_cancel(now, branch);
         }
         let txn = &mut *self.txn;
         let b = &mut txn.branches[usize::from(branch)];
         if open {
-            b.state = State::TimedOut;
+            b.state = BranchState::TimedOut;
             self.outputs.push_back(Output::Event(Event::Timeout { txn: txn.id, branch, rang }));
         } else {
-            b.state = State::Failed;
+            b.state = BranchState::Failed;
             b.status = 408;
         }
     }

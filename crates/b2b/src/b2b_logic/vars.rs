@@ -6,7 +6,7 @@ use super::{B2bl, acts, join};
 use crate::b2b_entities::owner::DialogInfo;
 use bytes::Bytes;
 use host::load::Loader;
-use host::var::Kind;
+use host::var::VarKind;
 use host::{At, Ctx, Format, Registrar, Value, Variable};
 use script::Diagnostic;
 use script::ast::{AssignOp, VarSpec};
@@ -22,10 +22,10 @@ pub fn register(m: &mut Registrar<B2bl>) {
     });
     m.variable_class("b2b_logic.entity", entity);
     m.variable_class("b2b_logic.ctx", |spec, loader, _: &Arc<B2bl>| {
-        Ok(Kind::Other(Box::new(Kept(inner(spec, loader, "b2b_logic.ctx")?))))
+        Ok(VarKind::Other(Box::new(Kept(inner(spec, loader, "b2b_logic.ctx")?))))
     });
     m.variable_class("b2b_logic.peer", |spec, loader, _: &Arc<B2bl>| {
-        Ok(Kind::Other(Box::new(Peer(inner(spec, loader, "b2b_logic.peer")?))))
+        Ok(VarKind::Other(Box::new(Peer(inner(spec, loader, "b2b_logic.peer")?))))
     });
 }
 
@@ -50,7 +50,7 @@ enum Field {
     ToTag,
 }
 
-fn entity(spec: &VarSpec, _: &mut Loader, _: &Arc<B2bl>) -> Result<Kind, Diagnostic> {
+fn entity(spec: &VarSpec, _: &mut Loader, _: &Arc<B2bl>) -> Result<VarKind, Diagnostic> {
     let field = match spec.inner.as_deref() {
         None | Some(b"key") => Field::Key,
         Some(b"callid") => Field::CallId,
@@ -62,7 +62,7 @@ fn entity(spec: &VarSpec, _: &mut Loader, _: &Arc<B2bl>) -> Result<Kind, Diagnos
             return Err(Diagnostic::error(spec.loc, text));
         }
     };
-    Ok(Kind::Other(Box::new(Entity(field))))
+    Ok(VarKind::Other(Box::new(Entity(field))))
 }
 
 struct Entity(Field);

@@ -4,7 +4,7 @@ use super::{ROUTES, SipCapture, packet, set_packet};
 use crate::hep::Version;
 use crate::hep_in::{Received, kind};
 use bytes::Bytes;
-use host::var::{At, Kind, Variable};
+use host::var::{At, VarKind, Variable};
 use host::{Call, Ctx, OutVar, Registrar, Text, Value};
 use script::Diagnostic;
 use std::net::IpAddr;
@@ -143,7 +143,7 @@ pub fn register(m: &mut Registrar<SipCapture>) {
         let name = spec.inner.clone().unwrap_or_default();
         let known = ["proto_family", "proto_id", "src_ip", "dst_ip", "src_port", "dst_port"];
         match known.into_iter().find(|known| name.eq_ignore_ascii_case(known.as_bytes())) {
-            Some(name) => Ok(Kind::Other(Box::new(Net(name)))),
+            Some(name) => Ok(VarKind::Other(Box::new(Net(name)))),
             None => Err(Diagnostic::error(spec.loc, format!("$hep_net takes {}", known.join(", ")))),
         }
     });

@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 const MAX_DEPTH: usize = 16;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum AvpKind {
     Text,
     /// Bytes that JSON shows in hexadecimal.
     Hex,
@@ -22,19 +22,19 @@ pub enum Kind {
     Group,
 }
 
-impl Kind {
-    fn named(word: &str) -> Option<Kind> {
+impl AvpKind {
+    fn named(word: &str) -> Option<AvpKind> {
         Some(match word.to_ascii_lowercase().as_str() {
             "string" | "utf8string" | "octetstring" | "identity" | "diameteridentity" | "uri"
-            | "diameteruri" | "ipfilterrule" | "filterrule" => Kind::Text,
-            "hexstring" | "address" => Kind::Hex,
-            "integer" | "integer32" | "enumerated" => Kind::Signed32,
-            "integer64" => Kind::Signed64,
-            "unsigned32" | "time" => Kind::Unsigned32,
-            "unsigned64" => Kind::Unsigned64,
-            "float32" => Kind::Float32,
-            "float64" => Kind::Float64,
-            "grouped" => Kind::Group,
+            | "diameteruri" | "ipfilterrule" | "filterrule" => AvpKind::Text,
+            "hexstring" | "address" => AvpKind::Hex,
+            "integer" | "integer32" | "enumerated" => AvpKind::Signed32,
+            "integer64" => AvpKind::Signed64,
+            "unsigned32" | "time" => AvpKind::Unsigned32,
+            "unsigned64" => AvpKind::Unsigned64,
+            "float32" => AvpKind::Float32,
+            "float64" => AvpKind::Float64,
+            "grouped" => AvpKind::Group,
             _ => return None,
         })
     }
@@ -45,62 +45,62 @@ struct Entry {
     name: String,
     code: u32,
     vendor: u32,
-    kind: Kind,
+    kind: AvpKind,
 }
 
 /// RFC 6733 §4.5 and §9, and what RFC 4006 has beside it most often.
-const BASE: &[(&str, u32, Kind)] = &[
-    ("User-Name", 1, Kind::Text),
-    ("Class", 25, Kind::Text),
-    ("Session-Timeout", 27, Kind::Unsigned32),
-    ("Proxy-State", 33, Kind::Text),
-    ("Acct-Session-Id", 44, Kind::Text),
-    ("Acct-Multi-Session-Id", 50, Kind::Text),
-    ("Event-Timestamp", 55, Kind::Unsigned32),
-    ("Acct-Interim-Interval", 85, Kind::Unsigned32),
-    ("Host-IP-Address", 257, Kind::Hex),
-    ("Auth-Application-Id", 258, Kind::Unsigned32),
-    ("Acct-Application-Id", 259, Kind::Unsigned32),
-    ("Vendor-Specific-Application-Id", 260, Kind::Group),
-    ("Redirect-Host-Usage", 261, Kind::Signed32),
-    ("Redirect-Max-Cache-Time", 262, Kind::Unsigned32),
-    ("Session-Id", 263, Kind::Text),
-    ("Origin-Host", 264, Kind::Text),
-    ("Supported-Vendor-Id", 265, Kind::Unsigned32),
-    ("Vendor-Id", 266, Kind::Unsigned32),
-    ("Firmware-Revision", 267, Kind::Unsigned32),
-    ("Result-Code", 268, Kind::Unsigned32),
-    ("Product-Name", 269, Kind::Text),
-    ("Session-Binding", 270, Kind::Unsigned32),
-    ("Session-Server-Failover", 271, Kind::Signed32),
-    ("Multi-Round-Time-Out", 272, Kind::Unsigned32),
-    ("Disconnect-Cause", 273, Kind::Signed32),
-    ("Auth-Request-Type", 274, Kind::Signed32),
-    ("Auth-Grace-Period", 276, Kind::Unsigned32),
-    ("Auth-Session-State", 277, Kind::Signed32),
-    ("Origin-State-Id", 278, Kind::Unsigned32),
-    ("Failed-AVP", 279, Kind::Group),
-    ("Proxy-Host", 280, Kind::Text),
-    ("Error-Message", 281, Kind::Text),
-    ("Route-Record", 282, Kind::Text),
-    ("Destination-Realm", 283, Kind::Text),
-    ("Proxy-Info", 284, Kind::Group),
-    ("Re-Auth-Request-Type", 285, Kind::Signed32),
-    ("Accounting-Sub-Session-Id", 287, Kind::Unsigned64),
-    ("Authorization-Lifetime", 291, Kind::Unsigned32),
-    ("Redirect-Host", 292, Kind::Text),
-    ("Destination-Host", 293, Kind::Text),
-    ("Error-Reporting-Host", 294, Kind::Text),
-    ("Termination-Cause", 295, Kind::Signed32),
-    ("Origin-Realm", 296, Kind::Text),
-    ("Experimental-Result", 297, Kind::Group),
-    ("Experimental-Result-Code", 298, Kind::Unsigned32),
-    ("Inband-Security-Id", 299, Kind::Unsigned32),
-    ("CC-Request-Number", 415, Kind::Unsigned32),
-    ("CC-Request-Type", 416, Kind::Signed32),
-    ("Accounting-Record-Type", 480, Kind::Signed32),
-    ("Accounting-Realtime-Required", 483, Kind::Signed32),
-    ("Accounting-Record-Number", 485, Kind::Unsigned32),
+const BASE: &[(&str, u32, AvpKind)] = &[
+    ("User-Name", 1, AvpKind::Text),
+    ("Class", 25, AvpKind::Text),
+    ("Session-Timeout", 27, AvpKind::Unsigned32),
+    ("Proxy-State", 33, AvpKind::Text),
+    ("Acct-Session-Id", 44, AvpKind::Text),
+    ("Acct-Multi-Session-Id", 50, AvpKind::Text),
+    ("Event-Timestamp", 55, AvpKind::Unsigned32),
+    ("Acct-Interim-Interval", 85, AvpKind::Unsigned32),
+    ("Host-IP-Address", 257, AvpKind::Hex),
+    ("Auth-Application-Id", 258, AvpKind::Unsigned32),
+    ("Acct-Application-Id", 259, AvpKind::Unsigned32),
+    ("Vendor-Specific-Application-Id", 260, AvpKind::Group),
+    ("Redirect-Host-Usage", 261, AvpKind::Signed32),
+    ("Redirect-Max-Cache-Time", 262, AvpKind::Unsigned32),
+    ("Session-Id", 263, AvpKind::Text),
+    ("Origin-Host", 264, AvpKind::Text),
+    ("Supported-Vendor-Id", 265, AvpKind::Unsigned32),
+    ("Vendor-Id", 266, AvpKind::Unsigned32),
+    ("Firmware-Revision", 267, AvpKind::Unsigned32),
+    ("Result-Code", 268, AvpKind::Unsigned32),
+    ("Product-Name", 269, AvpKind::Text),
+    ("Session-Binding", 270, AvpKind::Unsigned32),
+    ("Session-Server-Failover", 271, AvpKind::Signed32),
+    ("Multi-Round-Time-Out", 272, AvpKind::Unsigned32),
+    ("Disconnect-Cause", 273, AvpKind::Signed32),
+    ("Auth-Request-Type", 274, AvpKind::Signed32),
+    ("Auth-Grace-Period", 276, AvpKind::Unsigned32),
+    ("Auth-Session-State", 277, AvpKind::Signed32),
+    ("Origin-State-Id", 278, AvpKind::Unsigned32),
+    ("Failed-AVP", 279, AvpKind::Group),
+    ("Proxy-Host", 280, AvpKind::Text),
+    ("Error-Message", 281, AvpKind::Text),
+    ("Route-Record", 282, AvpKind::Text),
+    ("Destination-Realm", 283, AvpKind::Text),
+    ("Proxy-Info", 284, AvpKind::Group),
+    ("Re-Auth-Request-Type", 285, AvpKind::Signed32),
+    ("Accounting-Sub-Session-Id", 287, AvpKind::Unsigned64),
+    ("Authorization-Lifetime", 291, AvpKind::Unsigned32),
+    ("Redirect-Host", 292, AvpKind::Text),
+    ("Destination-Host", 293, AvpKind::Text),
+    ("Error-Reporting-Host", 294, AvpKind::Text),
+    ("Termination-Cause", 295, AvpKind::Signed32),
+    ("Origin-Realm", 296, AvpKind::Text),
+    ("Experimental-Result", 297, AvpKind::Group),
+    ("Experimental-Result-Code", 298, AvpKind::Unsigned32),
+    ("Inband-Security-Id", 299, AvpKind::Unsigned32),
+    ("CC-Request-Number", 415, AvpKind::Unsigned32),
+    ("CC-Request-Type", 416, AvpKind::Signed32),
+    ("Accounting-Record-Type", 480, AvpKind::Signed32),
+    ("Accounting-Realtime-Required", 483, AvpKind::Signed32),
+    ("Accounting-Record-Number", 485, AvpKind::Unsigned32),
 ];
 
 /// An application that requests may be of.
@@ -174,7 +174,7 @@ impl Dictionary {
                     let (Ok(code), Ok(vendor)) = (code.parse(), vendor) else {
                         return wrong("code and vendor of an attribute are numbers");
                     };
-                    let Some(kind) = Kind::named(kind) else {
+                    let Some(kind) = AvpKind::named(kind) else {
                         return wrong(&format!("{kind} is no type of attributes"));
                     };
                     self.add(Entry { name: (*name).into(), code, vendor, kind });
@@ -230,21 +230,23 @@ impl Dictionary {
         let float = || value.as_f64().or_else(|| value.as_str()?.parse().ok());
         let wrong = || format!("{value} is not what it takes ({:?})", entry.kind);
         let data = match entry.kind {
-            Kind::Text => match value {
+            AvpKind::Text => match value {
                 Json::String(text) => Some(text.clone().into_bytes()),
                 Json::Number(number) => Some(number.to_string().into_bytes()),
                 _ => None,
             },
-            Kind::Hex => value.as_str().and_then(|text| hex::decode(text).ok()),
-            Kind::Signed32 => number().and_then(|n| i32::try_from(n).ok()).map(|n| n.to_be_bytes().to_vec()),
-            Kind::Signed64 => number().map(|n| n.to_be_bytes().to_vec()),
-            Kind::Unsigned32 => {
+            AvpKind::Hex => value.as_str().and_then(|text| hex::decode(text).ok()),
+            AvpKind::Signed32 => {
+                number().and_then(|n| i32::try_from(n).ok()).map(|n| n.to_be_bytes().to_vec())
+            }
+            AvpKind::Signed64 => number().map(|n| n.to_be_bytes().to_vec()),
+            AvpKind::Unsigned32 => {
                 unsigned().and_then(|n| u32::try_from(n).ok()).map(|n| n.to_be_bytes().to_vec())
             }
-            Kind::Unsigned64 => unsigned().map(|n| n.to_be_bytes().to_vec()),
-            Kind::Float32 => float().map(|n| (n as f32).to_be_bytes().to_vec()),
-            Kind::Float64 => float().map(|n| n.to_be_bytes().to_vec()),
-            Kind::Group => return self.avps_at(value, depth + 1).map(|avps| printed(&avps)),
+            AvpKind::Unsigned64 => unsigned().map(|n| n.to_be_bytes().to_vec()),
+            AvpKind::Float32 => float().map(|n| (n as f32).to_be_bytes().to_vec()),
+            AvpKind::Float64 => float().map(|n| n.to_be_bytes().to_vec()),
+            AvpKind::Group => return self.avps_at(value, depth + 1).map(|avps| printed(&avps)),
         };
         data.ok_or_else(wrong)
     }
@@ -259,16 +261,16 @@ impl Dictionary {
             let entry = &self.entries[*self.by_code.get(&(avp.code, avp.vendor))?];
             let data = &avp.data[..];
             let value = match entry.kind {
-                Kind::Text => String::from_utf8_lossy(data).into_owned().into(),
-                Kind::Hex => hex::encode(data).into(),
-                Kind::Signed32 => i32::from_be_bytes(data.try_into().ok()?).into(),
-                Kind::Signed64 => i64::from_be_bytes(data.try_into().ok()?).into(),
-                Kind::Unsigned32 => u32::from_be_bytes(data.try_into().ok()?).into(),
-                Kind::Unsigned64 => u64::from_be_bytes(data.try_into().ok()?).into(),
-                Kind::Float32 => f32::from_be_bytes(data.try_into().ok()?).into(),
-                Kind::Float64 => f64::from_be_bytes(data.try_into().ok()?).into(),
-                Kind::Group if depth < MAX_DEPTH => self.json_at(&read(data)?, depth + 1),
-                Kind::Group => return None,
+                AvpKind::Text => String::from_utf8_lossy(data).into_owned().into(),
+                AvpKind::Hex => hex::encode(data).into(),
+                AvpKind::Signed32 => i32::from_be_bytes(data.try_into().ok()?).into(),
+                AvpKind::Signed64 => i64::from_be_bytes(data.try_into().ok()?).into(),
+                AvpKind::Unsigned32 => u32::from_be_bytes(data.try_into().ok()?).into(),
+                AvpKind::Unsigned64 => u64::from_be_bytes(data.try_into().ok()?).into(),
+                AvpKind::Float32 => f32::from_be_bytes(data.try_into().ok()?).into(),
+                AvpKind::Float64 => f64::from_be_bytes(data.try_into().ok()?).into(),
+                AvpKind::Group if depth < MAX_DEPTH => self.json_at(&read(data)?, depth + 1),
+                AvpKind::Group => return None,
             };
             let name = &entry.name;
             Some(json!({ name: value }))

@@ -10,7 +10,7 @@ use std::sync::Arc;
 const MAX_DEPTH: u32 = 16;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum AttributeKind {
     Text,
     /// Text, hidden with the secret (User-Password).
     Hidden,
@@ -39,7 +39,7 @@ pub struct Code {
 pub struct Attribute {
     pub name: Arc<str>,
     pub code: Code,
-    pub kind: Kind,
+    pub kind: AttributeKind,
 }
 
 #[derive(Default)]
@@ -137,13 +137,13 @@ impl Dictionary {
         let named = rest.iter().find_map(|word| self.vendors.get(&word.to_ascii_lowercase()).copied());
         let hidden = rest.iter().any(|word| word.contains("encrypt=1"));
         let kind = match kind.split(['[', ',']).next().unwrap_or_default() {
-            "string" if hidden || name.eq_ignore_ascii_case("User-Password") => Kind::Hidden,
-            "string" | "text" => Kind::Text,
-            "integer" | "date" | "signed" | "uint32" | "short" | "byte" | "time" => Kind::Number,
-            "integer64" | "uint64" => Kind::Long,
-            "ipaddr" | "ipv4addr" => Kind::Address,
-            "ipv6addr" => Kind::Address6,
-            _ => Kind::Bytes,
+            "string" if hidden || name.eq_ignore_ascii_case("User-Password") => AttributeKind::Hidden,
+            "string" | "text" => AttributeKind::Text,
+            "integer" | "date" | "signed" | "uint32" | "short" | "byte" | "time" => AttributeKind::Number,
+            "integer64" | "uint64" => AttributeKind::Long,
+            "ipaddr" | "ipv4addr" => AttributeKind::Address,
+            "ipv6addr" => AttributeKind::Address6,
+            _ => AttributeKind::Bytes,
         };
         let code = Code { vendor: named.or(part_of).or(block).unwrap_or(0), number };
         let at = self.attributes.len();
@@ -181,13 +181,13 @@ mod tests {
             assert_eq!((found.code, found.kind), (Code { vendor, number }, kind), "{name}");
             assert_eq!(dictionary.by_code(found.code), Some(found));
         };
-        check("user-name", 0, 1, Kind::Text);
-        check("User-Password", 0, 2, Kind::Hidden);
-        check("Service-Type", 0, 6, Kind::Number);
-        check("Framed-Address", 0, 8, Kind::Address);
-        check("Old-Style", 16, 3, Kind::Text);
-        check("Acme-Level", 16, 7, Kind::Long);
-        check("Digest-Nonce", IN_DIGEST, 2, Kind::Text);
+        check("user-name", 0, 1, AttributeKind::Text);
+        check("User-Password", 0, 2, AttributeKind::Hidden);
+        check("Service-Type", 0, 6, AttributeKind::Number);
+        check("Framed-Address", 0, 8, AttributeKind::Address);
+        check("Old-Style", 16, 3, AttributeKind::Text);
+        check("Acme-Level", 16, 7, AttributeKind::Long);
+        check("Digest-Nonce", IN_DIGEST, 2, AttributeKind::Text);
         assert!(dictionary.attribute("Internal").is_none());
         assert_eq!(dictionary.value("Service-Type", "sip"), Some(15));
         std::fs::write(&path, "$INCLUDE dictionary\n").expect("written");

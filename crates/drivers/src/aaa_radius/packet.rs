@@ -1,6 +1,6 @@
 //! RADIUS packets (RFC 2865, 2866, 3579): writing requests, reading answers, checking who wrote them.
 
-use super::dictionary::{Attribute, Code, Dictionary, IN_DIGEST, Kind};
+use super::dictionary::{Attribute, AttributeKind, Code, Dictionary, IN_DIGEST};
 use hmac::{Hmac, Mac};
 use host::aaa::{AaaAnswer, AaaKind, AaaRequest};
 use md5::{Digest, Md5};
@@ -33,7 +33,7 @@ const SIP_PORT: i64 = 5060;
 pub struct Body {
     kind: AaaKind,
     /// Code and value; hidden ones as they are.
-    attributes: Vec<(Code, Kind, Vec<u8>)>,
+    attributes: Vec<(Code, AttributeKind, Vec<u8>)>,
 }
 
 fn number(value: &Value, attribute: &Attribute, dictionary: &Dictionary) -> Option<i64> {
@@ -48,18 +48,18 @@ fn number(value: &Value, attribute: &Attribute, dictionary: &Dictionary) -> Opti
 fn encode(value: &Value, attribute: &Attribute, dictionary: &Dictionary) -> Option<Vec<u8>> {
     let text = value.text()?;
     Some(match attribute.kind {
-        Kind::Text | Kind::Hidden | Kind::Bytes => text.to_vec(),
-        Kind::Number => {
+        AttributeKind::Text | AttributeKind::Hidden | AttributeKind::Bytes => text.to_vec(),
+        AttributeKind::Number => {
             let n = number(value, attribute, dictionary)?;
             let n = u32::try_from(n).ok().or_else(|| i32::try_from(n).ok().map(|n| n as u32))?;
             n.to_be_bytes().to_vec()
         }
-        Kind::Long => number(value, attribute, dictionary)?.to_be_bytes().to_vec(),
-        Kind::Address => match value {
+        AttributeKind::Long => number(value, attribute, dictionary)?.to_be_bytes().to_vec(),
+        AttributeKind::Address => match value {
             Value::Int(n) => u32::try_from(*n).ok()?.to_be_bytes().to_vec(),
             _ => std::str::from_utf8(&text).ok()?.parse::<Ipv4Addr>().ok()?.octets().to_vec(),
         },
-        Kind::Address6 => {
+        AttributeKind::Address6 => {
             let text = std::str::from_utf8(&text).ok()?;
             text.trim_matches(['[', ']']).parse::<Ipv6Addr>().ok()?.octets().to_vec()
         }
@@ -80,7 +80,7 @@ impl Body {
                 format!("`{}` is no value of {name}", String::from_utf8_lossy(&value.to_text()))
             })?;
             let most = match (attribute.kind, attribute.code.vendor) {
-                (Kind::Hidden, _) => 128,
+                (AttributeKind::Hidden, _) => 128,
                 (_, 0) => 253,
                 (_, IN_DIGEST) => 251,
                 _ => 247,
@@ -91,9 +91,9 @@ impl Body {
             attributes.push((attribute.code, attribute.kind, bytes));
         }
         let mut body = Body { kind: request.kind, attributes };
-        body.default(NAS_PORT, Kind::Number, &(SIP_PORT as u32).to_be_bytes());
+        body.default(NAS_PORT, AttributeKind::Number, &(SIP_PORT as u32).to_be_bytes());
         if body.kind == AaaKind::Acct {
-            body.default(ACCT_DELAY_TIME, Kind::Number, &[0; 4]);
+            body.default(ACCT_DELAY_TIME, AttributeKind::Number, &[0; 4]);
         }
         Ok(body)
     }
@@ -102,7 +102,7 @@ impl Body {
         self.attributes.iter().any(|(code, _, _)| *code == Code { vendor: 0, number })
     }
 
-    fn default(&mut self, number: u8, kind: Kind, value: &[u8]) {
+    fn default(&mut self, number: u8, kind: AttributeKind, value: &[u8]) {
         if !self.has(number) {
             self.attributes.push((Code { vendor: 0, number }, kind, value.to_vec()));
         }
@@ -114,9 +114,13 @@ impl Body {
             return;
         }
         match (identifier, address) {
-            (Some(name), _) => self.default(NAS_IDENTIFIER, Kind::Text, name.as_bytes()),
-            (None, IpAddr::V4(address)) => self.default(NAS_IP_ADDRESS, Kind::Address, &address.octets()),
-            (None, IpAddr::V6(address)) => self.default(NAS_IPV6_ADDRESS, Kind::Address6, &address.octets()),
+            (Some(name), _) => self.default(NAS_IDENTIFIER, AttributeKind::Text, name.as_bytes()),
+            (None, IpAddr::V4(address)) => {
+                self.default(NAS_IP_ADDRESS, AttributeKind::Address, &address.octets())
+            }
+            (None, IpAddr::V6(address)) => {
+                self.default(NAS_IPV6_ADDRESS, AttributeKind::Address6, &address.octets())
+            }
         }
     }
 
@@ -133,7 +137,7 @@ impl Body {
         for (code, kind, value) in &self.attributes {
             let hidden;
             let value = match kind {
-                Kind::Hidden => {
+                AttributeKind::Hidden => {
                     hidden = hide(value, secret, &random);
                     &hidden
                 }
@@ -277,12 +281,12 @@ fn split(mut bytes: &[u8]) -> Option<Vec<(u8, &[u8], usize)>> {
 fn push(found: &mut Vec<(Arc<str>, Value)>, dictionary: &Dictionary, code: Code, value: &[u8]) {
     let Some(attribute) = dictionary.by_code(code) else { return };
     let value = match (attribute.kind, value) {
-        (Kind::Number, [a, b, c, d]) => Value::Int(i64::from(u32::from_be_bytes([*a, *b, *c, *d]))),
-        (Kind::Long, value) if value.len() == 8 => {
+        (AttributeKind::Number, [a, b, c, d]) => Value::Int(i64::from(u32::from_be_bytes([*a, *b, *c, *d]))),
+        (AttributeKind::Long, value) if value.len() == 8 => {
             Value::Int(value.iter().fold(0, |n, byte| n << 8 | i64::from(*byte)))
         }
-        (Kind::Address, [a, b, c, d]) => Value::from(Ipv4Addr::new(*a, *b, *c, *d).to_string()),
-        (Kind::Address6, value) => match <[u8; 16]>::try_from(value) {
+        (AttributeKind::Address, [a, b, c, d]) => Value::from(Ipv4Addr::new(*a, *b, *c, *d).to_string()),
+        (AttributeKind::Address6, value) => match <[u8; 16]>::try_from(value) {
             Ok(octets) => Value::from(Ipv6Addr::from(octets).to_string()),
             Err(_) => return,
         },

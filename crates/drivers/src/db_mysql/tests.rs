@@ -13,7 +13,7 @@ fn bench(port: u16, seconds: u64) -> Bench<MySql> {
 
 #[test]
 fn a_real_server() {
-    let Some(mut server) = Server::new(server::Kind::MariaDb) else {
+    let Some(mut server) = Server::new(server::ServerKind::MariaDb) else {
         println!("skipped: mariadb-server is not installed");
         return;
     };

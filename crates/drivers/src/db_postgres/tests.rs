@@ -13,7 +13,7 @@ fn bench(port: u16, seconds: u64) -> Bench<Postgres> {
 
 #[test]
 fn a_real_server() {
-    let Some(mut server) = Server::new(server::Kind::Postgres) else {
+    let Some(mut server) = Server::new(server::ServerKind::Postgres) else {
         println!("skipped: postgresql is not installed");
         return;
     };

@@ -3,7 +3,7 @@
 use host::db::DbValue;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum ColumnKind {
     Int,
     Long,
     Double,
@@ -13,40 +13,40 @@ pub enum Kind {
     Time,
 }
 
-impl Kind {
+impl ColumnKind {
     /// Only the first letters count, as in the reference.
-    fn parse(word: &str) -> Option<Kind> {
+    fn parse(word: &str) -> Option<ColumnKind> {
         let word = word.trim().to_ascii_lowercase();
         Some(match word.chars().next()? {
-            'i' => Kind::Int,
-            'l' => Kind::Long,
-            'd' => Kind::Double,
-            's' if word.contains('i') => Kind::String,
-            's' => Kind::Str,
-            'b' => Kind::Blob,
-            't' => Kind::Time,
+            'i' => ColumnKind::Int,
+            'l' => ColumnKind::Long,
+            'd' => ColumnKind::Double,
+            's' if word.contains('i') => ColumnKind::String,
+            's' => ColumnKind::Str,
+            'b' => ColumnKind::Blob,
+            't' => ColumnKind::Time,
             _ => return None,
         })
     }
 
     fn word(self) -> &'static str {
         match self {
-            Kind::Int => "int",
-            Kind::Long => "long",
-            Kind::Double => "double",
-            Kind::Str => "str",
-            Kind::String => "string",
-            Kind::Blob => "blob",
-            Kind::Time => "time",
+            ColumnKind::Int => "int",
+            ColumnKind::Long => "long",
+            ColumnKind::Double => "double",
+            ColumnKind::Str => "str",
+            ColumnKind::String => "string",
+            ColumnKind::Blob => "blob",
+            ColumnKind::Time => "time",
         }
     }
 
     pub fn sql(self) -> &'static str {
         match self {
-            Kind::Int | Kind::Long | Kind::Time => "integer",
-            Kind::Double => "real",
-            Kind::Str | Kind::String => "text",
-            Kind::Blob => "blob",
+            ColumnKind::Int | ColumnKind::Long | ColumnKind::Time => "integer",
+            ColumnKind::Double => "real",
+            ColumnKind::Str | ColumnKind::String => "text",
+            ColumnKind::Blob => "blob",
         }
     }
 }
@@ -54,7 +54,7 @@ impl Kind {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Column {
     pub name: String,
-    pub kind: Kind,
+    pub kind: ColumnKind,
     pub nullable: bool,
     /// Counted up when a row does not say.
     pub auto: bool,
@@ -98,12 +98,14 @@ fn columns(line: &str) -> Option<Vec<Column>> {
         let (name, after) = rest.split_once('(')?;
         let (inside, after) = after.split_once(')')?;
         let mut words = inside.split(',').map(str::trim);
-        let kind = Kind::parse(words.next()?)?;
+        let kind = ColumnKind::parse(words.next()?)?;
         let (mut nullable, mut auto) = (false, false);
         for word in words {
             match word.chars().next()?.to_ascii_lowercase() {
                 'n' => nullable = true,
-                'a' if matches!(kind, Kind::Int | Kind::Long) => auto = !columns.iter().any(|c| c.auto),
+                'a' if matches!(kind, ColumnKind::Int | ColumnKind::Long) => {
+                    auto = !columns.iter().any(|c| c.auto)
+                }
                 _ => return None,
             }
         }
@@ -144,18 +146,18 @@ fn cell(field: Option<Vec<u8>>, column: &Column) -> Result<DbValue, String> {
         return match column.kind {
             _ if column.nullable || column.auto => Ok(DbValue::Null),
             // Texts may be empty; the reference reads nothing else from it.
-            Kind::Str | Kind::String | Kind::Blob => Ok(DbValue::from("")),
+            ColumnKind::Str | ColumnKind::String | ColumnKind::Blob => Ok(DbValue::from("")),
             _ => Err("it cannot be null".to_string()),
         };
     };
     let text = String::from_utf8_lossy(&field).trim().to_string();
     match column.kind {
-        Kind::Int | Kind::Long | Kind::Time => {
+        ColumnKind::Int | ColumnKind::Long | ColumnKind::Time => {
             text.parse().map(DbValue::Int).map_err(|_| format!("`{text}` is no whole number"))
         }
-        Kind::Double => text.parse().map(DbValue::Real).map_err(|_| format!("`{text}` is no number")),
-        Kind::Str | Kind::String => Ok(DbValue::Text(field.into())),
-        Kind::Blob => Ok(DbValue::Blob(field.into())),
+        ColumnKind::Double => text.parse().map(DbValue::Real).map_err(|_| format!("`{text}` is no number")),
+        ColumnKind::Str | ColumnKind::String => Ok(DbValue::Text(field.into())),
+        ColumnKind::Blob => Ok(DbValue::Blob(field.into())),
     }
 }
 

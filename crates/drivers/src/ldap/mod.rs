@@ -12,7 +12,7 @@ use config::Settings;
 use host::call::Finish;
 use host::load::LoadError;
 use host::{Call, Ctx, Outcome, Registrar, Routes, Suspension, Traced};
-use result::{Found, Result as Stored};
+use result::{AttributeFound, Result as Stored};
 use script::Value;
 use session::{Problem, Session, Told};
 use std::rc::Rc;
@@ -114,8 +114,8 @@ fn next(call: &mut Call<Ldap>) -> i32 {
 }
 
 /// The values of an attribute of the entry that is looked at.
-fn values(call: &Call<Ldap>, attribute: &[u8]) -> Found {
-    call.state.ext.find::<Stored>().map_or(Found::NoResult, |stored| stored.values(attribute))
+fn values(call: &Call<Ldap>, attribute: &[u8]) -> AttributeFound {
+    call.state.ext.find::<Stored>().map_or(AttributeFound::NoResult, |stored| stored.values(attribute))
 }
 
 /// A text as an AVP keeps it.

@@ -31,7 +31,7 @@ pub struct Result {
 }
 
 /// What an attribute has.
-pub enum Found {
+pub enum AttributeFound {
     /// There was no search, or it found nothing.
     NoResult,
     Values(Vec<Vec<u8>>),
@@ -49,14 +49,14 @@ impl Result {
     }
 
     /// Attributes have no case. Empty: the entry has none of that name.
-    pub fn values(&self, attribute: &[u8]) -> Found {
-        let Some(entry) = self.entries.get(self.at) else { return Found::NoResult };
+    pub fn values(&self, attribute: &[u8]) -> AttributeFound {
+        let Some(entry) = self.entries.get(self.at) else { return AttributeFound::NoResult };
         let same = |name: &str| name.as_bytes().eq_ignore_ascii_case(attribute);
         let texts = entry.attrs.iter().filter(|(name, _)| same(name));
         let texts = texts.flat_map(|(_, values)| values.iter().map(|v| v.clone().into_bytes()));
         let binary = entry.bin_attrs.iter().filter(|(name, _)| same(name));
         let binary = binary.flat_map(|(_, values)| values.iter().cloned());
-        Found::Values(texts.chain(binary).collect())
+        AttributeFound::Values(texts.chain(binary).collect())
     }
 }
 
@@ -196,7 +196,7 @@ fn old_result(call: &mut Call<Ldap>, target: OldTarget, change: Change) -> i32 {
 }
 
 fn store(call: &mut Call<Ldap>, attribute: &[u8], name: AvpName, kind: As, change: &Change) -> i32 {
-    let Found::Values(values) = values(call, attribute) else { return ERROR };
+    let AttributeFound::Values(values) = values(call, attribute) else { return ERROR };
     let mut stored = 0;
     for value in values {
         let Some(value) = change.of(call.ctx, value) else { continue };
@@ -255,7 +255,7 @@ fn old_check(call: &mut Call<Ldap>, what: OldCheck, change: Change) -> i32 {
 }
 
 fn compare(call: &mut Call<Ldap>, attribute: &[u8], wanted: &[u8], change: &Change) -> i32 {
-    let Found::Values(values) = values(call, attribute) else { return ERROR };
+    let AttributeFound::Values(values) = values(call, attribute) else { return ERROR };
     let found = values.into_iter().any(|value| change.of(call.ctx, value).is_some_and(|v| v == wanted));
     if found { 1 } else { NOTHING }
 }

@@ -25,7 +25,7 @@ use host::worker::ops::Ended;
 use host::{Call, Ctx, Registrar};
 use serde_json::json;
 use sip::{HeaderName, Message, Method};
-use span::{Kind, Span, Trace};
+use span::{Span, SpanKind, Trace};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -197,7 +197,7 @@ fn replied(module: &OpenTelemetry, ctx: &mut Ctx, seen: &host::watch::Seen) {
     let own = own_id(ctx);
     let is_call = ctx.local::<Calls>().open.contains_key(&id);
     let method = String::from_utf8_lossy(&msg.method_text()).into_owned();
-    let mut span = Span::new(&trace, format!("{method} request"), Kind::Server, began.0, now);
+    let mut span = Span::new(&trace, format!("{method} request"), SpanKind::Server, began.0, now);
     if is_call || msg.to_tag().is_some() {
         span.under_root(&trace, own);
     }
@@ -216,7 +216,7 @@ fn replied(module: &OpenTelemetry, ctx: &mut Ctx, seen: &host::watch::Seen) {
             let open = std::mem::take(&mut calls.order);
             calls.order = open.into_iter().filter(|id| calls.open.contains_key(id)).collect();
         }
-        let mut call = Span::new(&trace, "call".to_string(), Kind::Server, since, now);
+        let mut call = Span::new(&trace, "call".to_string(), SpanKind::Server, since, now);
         let status = if msg.method() == Method::Bye { 200 } else { seen.status };
         attributes(&mut call, &invite, &from, status);
         module.exporter.queue(call);
@@ -261,7 +261,7 @@ impl Observer for Waits {
         let ms = ctx.core.now.0.saturating_sub(waiting.since.0);
         let trace = Trace::of(waiting.call_id);
         let mut span =
-            Span::new(&trace, waiting.what.to_string(), Kind::Client, now.saturating_sub(ms * 1000), now);
+            Span::new(&trace, waiting.what.to_string(), SpanKind::Client, now.saturating_sub(ms * 1000), now);
         let own = own_id(ctx);
         span.under_root(&trace, own);
         let sources = ctx.shared().sources();

@@ -24,7 +24,7 @@ impl Trace {
 
 /// SpanKind of OTLP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum SpanKind {
     Server = 2,
     Client = 3,
 }
@@ -35,7 +35,7 @@ pub struct Span {
     id: u64,
     parent: Option<u64>,
     name: String,
-    kind: Kind,
+    kind: SpanKind,
     from_us: u64,
     to_us: u64,
     attributes: Vec<Json>,
@@ -44,7 +44,7 @@ pub struct Span {
 
 impl Span {
     /// The root of a trace.
-    pub fn new(trace: &Trace, name: String, kind: Kind, from_us: u64, to_us: u64) -> Span {
+    pub fn new(trace: &Trace, name: String, kind: SpanKind, from_us: u64, to_us: u64) -> Span {
         Span {
             trace: trace.id,
             id: trace.root,

@@ -1,4 +1,4 @@
-use super::span::{Kind, Span, Trace, request};
+use super::span::{Span, SpanKind, Trace, request};
 use crate::testing::Server;
 use script::ast::Dialect;
 
@@ -7,12 +7,12 @@ fn a_span_as_otlp_has_it() {
     let trace = Trace::of(b"one@x");
     assert_eq!(trace, Trace::of(b"one@x"));
     assert_ne!(trace, Trace::of(b"two@x"));
-    let mut span = Span::new(&trace, "INVITE request".to_string(), Kind::Server, 1_000, 3_500);
+    let mut span = Span::new(&trace, "INVITE request".to_string(), SpanKind::Server, 1_000, 3_500);
     span.text("sip.call_id", "one@x");
     span.number("sip.response.status_code", 503);
     span.failed("503");
     let root = span.to_json();
-    let mut wait = Span::new(&trace, "sql_query".to_string(), Kind::Client, 9, 5);
+    let mut wait = Span::new(&trace, "sql_query".to_string(), SpanKind::Client, 9, 5);
     wait.under_root(&trace, 8);
     let below = wait.to_json();
     assert_eq!((&root["traceId"], &root["spanId"]), (&below["traceId"], &below["parentSpanId"]));

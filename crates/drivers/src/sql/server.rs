@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 #[derive(Clone, Copy, PartialEq)]
-pub enum Kind {
+pub enum ServerKind {
     MariaDb,
     Postgres,
 }
 
 pub struct Server {
-    kind: Kind,
+    kind: ServerKind,
     home: PathBuf,
     pub port: u16,
     child: Option<Child>,
@@ -54,8 +54,8 @@ fn as_postgres(name: &str, home: &Path) -> Option<Command> {
 
 impl Server {
     /// `None`: it is not installed here.
-    pub fn new(kind: Kind) -> Option<Server> {
-        let name = if kind == Kind::MariaDb { "mariadb" } else { "postgres" };
+    pub fn new(kind: ServerKind) -> Option<Server> {
+        let name = if kind == ServerKind::MariaDb { "mariadb" } else { "postgres" };
         let home = std::env::temp_dir().join(format!("fermata-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&home);
         std::fs::create_dir_all(&home).ok()?;
@@ -75,13 +75,13 @@ impl Server {
     fn install(&self) -> Option<bool> {
         let data = self.data();
         let status = match self.kind {
-            Kind::MariaDb => {
+            ServerKind::MariaDb => {
                 program("mariadbd")?;
                 let mut command = Command::new(program("mariadb-install-db")?);
                 command.args(["--no-defaults", "--skip-test-db", "--auth-root-authentication-method=normal"]);
                 quiet(command.arg(format!("--datadir={data}")).args(self.user())).status()
             }
-            Kind::Postgres => {
+            ServerKind::Postgres => {
                 std::fs::write(self.home.join("password"), "secret").ok()?;
                 let mut command = as_postgres("initdb", &self.home)?;
                 command.args(["-D", &data, "-U", "fermata", "-A", "scram-sha-256", "--no-sync"]);
@@ -99,7 +99,7 @@ impl Server {
         let data = self.data();
         let home = self.home.to_string_lossy().into_owned();
         let mut command = match self.kind {
-            Kind::MariaDb => {
+            ServerKind::MariaDb => {
                 let mut command = Command::new(program("mariadbd").expect("was there"));
                 command.arg("--no-defaults").args(self.user()).arg(format!("--datadir={data}"));
                 command.arg(format!("--socket={home}/s")).arg(format!("--pid-file={home}/pid"));
@@ -108,7 +108,7 @@ impl Server {
                 command.arg("--skip-grant-tables").arg("--skip-name-resolve");
                 command
             }
-            Kind::Postgres => {
+            ServerKind::Postgres => {
                 let mut command = as_postgres("postgres", &self.home).expect("was there");
                 command.args(["-D", &data, "-p", &self.port.to_string(), "-k", &home]);
                 command.args(["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]);
@@ -122,7 +122,7 @@ impl Server {
     pub fn stop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
         let pid = Pid::from_child(&child);
-        let signal = if self.kind == Kind::MariaDb { Signal::KILL } else { Signal::QUIT };
+        let signal = if self.kind == ServerKind::MariaDb { Signal::KILL } else { Signal::QUIT };
         let _ = kill_process(pid, signal);
         let _ = child.wait();
     }

@@ -1,7 +1,7 @@
 //! `$tls_...`: what TLS agreed on and showed, of the connection that the message came by.
 
 use host::streams::Tls;
-use host::var::{At, Kind, Variable};
+use host::var::{At, VarKind, Variable};
 use host::{Call, Ctx, Loader, Registrar, Value};
 use script::ast::VarSpec;
 use std::sync::Arc;
@@ -60,15 +60,15 @@ const OF_PEER: [(&str, fn(&X509Certificate, i64) -> Value); 5] = [
 
 pub fn register<M: Default + Send + Sync + 'static>(m: &mut Registrar<M>) {
     for (name, read) in OF_CONNECTION {
-        m.variable_class(name, move |_, _, _| Ok(Kind::Other(Box::new(Connection(read)))));
+        m.variable_class(name, move |_, _, _| Ok(VarKind::Other(Box::new(Connection(read)))));
     }
     for (name, read) in OF_PEER {
-        m.variable_class(name, move |_, _, _| Ok(Kind::Other(Box::new(Peer(read)))));
+        m.variable_class(name, move |_, _, _| Ok(VarKind::Other(Box::new(Peer(read)))));
     }
     for ([peer, my], read) in OF_CERTIFICATE {
         let of = move |side| {
             move |_: &VarSpec, _: &mut Loader, _: &Arc<M>| {
-                Ok(Kind::Other(Box::new(Certificate { side, read }) as _))
+                Ok(VarKind::Other(Box::new(Certificate { side, read }) as _))
             }
         };
         m.variable_class(peer, of(Side::Peer));

@@ -112,7 +112,7 @@ impl Variable for ReadOnly {
 }
 
 /// What the frequent classes are without a virtual call.
-pub enum Kind {
+pub enum VarKind {
     /// `$var(x)`: slot.
     Local(u16),
     Avp(AvpName),
@@ -125,7 +125,7 @@ pub enum Kind {
 
 /// One variable as it stands in a script: class, index, context, transformations.
 pub struct Var {
-    pub kind: Kind,
+    pub kind: VarKind,
     pub index: Index,
     pub context: Context,
     pub trans: Box<[Tran]>,
@@ -162,8 +162,8 @@ impl Var {
     /// The i-th value, for `for`: Null past the end.
     pub fn get_at(&self, ctx: &mut Ctx, index: i32) -> Value {
         match &self.kind {
-            Kind::Awaited(awaited) if index == 0 => awaited.read(ctx),
-            Kind::Awaited(_) => Value::Null,
+            VarKind::Awaited(awaited) if index == 0 => awaited.read(ctx),
+            VarKind::Awaited(_) => Value::Null,
             _ => self.get_raw(ctx, At::Index(index)),
         }
     }
@@ -171,13 +171,13 @@ impl Var {
     pub fn set(&self, ctx: &mut Ctx, op: AssignOp, value: Value) -> bool {
         let Some(at) = self.at(ctx) else { return false };
         match &self.kind {
-            Kind::Local(slot) => {
+            VarKind::Local(slot) => {
                 ctx.set_local(*slot, value.plain());
                 true
             }
-            Kind::Avp(name) => crate::context::avp::assign(ctx, *name, at, op, value.plain()),
-            Kind::Other(class) => class.set(ctx, at, op, value),
-            Kind::Waiting(_) | Kind::Awaited(_) => false,
+            VarKind::Avp(name) => crate::context::avp::assign(ctx, *name, at, op, value.plain()),
+            VarKind::Other(class) => class.set(ctx, at, op, value),
+            VarKind::Waiting(_) | VarKind::Awaited(_) => false,
         }
     }
 
@@ -188,7 +188,7 @@ impl Var {
             trans: Box::default(),
             fails: awaited.var.fails,
             text: awaited.var.text.clone(),
-            kind: Kind::Awaited(awaited),
+            kind: VarKind::Awaited(awaited),
         }
     }
 
@@ -197,9 +197,9 @@ impl Var {
             return false;
         }
         match &self.kind {
-            Kind::Local(_) | Kind::Avp(_) => true,
-            Kind::Other(class) => class.writable(),
-            Kind::Waiting(_) | Kind::Awaited(_) => false,
+            VarKind::Local(_) | VarKind::Avp(_) => true,
+            VarKind::Other(class) => class.writable(),
+            VarKind::Waiting(_) | VarKind::Awaited(_) => false,
         }
     }
 
@@ -228,11 +228,11 @@ impl Var {
 
     fn get_here(&self, ctx: &mut Ctx, at: At) -> Value {
         match &self.kind {
-            Kind::Local(slot) => ctx.state.vars.get(*slot as usize).cloned().unwrap_or_default(),
-            Kind::Avp(name) => crate::context::avp::read(ctx, *name, at),
-            Kind::Other(class) => class.get(ctx, at),
-            Kind::Awaited(awaited) => awaited.read(ctx),
-            Kind::Waiting(class) => match class.ask(ctx, at) {
+            VarKind::Local(slot) => ctx.state.vars.get(*slot as usize).cloned().unwrap_or_default(),
+            VarKind::Avp(name) => crate::context::avp::read(ctx, *name, at),
+            VarKind::Other(class) => class.get(ctx, at),
+            VarKind::Awaited(awaited) => awaited.read(ctx),
+            VarKind::Waiting(class) => match class.ask(ctx, at) {
                 Answer::Now(value) => value,
                 Answer::Later(_) => Value::Null,
             },
@@ -243,7 +243,7 @@ impl Var {
     pub(crate) fn ask_raw(&self, ctx: &mut Ctx) -> Answer {
         let Some(at) = self.at(ctx) else { return Answer::Now(self.no_place()) };
         match &self.kind {
-            Kind::Waiting(class) => {
+            VarKind::Waiting(class) => {
                 crate::context::message::with_message(ctx, self.context, |ctx| class.ask(ctx, at))
             }
             _ => Answer::Now(self.get_raw(ctx, at)),

@@ -9,7 +9,7 @@ use crate::context::globals::{FlagNames, Globals};
 use crate::context::parts::Parts;
 use crate::context::stats::Stats;
 use crate::context::transform::Tran;
-use crate::context::var::{Context, Index, Kind, Var};
+use crate::context::var::{Context, Index, Var, VarKind};
 use crate::language::format::Format;
 use ahash::AHashMap;
 use bytes::Bytes;
@@ -184,7 +184,7 @@ impl Loader {
         text.insert(0, b'$');
         // In 2.1 a transformation that has nothing to give fails.
         let fails = self.dialect == Dialect::V21;
-        let may_wait = matches!(kind, Kind::Waiting(_)) || trans.iter().any(Tran::may_wait);
+        let may_wait = matches!(kind, VarKind::Waiting(_)) || trans.iter().any(Tran::may_wait);
         let var = Var { kind, index, context, trans: trans.into(), fails, text: text.into() };
         Ok(if may_wait { self.awaited(var) } else { var })
     }
@@ -211,7 +211,7 @@ impl Loader {
         Err(Diagnostic::error(spec.loc, format!("{} cannot be assigned", String::from_utf8_lossy(&var.text))))
     }
 
-    fn kind(&mut self, spec: &VarSpec) -> Result<Kind, Diagnostic> {
+    fn kind(&mut self, spec: &VarSpec) -> Result<VarKind, Diagnostic> {
         let name = String::from_utf8_lossy(&spec.name).into_owned();
         if let Some(build) = self.module_vars.get(&*name).cloned() {
             return build(spec, self);

@@ -3,14 +3,14 @@
 use super::loader::Loader;
 use crate::context::ctx::Ctx;
 use crate::context::transform::Tran;
-use crate::context::var::{Kind, ReadOnly, Variable, WaitingVariable};
+use crate::context::var::{ReadOnly, VarKind, Variable, WaitingVariable};
 use ahash::AHashMap;
 use script::ast::{self, VarSpec};
 use script::{Diagnostic, Value};
 use std::sync::Arc;
 
 /// Builds the class of one use of a variable.
-pub type ClassBuilder = Arc<dyn Fn(&VarSpec, &mut Loader) -> Result<Kind, Diagnostic> + Send + Sync>;
+pub type ClassBuilder = Arc<dyn Fn(&VarSpec, &mut Loader) -> Result<VarKind, Diagnostic> + Send + Sync>;
 /// Builds one use of a transformation.
 pub type TranBuilder = fn(&ast::TranSpec, &mut Loader) -> Result<Tran, Diagnostic>;
 
@@ -31,21 +31,21 @@ impl VarTable {
     pub fn class(
         &mut self,
         name: &'static str,
-        build: impl Fn(&VarSpec, &mut Loader) -> Result<Kind, Diagnostic> + Send + Sync + 'static,
+        build: impl Fn(&VarSpec, &mut Loader) -> Result<VarKind, Diagnostic> + Send + Sync + 'static,
     ) {
         self.classes.insert(name, Arc::new(build));
     }
     /// A plain read-only variable.
     pub fn read(&mut self, name: &'static str, read: fn(&mut Ctx) -> Value) {
-        self.class(name, move |_, _| Ok(Kind::Other(Box::new(ReadOnly(read)))));
+        self.class(name, move |_, _| Ok(VarKind::Other(Box::new(ReadOnly(read)))));
     }
     /// A variable without name inside.
     pub fn simple<V: Variable + Clone + 'static>(&mut self, name: &'static str, variable: V) {
-        self.class(name, move |_, _| Ok(Kind::Other(Box::new(variable.clone()))));
+        self.class(name, move |_, _| Ok(VarKind::Other(Box::new(variable.clone()))));
     }
     /// A variable without name inside whose value may have to be waited for.
     pub fn waiting<V: WaitingVariable + Clone + 'static>(&mut self, name: &'static str, variable: V) {
-        self.class(name, move |_, _| Ok(Kind::Waiting(Box::new(variable.clone()))));
+        self.class(name, move |_, _| Ok(VarKind::Waiting(Box::new(variable.clone()))));
     }
     pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
         self.classes.keys().copied()

@@ -3,7 +3,7 @@
 //! `modparam`, and all of them come at once.
 
 use crate::context::shared::socket_named;
-use crate::context::var::{Kind, Var};
+use crate::context::var::{Var, VarKind};
 use crate::language::arg::parse_int;
 use crate::language::format::Format;
 use crate::language::loader::Loader;
@@ -164,7 +164,7 @@ fn target(text: &Bytes, loader: &mut Loader) -> Result<(), Diagnostic> {
 
 fn avp(text: &Bytes, loader: &mut Loader) -> Result<(), Diagnostic> {
     match variable(text, loader)? {
-        Some(var) if !matches!(var.kind, Kind::Avp(_)) => Err(plain("it is another variable")),
+        Some(var) if !matches!(var.kind, VarKind::Avp(_)) => Err(plain("it is another variable")),
         _ => Ok(()),
     }
 }

@@ -10,14 +10,14 @@ use std::sync::LazyLock;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Name {
     pub module: &'static str,
-    pub kind: Kind,
+    pub kind: KnownKind,
     pub name: &'static str,
     /// `2`, `4`, `o`
     pub versions: &'static str,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum KnownKind {
     Module,
     Function,
     Variable,
@@ -32,11 +32,11 @@ fn line(text: &'static str) -> Option<Name> {
     let mut fields = text.split('\t');
     let (module, kind, name) = (fields.next()?, fields.next()?, fields.next()?);
     let kind = match kind {
-        "M" => Kind::Module,
-        "f" => Kind::Function,
-        "v" => Kind::Variable,
-        "p" => Kind::Parameter,
-        "m" => Kind::Command,
+        "M" => KnownKind::Module,
+        "f" => KnownKind::Function,
+        "v" => KnownKind::Variable,
+        "p" => KnownKind::Parameter,
+        "m" => KnownKind::Command,
         _ => return None,
     };
     Some(Name { module, kind, name, versions: fields.next()? })
@@ -49,11 +49,11 @@ pub fn names() -> &'static [Name] {
 
 /// The reference has a module of this name.
 pub fn is_module(name: &str) -> bool {
-    names().iter().any(|n| n.kind == Kind::Module && n.module == name)
+    names().iter().any(|n| n.kind == KnownKind::Module && n.module == name)
 }
 
 /// Modules of the reference that offer this name; those of 4.x first.
-pub fn owners(kind: Kind, name: &str) -> Vec<&'static str> {
+pub fn owners(kind: KnownKind, name: &str) -> Vec<&'static str> {
     let mut found: Vec<&Name> = names().iter().filter(|n| n.kind == kind && n.name == name).collect();
     found.sort_by_key(|n| !n.versions.contains('4'));
     found.into_iter().map(|n| n.module).collect()
@@ -113,8 +113,8 @@ mod tests {
     fn every_line_is_read() {
         assert_eq!(names().len(), include_str!("reference.tsv").lines().count());
         assert!(is_module("dialog") && !is_module("dialgo"));
-        assert_eq!(owners(Kind::Function, "create_dialog"), ["dialog"]);
-        assert_eq!(owners(Kind::Variable, "DLG_status"), ["dialog"]);
+        assert_eq!(owners(KnownKind::Function, "create_dialog"), ["dialog"]);
+        assert_eq!(owners(KnownKind::Variable, "DLG_status"), ["dialog"]);
         assert!(RENAMED.is_sorted() && REPLACED.iter().all(|(old, _)| renamed(old).is_none()));
     }
 }

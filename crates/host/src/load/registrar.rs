@@ -12,7 +12,7 @@ use crate::language::loader::Loader;
 use crate::mi::{MiAnswer, MiCommand, MiParams, MiResult, MiScope};
 use crate::shared::{Hooks, Shared};
 use crate::stats::Stats;
-use crate::var::{At, Kind, Variable};
+use crate::var::{At, VarKind, Variable};
 use script::ast::{self, ParamValue, RouteKind, VarSpec};
 use script::{Diagnostic, Loc, Value};
 use std::any::{Any, TypeId};
@@ -175,7 +175,7 @@ pub enum Stage {
     Module,
 }
 
-type BuildVar<M> = Box<dyn Fn(&VarSpec, &mut Loader, &Arc<M>) -> Result<Kind, Diagnostic> + Send + Sync>;
+type BuildVar<M> = Box<dyn Fn(&VarSpec, &mut Loader, &Arc<M>) -> Result<VarKind, Diagnostic> + Send + Sync>;
 
 type Init<M> = Box<dyn Fn(&mut M, &mut Loader) -> Result<(), LoadError> + Send + Sync>;
 
@@ -251,7 +251,7 @@ impl<M: Default + Send + Sync + 'static> Registrar<M> {
     pub fn variable_class(
         &mut self,
         name: &'static str,
-        build: impl Fn(&VarSpec, &mut Loader, &Arc<M>) -> Result<Kind, Diagnostic> + Send + Sync + 'static,
+        build: impl Fn(&VarSpec, &mut Loader, &Arc<M>) -> Result<VarKind, Diagnostic> + Send + Sync + 'static,
     ) {
         self.variables.push((name, Box::new(build)));
     }
@@ -264,7 +264,9 @@ impl<M: Default + Send + Sync + 'static> Registrar<M> {
                 (self.0)(&mut Call { ctx, module: &self.1 })
             }
         }
-        self.variable_class(name, move |_, _, module| Ok(Kind::Other(Box::new(Read(read, module.clone())))));
+        self.variable_class(name, move |_, _, module| {
+            Ok(VarKind::Other(Box::new(Read(read, module.clone()))))
+        });
     }
 
     /// A transformation class `{name.…}` of this module.
@@ -513,7 +515,7 @@ pub trait Module: Send + Sync {
         loader: &mut Loader,
     ) -> Result<Func, Diagnostic>;
     fn variable_names(&self) -> Vec<&'static str>;
-    fn variable(&self, spec: &VarSpec, loader: &mut Loader) -> Option<Result<Kind, Diagnostic>>;
+    fn variable(&self, spec: &VarSpec, loader: &mut Loader) -> Option<Result<VarKind, Diagnostic>>;
     fn transformations(&self) -> Vec<(&'static str, crate::load::TranBuilder)>;
     fn commands(&self, module: &'static str) -> Vec<MiCommand>;
     /// What is said of the commands, also before the module is sealed.
@@ -620,7 +622,7 @@ impl<M: Default + Send + Sync + 'static> Module for Loaded<M> {
         self.registrar.variables.iter().map(|(n, _)| *n).collect()
     }
 
-    fn variable(&self, spec: &VarSpec, loader: &mut Loader) -> Option<Result<Kind, Diagnostic>> {
+    fn variable(&self, spec: &VarSpec, loader: &mut Loader) -> Option<Result<VarKind, Diagnostic>> {
         let (_, build) = self.registrar.variables.iter().find(|(n, _)| n.as_bytes() == &spec.name[..])?;
         Some(build(spec, loader, self.sealed()))
     }

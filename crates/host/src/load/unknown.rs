@@ -1,7 +1,7 @@
 //! Messages about names that are not here: which module of the reference has them, whether it exists here, what
 //! was meant.
 
-use crate::reference::{self, Kind};
+use crate::reference::{self, KnownKind};
 use crate::registrar::{Module, ModuleDef};
 use script::{Diagnostic, Loc, nearest};
 
@@ -16,7 +16,7 @@ pub(crate) fn module(known: &[ModuleDef], name: &str, loc: Loc) -> Diagnostic {
     if reference::is_module(name) {
         return Diagnostic::error(loc, format!("module {name} does not exist in Fermata yet")).hint(here);
     }
-    let of_reference = reference::names().iter().filter(|n| n.kind == Kind::Module).map(|n| n.module);
+    let of_reference = reference::names().iter().filter(|n| n.kind == KnownKind::Module).map(|n| n.module);
     Diagnostic::error(loc, format!("there is no module {name}")).hint(
         match nearest(name, names.iter().copied().chain(of_reference)) {
             Some(near) => format!("did you mean {near}? Modules here: {}", names.join(", ")),
@@ -51,7 +51,7 @@ impl Unknown<'_> {
                 return not_loaded(&shown, def.name, loc);
             }
         }
-        if let Some(missing) = self.not_built(&shown, Kind::Function, name, loc) {
+        if let Some(missing) = self.not_built(&shown, KnownKind::Function, name, loc) {
             return missing;
         }
         let names = modules.iter().flat_map(|(_, m)| m.functions()).map(|f| f.name);
@@ -72,7 +72,7 @@ impl Unknown<'_> {
                 return not_loaded(&shown, def.name, loc);
             }
         }
-        if let Some(missing) = self.not_built(&shown, Kind::Variable, name, loc) {
+        if let Some(missing) = self.not_built(&shown, KnownKind::Variable, name, loc) {
             return missing;
         }
         let own = modules.iter().flat_map(|(_, m)| m.variable_names());
@@ -81,7 +81,7 @@ impl Unknown<'_> {
     }
 
     /// It is of a module of the reference that does not exist here.
-    fn not_built(&self, shown: &str, kind: Kind, name: &str, loc: Loc) -> Option<Diagnostic> {
+    fn not_built(&self, shown: &str, kind: KnownKind, name: &str, loc: Loc) -> Option<Diagnostic> {
         let owners = reference::owners(kind, name);
         let mut left_out = self.known.iter().filter(|def| owners.contains(&def.name));
         if let Some(def) = left_out.find(|def| (def.make)().left_out().is_some()) {

@@ -1,6 +1,6 @@
 //! One branch on its way: destination, socket, Via, bytes.
 
-use super::resolve::Found;
+use super::resolve::FoundHops;
 use crate::blacklist::{Going, InUse};
 use crate::ctx::{Branch, Ctx, MsgState, Resolved};
 use crate::shared::Listen;
@@ -154,7 +154,7 @@ pub fn paths_of(
         let ways: Ways = ways.take(MAX_WAYS).collect();
         if ways.is_empty() { Err(failed) } else { Ok(ways) }
     };
-    match Found::of(state, &wanted) {
+    match FoundHops::of(state, &wanted) {
         Some(hops) => ways(hops),
         None => match ctx.core.spawner.resolve(wanted) {
             Resolved::Now(hops) => ways(&hops.unwrap_or_default()),

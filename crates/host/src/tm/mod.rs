@@ -57,7 +57,7 @@ pub use local::{
 pub use policy::Policy;
 pub use relay::{Relay, new_transaction, relay};
 pub use replies::{ReplyStatus, final_replies, on_reply, status_of};
-pub use resolve::Found;
+pub use resolve::FoundHops;
 pub use stateless::{forward, forward_or_wait, forward_reply, send_to};
 pub use txn::{Txn, TxnMut};
 pub use ua::{Answer, Done, NewRequest, own_call_id, send_new};

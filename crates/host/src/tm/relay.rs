@@ -1,7 +1,7 @@
 //! `t_relay`: transaction, branches, branch routes, sending.
 
 use super::branch::{self, SendError, lookup_of};
-use super::resolve::{Found, LOOKUP_MS, Lookup, when_known};
+use super::resolve::{FoundHops, LOOKUP_MS, Lookup, when_known};
 use super::watch::{Way, show};
 use super::{Activity, BranchData, cancel, create_current, drain, failure, save_request, trying_current};
 use crate::blacklist::{Going, InUse};
@@ -78,7 +78,7 @@ fn missing_lookups(ctx: &Ctx, how: &Relay) -> Vec<Query> {
     let mut missing: Vec<Query> = Vec::new();
     for branch in std::iter::once(&request_branch(state)).chain(&state.branches) {
         if let Some(target) = lookup_of(&ctx.core.shared.sockets, branch, how.proxy.as_ref())
-            && Found::of(state, &target).is_none()
+            && FoundHops::of(state, &target).is_none()
             && !missing.contains(&target)
         {
             missing.push(target);

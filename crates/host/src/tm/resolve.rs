@@ -1,7 +1,7 @@
 //! The address of a next hop is not known yet: it is looked up, and what needed it is done again.
 //!
 //! `branch::path_of` says `SendError::NotYet` when DNS must be asked. A script waits with [`when_known`]; what goes on
-//! beside a script begins a [`Lookup`] and awaits it. What was found stays with the message ([`Found`]), so that the second
+//! beside a script begins a [`Lookup`] and awaits it. What was found stays with the message ([`FoundHops`]), so that the second
 //! try finds it.
 
 use super::branch::{SendError, lookup_of};
@@ -15,12 +15,12 @@ pub(super) const LOOKUP_MS: u64 = 10_000;
 
 /// Addresses that look-ups of this script found.
 #[derive(Clone, Default)]
-pub struct Found(pub Vec<(Query, Vec<Hop>)>);
+pub struct FoundHops(pub Vec<(Query, Vec<Hop>)>);
 
-impl Found {
+impl FoundHops {
     /// What was found for a question of this message.
     pub(super) fn of<'a>(state: &'a MsgState, query: &Query) -> Option<&'a [Hop]> {
-        let all = &state.ext.find::<Found>()?.0;
+        let all = &state.ext.find::<FoundHops>()?.0;
         all.iter().find(|(known, _)| known == query).map(|(_, hops)| &hops[..])
     }
 }
@@ -31,7 +31,7 @@ pub(super) struct Answer(Query, Vec<Hop>);
 impl Answer {
     /// Keeps it with a message.
     pub(super) fn keep(self, state: &mut MsgState) {
-        state.ext.entry::<Found>().0.push((self.0, self.1));
+        state.ext.entry::<FoundHops>().0.push((self.0, self.1));
     }
 }
 

@@ -8,7 +8,7 @@ pub use crate::context::avp::{assign, change, read};
 use crate::ctx::Ctx;
 use crate::language::loader::Loader;
 use crate::language::vartable::VarTable;
-use crate::var::{At, Kind, Variable};
+use crate::var::{At, VarKind, Variable};
 use script::ast::{self, ArgKind, AssignOp, VarSpec};
 use script::{Diagnostic, Loc, Value};
 use std::sync::Arc;
@@ -18,12 +18,12 @@ pub fn register(table: &mut VarTable) {
         let Some(name) = spec.inner.as_ref().filter(|name| !name.is_empty()) else {
             return Err(Diagnostic::error(spec.loc, "$var needs a name: $var(name)"));
         };
-        Ok(Kind::Local(loader.local(name)))
+        Ok(VarKind::Local(loader.local(name)))
     });
     table.class("avp", |spec, loader| {
         Ok(match Name::new(spec, loader, "$avp(name)")? {
-            Name::Fixed(name) => Kind::Avp(AvpName::new(&name)),
-            dynamic => Kind::Other(Box::new(Dynamic(dynamic))),
+            Name::Fixed(name) => VarKind::Avp(AvpName::new(&name)),
+            dynamic => VarKind::Other(Box::new(Dynamic(dynamic))),
         })
     });
 }

@@ -3,7 +3,7 @@
 use super::{pick, position};
 use crate::ctx::{Ctx, MsgState};
 use crate::language::vartable::VarTable;
-use crate::var::{At, Kind, Variable};
+use crate::var::{At, VarKind, Variable};
 use bytes::Bytes;
 use script::Value;
 use sip::{HeaderName, Message, Params};
@@ -15,7 +15,7 @@ const MAX_PARTS: usize = 64;
 pub fn register(table: &mut VarTable) {
     table.class("rb", |spec, _| {
         let mime = spec.inner.as_ref().map(|inner| inner.slice_ref(inner.trim_ascii()));
-        Ok(Kind::Other(Box::new(Body(mime.filter(|mime| !mime.is_empty())))))
+        Ok(VarKind::Other(Box::new(Body(mime.filter(|mime| !mime.is_empty())))))
     });
     table.simple("cT", ContentTypes);
 }

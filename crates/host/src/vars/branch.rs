@@ -5,7 +5,7 @@ use super::{flags, join, position};
 use crate::branches::{self, q_text};
 use crate::ctx::{Ctx, MsgState};
 use crate::language::vartable::VarTable;
-use crate::var::{At, Kind, Variable};
+use crate::var::{At, VarKind, Variable};
 use bytes::Bytes;
 use script::ast::{AssignOp, Dialect};
 use script::{Diagnostic, Value};
@@ -27,19 +27,19 @@ pub fn register(table: &mut VarTable) {
             let Some(name) = inner else {
                 return Err(Diagnostic::error(spec.loc, format!("${flag} needs the name of a flag")));
             };
-            Ok(Kind::Other(Box::new(OneFlag(loader.branch_flag(name, spec.loc)?))))
+            Ok(VarKind::Other(Box::new(OneFlag(loader.branch_flag(name, spec.loc)?))))
         });
     }
     table.class("msg.branch.attr", |spec, loader| {
-        Ok(Kind::Other(Box::new(Attribute(Name::new(spec, loader, "$msg.branch.attr(name)")?))))
+        Ok(VarKind::Other(Box::new(Attribute(Name::new(spec, loader, "$msg.branch.attr(name)")?))))
     });
     table.class("branch", |spec, _| {
         let Some(inner) = spec.inner.as_deref().map(<[u8]>::trim_ascii) else {
-            return Ok(Kind::Other(Box::new(Newest)));
+            return Ok(VarKind::Other(Box::new(Newest)));
         };
         let found = FIELDS.iter().find(|(name, _)| &name.as_bytes()[PREFIX.len()..] == inner);
         match found {
-            Some((_, field)) => Ok(Kind::Other(Box::new(Counted { field: *field, from: From::Appended }))),
+            Some((_, field)) => Ok(VarKind::Other(Box::new(Counted { field: *field, from: From::Appended }))),
             None => {
                 let error = Diagnostic::error(spec.loc, "a branch has no such field");
                 Err(error.hint("fields are uri, duri, q, path, flags, socket"))

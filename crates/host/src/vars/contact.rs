@@ -3,7 +3,7 @@
 use super::{pick, text_or_null};
 use crate::ctx::Ctx;
 use crate::language::vartable::VarTable;
-use crate::var::{At, Kind, Variable};
+use crate::var::{At, VarKind, Variable};
 use bytes::Bytes;
 use script::{Diagnostic, Value};
 use sip::{HeaderName, Message, NameAddr};
@@ -18,7 +18,7 @@ pub fn register(table: &mut VarTable) {
             Diagnostic::error(spec.loc, "a contact has no such field")
                 .hint(format!("fields are {}", names.join(", ")))
         };
-        found.map(|(_, read)| Kind::Other(Box::new(Field(*read)))).ok_or_else(error)
+        found.map(|(_, read)| VarKind::Other(Box::new(Field(*read)))).ok_or_else(error)
     });
 }
 

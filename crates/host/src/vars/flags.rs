@@ -2,7 +2,7 @@
 
 use crate::ctx::{Ctx, MsgState};
 use crate::language::vartable::VarTable;
-use crate::var::{At, Kind, Variable};
+use crate::var::{At, VarKind, Variable};
 use bytes::{Bytes, BytesMut};
 use script::ast::AssignOp;
 use script::{Diagnostic, Value};
@@ -27,7 +27,7 @@ pub fn register(table: &mut VarTable) {
         let Some(name) = spec.inner.as_deref().map(<[u8]>::trim_ascii).filter(|name| !name.is_empty()) else {
             return Err(Diagnostic::error(spec.loc, "$msg.flag needs the name of a flag: $msg.flag(NAT)"));
         };
-        Ok(Kind::Other(Box::new(MessageFlag(loader.flag(name, spec.loc)?))))
+        Ok(VarKind::Other(Box::new(MessageFlag(loader.flag(name, spec.loc)?))))
     });
 }
 

@@ -4,17 +4,17 @@ use super::name::Name;
 use super::{pick, text_or_null};
 use crate::ctx::Ctx;
 use crate::language::vartable::VarTable;
-use crate::var::{At, Kind, Variable};
+use crate::var::{At, VarKind, Variable};
 use bytes::Bytes;
 use script::Value;
 use sip::{Header, HeaderName, Message};
 
 pub fn register(table: &mut VarTable) {
     table.class("hdr", |spec, loader| {
-        Ok(Kind::Other(Box::new(Values(Name::new(spec, loader, "$hdr(From)")?))))
+        Ok(VarKind::Other(Box::new(Values(Name::new(spec, loader, "$hdr(From)")?))))
     });
     table.class("hdrcnt", |spec, loader| {
-        Ok(Kind::Other(Box::new(Count(Name::new(spec, loader, "$hdrcnt(Via)")?))))
+        Ok(VarKind::Other(Box::new(Count(Name::new(spec, loader, "$hdrcnt(Via)")?))))
     });
     table.simple("hdr_name", Names);
     table.read("ci", |ctx| ctx.state.msg.call_id().map_or(Value::Null, Value::Str));

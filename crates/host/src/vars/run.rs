@@ -6,7 +6,7 @@ use crate::ctx::Ctx;
 use crate::events::EventParams;
 use crate::language::vartable::VarTable;
 use crate::log;
-use crate::var::{At, Kind, Variable};
+use crate::var::{At, VarKind, Variable};
 use bytes::Bytes;
 use script::ast::{AssignOp, Dialect, RouteKind};
 use script::{Diagnostic, RouteId, Value};
@@ -16,11 +16,11 @@ pub fn register(table: &mut VarTable) {
         table.read(name, |ctx| Value::Int(ctx.state.task.rc));
     }
     table.class("param", |spec, loader| {
-        Ok(Kind::Other(Box::new(Param(Name::new(spec, loader, "$param(1)")?))))
+        Ok(VarKind::Other(Box::new(Param(Name::new(spec, loader, "$param(1)")?))))
     });
     table.class("return", |spec, loader| {
         let name = Name::optional(spec, loader)?.unwrap_or(Name::Fixed(Bytes::from_static(b"0")));
-        Ok(Kind::Other(Box::new(Return(name))))
+        Ok(VarKind::Other(Box::new(Return(name))))
     });
     table.simple("route", Routes { read: full_name, all: true });
     table
@@ -37,7 +37,7 @@ pub fn register(table: &mut VarTable) {
     table.simple("xlog_level", Level { get: log::xlog_level, set: log::override_xlog_level });
     table.read("pp", |_| Value::Int(i64::from(std::process::id())));
     table.class("argv", |spec, loader| {
-        Ok(Kind::Other(Box::new(Argument(Name::new(spec, loader, "$argv(name)")?))))
+        Ok(VarKind::Other(Box::new(Argument(Name::new(spec, loader, "$argv(name)")?))))
     });
     table.class("C", |spec, loader| colour(spec, loader.dialect, loader.globals.core.xlog_force_color));
 }
@@ -176,7 +176,7 @@ impl Variable for Argument {
 }
 
 /// `$C(xy)`: an escape sequence for the colours of a terminal.
-fn colour(spec: &script::ast::VarSpec, dialect: Dialect, forced: bool) -> Result<Kind, Diagnostic> {
+fn colour(spec: &script::ast::VarSpec, dialect: Dialect, forced: bool) -> Result<VarKind, Diagnostic> {
     let bad = || {
         Diagnostic::error(spec.loc, "a colour is two letters: $C(foreground background), x for the default")
     };
@@ -190,7 +190,7 @@ fn colour(spec: &script::ast::VarSpec, dialect: Dialect, forced: bool) -> Result
     let sequence = format!("\x1b[{bold};{};{}m", 30 + digit(front)?, 40 + digit(back)?);
     let shown = dialect == Dialect::V21 || forced;
     let text = if shown { Bytes::from(sequence) } else { Bytes::new() };
-    Ok(Kind::Other(Box::new(Constant(text))))
+    Ok(VarKind::Other(Box::new(Constant(text))))
 }
 
 struct Constant(Bytes);

@@ -7,7 +7,7 @@ use super::body;
 use super::name::Name;
 use crate::ctx::{Ctx, MsgState};
 use crate::language::vartable::VarTable;
-use crate::var::{At, Kind, Variable};
+use crate::var::{At, VarKind, Variable};
 use bytes::Bytes;
 use script::ast::AssignOp;
 use script::{Diagnostic, Loc, Value};
@@ -21,12 +21,12 @@ pub fn register(table: &mut VarTable) {
     {
         table.class(name, move |spec, loader| {
             let path = checked(Name::new(spec, loader, "$sdp.line(a=rtpmap[1])")?, spec.loc)?;
-            Ok(Kind::Other(Box::new(Piece { scope, path })))
+            Ok(VarKind::Other(Box::new(Piece { scope, path })))
         });
     }
     table.class("sdp.stream.idx", |spec, loader| {
         let path = checked(Name::new(spec, loader, "$sdp.stream.idx(audio)")?, spec.loc)?;
-        Ok(Kind::Other(Box::new(LineNumber(path))))
+        Ok(VarKind::Other(Box::new(LineNumber(path))))
     });
 }
 

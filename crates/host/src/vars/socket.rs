@@ -3,7 +3,7 @@
 use crate::ctx::Ctx;
 use crate::language::vartable::VarTable;
 use crate::shared::{Listen, host_text};
-use crate::var::{At, Kind, Variable};
+use crate::var::{At, VarKind, Variable};
 use bytes::Bytes;
 use script::ast::AssignOp;
 use script::{Diagnostic, Value};
@@ -27,14 +27,14 @@ pub fn register(table: &mut VarTable) {
     table.simple("fs", Forced);
     table.class("socket_in", |spec, _| {
         let field = spec.inner.as_deref().map(|inner| field(inner, spec.loc)).transpose()?;
-        Ok(Kind::Other(Box::new(Socket { side: Side::In, field })))
+        Ok(VarKind::Other(Box::new(Socket { side: Side::In, field })))
     });
     table.class("socket_out", |spec, _| {
         let inner = spec.inner.as_deref().map(<[u8]>::trim_ascii);
         let side = if inner == Some(b"forced") { Side::Forced } else { Side::Out };
         let inner = inner.filter(|_| side == Side::Out);
         let field = inner.map(|inner| field(inner, spec.loc)).transpose()?;
-        Ok(Kind::Other(Box::new(Socket { side, field })))
+        Ok(VarKind::Other(Box::new(Socket { side, field })))
     });
     // No connection here speaks the PROXY protocol.
     table.read("proxy_protocol", |_| Value::Null);

@@ -4,7 +4,7 @@ use super::name::Name;
 use crate::clock::{self, DAYS, Fields, MONTHS};
 use crate::ctx::Ctx;
 use crate::language::vartable::VarTable;
-use crate::var::{At, Kind, Variable};
+use crate::var::{At, VarKind, Variable};
 use bytes::Bytes;
 use script::Value;
 use std::fmt::Write;
@@ -20,7 +20,7 @@ pub fn register(table: &mut VarTable) {
         });
     }
     table.class("time", |spec, loader| {
-        Ok(Kind::Other(Box::new(Formatted(Name::new(spec, loader, "$time(%Y-%m-%d)")?))))
+        Ok(VarKind::Other(Box::new(Formatted(Name::new(spec, loader, "$time(%Y-%m-%d)")?))))
     });
 }
 

@@ -4,7 +4,7 @@ use super::socket;
 use crate::context::net::{Net, address_of};
 use crate::ctx::Ctx;
 use crate::language::loader::Loader;
-use crate::var::{Answer, At, Context, Index, Kind, Var, Variable, WaitingVariable};
+use crate::var::{Answer, At, Context, Index, Var, VarKind, Variable, WaitingVariable};
 use bytes::Bytes;
 use script::ast::Dialect;
 use script::{Diagnostic, Loc, Value};
@@ -51,7 +51,7 @@ fn address(ctx: &mut Ctx, header: HeaderName) -> Value {
 /// `x == myself` and comparisons of addresses with networks; `None`: compare as plain values.
 pub fn compare(ctx: &mut Ctx, left: &Value, word: &Var) -> Option<bool> {
     match &word.kind {
-        Kind::Other(word) => word.equals(ctx, left),
+        VarKind::Other(word) => word.equals(ctx, left),
         _ => None,
     }
 }
@@ -71,7 +71,7 @@ pub fn prepare(word: &[u8], loc: Loc, loader: &mut Loader) -> Result<Var, Diagno
     } else if let Some(net) = Net::parse(&text) {
         Box::new(Network { net, text: Bytes::copy_from_slice(word) })
     } else if is_host(word) {
-        let kind = Kind::Waiting(Box::new(HostName(text)));
+        let kind = VarKind::Waiting(Box::new(HostName(text)));
         return Ok(loader.awaited(of_kind(kind, word)));
     } else {
         let error = Diagnostic::error(loc, format!("unknown word {text}"));
@@ -81,10 +81,10 @@ pub fn prepare(word: &[u8], loc: Loc, loader: &mut Loader) -> Result<Var, Diagno
             None => error.hint("a text needs quotes, a variable starts with $"),
         });
     };
-    Ok(of_kind(Kind::Other(kind), word))
+    Ok(of_kind(VarKind::Other(kind), word))
 }
 
-fn of_kind(kind: Kind, word: &[u8]) -> Var {
+fn of_kind(kind: VarKind, word: &[u8]) -> Var {
     Var {
         kind,
         index: Index::None,

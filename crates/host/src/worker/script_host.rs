@@ -77,7 +77,7 @@ impl Host for Ctx {
 
     fn ask(&mut self, var: &Var) -> Option<Box<Suspension>> {
         match &var.kind {
-            crate::var::Kind::Awaited(awaited) => awaited.ask(self),
+            crate::var::VarKind::Awaited(awaited) => awaited.ask(self),
             _ => None,
         }
     }

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use host::vars::auth::Offered as Shown;
 use host::{Accepts, Call, Ctx, Finish, OutVar, Outcome, Registrar, Routes, Suspension, Text, Value};
-use modules::auth::{Auth, Kind};
+use modules::auth::{Auth, ChallengeKind};
 use parking_lot::Mutex;
 use sip::digest::{Algorithm, Credentials, Qop, ha1, parameter};
 use sip::{HeaderName, Uri};
@@ -90,10 +90,10 @@ pub fn register(m: &mut Registrar<AuthAka>) {
     m.ignored(&["hash_size"], "the table grows with its users");
     m.ignored(&["sync_timeout"], "no call blocks: async_timeout counts for all of them");
     m.function("aka_www_authorize", Routes::REQUEST, |call: &mut Call<AuthAka>, realm: Option<Text>| {
-        authorize(call, realm, Kind::Www)
+        authorize(call, realm, ChallengeKind::Www)
     });
     m.function("aka_proxy_authorize", Routes::REQUEST, |call: &mut Call<AuthAka>, realm: Option<Text>| {
-        authorize(call, realm, Kind::Proxy)
+        authorize(call, realm, ChallengeKind::Proxy)
     });
     m.function(
         "aka_www_challenge",
@@ -102,7 +102,7 @@ pub fn register(m: &mut Registrar<AuthAka>) {
          mgm: Option<Text>,
          realm: Option<Text>,
          qop: Option<Text>,
-         alg: Option<Text>| { challenge(call, [mgm, realm, qop, alg], Kind::Www) },
+         alg: Option<Text>| { challenge(call, [mgm, realm, qop, alg], ChallengeKind::Www) },
     );
     m.function(
         "aka_proxy_challenge",
@@ -111,7 +111,7 @@ pub fn register(m: &mut Registrar<AuthAka>) {
          mgm: Option<Text>,
          realm: Option<Text>,
          qop: Option<Text>,
-         alg: Option<Text>| { challenge(call, [mgm, realm, qop, alg], Kind::Proxy) },
+         alg: Option<Text>| { challenge(call, [mgm, realm, qop, alg], ChallengeKind::Proxy) },
     );
     m.function("aka_av_add", Routes::ALL, add);
     m.function(
@@ -159,10 +159,10 @@ fn algorithms(text: &[u8]) -> Result<Vec<Algorithm>, String> {
     text.split(|b| *b == b',').map(|word| known(word.trim_ascii())).collect()
 }
 
-fn credentials(ctx: &Ctx, kind: Kind, realm: &[u8]) -> Option<(sip::Header, Bytes)> {
+fn credentials(ctx: &Ctx, kind: ChallengeKind, realm: &[u8]) -> Option<(sip::Header, Bytes)> {
     let name = match kind {
-        Kind::Www => HeaderName::Authorization,
-        Kind::Proxy => HeaderName::ProxyAuthorization,
+        ChallengeKind::Www => HeaderName::Authorization,
+        ChallengeKind::Proxy => HeaderName::ProxyAuthorization,
     };
     let msg = &ctx.state.msg;
     let mut all = msg.headers_of(name).map(|header| (*header, msg.text(header.value())));
@@ -170,11 +170,11 @@ fn credentials(ctx: &Ctx, kind: Kind, realm: &[u8]) -> Option<(sip::Header, Byte
 }
 
 /// Public and private identity: of To (From for a proxy), and the name in the credentials.
-fn identities(ctx: &Ctx, kind: Kind, username: Option<Bytes>) -> Option<User> {
+fn identities(ctx: &Ctx, kind: ChallengeKind, username: Option<Bytes>) -> Option<User> {
     let msg = &ctx.state.msg;
     let uri = match kind {
-        Kind::Www => msg.to()?.uri,
-        Kind::Proxy => msg.from()?.uri,
+        ChallengeKind::Www => msg.to()?.uri,
+        ChallengeKind::Proxy => msg.from()?.uri,
     };
     Uri::parse(&uri).ok()?;
     let end = uri.iter().position(|b| matches!(b, b';' | b'?')).unwrap_or(uri.len());
@@ -184,7 +184,7 @@ fn identities(ctx: &Ctx, kind: Kind, username: Option<Bytes>) -> Option<User> {
 }
 
 /// aka_www_authorize([realm])
-fn authorize(call: &mut Call<AuthAka>, realm: Option<Text>, kind: Kind) -> i32 {
+fn authorize(call: &mut Call<AuthAka>, realm: Option<Text>, kind: ChallengeKind) -> i32 {
     let module = call.module.clone();
     let ctx = &mut *call.ctx;
     let realm =
@@ -231,12 +231,12 @@ struct Challenge {
     realm: Bytes,
     user: User,
     qop: Bytes,
-    kind: Kind,
+    kind: ChallengeKind,
     algorithms: Vec<Algorithm>,
 }
 
 /// aka_www_challenge([av_mgm], [realm], [qop], [algorithms])
-fn challenge(call: &mut Call<AuthAka>, texts: [Option<Text>; 4], kind: Kind) -> Outcome {
+fn challenge(call: &mut Call<AuthAka>, texts: [Option<Text>; 4], kind: ChallengeKind) -> Outcome {
     let module = call.module.clone();
     let ctx = &mut *call.ctx;
     let [manager, realm, qop, wanted] =
@@ -343,8 +343,8 @@ fn reply(ctx: &mut Ctx, asked: &Challenge, vectors: Vec<(Algorithm, Vector)>) ->
         return -2;
     }
     let (label, code, reason): (_, u16, &[u8]) = match asked.kind {
-        Kind::Www => ("WWW-Authenticate", 401, b"Unauthorized"),
-        Kind::Proxy => ("Proxy-Authenticate", 407, b"Proxy Authentication Required"),
+        ChallengeKind::Www => ("WWW-Authenticate", 401, b"Unauthorized"),
+        ChallengeKind::Proxy => ("Proxy-Authenticate", 407, b"Proxy Authentication Required"),
     };
     let count = vectors.len() as i32;
     for (algorithm, vector) in vectors {

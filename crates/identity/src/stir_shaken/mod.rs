@@ -9,7 +9,7 @@ mod verify;
 use bytes::Bytes;
 use host::load::{LoadError, Loader};
 use host::mi::{MiAnswer, MiError, MiParams};
-use host::var::{At, Kind, Variable};
+use host::var::{At, VarKind, Variable};
 use host::{Arg, Call, Ctx, Finish, Head, OutVar, Registrar, Routes, Text, Value};
 use parking_lot::RwLock;
 use passport::{Identity, New};
@@ -311,7 +311,11 @@ enum Field {
     Origid,
 }
 
-fn identity_variable(spec: &ast::VarSpec, _: &mut Loader, _: &Arc<StirShaken>) -> Result<Kind, Diagnostic> {
+fn identity_variable(
+    spec: &ast::VarSpec,
+    _: &mut Loader,
+    _: &Arc<StirShaken>,
+) -> Result<VarKind, Diagnostic> {
     let field = match spec.inner.as_deref() {
         Some(b"header") => Field::Header,
         Some(b"x5u") => Field::X5u,
@@ -326,7 +330,7 @@ fn identity_variable(spec: &ast::VarSpec, _: &mut Loader, _: &Arc<StirShaken>) -
                 .hint("header, x5u, payload, attest, dest, iat, orig, origid".to_owned()));
         }
     };
-    Ok(Kind::Other(Box::new(field)))
+    Ok(VarKind::Other(Box::new(field)))
 }
 
 impl Variable for Field {

@@ -4,7 +4,7 @@ use super::context::{ALL, COMMON, Common, Context, FIELDS, Field, Leg, Side};
 use super::{RtpRelay, follow};
 use bytes::Bytes;
 use host::format::Format;
-use host::var::{At, Kind, Variable};
+use host::var::{At, VarKind, Variable};
 use host::{Ctx, Registrar, Value};
 use script::Diagnostic;
 use script::ast::{AssignOp, RouteKind, VarSpec};
@@ -27,7 +27,7 @@ pub fn register(m: &mut Registrar<RtpRelay>) {
                 }
             };
             let index = loader.text_index(spec)?;
-            Ok(Kind::Other(Box::new(OfLeg { whose, field, index })))
+            Ok(VarKind::Other(Box::new(OfLeg { whose, field, index })))
         });
     }
     m.variable_class("rtp_relay_ctx", |spec, _, _| {
@@ -35,7 +35,7 @@ pub fn register(m: &mut Registrar<RtpRelay>) {
         let name = if name == "call-id" { "callid".to_string() } else { name };
         let known = COMMON.iter().find(|(known, _)| *known == name);
         let (_, which) = *known.ok_or_else(|| unknown(spec, &name))?;
-        Ok(Kind::Other(Box::new(OfCall(which))))
+        Ok(VarKind::Other(Box::new(OfCall(which))))
     });
 }
 

@@ -21,7 +21,7 @@ use host::db::Db;
 use host::format::Format;
 use host::registrar::ParamFn;
 use host::registrar::truth;
-use host::var::{Kind, Var};
+use host::var::{Var, VarKind};
 use host::{Loader, Registrar};
 use script::posix::{self, Case};
 use std::net::SocketAddr;
@@ -154,7 +154,7 @@ fn init(m: &mut Rtpengine, loader: &mut Loader) -> Result<(), String> {
     if !m.set_text.is_empty() {
         let spec = script::parse_variable(&m.set_text.clone().into(), loc);
         let var = spec.and_then(|spec| loader.var(&spec)).map_err(|d| format!("setid_avp: {}", d.message))?;
-        let Kind::Avp(name) = var.kind else { return Err(format!("setid_avp: {} is no AVP", m.set_text)) };
+        let VarKind::Avp(name) = var.kind else { return Err(format!("setid_avp: {} is no AVP", m.set_text)) };
         m.set_avp = Some(name);
     }
     if !m.error_text.is_empty() {

@@ -7,7 +7,7 @@ use super::functions::query;
 use bytes::Bytes;
 use host::call::Wait;
 use host::format::Format;
-use host::var::{Answer, At, Kind, WaitingVariable};
+use host::var::{Answer, At, VarKind, WaitingVariable};
 use host::{Ctx, Finish, Registrar, Suspension, Value};
 use script::Diagnostic;
 use std::rc::Rc;
@@ -27,10 +27,10 @@ pub fn register(m: &mut Registrar<Rtpengine>) {
             }),
         };
         let tag = loader.text_index(spec)?;
-        Ok(Kind::Waiting(Box::new(Statistic { module: module.clone(), what, tag })))
+        Ok(VarKind::Waiting(Box::new(Statistic { module: module.clone(), what, tag })))
     });
     m.variable_class("rtpquery", |_, _, module| {
-        Ok(Kind::Waiting(Box::new(Statistic { module: module.clone(), what: What::All, tag: None })))
+        Ok(VarKind::Waiting(Box::new(Statistic { module: module.clone(), what: What::All, tag: None })))
     });
 }
 

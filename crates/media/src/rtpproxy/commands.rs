@@ -9,7 +9,7 @@ use crate::sdp::Sdp;
 use bytes::Bytes;
 use host::arg::AnyVar;
 use host::registrar::Since;
-use host::var::Kind;
+use host::var::VarKind;
 use host::{Call, Ctx, Finish, Int, OutVar, Outcome, Registrar, Routes, Suspension, Text, Value};
 use std::sync::Arc;
 
@@ -293,7 +293,7 @@ fn stats(
 
 /// rtpproxy_all_stats(avp, [set], [engine]): the AVP gets ten values.
 fn all_stats(call: &mut Call<Rtpproxy>, avp: AnyVar, set: Set, sock: Sock) -> Outcome {
-    let Kind::Avp(name) = avp.0.kind else {
+    let VarKind::Avp(name) = avp.0.kind else {
         host::error!("rtpproxy", "rtpproxy_all_stats: the first argument is no AVP");
         return (-1).into();
     };

@@ -4,7 +4,7 @@
 
 use super::Acc;
 use super::account::{self, Account, Backend, Marks, What};
-use super::report::{Call, Ending, Kind, Report};
+use super::report::{Call, Ending, Report, ReportKind};
 use crate::dialog::api::{self, Event, Told};
 use crate::dialog::{Key, Val};
 use bytes::Bytes;
@@ -177,7 +177,7 @@ fn end(ctx: &mut Ctx, module: &Arc<Acc>, key: Key) {
         setup: (begun.answered_ms / 1000).saturating_sub(account.created),
         created: account.created,
     };
-    let kind = Kind::Ended(call);
+    let kind = ReportKind::Ended(call);
     let marks = account.marks;
     let table = account.table.clone();
     let ending = Ending { code: begun.code, reason: begun.reason, to_tag: Some(begun.to_tag) };

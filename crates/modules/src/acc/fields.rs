@@ -3,7 +3,7 @@
 use super::Acc;
 use super::account::{self, Backend};
 use host::load::Loader;
-use host::var::Kind;
+use host::var::VarKind;
 use host::{At, Ctx, Value, Variable};
 use script::ast::{AssignOp, VarSpec};
 use script::{Diagnostic, nearest};
@@ -88,9 +88,9 @@ impl Variable for Extra {
     }
 }
 
-pub fn extra(spec: &VarSpec, _: &mut Loader, module: &Arc<Acc>) -> Result<Kind, Diagnostic> {
+pub fn extra(spec: &VarSpec, _: &mut Loader, module: &Arc<Acc>) -> Result<VarKind, Diagnostic> {
     let index = module.extra.index(spec, "acc_extra", "extra_fields")?;
-    Ok(Kind::Other(Box::new(Extra(module.clone(), index))))
+    Ok(VarKind::Other(Box::new(Extra(module.clone(), index))))
 }
 
 /// `$(acc_leg(tag)[leg])`: without an index the last leg, negative ones count from it.
@@ -130,9 +130,9 @@ impl Variable for Leg {
     }
 }
 
-pub fn leg(spec: &VarSpec, _: &mut Loader, module: &Arc<Acc>) -> Result<Kind, Diagnostic> {
+pub fn leg(spec: &VarSpec, _: &mut Loader, module: &Arc<Acc>) -> Result<VarKind, Diagnostic> {
     let index = module.legs.index(spec, "acc_leg", "leg_fields")?;
-    Ok(Kind::Other(Box::new(Leg(module.clone(), index))))
+    Ok(VarKind::Other(Box::new(Leg(module.clone(), index))))
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use host::registrar::ParamFn;
 use host::{Accepts, InParam, LoadError};
 use host::{Call, Outcome, Registrar, Routes, Text, Value, Var};
 use marks::{BackendsArg, WhatArg};
-use report::{Kind, Report};
+use report::{Report, ReportKind};
 use script::ast::ParamValue;
 
 const EVENT: &str = "E_ACC_EVENT";
@@ -352,7 +352,7 @@ fn request_report(call: &mut Call<Acc>, comment: &Text) -> Report {
 
 fn acc_log_request(call: &mut Call<Acc>, comment: Text) -> i32 {
     let module = call.module.clone();
-    request_report(call, &comment).to_log(call.ctx, &module, &Kind::Request);
+    request_report(call, &comment).to_log(call.ctx, &module, &ReportKind::Request);
     1
 }
 
@@ -364,7 +364,7 @@ fn acc_db_request(call: &mut Call<Acc>, comment: Text, table: Text) -> Outcome {
         return (-1).into();
     };
     let table = table.str();
-    let kind = if *table == module.missed_table { Kind::Missed } else { Kind::Request };
+    let kind = if *table == module.missed_table { ReportKind::Missed } else { ReportKind::Request };
     let rows = request_report(call, &comment).rows(call.ctx, &module, &kind, &table);
     let written = db.on(call.ctx).run_all(rows);
     host::Suspension::future("acc_db_request", async move {
@@ -388,7 +388,7 @@ fn acc_aaa_request(call: &mut Call<Acc>, comment: Text) -> Outcome {
         host::error!("acc", "acc_aaa_request needs the parameter aaa_url");
         return (-1).into();
     };
-    let request = request_report(call, &comment).aaa_request(call.ctx, &module, aaa, &Kind::Request);
+    let request = request_report(call, &comment).aaa_request(call.ctx, &module, aaa, &ReportKind::Request);
     aaa.suspend(call.ctx, "acc_aaa_request", request, |_, answer| match answer {
         Ok(_) => 1,
         Err(error) => {
@@ -403,7 +403,7 @@ fn acc_evi_request(call: &mut Call<Acc>, comment: Text) -> i32 {
     let code = report::comment(&comment.0).code;
     let missed =
         std::str::from_utf8(&code).ok().and_then(|c| c.parse::<u16>().ok()).is_some_and(|c| c >= 300);
-    let kind = if missed { Kind::Missed } else { Kind::Request };
+    let kind = if missed { ReportKind::Missed } else { ReportKind::Request };
     request_report(call, &comment).to_event(call.ctx, &module, &kind);
     1
 }

@@ -11,7 +11,7 @@ use sip::Message;
 use std::fmt::Write;
 
 /// What is said of a request.
-pub enum Kind {
+pub enum ReportKind {
     /// `acc_log_request` and its like.
     Request,
     Answered,
@@ -34,13 +34,13 @@ pub struct Call {
     pub created: u64,
 }
 
-impl Kind {
+impl ReportKind {
     fn words(&self) -> &'static str {
         match self {
-            Kind::Request => "ACC: request accounted: ",
-            Kind::Missed => "ACC: call missed: ",
-            Kind::Answered => "ACC: transaction answered: ",
-            Kind::Ended(_) => "ACC: call ended: ",
+            ReportKind::Request => "ACC: request accounted: ",
+            ReportKind::Missed => "ACC: call missed: ",
+            ReportKind::Answered => "ACC: transaction answered: ",
+            ReportKind::Ended(_) => "ACC: call ended: ",
         }
     }
 }
@@ -148,12 +148,12 @@ impl Report {
         values
     }
 
-    pub fn to_log(&self, ctx: &mut Ctx, module: &Acc, kind: &Kind) {
+    pub fn to_log(&self, ctx: &mut Ctx, module: &Acc, kind: &ReportKind) {
         if !host::log::enabled(module.log_level) {
             return;
         }
         let mut line = kind.words().to_string();
-        if let Kind::Ended(call) = kind {
+        if let ReportKind::Ended(call) = kind {
             let Call { started, duration, duration_ms, setup, created } = call;
             let _ = write!(
                 line,
@@ -182,7 +182,7 @@ impl Report {
     }
 
     /// The rows for a table: one, or one for each leg.
-    pub fn rows(&self, ctx: &mut Ctx, module: &Acc, kind: &Kind, table: &str) -> Vec<Query> {
+    pub fn rows(&self, ctx: &mut Ctx, module: &Acc, kind: &ReportKind, table: &str) -> Vec<Query> {
         let columns = &module.columns;
         let names = [
             &columns.method,
@@ -206,7 +206,7 @@ impl Report {
             row
         };
         row = set(row, &values.extra);
-        if let Kind::Ended(call) = kind {
+        if let ReportKind::Ended(call) = kind {
             row = row
                 .set("setuptime", call.setup as i64)
                 .set("created", DbValue::Time(call.created as i64))
@@ -214,7 +214,7 @@ impl Report {
                 .set("ms_duration", call.duration_ms as i64);
         } else if let Some((created, setup)) = self.setup_time() {
             row = row.set("setuptime", setup as i64).set("created", DbValue::Time(created as i64));
-            if !matches!(kind, Kind::Missed) {
+            if !matches!(kind, ReportKind::Missed) {
                 row = row.set("duration", 0).set("ms_duration", 0);
             }
         }
@@ -225,7 +225,7 @@ impl Report {
     }
 
     /// Hands the report to one backend. `table` is for `Backend::Db`.
-    pub fn deliver(&self, ctx: &mut Ctx, module: &Acc, backend: Backend, kind: &Kind, table: &str) {
+    pub fn deliver(&self, ctx: &mut Ctx, module: &Acc, backend: Backend, kind: &ReportKind, table: &str) {
         match backend {
             Backend::Evi => self.to_event(ctx, module, kind),
             Backend::Log => self.to_log(ctx, module, kind),
@@ -234,7 +234,7 @@ impl Report {
         }
     }
 
-    fn to_table(&self, ctx: &mut Ctx, module: &Acc, kind: &Kind, table: &str) {
+    fn to_table(&self, ctx: &mut Ctx, module: &Acc, kind: &ReportKind, table: &str) {
         let Some(db) = module.db.clone() else { return };
         for row in self.rows(ctx, module, kind, table) {
             let call_id = self.call_id.clone();
@@ -246,10 +246,10 @@ impl Report {
         }
     }
 
-    pub fn to_event(&self, ctx: &mut Ctx, module: &Acc, kind: &Kind) {
+    pub fn to_event(&self, ctx: &mut Ctx, module: &Acc, kind: &ReportKind) {
         let name = match kind {
-            Kind::Missed => super::MISSED_EVENT,
-            Kind::Ended(_) => super::CDR_EVENT,
+            ReportKind::Missed => super::MISSED_EVENT,
+            ReportKind::Ended(_) => super::CDR_EVENT,
             _ => super::EVENT,
         };
         if !ctx.shared().events().wanted(name.as_bytes()) {
@@ -269,7 +269,7 @@ impl Report {
         };
         head.extend(values.extra.iter().map(pair));
         let mut tail = Vec::new();
-        if let Kind::Ended(call) = kind {
+        if let ReportKind::Ended(call) = kind {
             for (name, value) in [
                 ("duration", call.duration),
                 ("ms_duration", call.duration_ms),
@@ -279,7 +279,7 @@ impl Report {
                 tail.push((name.to_string(), Value::Int(value as i64)));
             }
         }
-        if let Kind::Missed = kind {
+        if let ReportKind::Missed = kind {
             // What is reported outside of accounts began with time itself, as in the reference.
             let (created, setup) = self.setup_time().unwrap_or((0, self.time));
             tail.push(("setuptime".to_string(), Value::Int(setup as i64)));
@@ -311,11 +311,11 @@ pub const OPTIONAL_ATTRIBUTES: [&str; 4] =
 
 impl Report {
     /// The request for an AAA server; NULLs are left out.
-    pub fn aaa_request(&self, ctx: &mut Ctx, module: &Acc, aaa: &Aaa, kind: &Kind) -> AaaRequest {
+    pub fn aaa_request(&self, ctx: &mut Ctx, module: &Acc, aaa: &Aaa, kind: &ReportKind) -> AaaRequest {
         let code = std::str::from_utf8(&self.code).ok().and_then(|c| c.parse().ok()).unwrap_or(0i64);
         let method = sip::Method::parse(&self.method);
         let status = match method {
-            _ if matches!(kind, Kind::Ended(_)) => "Stop",
+            _ if matches!(kind, ReportKind::Ended(_)) => "Stop",
             sip::Method::Invite if (200..300).contains(&code) => "Start",
             sip::Method::Bye | sip::Method::Cancel => "Stop",
             sip::Method::Update => "Alive",
@@ -341,7 +341,7 @@ impl Report {
             request.add(name, value);
         }
         let times = match (kind, self.setup_time()) {
-            (Kind::Ended(call), _) => vec![call.setup, call.created, call.duration, call.duration_ms],
+            (ReportKind::Ended(call), _) => vec![call.setup, call.created, call.duration, call.duration_ms],
             (_, Some((created, setup))) => vec![setup, created],
             _ => Vec::new(),
         };
@@ -353,7 +353,7 @@ impl Report {
         request
     }
 
-    fn to_aaa(&self, ctx: &mut Ctx, module: &Acc, kind: &Kind) {
+    fn to_aaa(&self, ctx: &mut Ctx, module: &Acc, kind: &ReportKind) {
         let Some(aaa) = &module.aaa else { return };
         let request = self.aaa_request(ctx, module, aaa, kind);
         let call_id = self.call_id.clone();

@@ -2,7 +2,7 @@
 
 use super::Acc;
 use super::account::{self, Account, Backend, Marks, What};
-use super::report::{Ending, Kind, Report};
+use super::report::{Ending, Report, ReportKind};
 use bytes::Bytes;
 use host::Ctx;
 use host::shared::Hooks;
@@ -81,7 +81,7 @@ fn replied(ctx: &mut Ctx, module: &Acc, seen: &Seen) {
         // An answered call gets a record at its end, and nothing for what happens in it.
         let later = marks.has(backend, What::Cdr) && ((200..300).contains(&status) || !begins_call(ctx));
         if marks.has(backend, What::Answered) && !later {
-            report.deliver(ctx, module, backend, &Kind::Answered, &table);
+            report.deliver(ctx, module, backend, &ReportKind::Answered, &table);
         }
     }
 }
@@ -110,7 +110,7 @@ fn missed(
     let report = Report::new(ctx, module, account.as_ref().map(|a| a.borrow().clone()), ending);
     for backend in Backend::ALL {
         if marks.has(backend, What::Missed) {
-            report.deliver(ctx, module, backend, &Kind::Missed, &module.missed_table);
+            report.deliver(ctx, module, backend, &ReportKind::Missed, &module.missed_table);
             done = done.with(Marks::of(backend, What::Missed));
         }
     }

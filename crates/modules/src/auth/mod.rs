@@ -27,16 +27,16 @@ pub mod rc {
 
 /// Who asks: a registrar or user agent server (401), or a proxy (407).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum ChallengeKind {
     Www,
     Proxy,
 }
 
-impl Kind {
+impl ChallengeKind {
     fn credentials(self) -> HeaderName {
         match self {
-            Kind::Www => HeaderName::Authorization,
-            Kind::Proxy => HeaderName::ProxyAuthorization,
+            ChallengeKind::Www => HeaderName::Authorization,
+            ChallengeKind::Proxy => HeaderName::ProxyAuthorization,
         }
     }
 }
@@ -96,10 +96,10 @@ pub fn register(m: &mut Registrar<Auth>) {
     m.function("www_challenge", Routes::REQUEST, www_challenge);
     m.function("proxy_challenge", Routes::REQUEST, proxy_challenge);
     m.function("pv_www_authorize", Routes::REQUEST, |call: &mut Call<Auth>, realm: Text| {
-        pv_authorize(call, realm, Kind::Www)
+        pv_authorize(call, realm, ChallengeKind::Www)
     });
     m.function("pv_proxy_authorize", Routes::REQUEST, |call: &mut Call<Auth>, realm: Text| {
-        pv_authorize(call, realm, Kind::Proxy)
+        pv_authorize(call, realm, ChallengeKind::Proxy)
     });
     m.function("consume_credentials", Routes::REQUEST, consume_credentials);
     m.function("is_rpid_user_e164", Routes::REQUEST, is_rpid_user_e164);
@@ -153,7 +153,7 @@ impl Auth {
     /// The credentials of the request for a realm. ACK and CANCEL are let through, malformed
     /// credentials are answered with 400. As in the reference, those that name another realm or none
     /// are passed over before their form is looked at, and the nonce is looked at before the rest.
-    pub fn offered(&self, ctx: &mut Ctx, kind: Kind, realm: &Bytes) -> Offered {
+    pub fn offered(&self, ctx: &mut Ctx, kind: ChallengeKind, realm: &Bytes) -> Offered {
         let msg = ctx.state.msg.clone();
         if matches!(msg.method(), Method::Ack | Method::Cancel) {
             return Offered::Verdict(rc::OK);
@@ -287,7 +287,7 @@ fn www_challenge(
     qop: Option<host::Value>,
     algorithms: Option<AlgorithmsArg>,
 ) -> i32 {
-    challenge(call, &realm.0, qop, algorithms, Kind::Www)
+    challenge(call, &realm.0, qop, algorithms, ChallengeKind::Www)
 }
 
 fn proxy_challenge(
@@ -296,7 +296,7 @@ fn proxy_challenge(
     qop: Option<host::Value>,
     algorithms: Option<AlgorithmsArg>,
 ) -> i32 {
-    challenge(call, &realm.0, qop, algorithms, Kind::Proxy)
+    challenge(call, &realm.0, qop, algorithms, ChallengeKind::Proxy)
 }
 
 /// Algorithms of a challenge, strongest first; unknown names in a constant are a load error.
@@ -358,7 +358,7 @@ fn challenge(
     realm: &Bytes,
     qop: Option<host::Value>,
     algorithms: Option<AlgorithmsArg>,
-    kind: Kind,
+    kind: ChallengeKind,
 ) -> i32 {
     let module = call.module.clone();
     let ctx = &mut *call.ctx;
@@ -375,8 +375,8 @@ fn challenge(
     let list: Vec<Option<Algorithm>> =
         if named.is_empty() { vec![None] } else { named.into_iter().map(Some).collect() };
     let (label, code, reason): (_, u16, &[u8]) = match kind {
-        Kind::Www => ("WWW-Authenticate", 401, b"Unauthorized"),
-        Kind::Proxy => ("Proxy-Authenticate", 407, b"Proxy Authentication Required"),
+        ChallengeKind::Www => ("WWW-Authenticate", 401, b"Unauthorized"),
+        ChallengeKind::Proxy => ("Proxy-Authenticate", 407, b"Proxy Authentication Required"),
     };
     let now = (ctx.core.wall_us / 1_000_000) as u32;
     for algorithm in list {
@@ -405,7 +405,7 @@ fn qops(text: &[u8]) -> Vec<Qop> {
     list
 }
 
-fn pv_authorize(call: &mut Call<Auth>, realm: Text, kind: Kind) -> i32 {
+fn pv_authorize(call: &mut Call<Auth>, realm: Text, kind: ChallengeKind) -> i32 {
     let module = call.module.clone();
     let ctx = &mut *call.ctx;
     let Some(realm) = module.realm(ctx, &realm.0) else { return rc::ERROR };

@@ -4,7 +4,7 @@ use super::Avpops;
 use crate::userdb::not_an_avp;
 use bytes::Bytes;
 use host::load::Loader;
-use host::var::Kind;
+use host::var::VarKind;
 use host::vars::avp::AvpRef;
 use host::{Arg, Call, Ctx, OutVars, Value, Var};
 use script::ast::{self, ArgKind, VarSpec};
@@ -242,7 +242,8 @@ impl Arg<Avpops> for AvpList {
     ) -> Result<Self::Prepared, Diagnostic> {
         let vars = <OutVars as Arg<Avpops>>::prepare(arg, site, loader, module)?;
         let loc = arg.map_or(site, |arg| arg.loc);
-        match vars.iter().find(|var| !matches!(var.kind, Kind::Avp(_)) && !var.text.starts_with(b"$avp(")) {
+        match vars.iter().find(|var| !matches!(var.kind, VarKind::Avp(_)) && !var.text.starts_with(b"$avp("))
+        {
             Some(var) => Err(not_an_avp(&var.text, loc)),
             None => Ok(vars),
         }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use host::arg::{AnyVar, OutVar};
 use host::clock;
 use host::ctx::{Ctx, Output};
-use host::var::{At, Kind, Variable};
+use host::var::{At, VarKind, Variable};
 use host::vars::name::Name;
 use host::{Call, Int, Outcome, Registrar, Routes, Suspension, Text, Value};
 use std::sync::Arc;
@@ -56,10 +56,10 @@ pub fn register(m: &mut Registrar<Cfgutils>) {
     random::register(m);
     shared::register(m);
     m.variable_class("env", |spec, loader, _| {
-        Ok(Kind::Other(Box::new(Env(Name::new(spec, loader, "$env(NAME)")?))))
+        Ok(VarKind::Other(Box::new(Env(Name::new(spec, loader, "$env(NAME)")?))))
     });
     m.variable_class("ctime", |spec, loader, _| {
-        Ok(Kind::Other(Box::new(Ctime(Name::new(spec, loader, "$ctime(hour)")?))))
+        Ok(VarKind::Other(Box::new(Ctime(Name::new(spec, loader, "$ctime(hour)")?))))
     });
     m.command(
         "cfgutils:get_config_hash get_config_hash",

@@ -3,7 +3,7 @@
 use super::Cfgutils;
 use host::arg::AnyVar;
 use host::mi::{MiError, MiParams, MiResult};
-use host::var::Kind;
+use host::var::VarKind;
 use host::{Call, Int, Registrar, Routes, Value};
 use serde_json::json;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -111,7 +111,7 @@ pub fn set_select_weight(call: &mut Call<Cfgutils>, var: AnyVar) -> i32 {
 
 /// shuffle_avps($avp(name))
 pub fn shuffle_avps(call: &mut Call<Cfgutils>, var: AnyVar) -> i32 {
-    let Kind::Avp(name) = var.0.kind else { return -1 };
+    let VarKind::Avp(name) = var.0.kind else { return -1 };
     let mut values: Vec<Value> = call.state.avps.borrow().values(name).cloned().collect();
     for last in (1..values.len()).rev() {
         let other = call.core.rng.below(last as u64 + 1) as usize;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use host::ctx::Ctx;
 use host::load::Loader;
 use host::mi::{MiError, MiParams, MiResult};
-use host::var::{At, Kind, Variable};
+use host::var::{At, VarKind, Variable};
 use host::vars::name::Name;
 use host::{Call, Registrar, Value};
 use parking_lot::RwLock;
@@ -33,7 +33,7 @@ pub fn register(m: &mut Registrar<Cfgutils>) {
     m.param_text("varset", |s, text| Ok(s.shared.first.push(setting(text)?)));
     m.variable_class("shv", |spec, loader, module| {
         let (name, module) = (Name::new(spec, loader, "$shv(name)")?, module.clone());
-        Ok(Kind::Other(Box::new(Shv { name, module })))
+        Ok(VarKind::Other(Box::new(Shv { name, module })))
     });
     m.command("cfgutils:shv_set shv_set", "sets a shared variable (type int or str)", shv_set)
         .takes("name type value");

@@ -5,7 +5,7 @@ use super::Clusterer;
 use bytes::Bytes;
 use host::events::raise;
 use host::mi::{MiError, MiParams, MiResult};
-use host::var::{At, Kind, Variable};
+use host::var::{At, VarKind, Variable};
 use host::vars::name::Name;
 use host::{Call, Ctx, Registrar, Value};
 use parking_lot::RwLock;
@@ -87,7 +87,7 @@ fn split(tag: &[u8]) -> Option<(&[u8], u32)> {
 pub fn register(m: &mut Registrar<Clusterer>) {
     m.variable_class("cluster.sh_tag", |spec, loader, module| {
         let name = Name::new(spec, loader, "$cluster.sh_tag(vip/1)")?;
-        Ok(Kind::Other(Box::new(ShTag(name, module.clone()))))
+        Ok(VarKind::Other(Box::new(ShTag(name, module.clone()))))
     });
     m.command(
         "clusterer:list_shtags clusterer_list_shtags",

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use host::arg::{Arg, format_of};
 use host::cachedb::{Cache, CacheError, RawRows};
 use host::mi::{MiAnswer, MiError, MiParams};
-use host::var::Kind;
+use host::var::VarKind;
 use host::{Call, Ctx, Format, Int, Loader, OutVar, OutVars, Outcome, Registrar, Routes, Text, Traced};
 use script::ast::{self, AssignOp};
 use script::{Diagnostic, Loc};
@@ -256,7 +256,7 @@ fn into_avps(ctx: &mut Ctx, rows: &RawRows, out: &OutVars) {
     for row in rows.iter().rev() {
         for (var, value) in out.0.iter().zip(row) {
             match var.kind {
-                Kind::Avp(name) => ctx.state.avps.borrow_mut().add(name, value.clone()),
+                VarKind::Avp(name) => ctx.state.avps.borrow_mut().add(name, value.clone()),
                 _ => drop(var.set(ctx, AssignOp::Set, value.clone())),
             }
         }

@@ -6,7 +6,7 @@ use super::link::{self, Link};
 use super::{Dlg, State, functions, list};
 use bytes::Bytes;
 use host::load::Loader;
-use host::var::Kind;
+use host::var::VarKind;
 use host::{At, Call, Ctx, Format, Registrar, Value, Variable};
 use script::Diagnostic;
 use script::ast::{AssignOp, VarSpec};
@@ -38,16 +38,16 @@ pub fn register(m: &mut Registrar<Dlg>) {
     m.variable("DLG_json", |call| json(call, list::Detail::Json));
     m.variable("DLG_ctx_json", |call| json(call, list::Detail::JsonContext));
     m.variable_class("DLG_timeout", |_, _, module| {
-        Ok(Kind::Other(Box::new(Seconds(Which::Timeout, module.clone()))))
+        Ok(VarKind::Other(Box::new(Seconds(Which::Timeout, module.clone()))))
     });
     m.variable_class("DLG_del_delay", |_, _, module| {
-        Ok(Kind::Other(Box::new(Seconds(Which::Delay, module.clone()))))
+        Ok(VarKind::Other(Box::new(Seconds(Which::Delay, module.clone()))))
     });
     m.variable_class("DLG_options_ping_interval", |_, _, module| {
-        Ok(Kind::Other(Box::new(Seconds(Which::Options, module.clone()))))
+        Ok(VarKind::Other(Box::new(Seconds(Which::Options, module.clone()))))
     });
     m.variable_class("DLG_reinvite_ping_interval", |_, _, module| {
-        Ok(Kind::Other(Box::new(Seconds(Which::Reinvites, module.clone()))))
+        Ok(VarKind::Other(Box::new(Seconds(Which::Reinvites, module.clone()))))
     });
     m.variable_class("dlg_val", value);
 }
@@ -153,7 +153,7 @@ impl Variable for DlgVal {
     }
 }
 
-fn value(spec: &VarSpec, loader: &mut Loader, module: &Arc<Dlg>) -> Result<Kind, Diagnostic> {
+fn value(spec: &VarSpec, loader: &mut Loader, module: &Arc<Dlg>) -> Result<VarKind, Diagnostic> {
     let name = spec.inner.clone().unwrap_or_default();
     if name.is_empty() {
         return Err(Diagnostic::error(spec.loc, "$dlg_val needs a name: $dlg_val(name)"));
@@ -161,5 +161,5 @@ fn value(spec: &VarSpec, loader: &mut Loader, module: &Arc<Dlg>) -> Result<Kind,
     // A lone variable is a name made at run time, anything else is the name.
     let name =
         if name.starts_with(b"$") { Format::new(&name, spec.loc, loader)? } else { Format::Constant(name) };
-    Ok(Kind::Other(Box::new(DlgVal(name, module.clone()))))
+    Ok(VarKind::Other(Box::new(DlgVal(name, module.clone()))))
 }

@@ -7,7 +7,7 @@ use host::avp::AvpName;
 use host::call::Finish;
 use host::events::{Event, EventName, EventParams};
 use host::shared::Shared;
-use host::var::Kind;
+use host::var::VarKind;
 use host::{Call, Ctx, Int, Outcome, Registrar, Routes, Suspension, TaskId};
 use script::Task;
 use script::ast::RouteKind;
@@ -36,7 +36,7 @@ pub fn register(m: &mut Registrar<EventRouting>) {
 /// `key=pattern` of every value of the variable. `Err`: one that is none.
 fn filters(call: &mut Call<EventRouting>, var: &AnyVar) -> Result<Vec<(Bytes, Bytes)>, ()> {
     let values: Vec<Bytes> = match var.0.kind {
-        Kind::Avp(name) => call.state.avps.borrow().values(name).map(|v| v.to_text()).collect(),
+        VarKind::Avp(name) => call.state.avps.borrow().values(name).map(|v| v.to_text()).collect(),
         _ => var.0.get(call.ctx).text().into_iter().collect(),
     };
     let pair = |text: Bytes| {

@@ -11,7 +11,7 @@ use host::Accepts;
 use host::arg::{AnyVar, HowCalled};
 use host::call::Finish;
 use host::outside::{Awaited, ProcessAnswer, ProcessRequest};
-use host::var::Kind;
+use host::var::VarKind;
 use host::{Call, Ctx, OutVar, Outcome, Registrar, Routes, Suspension, Text, Traced};
 use script::Waits;
 
@@ -96,7 +96,9 @@ fn exec_argv(
 ) -> Outcome {
     let mut command = command(call, &program);
     let mut list: Vec<Bytes> = match args.as_ref().map(|AnyVar(var)| (&var.kind, var)) {
-        Some((Kind::Avp(name), _)) => call.state.avps.borrow().values(*name).map(|v| v.to_text()).collect(),
+        Some((VarKind::Avp(name), _)) => {
+            call.state.avps.borrow().values(*name).map(|v| v.to_text()).collect()
+        }
         Some((_, var)) => var.get(call.ctx).text().into_iter().collect(),
         None => Vec::new(),
     };
@@ -119,7 +121,7 @@ fn start(
 ) -> Outcome {
     command.stdin = stdin.map_or_else(Bytes::new, |t| t.0);
     if let Some(AnyVar(var)) = &env
-        && let Kind::Avp(name) = var.kind
+        && let VarKind::Avp(name) = var.kind
     {
         let avps = call.state.avps.borrow();
         command

@@ -5,7 +5,7 @@ use super::{Exec, command, lines, shell, wait};
 use bytes::Bytes;
 use host::avp::AvpName;
 use host::registrar::Since;
-use host::var::Kind;
+use host::var::VarKind;
 use host::{Branch, Call, OutVar, OutVars, Outcome, Registrar, Routes, Text, Traced, Value};
 use script::ast::AssignOp;
 
@@ -56,7 +56,7 @@ fn exec_avp(call: &mut Call<Exec>, text: Traced, vars: Option<OutVars>) -> Outco
         for (i, line) in lines(&done.stdout).enumerate() {
             match vars.get(i) {
                 Some(var) => match var.kind {
-                    Kind::Avp(name) => ctx.state.avps.borrow_mut().add(name, Value::Str(line)),
+                    VarKind::Avp(name) => ctx.state.avps.borrow_mut().add(name, Value::Str(line)),
                     _ => drop(var.set(ctx, AssignOp::Set, Value::Str(line))),
                 },
                 None => {

@@ -9,7 +9,7 @@ mod tree;
 use host::arg::OutVar;
 use host::ctx::{Ctx, MsgState};
 use host::load::Loader;
-use host::var::{At as Place, Kind, Variable};
+use host::var::{At as Place, VarKind, Variable};
 use host::{Arg, Call, Registrar, Routes, Text, Value};
 use path::{At, Path, View};
 use script::ast::{self, ArgKind, AssignOp};
@@ -41,7 +41,7 @@ pub fn register(m: &mut Registrar<Json>) {
     ] {
         m.variable_class(name, move |spec, loader, module| {
             let (path, module) = (Path::new(spec, loader)?, module.clone());
-            Ok(Kind::Other(Box::new(Class { path, style, module })))
+            Ok(VarKind::Other(Box::new(Class { path, style, module })))
         });
     }
     m.function("json_link", Routes::ALL, json_link);

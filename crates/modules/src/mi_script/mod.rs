@@ -4,7 +4,7 @@ use bytes::Bytes;
 use host::arg::AnyVar;
 use host::call::Finish;
 use host::mi::{self, MiParams, MiResult, MiScope};
-use host::var::Kind;
+use host::var::VarKind;
 use host::{Call, Ctx, OutVar, Outcome, Registrar, Routes, Suspension, Text};
 use serde_json::Value as Json;
 
@@ -91,7 +91,7 @@ fn run(
 fn texts(call: &mut Call<MiScript>, var: &AnyVar) -> Vec<String> {
     let text = |v: &host::Value| String::from_utf8_lossy(&v.to_text()).into_owned();
     match var.0.kind {
-        Kind::Avp(name) => {
+        VarKind::Avp(name) => {
             let mut all: Vec<String> = call.state.avps.borrow().values(name).map(text).collect();
             all.reverse();
             all

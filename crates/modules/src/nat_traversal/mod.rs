@@ -16,7 +16,7 @@ use bytes::Bytes;
 use host::Accepts;
 use host::shared::Hooks;
 use host::stats::Stats;
-use host::var::{At, Kind, Variable};
+use host::var::{At, VarKind, Variable};
 use host::vars::name::Name;
 use host::watch::{Moment, Told};
 use host::{Call, Ctx, Int, Registrar, Routes, Value};
@@ -79,7 +79,7 @@ pub fn register(m: &mut Registrar<NatTraversal>) {
     m.variable("source_uri", |call| Value::Str(source_uri(call.ctx).into()));
     m.variable_class("keepalive.socket", |spec, loader, module| {
         let name = Name::new(spec, loader, "$keepalive.socket($du)")?;
-        Ok(Kind::Other(Box::new(Socket(name, module.clone()))))
+        Ok(VarKind::Other(Box::new(Socket(name, module.clone()))))
     });
     m.timer(1000, tick);
     m.ready(ready);

@@ -110,7 +110,7 @@ pub struct Addresses {
 
 /// Which answer there is.
 #[derive(Debug, PartialEq)]
-pub enum Found<T> {
+pub enum AddressMatch<T> {
     Entry(T),
     NoMatch,
     NoGroup,
@@ -155,14 +155,14 @@ impl Addresses {
         group.nets[at].2.entry(masked(entry.ip, mask)).or_default().push(entry);
     }
 
-    pub fn find(&self, group: u32, question: &Question<'_>) -> Found<&Entry> {
+    pub fn find(&self, group: u32, question: &Question<'_>) -> AddressMatch<&Entry> {
         if group == ANY_GROUP {
             let found = self.groups.iter().find_map(|g| g.find(question));
-            return found.map_or(Found::NoMatch, Found::Entry);
+            return found.map_or(AddressMatch::NoMatch, AddressMatch::Entry);
         }
         match self.groups.iter().find(|g| g.id == group) {
-            None => Found::NoGroup,
-            Some(group) => group.find(question).map_or(Found::NoMatch, Found::Entry),
+            None => AddressMatch::NoGroup,
+            Some(group) => group.find(question).map_or(AddressMatch::NoMatch, AddressMatch::Entry),
         }
     }
 
@@ -296,9 +296,9 @@ mod tests {
             let proto = proto_of(proto);
             let question = Question { ip: ip.parse().expect(ip), port, proto, pattern: None };
             match addresses.find(group, &question) {
-                Found::Entry(e) => e.ip.to_string(),
-                Found::NoMatch => "-".into(),
-                Found::NoGroup => "no group".into(),
+                AddressMatch::Entry(e) => e.ip.to_string(),
+                AddressMatch::NoMatch => "-".into(),
+                AddressMatch::NoGroup => "no group".into(),
             }
         };
         for (group, ip, port, proto, expected) in [

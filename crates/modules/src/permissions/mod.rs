@@ -6,7 +6,7 @@ mod manage;
 mod routing;
 
 use crate::cached::Cached;
-use address::{Addresses, Found, Question};
+use address::{AddressMatch, Addresses, Question};
 use host::db::{Db, Name, Query};
 use host::load::Loader;
 use host::registrar::ParamFn;
@@ -352,9 +352,9 @@ fn check(
     addresses.with(call.ctx, "check_address", move |ctx, addresses| {
         let pattern = pattern.as_ref().map(|p| &p[..]);
         match addresses.find(group, &Question { ip, port, proto, pattern }) {
-            Found::NoGroup => -2,
-            Found::NoMatch => -1,
-            Found::Entry(entry) => {
+            AddressMatch::NoGroup => -2,
+            AddressMatch::NoMatch => -1,
+            AddressMatch::Entry(entry) => {
                 if let Some(var) = info {
                     var.set(ctx, entry.info.clone().unwrap_or_default());
                 }

@@ -20,7 +20,7 @@ use host::db::DbError;
 use host::load::Loader;
 use host::registrar::{ParamFn, Since, truth};
 use host::stats::{Counter, Stats};
-use host::var::Kind;
+use host::var::VarKind;
 use host::{Ctx, Registrar as ModuleRegistrar, Routes, Var};
 use script::ast::{Dialect, ParamValue};
 use std::sync::Arc;
@@ -83,7 +83,7 @@ impl Setting {
         let text = bytes::Bytes::copy_from_slice(self.text.as_bytes());
         let spec = script::parse_variable(&text, script::Loc::default()).map_err(|d| d.message)?;
         let var = loader.target_var(&spec).map_err(|d| d.message)?;
-        if let Kind::Avp(name) = var.kind {
+        if let VarKind::Avp(name) = var.kind {
             self.avp = Some(name);
         }
         self.var = Some(var);

@@ -7,7 +7,7 @@ use crate::usrloc::{TableArg, now_s};
 use bytes::Bytes;
 use host::arg::{AnyVar, Arg};
 use host::load::Loader;
-use host::var::Kind;
+use host::var::VarKind;
 use host::{Call, Ctx, Int, Outcome, Text, Value, Word};
 use script::ast::Dialect;
 use script::{Diagnostic, Loc, ast};
@@ -138,7 +138,7 @@ fn next_hop(contact: &Contact) -> Option<Uri> {
 /// All values of an AVP, or the one value of another variable.
 fn values_of(ctx: &mut Ctx, var: &AnyVar) -> Vec<Value> {
     match var.0.kind {
-        Kind::Avp(name) => ctx.state.avps.borrow().values(name).cloned().collect(),
+        VarKind::Avp(name) => ctx.state.avps.borrow().values(name).cloned().collect(),
         _ => vec![var.0.get(ctx)],
     }
 }

@@ -15,7 +15,7 @@ use host::arg::OutVars;
 use host::cachedb::Reply;
 use host::call::Finish;
 use host::mi::{MiAnswer, MiError, MiParams};
-use host::var::{Answer, At, Kind, WaitingVariable};
+use host::var::{Answer, At, VarKind, WaitingVariable};
 use host::{Call, Ctx, Format, Loader, Outcome, Registrar, Routes, Suspension, Text, Value};
 use row::{BigInts, Kept};
 use script::ast::AssignOp;
@@ -87,7 +87,7 @@ pub fn register(m: &mut Registrar<SqlCacher>) {
     m.timer(1000, load_what_is_due);
     m.variable_class("sql_cached_value", |spec, loader, module| {
         let text = Format::new(&spec.inner.clone().unwrap_or_default(), spec.loc, loader)?;
-        Ok(Kind::Waiting(Box::new(CachedValue { text, module: module.clone() })))
+        Ok(VarKind::Waiting(Box::new(CachedValue { text, module: module.clone() })))
     });
     m.function("sql_cache_dump", Routes::ALL, dump);
     for name in ["sql_cacher_reload", "sql_cacher:reload"] {
@@ -328,7 +328,7 @@ fn dump(call: &mut Call<SqlCacher>, id: Text, columns: Text, out: OutVars) -> Ou
                     let value = row.value(name, big);
                     match var.kind {
                         // Rows keep their places: NULL is a text here, as sql_query has it.
-                        Kind::Avp(avp) => {
+                        VarKind::Avp(avp) => {
                             let value = if value.is_null() { Value::from("<null>") } else { value };
                             ctx.state.avps.borrow_mut().add(avp, value);
                         }

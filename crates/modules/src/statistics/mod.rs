@@ -5,7 +5,7 @@ mod series;
 use host::arg::OutVar;
 use host::ctx::Ctx;
 use host::stats::Source;
-use host::var::{At, Kind, Variable};
+use host::var::{At, VarKind, Variable};
 use host::vars::name::Name;
 use host::{Call, Int, Registrar, Routes, Text, Value};
 use parking_lot::Mutex;
@@ -73,7 +73,7 @@ pub fn register(m: &mut Registrar<Statistics>) {
     m.function("update_stat_series", Routes::ALL, update_stat_series);
     m.variable_class("stat", |spec, loader, _| {
         let name = Name::new(spec, loader, "$stat(name)")?;
-        Ok(Kind::Other(Box::new(Stat { name })))
+        Ok(VarKind::Other(Box::new(Stat { name })))
     });
     // The series forget with time.
     m.timer(1000, |call| {

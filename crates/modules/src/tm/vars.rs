@@ -2,7 +2,7 @@
 
 use super::Tm;
 use host::avp::{AvpName, Avps};
-use host::var::{At, Kind, Variable};
+use host::var::{At, VarKind, Variable};
 use host::vars::name::Name;
 use host::vars::{flags, position, socket, text_or_null};
 use host::{Call, Ctx, Registrar, Value, branches};
@@ -35,26 +35,26 @@ pub fn register(m: &mut Registrar<Tm>) {
         Some(id) => Value::from(super::id_text(id)),
         None => Value::Null,
     });
-    m.variable_class("T_fr_timeout", |_, _, _| Ok(Kind::Other(Box::new(Timeout(Which::Fr)))));
-    m.variable_class("T_fr_inv_timeout", |_, _, _| Ok(Kind::Other(Box::new(Timeout(Which::FrInv)))));
+    m.variable_class("T_fr_timeout", |_, _, _| Ok(VarKind::Other(Box::new(Timeout(Which::Fr)))));
+    m.variable_class("T_fr_inv_timeout", |_, _, _| Ok(VarKind::Other(Box::new(Timeout(Which::FrInv)))));
     m.variable_class("T_branch_last_reply_code", |spec, loader, _| {
-        Ok(Kind::Other(Box::new(LastReply(Name::optional(spec, loader)?))))
+        Ok(VarKind::Other(Box::new(LastReply(Name::optional(spec, loader)?))))
     });
     m.variable_class("bavp", |spec, loader, _| {
-        Ok(Kind::Other(Box::new(BranchAvp(Name::new(spec, loader, "$bavp(name)")?))))
+        Ok(VarKind::Other(Box::new(BranchAvp(Name::new(spec, loader, "$bavp(name)")?))))
     });
     for (name, read) in FIELDS {
-        m.variable_class(name, move |_, _, _| Ok(Kind::Other(Box::new(Field { name, read }))));
+        m.variable_class(name, move |_, _, _| Ok(VarKind::Other(Box::new(Field { name, read }))));
     }
     m.variable_class("tm.branch.flag", |spec, loader, _| {
         let name = spec.inner.as_deref().map(<[u8]>::trim_ascii).filter(|inner| !inner.is_empty());
         match name {
-            Some(name) => Ok(Kind::Other(Box::new(Flag(loader.branch_flag(name, spec.loc)?)))),
+            Some(name) => Ok(VarKind::Other(Box::new(Flag(loader.branch_flag(name, spec.loc)?)))),
             None => Err(needs_name(spec, "a flag")),
         }
     });
     m.variable_class("tm.branch.attr", |spec, loader, _| {
-        Ok(Kind::Other(Box::new(Attribute(Name::new(spec, loader, "$tm.branch.attr(name)")?))))
+        Ok(VarKind::Other(Box::new(Attribute(Name::new(spec, loader, "$tm.branch.attr(name)")?))))
     });
 }
 

@@ -3,7 +3,7 @@
 use super::alone::Decoded;
 use super::{Th, with_dialog};
 use bytes::Bytes;
-use host::var::Kind;
+use host::var::VarKind;
 use host::{At, Ctx, Registrar, Value, Variable};
 use script::Diagnostic;
 use script::ast::VarSpec;
@@ -18,9 +18,11 @@ pub fn register(m: &mut Registrar<Th>) {
         let decoded = call.ctx.state.ext.find::<Decoded>().map_or(0, |d| d.0.len());
         Value::Int(decoded.saturating_sub(1) as i64)
     });
-    m.variable_class("TH_decoded_routes", |spec, _, _| Ok(Kind::Other(Box::new(Hop(Part::of(spec)?, true)))));
+    m.variable_class("TH_decoded_routes", |spec, _, _| {
+        Ok(VarKind::Other(Box::new(Hop(Part::of(spec)?, true))))
+    });
     m.variable_class("TH_decoded_contact", |spec, _, _| {
-        Ok(Kind::Other(Box::new(Hop(Part::of(spec)?, false))))
+        Ok(VarKind::Other(Box::new(Hop(Part::of(spec)?, false))))
     });
 }
 

@@ -1,6 +1,6 @@
 //! Management commands of uac_registrant.
 
-use super::record::{DEFAULT_EXPIRES, Record, State, Wish};
+use super::record::{DEFAULT_EXPIRES, Record, RegistrationState, Wish};
 use super::{GROUP, Records, Registrant, What, load, send};
 use bytes::Bytes;
 use host::db::Query;
@@ -126,7 +126,9 @@ fn enable(call: &mut Call<Registrant>, params: &MiParams, how: Wanted) -> MiResu
         // What waits for an answer acts on it when it comes.
         _ if state.is_open() => {}
         Wanted::On => send(call.ctx, &module, id, What::Register, None),
-        Wanted::Off if state == State::Registered => send(call.ctx, &module, id, What::Unregister, None),
+        Wanted::Off if state == RegistrationState::Registered => {
+            send(call.ctx, &module, id, What::Unregister, None)
+        }
         Wanted::Off => {}
     }
     if let Some(db) = &module.db {

@@ -13,7 +13,7 @@ use host::events::EventParams;
 use host::load::Loader;
 use host::tm::{Answer, NewRequest};
 use host::{Call, Ctx, Registrar, Value};
-use record::{Record, State, Wish};
+use record::{Record, RegistrationState, Wish};
 use sip::{HeaderName, Message, Uri};
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
@@ -272,7 +272,7 @@ fn look_at(ctx: &mut Ctx, module: &Arc<Registrant>, id: u64) {
             record.call_id = Bytes::new();
             send(ctx, module, id, if enabled { What::Register } else { What::Unregister }, None);
         }
-        State::Registered if now + u64::from(module.interval) < record.due => {}
+        RegistrationState::Registered if now + u64::from(module.interval) < record.due => {}
         _ if enabled => send(ctx, module, id, What::Register, None),
         _ => {}
     }
@@ -314,10 +314,10 @@ fn send(ctx: &mut Ctx, module: &Arc<Registrant>, id: u64, what: What, authorizat
     request.next_hop = wish.proxy.clone();
     request.socket = wish.socket.as_ref().map(|(index, _)| *index);
     let state = match (what, authorization.is_some()) {
-        (What::Register, false) => State::Registering,
-        (What::Register, true) => State::Authenticating,
-        (_, false) => State::Unregistering,
-        (_, true) => State::AuthenticatingUnregister,
+        (What::Register, false) => RegistrationState::Registering,
+        (What::Register, true) => RegistrationState::Authenticating,
+        (_, false) => RegistrationState::Unregistering,
+        (_, true) => RegistrationState::AuthenticatingUnregister,
     };
     if what == What::Register && authorization.is_none() {
         record.last_sent = now;
@@ -337,7 +337,7 @@ fn text(bytes: &Bytes) -> std::borrow::Cow<'_, str> {
 }
 
 /// Notes a state and tells who wants to know.
-fn change(ctx: &mut Ctx, id: u64, state: State) {
+fn change(ctx: &mut Ctx, id: u64, state: RegistrationState) {
     let Some(record) = ctx.local::<Records>().by_id.get_mut(&id) else { return };
     record.state = state;
     let wish = &record.wish;
@@ -350,7 +350,7 @@ fn change(ctx: &mut Ctx, id: u64, state: State) {
     .into_iter()
     .collect();
     let (name, event) = state.names();
-    let level = if state == State::Registered { 1 } else { -1 };
+    let level = if state == RegistrationState::Registered { 1 } else { -1 };
     let now = now_s(ctx);
     ctx.shared().status.set(GROUP, &identifier, level, name);
     ctx.shared().status.report(GROUP, &identifier, now, format!("state changed to {name}"));
@@ -359,7 +359,7 @@ fn change(ctx: &mut Ctx, id: u64, state: State) {
     }
 }
 
-fn fail(ctx: &mut Ctx, module: &Registrant, id: u64, state: State, why: &str) {
+fn fail(ctx: &mut Ctx, module: &Registrant, id: u64, state: RegistrationState, why: &str) {
     let Some(record) = ctx.local::<Records>().by_id.get(&id) else { return };
     let (aor, expires) = (record.wish.aor.clone(), record.expires);
     host::warn!("uac_registrant", "{} is not registered: {why}", text(&aor));
@@ -382,7 +382,8 @@ fn answered(ctx: &mut Ctx, module: &Arc<Registrant>, id: u64, cseq: u32, what: W
     }
     let (state, status) = (record.state, answer.status);
     let Some(reply) = answer.reply else {
-        let failed = if status == 408 { State::RegisterTimeout } else { State::InternalError };
+        let failed =
+            if status == 408 { RegistrationState::RegisterTimeout } else { RegistrationState::InternalError };
         return fail(ctx, module, id, failed, &format!("{status} {}", text(&answer.reason)));
     };
     match status {
@@ -400,15 +401,28 @@ fn answered(ctx: &mut Ctx, module: &Arc<Registrant>, id: u64, cseq: u32, what: W
                     }
                     send(ctx, module, id, What::Register, None);
                 }
-                None => fail(ctx, module, id, State::RegistrarError, "423 without a longer time"),
+                None => fail(ctx, module, id, RegistrationState::RegistrarError, "423 without a longer time"),
             }
         }
-        408 => fail(ctx, module, id, State::RegisterTimeout, "the registrar timed out"),
-        _ => fail(ctx, module, id, State::RegistrarError, &format!("{status} {}", text(&answer.reason))),
+        408 => fail(ctx, module, id, RegistrationState::RegisterTimeout, "the registrar timed out"),
+        _ => fail(
+            ctx,
+            module,
+            id,
+            RegistrationState::RegistrarError,
+            &format!("{status} {}", text(&answer.reason)),
+        ),
     }
 }
 
-fn challenged(ctx: &mut Ctx, module: &Arc<Registrant>, id: u64, what: What, state: State, reply: &Message) {
+fn challenged(
+    ctx: &mut Ctx,
+    module: &Arc<Registrant>,
+    id: u64,
+    what: What,
+    state: RegistrationState,
+    reply: &Message,
+) {
     let Some(record) = ctx.local::<Records>().by_id.get(&id) else { return };
     let wish = record.wish.clone();
     // A stale nonce is no reproach.
@@ -419,13 +433,20 @@ fn challenged(ctx: &mut Ctx, module: &Arc<Registrant>, id: u64, what: What, stat
             sip::digest::Challenge::parse(&reply.text(h.value()))
                 .is_ok_and(|c| c.stale == sip::digest::Stale::Yes)
         });
-    let again = matches!(state, State::Authenticating | State::AuthenticatingUnregister)
-        && !(stale && record.cseq < 10);
+    let again =
+        matches!(state, RegistrationState::Authenticating | RegistrationState::AuthenticatingUnregister)
+            && !(stale && record.cseq < 10);
     if wish.user.is_empty() || wish.password.is_empty() {
-        return fail(ctx, module, id, State::WrongCredentials, "the registrar wants credentials");
+        return fail(ctx, module, id, RegistrationState::WrongCredentials, "the registrar wants credentials");
     }
     if again {
-        return fail(ctx, module, id, State::WrongCredentials, "the registrar refused the credentials");
+        return fail(
+            ctx,
+            module,
+            id,
+            RegistrationState::WrongCredentials,
+            "the registrar refused the credentials",
+        );
     }
     let credential = |realm: &[u8]| {
         Some(uac_auth::Credential {
@@ -435,7 +456,7 @@ fn challenged(ctx: &mut Ctx, module: &Arc<Registrant>, id: u64, what: What, stat
         })
     };
     let Some(challenged) = uac_auth::choose(reply, &[], credential) else {
-        return fail(ctx, module, id, State::InternalError, "the challenge cannot be answered");
+        return fail(ctx, module, id, RegistrationState::InternalError, "the challenge cannot be answered");
     };
     let line = challenged.line(ctx, b"REGISTER", &wish.registrar, b"", 1);
     send(ctx, module, id, what, Some(line));
@@ -457,7 +478,7 @@ fn accepted(ctx: &mut Ctx, module: &Arc<Registrant>, id: u64, reply: &Message) {
             if let Some(record) = ctx.local::<Records>().by_id.get_mut(&id) {
                 record.due = 0;
             }
-            return change(ctx, id, State::NotRegistered);
+            return change(ctx, id, RegistrationState::NotRegistered);
         }
         (false, false) => return send(ctx, module, id, What::Unregister, None),
         (false, true) => {}
@@ -481,7 +502,7 @@ fn accepted(ctx: &mut Ctx, module: &Arc<Registrant>, id: u64, reply: &Message) {
             ctx,
             module,
             id,
-            State::RegistrarError,
+            RegistrationState::RegistrarError,
             "the registrar's answer does not hold the binding",
         );
     }
@@ -498,7 +519,7 @@ fn accepted(ctx: &mut Ctx, module: &Arc<Registrant>, id: u64, reply: &Message) {
     if let Some(record) = ctx.local::<Records>().by_id.get_mut(&id) {
         (record.expires, record.due) = (expires, due);
     }
-    change(ctx, id, State::Registered);
+    change(ctx, id, RegistrationState::Registered);
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use sip::Uri;
 /// ```
 /// The failures (RegisterTimeout, InternalError, WrongCredentials, RegistrarError) are tried again later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum State {
+pub enum RegistrationState {
     NotRegistered,
     Registering,
     Authenticating,
@@ -26,20 +26,28 @@ pub enum State {
     AuthenticatingUnregister,
 }
 
-impl State {
+impl RegistrationState {
     /// As management commands print it, and the event that a change raises.
     pub fn names(self) -> (&'static str, Option<&'static str>) {
         match self {
-            State::NotRegistered => ("NOT_REGISTERED_STATE", None),
-            State::Registering => ("REGISTERING_STATE", Some("E_REGISTRANT_REGISTERING")),
-            State::Authenticating => ("AUTHENTICATING_STATE", Some("E_REGISTRANT_AUTHENTICATING")),
-            State::Registered => ("REGISTERED_STATE", Some("E_REGISTRANT_REGISTERED")),
-            State::RegisterTimeout => ("REGISTER_TIMEOUT_STATE", Some("E_REGISTRANT_REGISTER_TIMEOUT")),
-            State::InternalError => ("INTERNAL_ERROR_STATE", Some("E_REGISTRANT_INTERNAL_ERROR")),
-            State::WrongCredentials => ("WRONG_CREDENTIALS_STATE", Some("E_REGISTRANT_WRONG_CREDENTIALS")),
-            State::RegistrarError => ("REGISTRAR_ERROR_STATE", Some("E_REGISTRANT_REGISTRAR_ERROR")),
-            State::Unregistering => ("UNREGISTERING_STATE", Some("E_REGISTRANT_UNREGISTERING")),
-            State::AuthenticatingUnregister => {
+            RegistrationState::NotRegistered => ("NOT_REGISTERED_STATE", None),
+            RegistrationState::Registering => ("REGISTERING_STATE", Some("E_REGISTRANT_REGISTERING")),
+            RegistrationState::Authenticating => {
+                ("AUTHENTICATING_STATE", Some("E_REGISTRANT_AUTHENTICATING"))
+            }
+            RegistrationState::Registered => ("REGISTERED_STATE", Some("E_REGISTRANT_REGISTERED")),
+            RegistrationState::RegisterTimeout => {
+                ("REGISTER_TIMEOUT_STATE", Some("E_REGISTRANT_REGISTER_TIMEOUT"))
+            }
+            RegistrationState::InternalError => ("INTERNAL_ERROR_STATE", Some("E_REGISTRANT_INTERNAL_ERROR")),
+            RegistrationState::WrongCredentials => {
+                ("WRONG_CREDENTIALS_STATE", Some("E_REGISTRANT_WRONG_CREDENTIALS"))
+            }
+            RegistrationState::RegistrarError => {
+                ("REGISTRAR_ERROR_STATE", Some("E_REGISTRANT_REGISTRAR_ERROR"))
+            }
+            RegistrationState::Unregistering => ("UNREGISTERING_STATE", Some("E_REGISTRANT_UNREGISTERING")),
+            RegistrationState::AuthenticatingUnregister => {
                 ("AUTHENTICATING_UNREGISTER_STATE", Some("E_REGISTRANT_AUTHENTICATING_UNREGISTER"))
             }
         }
@@ -49,36 +57,39 @@ impl State {
     pub fn is_open(self) -> bool {
         matches!(
             self,
-            State::Registering
-                | State::Authenticating
-                | State::Unregistering
-                | State::AuthenticatingUnregister
+            RegistrationState::Registering
+                | RegistrationState::Authenticating
+                | RegistrationState::Unregistering
+                | RegistrationState::AuthenticatingUnregister
         )
     }
 
     pub fn has_failed(self) -> bool {
         matches!(
             self,
-            State::RegisterTimeout | State::InternalError | State::WrongCredentials | State::RegistrarError
+            RegistrationState::RegisterTimeout
+                | RegistrationState::InternalError
+                | RegistrationState::WrongCredentials
+                | RegistrationState::RegistrarError
         )
     }
 
     pub fn is_leaving(self) -> bool {
-        matches!(self, State::Unregistering | State::AuthenticatingUnregister)
+        matches!(self, RegistrationState::Unregistering | RegistrationState::AuthenticatingUnregister)
     }
 }
 
-pub const ALL: [State; 10] = [
-    State::NotRegistered,
-    State::Registering,
-    State::Authenticating,
-    State::Registered,
-    State::RegisterTimeout,
-    State::InternalError,
-    State::WrongCredentials,
-    State::RegistrarError,
-    State::Unregistering,
-    State::AuthenticatingUnregister,
+pub const ALL: [RegistrationState; 10] = [
+    RegistrationState::NotRegistered,
+    RegistrationState::Registering,
+    RegistrationState::Authenticating,
+    RegistrationState::Registered,
+    RegistrationState::RegisterTimeout,
+    RegistrationState::InternalError,
+    RegistrationState::WrongCredentials,
+    RegistrationState::RegistrarError,
+    RegistrationState::Unregistering,
+    RegistrationState::AuthenticatingUnregister,
 ];
 
 /// Seconds when the table names none.
@@ -170,7 +181,7 @@ impl Wish {
 #[derive(Clone, Debug)]
 pub struct Record {
     pub wish: Wish,
-    pub state: State,
+    pub state: RegistrationState,
     pub call_id: Bytes,
     pub from_tag: Bytes,
     pub cseq: u32,
@@ -197,7 +208,7 @@ impl Record {
         let asked = wish.expires;
         Record {
             wish,
-            state: State::NotRegistered,
+            state: RegistrationState::NotRegistered,
             call_id: Bytes::new(),
             from_tag: Bytes::new(),
             cseq: 0,

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use host::avp::AvpName;
 use host::db::{DbError, DbValue, Rows};
-use host::var::Kind;
+use host::var::VarKind;
 use host::{Ctx, OutVars, Value};
 use script::ast::AssignOp;
 
@@ -58,7 +58,7 @@ pub fn into_avps(
             };
             match vars.get(i) {
                 Some(var) => match var.kind {
-                    Kind::Avp(name) => ctx.state.avps.borrow_mut().add(name, value),
+                    VarKind::Avp(name) => ctx.state.avps.borrow_mut().add(name, value),
                     _ => drop(var.set(ctx, AssignOp::Set, value)),
                 },
                 None => break,

@@ -2,7 +2,7 @@
 //! address, one field for each contact, so that servers that change different contacts of an address do
 //! not undo one another's work.
 
-use super::contact::{ALL_METHODS, Binding, Contact, Field, NO_SOCKET, State};
+use super::contact::{ALL_METHODS, Binding, Contact, ContactState, Field, NO_SOCKET};
 use super::sql::{OwnKeys, flag_bits, flag_names, packed_keys, socket_index, socket_text, unpacked_keys};
 use super::table::{Change, Matching, Record};
 use bytes::Bytes;
@@ -157,7 +157,7 @@ fn unpack_one(
         bits: int("flags") as u8,
     };
     let mut contact = Contact::new(id_of(aor, name), &binding, int("last_mod") as u32);
-    contact.state = State::Synced;
+    contact.state = ContactState::Synced;
     Some((contact, keys))
 }
 

@@ -122,12 +122,12 @@ pub struct Contact {
     /// Counts changes, so that a write to the database knows whether it wrote the newest.
     pub version: u16,
     pub bits: u8,
-    pub state: State,
+    pub state: ContactState,
 }
 
 /// What the database knows of a contact.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum State {
+pub enum ContactState {
     /// Only in memory.
     New,
     Synced,
@@ -153,7 +153,7 @@ impl Contact {
             reg_id: 0,
             version: 0,
             bits: 0,
-            state: State::New,
+            state: ContactState::New,
         };
         contact.update(binding, now);
         contact
@@ -188,8 +188,8 @@ impl Contact {
     /// It differs from what the database holds.
     pub fn touch(&mut self) {
         self.version = self.version.wrapping_add(1);
-        if self.state == State::Synced {
-            self.state = State::Dirty;
+        if self.state == ContactState::Synced {
+            self.state = ContactState::Dirty;
         }
     }
 

@@ -1,6 +1,6 @@
 //! Management commands of usrloc, with the field names of the reference.
 
-use super::contact::{Binding, Contact, Field, NO_SOCKET, State};
+use super::contact::{Binding, Contact, ContactState, Field, NO_SOCKET};
 use super::sql::{flag_names, socket_text};
 use super::table::{Change, Record, Table};
 use super::{Mode, Usrloc, now_s};
@@ -252,11 +252,11 @@ pub fn contact_json(shared: &host::Shared, c: &Contact, now: u32) -> Json {
         }
     }
     let state = match c.state {
-        State::New => "CS_NEW",
-        State::Synced => "CS_SYNC",
-        State::Dirty => "CS_DIRTY",
+        ContactState::New => "CS_NEW",
+        ContactState::Synced => "CS_SYNC",
+        ContactState::Dirty => "CS_DIRTY",
     };
-    put("State", json!(state));
+    put("ContactState", json!(state));
     put("Flags", json!(c.bits));
     put("Cflags", json!(flag_names(shared, c.flags)));
     if let Some(socket) = c.socket().and_then(|s| socket_text(shared, s)) {

@@ -2,7 +2,7 @@
 //! `contact_id`, `expires` is a number) and that of 2.1 (the key is user, domain, contact and Call-ID,
 //! `expires` is a moment).
 
-use super::contact::{ALL_METHODS, Binding, Contact, Field, NO_SOCKET, State};
+use super::contact::{ALL_METHODS, Binding, Contact, ContactState, Field, NO_SOCKET};
 use super::table::{Gone, Why};
 use bytes::Bytes;
 use host::Shared;
@@ -172,7 +172,7 @@ impl Schema {
                 let query = self.names_of(Query::upsert(table()).eq(&c.contact_id, id), aor);
                 vec![self.values(query, shared, contact, keys)]
             }
-            (Layout::ById, Ids::OfDatabase) if contact.state == State::New => {
+            (Layout::ById, Ids::OfDatabase) if contact.state == ContactState::New => {
                 vec![self.values(self.names_of(Query::insert(table()), aor), shared, contact, keys)]
             }
             (Layout::ById, Ids::OfDatabase) => {
@@ -290,7 +290,7 @@ impl Schema {
         let modified = row.named(&LAST_MODIFIED).time().unwrap_or(0).max(0) as u32;
         let id = row.named(&self.id()).int()? as u64;
         let mut contact = Contact::new(id, &binding, modified);
-        contact.state = State::Synced;
+        contact.state = ContactState::Synced;
         Some((aor, contact, keys))
     }
 

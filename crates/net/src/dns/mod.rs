@@ -19,7 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use records::{Failure, Found as FoundRecords, NameServers};
+pub use records::{Failure, FoundRecords, NameServers};
 pub use sip::names::{Hop, KnownName, Query, Record, RecordKind, ResolveError, Security};
 
 /// Names kept with their addresses, for the whole server.
@@ -138,7 +138,7 @@ impl DnsCache {
 }
 
 /// The outcome of a lookup: known, or a future that owns what it needs.
-pub enum Found<F> {
+pub enum Lookup<F> {
     Now(Result<Vec<Hop>, ResolveError>),
     Later(F),
 }
@@ -181,25 +181,25 @@ impl Resolver {
     pub fn lookup(
         &self,
         query: Query,
-    ) -> Found<impl Future<Output = Result<Vec<Hop>, ResolveError>> + use<>> {
+    ) -> Lookup<impl Future<Output = Result<Vec<Hop>, ResolveError>> + use<>> {
         if let Some(hop) = sip::names::literal(&query) {
-            return Found::Now(Ok(vec![hop]));
+            return Lookup::Now(Ok(vec![hop]));
         }
         let query = Query { host: query.host.trim_end_matches('.').to_ascii_lowercase(), ..query };
         if let Some(kept) = self.0.cache.get(&query) {
-            return Found::Now(kept.map(|answer| self.0.order(&answer)));
+            return Lookup::Now(kept.map(|answer| self.0.order(&answer)));
         }
         if query.host.is_empty() || query.host.len() > 253 {
-            return Found::Now(Err(ResolveError::BadName));
+            return Lookup::Now(Err(ResolveError::BadName));
         }
-        let Some(work) = self.work(&query) else { return Found::Now(Err(ResolveError::Busy)) };
+        let Some(work) = self.work(&query) else { return Lookup::Now(Err(ResolveError::Busy)) };
         let inner = self.0.clone();
         // Names of the system's hosts file need nobody's answer: one look tells.
         if let Some(answer) = work.clone().now_or_never() {
             inner.pending.borrow_mut().remove(&query);
-            return Found::Now(answer.map(|answer| inner.order(&answer)));
+            return Lookup::Now(answer.map(|answer| inner.order(&answer)));
         }
-        Found::Later(async move {
+        Lookup::Later(async move {
             let answer = work.await;
             // The first waiter to get here takes the work off the list; for the others it is gone.
             inner.pending.borrow_mut().remove(&query);

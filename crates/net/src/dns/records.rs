@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// Records and how long they hold.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Found {
+pub struct FoundRecords {
     pub records: Vec<Record>,
     pub ttl: Duration,
 }
@@ -73,7 +73,7 @@ impl NameServers {
 }
 
 impl Records for NameServers {
-    async fn find(&self, name: &str, kind: RecordKind) -> Result<Found, Failure> {
+    async fn find(&self, name: &str, kind: RecordKind) -> Result<FoundRecords, Failure> {
         let asked = match kind {
             RecordKind::Ptr => Name::from(name.parse::<IpAddr>().map_err(|_| Failure::BadName)?),
             _ => Name::from_str_relaxed(name).map_err(|_| Failure::BadName)?,
@@ -81,7 +81,7 @@ impl Records for NameServers {
         let found = self.0.lookup(asked, record_type(kind)).await.map_err(failure)?;
         let records: Vec<Record> = found.answers().iter().filter_map(|r| record(&r.data)).collect();
         let ttl = found.valid_until().saturating_duration_since(Instant::now());
-        if records.is_empty() { Err(Failure::Missing(Some(ttl))) } else { Ok(Found { records, ttl }) }
+        if records.is_empty() { Err(Failure::Missing(Some(ttl))) } else { Ok(FoundRecords { records, ttl }) }
     }
 }
 

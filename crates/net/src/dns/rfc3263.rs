@@ -1,7 +1,7 @@
 //! RFC 3263 §4: from the parts of a URI to transports, ports and addresses. Knows no sockets: records
 //! come from a `Records`.
 
-use super::records::{Failure, Found};
+use super::records::{Failure, FoundRecords};
 use super::{
     DnsOptions, FAILURE_TTL, Families, Hop, Naptr, Query, Record, RecordKind, ResolveError, Security,
 };
@@ -19,7 +19,7 @@ const MISSING_TTL: Duration = Duration::from_secs(30);
 /// Where records come from.
 #[expect(async_fn_in_trait, reason = "its futures stay on their thread")]
 pub trait Records {
-    async fn find(&self, name: &str, kind: RecordKind) -> Result<Found, Failure>;
+    async fn find(&self, name: &str, kind: RecordKind) -> Result<FoundRecords, Failure>;
 }
 
 /// The addresses of one name, before the weights are drawn.
@@ -221,7 +221,7 @@ impl<R: Records> Search<'_, R> {
     }
 
     /// Missing records are no error; the answer holds as long as the shortest-lived of what it rests on.
-    fn take(&mut self, found: Result<Found, Failure>) -> Result<Vec<Record>, ResolveError> {
+    fn take(&mut self, found: Result<FoundRecords, Failure>) -> Result<Vec<Record>, ResolveError> {
         match found {
             Ok(mut found) => {
                 self.ttl = self.ttl.min(found.ttl);

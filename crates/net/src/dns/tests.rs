@@ -1,4 +1,4 @@
-use super::records::{Failure, Found as Records};
+use super::records::{Failure, FoundRecords as Records};
 use super::rfc3263::{self, resolve};
 use super::*;
 use sip::Transport;
@@ -170,7 +170,7 @@ fn numbers_need_no_lookup() {
         ("sip:[2001:db8::1]", "udp [2001:db8::1]:5060"),
     ] {
         match resolver.lookup(query(uri)) {
-            Found::Now(Ok(list)) => assert_eq!(hops(&list), expected, "{uri}"),
+            Lookup::Now(Ok(list)) => assert_eq!(hops(&list), expected, "{uri}"),
             _ => panic!("{uri}"),
         }
     }
@@ -208,8 +208,8 @@ async fn a_real_server_is_asked_once() {
             let servers = NameServers::at(address, &options).unwrap();
             let resolver = Resolver::with_servers(options, DnsCache::default(), servers);
             let lookup = |uri: &str| match resolver.lookup(query(uri)) {
-                Found::Later(work) => work,
-                Found::Now(_) => panic!("{uri} is known already"),
+                Lookup::Later(work) => work,
+                Lookup::Now(_) => panic!("{uri} is known already"),
             };
             let (a, b) = tokio::join!(lookup("sip:real.example:5060"), lookup("sip:Real.example.:5060"));
             assert_eq!(
@@ -217,12 +217,12 @@ async fn a_real_server_is_asked_once() {
                 ("udp 192.0.2.55:5060", "udp 192.0.2.55:5060")
             );
             assert_eq!(asked.get(), 1);
-            let Found::Now(Ok(kept)) = resolver.lookup(query("sip:real.example:5060")) else {
+            let Lookup::Now(Ok(kept)) = resolver.lookup(query("sip:real.example:5060")) else {
                 panic!("not kept")
             };
             assert_eq!(hops(&kept), "udp 192.0.2.55:5060");
             assert_eq!(lookup("sip:unreal.example:5060").await, Err(ResolveError::NoAddress));
-            let Found::Now(Err(ResolveError::NoAddress)) = resolver.lookup(query("sip:unreal.example:5060"))
+            let Lookup::Now(Err(ResolveError::NoAddress)) = resolver.lookup(query("sip:unreal.example:5060"))
             else {
                 panic!("the missing name is not kept")
             };

@@ -51,7 +51,7 @@ impl Ask<'_> {
 
 /// What was found.
 #[derive(Clone, Debug, Default)]
-pub struct Found {
+pub struct FoundBody {
     pub body: Option<Bytes>,
     /// Whole lines that the PUBLISH brought for NOTIFY.
     pub headers: Bytes,
@@ -91,8 +91,8 @@ impl Sources {
     }
 
     /// The body for all watchers, before rules are applied.
-    pub async fn body(&self, key: &Key, package: &Package, ask: Ask<'_>) -> Result<Found, DbError> {
-        let Some((user, domain)) = parts(&key.uri) else { return Ok(Found::default()) };
+    pub async fn body(&self, key: &Key, package: &Package, ask: Ask<'_>) -> Result<FoundBody, DbError> {
+        let Some((user, domain)) = parts(&key.uri) else { return Ok(FoundBody::default()) };
         let mixes = self.module.mix_dialog_presence && package.is_presence() && package.aggregate.is_some();
         let calls = match ask.calls {
             _ if !mixes => None,
@@ -102,7 +102,7 @@ impl Sources {
         let known = ask.ending.is_some() || self.module.fallback || self.module.presentities.has(key);
         let owner = Owner { user: &user, domain: &domain, event: package.name };
         let mut states = Vec::new();
-        let mut found = Found::default();
+        let mut found = FoundBody::default();
         let mut ending = None;
         if known {
             let rows = self.pool.run(self.module.tables.published(&owner)).await?;

@@ -3,7 +3,7 @@
 use super::body::Sources;
 use super::notify::{self, Telling};
 use super::publish::{self, Publication, Stored};
-use super::sql::{Owner, State};
+use super::sql::{Owner, PublishedState};
 use super::table::{Key, Published};
 use super::{Presence, subscription};
 use bytes::Bytes;
@@ -87,7 +87,7 @@ async fn store(sources: &Sources, p: &Publication, tag: &Bytes) -> Result<Vec<Te
             false => Ok(Vec::new()),
         };
     }
-    let state = State {
+    let state = PublishedState {
         etag: tag,
         expires: sources.now + i64::from(p.expires),
         received: sources.now,

@@ -4,7 +4,7 @@ use super::body::{Ask, Calls, Sources};
 use super::mix::DialogState;
 use super::notify::{self, Telling};
 use super::packages::{BAD_EVENT, BAD_REQUEST, BROKEN, Event, Extent, Package, Refusal};
-use super::sql::{Owner, State};
+use super::sql::{Owner, PublishedState};
 use super::table::{Key, Published};
 use super::{Presence, subscription};
 use crate::xml::{self, Element};
@@ -190,7 +190,7 @@ fn new_etag(module: &Presence, changes: u32) -> Bytes {
 async fn store(sources: &Sources, p: &Publication) -> Result<Stored, DbError> {
     let module = &sources.module;
     let owner = Owner { user: &p.user, domain: &p.domain, event: p.package.name };
-    let mut state = State {
+    let mut state = PublishedState {
         etag: &Bytes::new(),
         expires: sources.now + i64::from(p.expires),
         received: sources.now,

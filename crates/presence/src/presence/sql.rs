@@ -25,7 +25,7 @@ impl Default for Tables {
 }
 
 /// A published state as it is written.
-pub struct State<'a> {
+pub struct PublishedState<'a> {
     pub etag: &'a Bytes,
     /// Unix seconds.
     pub expires: i64,
@@ -84,22 +84,22 @@ impl Tables {
         Tables::of_owner(Query::select(&self.presentity).columns(columns), owner).order("received_time, id")
     }
 
-    pub fn insert_state(&self, owner: &Owner<'_>, state: &State<'_>) -> Query {
+    pub fn insert_state(&self, owner: &Owner<'_>, state: &PublishedState<'_>) -> Query {
         let insert = Query::insert(&self.presentity)
             .set("domain", owner.domain.clone())
             .set("username", owner.user.clone())
             .set("event", owner.event);
         let body = state.body.cloned().unwrap_or_default();
-        Tables::set_state(insert, &State { body: Some(&body), ..*state })
+        Tables::set_state(insert, &PublishedState { body: Some(&body), ..*state })
     }
 
     /// Changes the state that has this tag.
-    pub fn update_state(&self, owner: &Owner<'_>, etag: &Bytes, state: &State<'_>) -> Query {
+    pub fn update_state(&self, owner: &Owner<'_>, etag: &Bytes, state: &PublishedState<'_>) -> Query {
         let update = Tables::set_state(Query::update(&self.presentity), state);
         Tables::of_owner(update, owner).eq("etag", etag.clone())
     }
 
-    fn set_state(query: Query, state: &State<'_>) -> Query {
+    fn set_state(query: Query, state: &PublishedState<'_>) -> Query {
         let mut query = query
             .set("etag", state.etag.clone())
             .set("expires", state.expires)

@@ -17,7 +17,7 @@ pub const MAX_LINES: usize = 100_000;
 pub const MAX_APPEARANCES: usize = 256;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum State {
+pub enum LineState {
     Idle,
     Seized,
     Progressing,
@@ -26,21 +26,21 @@ pub enum State {
     Held,
 }
 
-impl State {
+impl LineState {
     pub fn as_str(self) -> &'static str {
         match self {
-            State::Idle => "idle",
-            State::Seized => "seized",
-            State::Progressing => "progressing",
-            State::Alerting => "alerting",
-            State::Active => "active",
-            State::Held => "held",
+            LineState::Idle => "idle",
+            LineState::Seized => "seized",
+            LineState::Progressing => "progressing",
+            LineState::Alerting => "alerting",
+            LineState::Active => "active",
+            LineState::Held => "held",
         }
     }
 
     /// A call moves an appearance on, never back.
-    fn may_become(self, next: State) -> bool {
-        use State::*;
+    fn may_become(self, next: LineState) -> bool {
+        use LineState::*;
         match self {
             Idle => true,
             Seized => matches!(next, Idle | Progressing | Active),
@@ -57,7 +57,7 @@ pub struct Line {
     pub seized: u32,
     /// Unix seconds until when.
     pub seized_until: u64,
-    pub appearances: BTreeMap<u32, State>,
+    pub appearances: BTreeMap<u32, LineState>,
 }
 
 impl Line {
@@ -70,7 +70,7 @@ impl Line {
 pub fn header(uri: &[u8], line: Option<&Line>) -> Bytes {
     let mut text = format!("Call-Info: <{}>", String::from_utf8_lossy(uri));
     let busy =
-        line.into_iter().flat_map(|line| &line.appearances).filter(|(_, state)| **state != State::Idle);
+        line.into_iter().flat_map(|line| &line.appearances).filter(|(_, state)| **state != LineState::Idle);
     for (index, state) in busy {
         text += &format!(";appearance-index={index};appearance-state={}", state.as_str());
     }
@@ -108,7 +108,7 @@ impl Lines {
             return Taken::Busy;
         }
         (line.seized, line.seized_until) = (index, now + u64::from(seconds));
-        line.appearances.insert(index, State::Seized);
+        line.appearances.insert(index, LineState::Seized);
         Taken::Done
     }
 
@@ -128,7 +128,7 @@ impl Lines {
         match self.0.lock().get_mut(uri) {
             Some(line) => {
                 (line.seized, line.seized_until) = (0, 0);
-                line.appearances.insert(index, State::Idle);
+                line.appearances.insert(index, LineState::Idle);
                 Taken::Done
             }
             None => Taken::Unknown,
@@ -148,10 +148,10 @@ impl Lines {
     }
 
     /// A call on an appearance goes on. False: there is nothing to tell.
-    pub fn moved(&self, uri: &Bytes, index: u32, next: State) -> bool {
+    pub fn moved(&self, uri: &Bytes, index: u32, next: LineState) -> bool {
         let mut lines = self.0.lock();
         let Some(line) = lines.get_mut(uri) else { return false };
-        let state = line.appearances.entry(index).or_insert(State::Idle);
+        let state = line.appearances.entry(index).or_insert(LineState::Idle);
         if *state == next || !state.may_become(next) {
             return false;
         }
@@ -179,10 +179,10 @@ impl Lines {
         }
         match index {
             Some(index) => match line.appearances.get_mut(&index) {
-                Some(state) => *state = State::Idle,
+                Some(state) => *state = LineState::Idle,
                 None => return false,
             },
-            None => line.appearances.values_mut().for_each(|state| *state = State::Idle),
+            None => line.appearances.values_mut().for_each(|state| *state = LineState::Idle),
         }
         true
     }
@@ -207,16 +207,16 @@ mod tests {
         let (lines, uri) = (Lines::default(), Bytes::from_static(b"sip:line@x"));
         lines.seize(&uri, 1, 0, 15);
         for (next, told) in [
-            (State::Held, false),
-            (State::Progressing, true),
-            (State::Progressing, false),
-            (State::Active, true),
-            (State::Held, true),
-            (State::Idle, true),
+            (LineState::Held, false),
+            (LineState::Progressing, true),
+            (LineState::Progressing, false),
+            (LineState::Active, true),
+            (LineState::Held, true),
+            (LineState::Idle, true),
         ] {
             assert_eq!(lines.moved(&uri, 1, next), told, "{next:?}");
         }
-        lines.moved(&uri, 3, State::Active);
+        lines.moved(&uri, 3, LineState::Active);
         assert_eq!(
             &header(&uri, lines.get(&uri).as_ref())[..],
             b"Call-Info: <sip:line@x>;appearance-index=3;appearance-state=active;appearance-index=*;\

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use host::load::Loader;
 use host::mi::{MiError, MiParams, MiResult};
 use host::{Call, Ctx, Head, Registrar, Routes};
-use lines::{Lines, State, Taken};
+use lines::{LineState, Lines, Taken};
 use modules::dialog::api::{self, Event, Told};
 use modules::dialog::{Flags, Key, Val};
 use serde_json::json;
@@ -260,16 +260,16 @@ fn told_of(ctx: &mut Ctx, module: &Arc<CallInfo>, told: &Told) {
     for side in [Side::Caller, Side::Callee] {
         let Some((line, index)) = kept(ctx, told.key, side) else { continue };
         let next = match (told.event, side) {
-            (Event::Early, Side::Caller) => State::Progressing,
-            (Event::Early, Side::Callee) => State::Alerting,
-            (Event::Confirmed, _) => State::Active,
+            (Event::Early, Side::Caller) => LineState::Progressing,
+            (Event::Early, Side::Callee) => LineState::Alerting,
+            (Event::Confirmed, _) => LineState::Active,
             (Event::RequestWithin, _) if ctx.state.msg.method() == Method::Invite => {
                 match on_hold(&ctx.state.msg) {
-                    true => State::Held,
-                    false => State::Active,
+                    true => LineState::Held,
+                    false => LineState::Active,
                 }
             }
-            (Event::Terminated | Event::Expired | Event::Failed, _) => State::Idle,
+            (Event::Terminated | Event::Expired | Event::Failed, _) => LineState::Idle,
             _ => continue,
         };
         if module.lines.moved(&line, index, next) {

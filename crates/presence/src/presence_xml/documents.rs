@@ -3,7 +3,7 @@
 use super::Style;
 use super::rules::Ruleset;
 use crate::presence::documents::{Answer, Documents, Policy, Reader};
-use crate::xcap::{Address, Kind, Xcap, select};
+use crate::xcap::{Address, DocumentKind, Xcap, select};
 use crate::xml::{self, Element};
 use bytes::Bytes;
 use host::Ctx;
@@ -41,7 +41,7 @@ async fn read(
     xcap: &Xcap,
     pool: &dyn Pool,
     owner: (&Bytes, &Bytes),
-    kind: Kind,
+    kind: DocumentKind,
     file: Option<&Bytes>,
 ) -> Result<Option<Bytes>, String> {
     let rows = pool.run(xcap.query(owner.0, owner.1, kind, file)).await.map_err(|error| error.to_string())?;
@@ -59,8 +59,8 @@ impl Reader for Open {
         Box::pin(async move {
             let owner = (&user, &domain);
             let kind = match source.style {
-                Style::Ietf => Kind::PresRules,
-                Style::Oma => Kind::OmaPresRules,
+                Style::Ietf => DocumentKind::PresRules,
+                Style::Oma => DocumentKind::OmaPresRules,
             };
             let Some(text) = read(&source.xcap, &*pool, owner, kind, None).await? else {
                 return Ok(Policy::Unsaid);
@@ -87,9 +87,9 @@ impl Reader for Open {
         let Some(pool) = self.pool.clone().filter(|_| source.permanent) else {
             return Box::pin(std::future::ready(Ok(None)));
         };
-        Box::pin(
-            async move { read(&source.xcap, &*pool, (&user, &domain), Kind::PidfManipulation, None).await },
-        )
+        Box::pin(async move {
+            read(&source.xcap, &*pool, (&user, &domain), DocumentKind::PidfManipulation, None).await
+        })
     }
 }
 
@@ -102,7 +102,7 @@ async fn list(
 ) -> Result<Vec<String>, String> {
     let Some(address) = Address::parse(anchor) else { return Ok(Vec::new()) };
     let file = Bytes::from(address.file);
-    let Some(text) = read(xcap, pool, owner, Kind::ResourceLists, Some(&file)).await? else {
+    let Some(text) = read(xcap, pool, owner, DocumentKind::ResourceLists, Some(&file)).await? else {
         return Ok(Vec::new());
     };
     let root = xml::parse(&text).map_err(|why| format!("a list of the user: {why}"))?;

@@ -6,30 +6,32 @@ use host::Ctx;
 
 const NAMESPACE: &str = "urn:ietf:params:xml:ns:rlmi";
 
-/// State of the subscription to a user, with the numbers of the table.
+/// SubscriptionState of the subscription to a user, with the numbers of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum State {
+pub enum SubscriptionState {
     Active = 1 << 1,
     Pending = 1 << 2,
     Terminated = 1 << 3,
 }
 
-impl State {
-    pub fn of_number(number: i64) -> Option<State> {
-        [State::Active, State::Pending, State::Terminated].into_iter().find(|state| *state as i64 == number)
+impl SubscriptionState {
+    pub fn of_number(number: i64) -> Option<SubscriptionState> {
+        [SubscriptionState::Active, SubscriptionState::Pending, SubscriptionState::Terminated]
+            .into_iter()
+            .find(|state| *state as i64 == number)
     }
 
-    /// Of Subscription-State.
-    pub fn of_word(word: &[u8]) -> Option<State> {
-        let words = [State::Active, State::Pending, State::Terminated];
+    /// Of Subscription-SubscriptionState.
+    pub fn of_word(word: &[u8]) -> Option<SubscriptionState> {
+        let words = [SubscriptionState::Active, SubscriptionState::Pending, SubscriptionState::Terminated];
         words.into_iter().find(|state| state.word().as_bytes().eq_ignore_ascii_case(word))
     }
 
     pub fn word(self) -> &'static str {
         match self {
-            State::Active => "active",
-            State::Pending => "pending",
-            State::Terminated => "terminated",
+            SubscriptionState::Active => "active",
+            SubscriptionState::Pending => "pending",
+            SubscriptionState::Terminated => "terminated",
         }
     }
 }
@@ -38,7 +40,7 @@ impl State {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Instance {
     pub uri: String,
-    pub state: State,
+    pub state: SubscriptionState,
     pub reason: String,
     pub content_type: Bytes,
     pub body: Bytes,
@@ -87,13 +89,13 @@ pub fn build(
                 .attribute("id", id)
                 .attribute("state", instance.state.word());
             match instance.state {
-                State::Active if !instance.body.is_empty() => {
+                SubscriptionState::Active if !instance.body.is_empty() => {
                     let cid = format!("{}@fermata", unique(ctx));
                     part(&mut parts, &boundary, &cid, &instance.content_type, &instance.body);
                     element.set("cid", cid);
                 }
-                State::Terminated => element.set("reason", instance.reason.as_str()),
-                State::Active | State::Pending => {}
+                SubscriptionState::Terminated => element.set("reason", instance.reason.as_str()),
+                SubscriptionState::Active | SubscriptionState::Pending => {}
             }
             resource = resource.child(element);
         }

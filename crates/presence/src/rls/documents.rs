@@ -1,6 +1,6 @@
 //! Whom a list holds, by documents of its owner (RFC 4826).
 
-use crate::xcap::{Address, Kind, Xcap, normalized, select};
+use crate::xcap::{Address, DocumentKind, Xcap, normalized, select};
 use crate::xml::{self, Element};
 use bytes::Bytes;
 use host::db::Pool;
@@ -20,7 +20,7 @@ pub async fn users(
     (user, domain): (&Bytes, &Bytes),
     list: &Bytes,
 ) -> Result<Option<Vec<String>>, String> {
-    let Some(text) = document(xcap, pool, (user, domain), Kind::RlsServices, None).await? else {
+    let Some(text) = document(xcap, pool, (user, domain), DocumentKind::RlsServices, None).await? else {
         return Ok(None);
     };
     let root = xml::parse(&text).map_err(|why| format!("the rls-services of a user: {why}"))?;
@@ -39,7 +39,7 @@ async fn document(
     xcap: &Xcap,
     pool: &dyn Pool,
     (user, domain): (&Bytes, &Bytes),
-    kind: Kind,
+    kind: DocumentKind,
     file: Option<&Bytes>,
 ) -> Result<Option<Bytes>, String> {
     let rows = pool.run(xcap.query(user, domain, kind, file)).await.map_err(|error| error.to_string())?;
@@ -105,7 +105,8 @@ impl<'a> Owner<'a> {
                 return Err(format!("`{}` is no address of a list", address.trim()));
             };
             let (file, owner) = (Bytes::from(address.file), (self.user, self.domain));
-            let text = document(self.xcap, self.pool, owner, Kind::ResourceLists, Some(&file)).await?;
+            let text =
+                document(self.xcap, self.pool, owner, DocumentKind::ResourceLists, Some(&file)).await?;
             let Some(text) = text else { return Ok(()) };
             let root = xml::parse(&text).map_err(|why| format!("a list of a user: {why}"))?;
             match address.selector.as_deref().map_or(Some(&root), |selector| select(&root, selector)) {

@@ -1,6 +1,6 @@
 //! NOTIFY of lists to their watchers, and of users to us.
 
-use super::body::{self, Extent, Instance, State};
+use super::body::{self, Extent, Instance, SubscriptionState};
 use super::{Rls, now_s};
 use crate::presence::notify::side_of;
 use crate::presence::subscription::{Dialog, Field, Subscription};
@@ -45,7 +45,7 @@ pub fn states(module: &Rls, did: &Bytes) -> Query {
 pub fn instance(row: &Row<'_>, at: usize) -> Option<Instance> {
     Some(Instance {
         uri: row.string(at),
-        state: State::of_number(row.int(at + 1)?)?,
+        state: SubscriptionState::of_number(row.int(at + 1)?)?,
         reason: row.string(at + 2),
         content_type: row.text(at + 3).unwrap_or_default(),
         body: row.text(at + 4).unwrap_or_default(),
@@ -109,7 +109,7 @@ fn send(ctx: &mut Ctx, module: &Arc<Rls>, key: &Arc<Key>, whom: Whom, news: &New
         id => format!(";id={}", String::from_utf8_lossy(id)),
     };
     let head = format!(
-        "Event: {}{id}\r\nContact: <{}>\r\nSubscription-State: {state}\r\nRequire: eventlist\r\nContent-Type: {}\r\n",
+        "Event: {}{id}\r\nContact: <{}>\r\nSubscription-SubscriptionState: {state}\r\nRequire: eventlist\r\nContent-Type: {}\r\n",
         package.name,
         s.text(Field::LocalContact),
         body.content_type
@@ -130,7 +130,7 @@ fn send(ctx: &mut Ctx, module: &Arc<Rls>, key: &Arc<Key>, whom: Whom, news: &New
 struct Told {
     uri: Bytes,
     call_id: Bytes,
-    state: State,
+    state: SubscriptionState,
     reason: Bytes,
     /// Seconds.
     expires: Option<u32>,
@@ -142,13 +142,14 @@ fn read(msg: &Message) -> Option<Told> {
     msg.header(HeaderName::Event)?;
     msg.to_tag().filter(|tag| !tag.is_empty())?;
     msg.from_tag().filter(|tag| !tag.is_empty())?;
-    let value = msg.headers_named(b"Subscription-State").next().map(|header| msg.text(header.value()))?;
+    let value =
+        msg.headers_named(b"Subscription-SubscriptionState").next().map(|header| msg.text(header.value()))?;
     let end = value.iter().position(|b| *b == b';').unwrap_or(value.len());
     let params = sip::Params { text: value.slice((end + 1).min(value.len())..) };
-    let state = State::of_word(value[..end].trim_ascii())?;
+    let state = SubscriptionState::of_word(value[..end].trim_ascii())?;
     let reason = params.value(b"reason").filter(|reason| !reason.is_empty());
     let expires = match state {
-        State::Terminated => Some(0),
+        SubscriptionState::Terminated => Some(0),
         _ => params.value(b"expires").and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok()),
     };
     let content_type = msg.value(HeaderName::ContentType).unwrap_or_default();
@@ -157,7 +158,7 @@ fn read(msg: &Message) -> Option<Told> {
         return None;
     }
     let reason = match state {
-        State::Terminated => reason.unwrap_or_else(|| Bytes::from_static(b"unknown")),
+        SubscriptionState::Terminated => reason.unwrap_or_else(|| Bytes::from_static(b"unknown")),
         _ => Bytes::new(),
     };
     Some(Told { uri: msg.from()?.uri, call_id: msg.call_id()?, state, reason, expires, content_type, body })
@@ -171,7 +172,7 @@ pub fn handle(call: &mut Call<Rls>) -> Outcome {
     let Some(did) = pua.and_then(|pua| pua.subscription(&told.uri, Source::Lists, &told.call_id)) else {
         // The end of one that is forgotten already.
         return match told.state {
-            State::Terminated => answered(call.ctx).into(),
+            SubscriptionState::Terminated => answered(call.ctx).into(),
             _ => 2.into(),
         };
     };
@@ -234,7 +235,7 @@ mod tests {
         let text = |state: &str, kind: &str, body: &str| {
             format!(
                 "NOTIFY sip:rls@x SIP/2.0\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK1\r\nFrom: <sip:bob@x>;tag=1\r\nTo: <sip:a@x>;tag=2\r\n\
-                 Call-ID: c\r\nCSeq: 1 NOTIFY\r\nEvent: presence\r\nSubscription-State: {state}\r\n{kind}Content-Length: {}\r\n\r\n{body}",
+                 Call-ID: c\r\nCSeq: 1 NOTIFY\r\nEvent: presence\r\nSubscription-SubscriptionState: {state}\r\n{kind}Content-Length: {}\r\n\r\n{body}",
                 body.len()
             )
         };
@@ -242,11 +243,14 @@ mod tests {
             read(&Message::parse(text(state, kind, body).into()).unwrap())
         };
         let told = read("active;expires=300", "Content-Type: a/b\r\n", "x").unwrap();
-        assert_eq!((told.state, told.expires, &told.body[..]), (State::Active, Some(300), &b"x"[..]));
+        assert_eq!(
+            (told.state, told.expires, &told.body[..]),
+            (SubscriptionState::Active, Some(300), &b"x"[..])
+        );
         let told = read("terminated", "", "").unwrap();
         assert_eq!(
             (told.state, told.expires, &told.reason[..]),
-            (State::Terminated, Some(0), &b"unknown"[..])
+            (SubscriptionState::Terminated, Some(0), &b"unknown"[..])
         );
         assert_eq!(&read("Terminated; reason=rejected", "", "").unwrap().reason[..], b"rejected");
         assert!(read("odd", "", "").is_none() && read("active", "", "x").is_none());

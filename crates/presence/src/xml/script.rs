@@ -6,7 +6,7 @@ use super::{Element, Node, parse};
 use bytes::Bytes;
 use host::ctx::{Ctx, MsgState};
 use host::load::Loader;
-use host::var::{At, Kind, Var, Variable};
+use host::var::{At, Var, VarKind, Variable};
 use host::{Registrar, Value};
 use quick_xml::escape::partial_escape;
 use script::ast::{AssignOp, VarSpec};
@@ -21,7 +21,7 @@ const MAX_DOCUMENTS: usize = 1000;
 pub struct Xml;
 
 pub fn register(m: &mut Registrar<Xml>) {
-    m.variable_class("xml", |spec, loader, _| Ok(Kind::Other(Box::new(Path::new(spec, loader)?))));
+    m.variable_class("xml", |spec, loader, _| Ok(VarKind::Other(Box::new(Path::new(spec, loader)?))));
 }
 
 /// The documents of a message by name. `None`: its root was taken away.

@@ -17,7 +17,7 @@ use crate::ast::{AssignOp, Dialect};
 use crate::host::{Called, Host, Lang, ParallelSite, RouteId};
 use crate::ops::{AsyncId, FuncId, LaunchId, Op, ParallelId, Pc, VarId, WaitId};
 use crate::program::Program;
-use crate::task::State;
+use crate::task::TaskState;
 use crate::value::Value;
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ pub enum Step<Op> {
 /// task is used up.
 pub fn run<H: Host>(host: &mut H, fuel: u32) -> Step<H::Op> {
     let task = host.task();
-    if task.state == State::Ended {
+    if task.state == TaskState::Ended {
         return Step::Done(End::Exit);
     }
     let program = Arc::clone(&task.program);
@@ -52,7 +52,7 @@ pub fn run<H: Host>(host: &mut H, fuel: u32) -> Step<H::Op> {
             return step;
         }
     }
-    run.save(State::Ready);
+    run.save(TaskState::Ready);
     Step::OutOfFuel
 }
 
@@ -238,7 +238,7 @@ impl<'a, H: Host> Run<'a, H> {
         self.host.complain(loc, text);
     }
 
-    fn save(&mut self, state: State) {
+    fn save(&mut self, state: TaskState) {
         let (pc, acc) = (self.pc, self.acc);
         let task = self.host.task();
         (task.pc, task.acc, task.state) = (pc, acc, state);
@@ -253,7 +253,7 @@ impl<'a, H: Host> Run<'a, H> {
         for var in self.program.awaited(site) {
             if let Some(operation) = self.host.ask(self.program.var(*var)) {
                 self.pc = self.here;
-                self.save(State::InAwait);
+                self.save(TaskState::InAwait);
                 return Some(Step::Suspended(operation));
             }
         }
@@ -273,7 +273,7 @@ impl<'a, H: Host> Run<'a, H> {
                 None
             }
             Called::Suspend(operation) => {
-                self.save(State::InCall);
+                self.save(TaskState::InCall);
                 Some(Step::Suspended(operation))
             }
         }
@@ -293,7 +293,7 @@ impl<'a, H: Host> Run<'a, H> {
                 if let Some(limit) = site.timeout_ms {
                     self.host.limit(&mut operation, limit);
                 }
-                self.save(State::InAsync);
+                self.save(TaskState::InAsync);
                 Some(Step::Suspended(operation))
             }
         }
@@ -309,7 +309,7 @@ impl<'a, H: Host> Run<'a, H> {
                 None
             }
             Called::Suspend(operation) => {
-                self.save(State::InCall);
+                self.save(TaskState::InCall);
                 Some(Step::Suspended(operation))
             }
         }

@@ -186,7 +186,7 @@ impl Plan {
 fn texts(node: Option<&Node>, what: &str) -> Result<Vec<String>, Problem> {
     match node.map(|node| &node.kind) {
         None => Ok(Vec::new()),
-        Some(yaml::Kind::Text(one)) => Ok(vec![one.clone()]),
+        Some(yaml::NodeKind::Text(one)) => Ok(vec![one.clone()]),
         Some(_) => {
             let list = node.map_or(Ok(&[][..]), |node| node.list(what))?;
             list.iter().map(|one| one.text(what).map(str::to_string)).collect()
@@ -346,7 +346,7 @@ fn query_answer(node: &Node) -> Result<QueryAnswer, Problem> {
     let mut rows = Vec::new();
     for row in list.list("rows")? {
         match &row.kind {
-            yaml::Kind::Map(cells) => {
+            yaml::NodeKind::Map(cells) => {
                 columns = cells.iter().map(|(column, ..)| column.clone()).collect();
                 rows.push(cells.iter().map(|(.., value)| cell(value)).collect::<Result<Vec<_>, _>>()?);
             }
@@ -410,7 +410,7 @@ impl NameRule {
     fn read(name: &str, node: &Node) -> Result<NameRule, Problem> {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         let mut rule = NameRule { name, records: Vec::new(), fails: false, when: When::default() };
-        if let yaml::Kind::Map(_) = node.kind {
+        if let yaml::NodeKind::Map(_) = node.kind {
             node.only("a name", &["records", "fails", "after", "hangs"])?;
             rule.records = records(node.get("records"), node.line)?;
             rule.fails = yes(node, "fails")?;
@@ -432,7 +432,7 @@ impl PartySpec {
                 format!("`{name}`: a party has a name of letters, digits, - and _"),
             ));
         }
-        let is_map = matches!(node.kind, yaml::Kind::Map(_));
+        let is_map = matches!(node.kind, yaml::NodeKind::Map(_));
         if is_map {
             node.only("a party", &["address", "user", "domain", "password", "manual"])?;
         }

@@ -1,7 +1,7 @@
 //! The steps of a scenario, as they are written.
 
 use super::pattern::{Pattern, duration};
-use super::yaml::{Kind, Node, Problem};
+use super::yaml::{Node, NodeKind, Problem};
 
 /// How long something that is expected is waited for when a step does not say, milliseconds of the scenario's time.
 const WITHIN: u64 = 60_000;
@@ -85,8 +85,8 @@ impl Step {
     pub fn parse(node: &Node, parties: &[&str]) -> Result<Step, Problem> {
         let line = node.line;
         let (head, head_line, value) = match &node.kind {
-            Kind::Text(text) => (text.trim(), line, None),
-            Kind::Map(entries) => match entries.first() {
+            NodeKind::Text(text) => (text.trim(), line, None),
+            NodeKind::Map(entries) => match entries.first() {
                 Some((key, at, value)) => (key.as_str(), *at, Some(value)),
                 None => return Err(Problem::new(line, "an empty step")),
             },
@@ -106,7 +106,7 @@ impl Step {
             _ => of_party(node, head, head_line, value, parties)?,
         };
         let first = match value.map(|v| &v.kind) {
-            Some(Kind::Text(text)) => text.lines().next().unwrap_or_default(),
+            Some(NodeKind::Text(text)) => text.lines().next().unwrap_or_default(),
             _ => "",
         };
         let text = if first.is_empty() { head.to_string() } else { format!("{head}: {first}") };

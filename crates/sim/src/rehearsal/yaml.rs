@@ -25,11 +25,11 @@ impl Problem {
 #[derive(Clone, Debug)]
 pub struct Node {
     pub line: usize,
-    pub kind: Kind,
+    pub kind: NodeKind,
 }
 
 #[derive(Clone, Debug)]
-pub enum Kind {
+pub enum NodeKind {
     /// Nothing, `~` or `null`.
     Null,
     Text(String),
@@ -43,24 +43,24 @@ type Entries<'a> = &'a [(String, usize, Node)];
 impl Node {
     pub fn text(&self, what: &str) -> Result<&str, Problem> {
         match &self.kind {
-            Kind::Text(text) => Ok(text),
-            Kind::Null => Ok(""),
+            NodeKind::Text(text) => Ok(text),
+            NodeKind::Null => Ok(""),
             _ => Err(Problem::new(self.line, format!("{what} is a text here"))),
         }
     }
 
     pub fn map(&self, what: &str) -> Result<Entries<'_>, Problem> {
         match &self.kind {
-            Kind::Map(entries) => Ok(entries),
-            Kind::Null => Ok(&[]),
+            NodeKind::Map(entries) => Ok(entries),
+            NodeKind::Null => Ok(&[]),
             _ => Err(Problem::new(self.line, format!("{what} is a map here (name: value)"))),
         }
     }
 
     pub fn list(&self, what: &str) -> Result<&[Node], Problem> {
         match &self.kind {
-            Kind::List(list) => Ok(list),
-            Kind::Null => Ok(&[]),
+            NodeKind::List(list) => Ok(list),
+            NodeKind::Null => Ok(&[]),
             _ => Err(Problem::new(self.line, format!("{what} is a list here (lines that begin with `- `)"))),
         }
     }
@@ -68,20 +68,20 @@ impl Node {
     /// It and all values in it.
     fn count(&self) -> usize {
         1 + match &self.kind {
-            Kind::Null | Kind::Text(_) => 0,
-            Kind::List(list) => list.iter().map(Node::count).sum(),
-            Kind::Map(entries) => entries.iter().map(|(.., node)| node.count()).sum(),
+            NodeKind::Null | NodeKind::Text(_) => 0,
+            NodeKind::List(list) => list.iter().map(Node::count).sum(),
+            NodeKind::Map(entries) => entries.iter().map(|(.., node)| node.count()).sum(),
         }
     }
 
     pub fn is_null(&self) -> bool {
-        matches!(self.kind, Kind::Null)
+        matches!(self.kind, NodeKind::Null)
     }
 
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&Node> {
         match &self.kind {
-            Kind::Map(entries) => entries.iter().find(|(k, ..)| k == key).map(|(.., node)| node),
+            NodeKind::Map(entries) => entries.iter().find(|(k, ..)| k == key).map(|(.., node)| node),
             _ => None,
         }
     }
@@ -121,7 +121,7 @@ pub fn parse(text: &str) -> Result<Node, Problem> {
         let (node, anchor) = match event {
             Event::Scalar(text, style, anchor, _) => {
                 let null = style == ScalarStyle::Plain && matches!(&*text, "" | "~" | "null");
-                let kind = if null { Kind::Null } else { Kind::Text(text.into_owned()) };
+                let kind = if null { NodeKind::Null } else { NodeKind::Text(text.into_owned()) };
                 (Node { line, kind }, anchor)
             }
             Event::Alias(anchor) => match anchors.get(&anchor) {
@@ -146,8 +146,8 @@ pub fn parse(text: &str) -> Result<Node, Problem> {
                 continue;
             }
             Event::SequenceEnd | Event::MappingEnd => match open.pop() {
-                Some((Open::List(line, list), anchor)) => (Node { line, kind: Kind::List(list) }, anchor),
-                Some((Open::Map(line, map, _), anchor)) => (Node { line, kind: Kind::Map(map) }, anchor),
+                Some((Open::List(line, list), anchor)) => (Node { line, kind: NodeKind::List(list) }, anchor),
+                Some((Open::Map(line, map, _), anchor)) => (Node { line, kind: NodeKind::Map(map) }, anchor),
                 None => continue,
             },
             Event::DocumentEnd => break,

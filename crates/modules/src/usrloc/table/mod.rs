@@ -9,7 +9,7 @@ mod seen;
 pub use pending::{Gone, Pending, Why};
 pub use record::{Change, Matching, Order, Record, Wanted, same_uri};
 
-use super::contact::{Contact, State, bits};
+use super::contact::{Contact, ContactState, bits};
 use ahash::{AHashMap, AHashSet, RandomState};
 use bytes::Bytes;
 use host::stats::Counter;
@@ -210,7 +210,7 @@ impl Table {
                 Change::Inserted(c) | Change::Updated(c) | Change::Touched(c) => {
                     dirty |= !c.has(bits::MEMORY_ONLY)
                 }
-                Change::Deleted(c) if c.state != State::New && !c.has(bits::MEMORY_ONLY) => {
+                Change::Deleted(c) if c.state != ContactState::New && !c.has(bits::MEMORY_ONLY) => {
                     shard.add_gone(Gone::of(aor, c));
                 }
                 Change::Moved { id, uri, call_id } => {

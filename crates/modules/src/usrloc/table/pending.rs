@@ -2,7 +2,7 @@
 
 use super::record::{Order, Record};
 use super::{Shard, Table};
-use crate::usrloc::contact::{Contact, Field, State, bits};
+use crate::usrloc::contact::{Contact, ContactState, Field, bits};
 use bytes::Bytes;
 use std::sync::atomic::Ordering;
 
@@ -46,7 +46,7 @@ impl Table {
     /// Takes a contact that a database holds, unless memory knows a newer one.
     pub fn restore(&self, aor: &[u8], mut contact: Contact, order: Order) {
         self.next_id.fetch_max(contact.id + 1, Ordering::Relaxed);
-        contact.state = State::Synced;
+        contact.state = ContactState::Synced;
         let mut shard = self.shard(aor).lock();
         let known = shard.records.get(aor).is_some_and(|r| {
             r.contacts.iter().any(|c| {
@@ -107,7 +107,7 @@ impl Table {
             let Some(record) = shard.records.get(&aor[..]) else { continue };
             let keys = record.keys_json();
             for contact in &record.contacts {
-                if contact.state != State::Synced && !contact.has(bits::MEMORY_ONLY) {
+                if contact.state != ContactState::Synced && !contact.has(bits::MEMORY_ONLY) {
                     pending.contacts.push((aor.clone(), contact.clone(), keys.clone()));
                 }
             }
@@ -121,8 +121,8 @@ impl Table {
         for (aor, old, _) in pending.contacts {
             let record = shard.records.get_mut(&aor[..]);
             match record.and_then(|r| r.contacts.iter_mut().find(|c| c.id == old.id)) {
-                Some(contact) if contact.version == old.version => contact.state = State::Synced,
-                Some(contact) => contact.state = State::Dirty,
+                Some(contact) if contact.version == old.version => contact.state = ContactState::Synced,
+                Some(contact) => contact.state = ContactState::Dirty,
                 // Deleted meanwhile, by somebody who could not know that there is a row.
                 None => shard.add_gone(Gone::of(&aor, &old)),
             }
@@ -148,7 +148,7 @@ impl Table {
             let mut shard = shard.lock();
             let Shard { records, dirty, .. } = &mut *shard;
             for (aor, record) in records.iter_mut().filter(|(aor, _)| only.is_none_or(|o| o == &aor[..])) {
-                record.contacts.iter_mut().for_each(|c| c.state = State::New);
+                record.contacts.iter_mut().for_each(|c| c.state = ContactState::New);
                 dirty.push(Bytes::copy_from_slice(aor));
             }
         }

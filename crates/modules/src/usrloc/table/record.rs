@@ -1,6 +1,6 @@
 //! The contacts of one address: how they are recognised, ordered and changed.
 
-use crate::usrloc::contact::{Binding, Contact, Field, State};
+use crate::usrloc::contact::{Binding, Contact, ContactState, Field};
 use bytes::Bytes;
 use script::ast::Dialect;
 use sip::Uri;
@@ -135,7 +135,7 @@ impl Record {
         let contact = &mut self.contacts[at];
         let old_q = contact.q;
         let moved = contact.uri() != &binding.uri[..] || contact.text(Field::CallId) != &binding.call_id[..];
-        if moved && contact.state != State::New {
+        if moved && contact.state != ContactState::New {
             let copy = |field| Bytes::copy_from_slice(contact.text(field));
             changes.push(Change::Moved {
                 id: contact.id,
