@@ -205,3 +205,50 @@ def test_tables_of_each_database(place):
         check(server.mi("dr_gw_status", {"gw_id": "busy", "status": "0"}) in ("OK", {}), True)
         server.stop()
         check(database.sql("select state from dr_gateways where gwid = 'busy'", "fermata").strip(), "1", "saved")
+
+
+BY_QUALITY = """
+loadmodule "dialog.so"
+loadmodule "qrouting.so"
+modparam("qrouting", "db_url", "{URL}")
+modparam("qrouting", "algorithm", "best-dest-first")
+modparam("qrouting", "sampling_interval", 1)
+modparam("qrouting", "min_samples_asr", 5)
+modparam("qrouting", "min_samples_ccr", 5)
+modparam("qrouting", "event_bad_dst_threshold", "0.5")
+event_route[E_QROUTING_BAD_DST] {
+    xlog("bad: $param(partition) $param(rule_id) $param(dst_name)\\n");
+}
+route {
+"""
+
+
+def test_calls_of_sipp_go_where_they_succeed(place):
+    from topic_dispatcher import all_succeed, called
+    url = f"sqlite://{place.dir}/routes.sqlite"
+    for module in ("drouting", "qrouting"):
+        quiet(place.program, "db", "create", url, module)
+    bad, good = called(place, scenario="uas_503.xml"), called(place)
+    place.sqlite("routes.sqlite", rows([("bad", f"127.0.0.1:{bad}"), ("good", f"127.0.0.1:{good}")], rules=[("", 0, "bad,good")])
+                 + ";\nupdate dr_rules set sort_alg = 'Q', sort_profile = 1;\ninsert into qr_profiles (id, profile_name, crit_threshold_asr, "
+                 "warn_threshold_asr, warn_threshold_pdd, crit_threshold_pdd, warn_threshold_ast, crit_threshold_ast) "
+                 "values (1, 'all', 0.5, 0.9, 30000, 30000, 30000, 30000)")
+    server = place.server(CONFIG.replace("\nroute {\n", BY_QUALITY, 1), URL=url)
+
+    def asked(name):
+        found = server.mi("qrouting:status", {"partition": "Default", "rule_id": "1"})["Destinations"]
+        return next(int(d["Gateway"]["ASR"].split("/")[1]) for d in found if d["Gateway"]["GWID"] == name)
+    all_succeed(place, server, 10)
+    until("both were tried by all", lambda: asked("bad") >= 10 and asked("good") == 10)
+    tried = asked("bad")
+    all_succeed(place, server, 20)
+    until("the good one is asked", lambda: asked("good") == 30)
+    check(asked("bad"), tried, "the bad one is not asked any more")
+    until("and it is told", lambda: "bad: Default 1 bad" in server.log_text())
+    check("bad: Default 1 good" in server.log_text(), False)
+    # Whoever runs it takes out the other one: calls fail over to what is left.
+    check(server.mi("qrouting:disable_dst", {"rule_id": 1, "dst_name": "bad"}), "OK")
+    check(server.mi("qrouting:disable_dst", {"rule_id": 1, "dst_name": "good"}), "OK")
+    check(call(place, server, "1000")[0], 404, "nobody is left")
+    check(server.mi("qrouting:enable_dst", {"rule_id": 1, "dst_name": "good"}), "OK")
+    all_succeed(place, server, 2)

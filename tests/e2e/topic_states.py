@@ -46,7 +46,8 @@ event_route[E_DISPATCHER_STATUS] {
 """
 ROWS = ("insert into dispatcher (setid, destination) values (1, 'sip:127.0.0.21:5080'), (1, 'sip:127.0.0.22:5080')",
         "insert into load_balancer (group_id, dst_uri, resources) values (1, 'sip:127.0.0.31:5080', 'pstn=4')",
-        "insert into dr_gateways (gwid, type, address, strip, pri_prefix, attrs, probe_mode, state) values ('gw1', 0, '127.0.0.41:5080', 0, '', '', 0, 0)")
+        "insert into dr_gateways (gwid, type, address, strip, pri_prefix, attrs, probe_mode, state) values ('gw1', 0, '127.0.0.41:5080', 0, '', '', 0, 0)",
+        "insert into dr_carriers (carrierid, gwlist, flags, state) values ('gw1', 'gw1', 0, 0)")
 
 
 def start(place):
@@ -68,6 +69,11 @@ def routed(server):
     return server.mi("dr_gw_status")["Gateways"][0]["State"]
 
 
+def carried(server):
+    """The carrier is named as the gateway is: they are not mixed up."""
+    return server.mi("dr_carrier_status")["Carriers"][0]["Enabled"].strip()
+
+
 def test_servers_hear_of_each_others_states(place):
     redis, another = start(place)
     one, two = another(), another()
@@ -78,14 +84,19 @@ def test_servers_hear_of_each_others_states(place):
     check(one.mi("dr_gw_status", {"gw_id": "gw1", "status": 0}), "OK")
     until("the other one knows", lambda: (dispatched(two), balanced(two), routed(two)) == (["Active", "Inactive"], "no", "Disabled MI"))
     until("and has told so", lambda: "told: sip:127.0.0.22:5080 inactive" in two.log_text())
+    check(carried(two), "yes", "a carrier of the same name")
+    check(one.mi("dr_carrier_status", {"carrier_id": "gw1", "status": 0}), "OK")
+    until("carriers too", lambda: carried(two) == "no")
     # The last one who says something is right, whoever it is.
     check(two.mi("ds_set_state", ["a", "1", "sip:127.0.0.22:5080"]), "OK")
     check(two.mi("lb_status", ["1", "1"]), "OK")
     check(two.mi("dr_gw_status", {"gw_id": "gw1", "status": 1}), "OK")
     check(two.mi("ds_set_state", ["i", "1", "sip:127.0.0.21:5080"]), "OK")
     until("the first one follows", lambda: (dispatched(one), balanced(one), routed(one)) == (["Inactive", "Active"], "yes", "Active"))
+    check(carried(one), "no", "and not the other way round")
     # Who comes later knows what the others know.
     three = another()
+    until("the third one knows of carriers", lambda: carried(three) == "no")
     until("the third one knows", lambda: dispatched(three) == ["Inactive", "Active"])
     # Without the store each goes on by itself; what changed meanwhile is told when it is back.
     redis.kill()

@@ -7,6 +7,7 @@ pub mod dispatcher;
 pub mod drouting;
 pub mod fraud_detection;
 pub mod load_balancer;
+pub mod qrouting;
 
 /// Works on what is loaded on a thread of its own: calls go on meanwhile. Where there are no threads, as in `fermata
 /// test`, it is done at once.
@@ -17,7 +18,7 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     }
 }
 
-host::modules! { carrierroute, dispatcher, drouting, fraud_detection, load_balancer }
+host::modules! { carrierroute, dispatcher, drouting, fraud_detection, load_balancer, qrouting }
 
 #[cfg(test)]
 #[allow(dead_code, unused_imports)]

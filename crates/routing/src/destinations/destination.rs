@@ -1,5 +1,6 @@
 //! One destination of a table.
 
+use super::Standing;
 use bytes::Bytes;
 use host::Shared;
 use parking_lot::RwLock;
@@ -7,7 +8,7 @@ use sip::names::{Hop, Query, Security, literal, transport_of};
 use sip::{Scheme, Transport, Uri};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Whether a destination may be chosen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,15 +53,11 @@ pub struct Destination {
     pub(super) query: Option<Query>,
     /// Best first (RFC 3263). Port 0: any, because its transport is not loaded and has no default.
     hops: RwLock<Arc<[Hop]>>,
-    state: AtomicU8,
+    pub standing: Arc<Standing>,
     /// Failures in a row, for thresholds.
     pub failures: AtomicU32,
     /// Calls that were sent there first.
     pub hits: AtomicU64,
-    /// The state changed since the table was written.
-    unsaved: AtomicBool,
-    /// The state changed since other servers were told (`SharedStates`).
-    untold: AtomicBool,
     /// A probe is on its way.
     pub(super) probed: AtomicBool,
 }
@@ -94,11 +91,9 @@ impl Destination {
             socket,
             query: hop.is_none().then_some(query),
             hops: RwLock::new(hop.into_iter().collect()),
-            state: AtomicU8::new(state as u8),
+            standing: Arc::new(Standing::new(state)),
             failures: AtomicU32::new(0),
             hits: AtomicU64::new(0),
-            unsaved: AtomicBool::new(false),
-            untold: AtomicBool::new(false),
             probed: AtomicBool::new(false),
         })
     }
@@ -118,7 +113,7 @@ impl Destination {
     }
 
     pub fn state(&self) -> State {
-        State::of_column(self.state.load(Ordering::Relaxed).into()).unwrap_or(State::Active)
+        self.standing.state()
     }
 
     pub fn is_active(&self) -> bool {
@@ -127,34 +122,12 @@ impl Destination {
 
     /// Changes the state, to be saved; false: it was that already.
     pub fn set_state(&self, state: State) -> bool {
-        let changed = self.state.swap(state as u8, Ordering::Relaxed) != state as u8;
-        if changed {
-            self.unsaved.store(true, Ordering::Relaxed);
-            self.untold.store(true, Ordering::Relaxed);
-        }
-        changed
-    }
-
-    /// Other servers must be told of its state; it counts as told from here on.
-    pub(super) fn take_untold(&self) -> bool {
-        self.untold.swap(false, Ordering::Relaxed)
-    }
-
-    /// They could not be told.
-    pub(super) fn note_untold(&self) {
-        self.untold.store(true, Ordering::Relaxed);
-    }
-
-    /// Other servers are still to be told.
-    pub(super) fn is_untold(&self) -> bool {
-        self.untold.load(Ordering::Relaxed)
+        self.standing.set(state)
     }
 
     /// The state that the table says.
     pub fn load_state(&self, state: State) {
-        self.state.store(state as u8, Ordering::Relaxed);
-        self.unsaved.store(false, Ordering::Relaxed);
-        self.untold.store(false, Ordering::Relaxed);
+        self.standing.load(state);
     }
 
     /// One failure more; true: there are `threshold` of them, which stays so until `failures` is set back.
@@ -162,16 +135,6 @@ impl Destination {
         let more = |count: u32| Some(count.saturating_add(1).min(threshold.max(1)));
         let before = self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         before.is_ok_and(|count| count.saturating_add(1) >= threshold)
-    }
-
-    /// The state must be saved; it counts as saved from here on.
-    pub fn take_unsaved(&self) -> bool {
-        self.unsaved.swap(false, Ordering::Relaxed)
-    }
-
-    /// It could not be saved.
-    pub fn note_unsaved(&self) {
-        self.unsaved.store(true, Ordering::Relaxed);
     }
 
     /// One of its addresses is this one.

@@ -4,6 +4,7 @@
 //!  table.rs    rows ──► read ──► names looked up ──► the module builds its sets and swaps them (`modules::cached`)
 //!  destination.rs   one destination: URI, addresses, socket, state, counters. A reload keeps those that stay (`kept`),
 //!              and with them state, failures, hits and the probe that is on its way
+//!  standing.rs its state, and who has still to hear of it
 //!  probe.rs    requests that ask whether a destination is there, paced on worker 0
 //!  save.rs     states go back into the module's table, a little later
 //!  shared.rs   states that several servers share through a store
@@ -26,6 +27,7 @@ mod probe;
 mod resolve;
 mod save;
 mod shared;
+mod standing;
 mod table;
 
 pub use avps::avp_of_param;
@@ -35,4 +37,5 @@ pub use probe::{CSEQ_FIRST, CSEQ_WITHIN, Codes, Heard, Pace, Probe};
 pub use resolve::{look_up, refresh};
 pub use save::{Save, save};
 pub use shared::{Member, SharedStates};
+pub use standing::Standing;
 pub use table::{FirstLoad, Table, load};

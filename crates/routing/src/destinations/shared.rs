@@ -3,7 +3,7 @@
 //! Each second a server writes the states that changed here into a map of the store that dialogs share (`cachedb_url` of
 //! `dialog`), and takes those that others wrote. The one that is written last counts.
 
-use super::{Destination, State};
+use super::{Standing, State};
 use ahash::AHashMap;
 use bytes::Bytes;
 use host::cachedb::CacheError;
@@ -18,10 +18,11 @@ const LIMIT_MS: u64 = 5_000;
 /// How long the store keeps states after the last change, seconds.
 const KEPT_S: u32 = 86_400;
 
-/// One destination, with the name that it has on all servers.
-pub struct Member {
+/// A state, with the name that it has on all servers, and whose it is.
+pub struct Member<T> {
     pub name: Bytes,
-    pub destination: Arc<Destination>,
+    pub standing: Arc<Standing>,
+    pub of: T,
 }
 
 /// What this server and the store agree about.
@@ -63,13 +64,13 @@ impl Known {
 impl SharedStates {
     /// Does it once, beside everything else, on one worker. `set` names what belongs together on all servers; `apply`
     /// changes a state that another server changed, if it is not so already.
-    pub fn exchange(
+    pub fn exchange<T: 'static>(
         self: &Arc<Self>,
         ctx: &mut Ctx,
         module: &'static str,
         set: String,
-        members: Vec<Member>,
-        apply: impl Fn(&mut Ctx, &Member, State) + 'static,
+        members: Vec<Member<T>>,
+        apply: impl Fn(&mut Ctx, &Member<T>, State) + 'static,
     ) {
         let Some(cache) = api::shared_store(ctx) else {
             if !self.said.swap(true, Ordering::Relaxed) {
@@ -84,11 +85,11 @@ impl SharedStates {
             return;
         }
         let map = Bytes::from(set);
-        let changed: Vec<&Member> =
-            members.iter().filter(|member| member.destination.take_untold()).collect();
-        let own: Vec<_> = changed.iter().map(|m| (m.name.clone(), m.destination.state())).collect();
-        let destinations = changed.iter().map(|member| member.destination.clone()).collect();
-        let round = Round { shared: self.clone(), untold: destinations };
+        let changed: Vec<&Member<T>> =
+            members.iter().filter(|member| member.standing.take_untold()).collect();
+        let own: Vec<_> = changed.iter().map(|m| (m.name.clone(), m.standing.state())).collect();
+        let untold = changed.iter().map(|member| member.standing.clone()).collect();
+        let round = Round { shared: self.clone(), untold };
         let store = cache.on(ctx);
         let written: Vec<_> = own.iter().map(|(name, state)| (name.clone(), digit(*state))).collect();
         ctx.spawn("shared states of destinations", LIMIT_MS, async move {
@@ -115,13 +116,13 @@ impl SharedStates {
                     }
                 };
                 round.shared.said.store(false, Ordering::Relaxed);
-                let here: AHashMap<&Bytes, &Member> = members.iter().map(|m| (&m.name, m)).collect();
+                let here: AHashMap<&Bytes, &Member<T>> = members.iter().map(|m| (&m.name, m)).collect();
                 let foreign = round.shared.known.lock().foreign(&own, &store, |name| here.contains_key(name));
                 for (name, state) in foreign {
                     // What changed here meanwhile is written the next time.
-                    if let Some(member) = here.get(&name).filter(|member| !member.destination.is_untold()) {
+                    if let Some(member) = here.get(&name).filter(|member| !member.standing.is_untold()) {
                         apply(ctx, member, state);
-                        member.destination.take_untold();
+                        member.standing.take_untold();
                     }
                 }
                 1
@@ -139,12 +140,12 @@ fn digit(state: State) -> Bytes {
 struct Round {
     shared: Arc<SharedStates>,
     /// Others have not heard of these.
-    untold: Vec<Arc<Destination>>,
+    untold: Vec<Arc<Standing>>,
 }
 
 impl Drop for Round {
     fn drop(&mut self) {
-        self.untold.iter().for_each(|destination| destination.note_untold());
+        self.untold.iter().for_each(|standing| standing.note_untold());
         self.shared.busy.store(false, Ordering::Relaxed);
     }
 }

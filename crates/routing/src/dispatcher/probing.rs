@@ -124,7 +124,8 @@ fn share(ctx: &mut Ctx, module: &Arc<Dispatcher>) {
         let Some(data) = partition.data.get() else { continue };
         let member = |set: i64, to: &Arc<Destination>| Member {
             name: [set.to_string().as_bytes(), b" ", &to.uri].concat().into(),
-            destination: to.clone(),
+            standing: to.standing.clone(),
+            of: to.clone(),
         };
         let members: Vec<_> = data.entries(-1).map(|(set, entry)| member(set.id, &entry.to)).collect();
         let (module, partition) = (module.clone(), partition.clone());
@@ -132,12 +133,9 @@ fn share(ctx: &mut Ctx, module: &Arc<Dispatcher>) {
         states.exchange(ctx, "dispatcher", name, members, move |ctx, member, state| {
             let set =
                 String::from_utf8_lossy(&member.name).split(' ').next().and_then(|set| set.parse().ok());
-            let place = Place {
-                partition: &partition,
-                set: set.unwrap_or(-1),
-                address: member.destination.uri.clone(),
-            };
-            module.change(ctx, &place, &member.destination, state, "cluster replication");
+            let place =
+                Place { partition: &partition, set: set.unwrap_or(-1), address: member.of.uri.clone() };
+            module.change(ctx, &place, &member.of, state, "cluster replication");
         });
     }
 }
@@ -149,13 +147,13 @@ pub fn flush(ctx: &mut Ctx, partition: &Partition) {
     }
     let Some(data) = partition.data.get() else { return };
     let columns = super::module(ctx).map(|module| module.columns.clone()).unwrap_or_default();
-    let unsaved = data.entries(-1).filter(|(_, entry)| entry.to.take_unsaved());
+    let unsaved = data.entries(-1).filter(|(_, entry)| entry.to.standing.take_unsaved());
     let list = unsaved.map(|(set, entry)| Save {
         query: Query::update(&partition.table)
             .set(&columns.state, entry.to.state() as i64)
             .eq(&columns.set, set.id)
             .eq(&columns.destination, entry.to.uri.clone()),
-        destination: entry.to.clone(),
+        standing: entry.to.standing.clone(),
     });
     let list = list.collect();
     save(ctx, "dispatcher", &partition.db, list);

@@ -2,11 +2,11 @@
 
 use super::lists::Known;
 use super::tree::{Destination as Target, Found, Rule, Tree};
-use crate::destinations::{Destination, Place, State};
+use crate::destinations::{Destination, Place, Standing, State};
+use crate::qrouting::rated::Rated;
 use bytes::Bytes;
 use modules::timerec::Recurrence;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// When a gateway is probed (`probe_mode`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,8 +81,7 @@ pub struct Carrier {
     pub first_only: bool,
     pub order: Order,
     pub attrs: Bytes,
-    off: AtomicBool,
-    unsaved: AtomicBool,
+    pub standing: Arc<Standing>,
 }
 
 impl Carrier {
@@ -94,30 +93,18 @@ impl Carrier {
         attrs: Bytes,
         off: bool,
     ) -> Carrier {
-        let (first_only, unsaved) = (flags & 1 != 0, AtomicBool::new(false));
-        Carrier { id, targets, first_only, order, attrs, off: AtomicBool::new(off), unsaved }
+        let state = if off { State::Inactive } else { State::Active };
+        let standing = Arc::new(Standing::new(state));
+        Carrier { id, targets, first_only: flags & 1 != 0, order, attrs, standing }
     }
 
     pub fn is_off(&self) -> bool {
-        self.off.load(Ordering::Relaxed)
+        self.standing.state() != State::Active
     }
 
     /// False: it was that already.
     pub fn set_off(&self, off: bool) -> bool {
-        let changed = self.off.swap(off, Ordering::Relaxed) != off;
-        if changed {
-            self.unsaved.store(true, Ordering::Relaxed);
-        }
-        changed
-    }
-
-    /// The state must be saved; it counts as saved from here on.
-    pub fn take_unsaved(&self) -> bool {
-        self.unsaved.swap(false, Ordering::Relaxed)
-    }
-
-    pub fn note_unsaved(&self) {
-        self.unsaved.store(true, Ordering::Relaxed);
+        self.standing.set(if off { State::Inactive } else { State::Active })
     }
 }
 
@@ -174,6 +161,8 @@ pub struct Data {
     pub tree: Tree,
     /// By `Rule::traits`.
     pub traits: Vec<Traits>,
+    /// Rules with `Order::Quality`, in the order of their table.
+    pub rated: Vec<Arc<Rated>>,
     /// Of what was loaded, when `generate_data_checksum` asks for it.
     pub checksum: Option<String>,
 }
@@ -181,6 +170,11 @@ pub struct Data {
 impl Data {
     pub fn traits(&self, rule: &Rule) -> &Traits {
         &self.traits[rule.traits as usize]
+    }
+
+    /// What is measured of the destinations of a rule whose order is that of quality.
+    pub fn rated(&self, id: i32) -> Option<&Arc<Rated>> {
+        self.rated.iter().rfind(|rule| rule.id == id)
     }
 
     fn is_open(&self, rule: &Rule, now_s: i64) -> bool {

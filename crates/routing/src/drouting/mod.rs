@@ -7,7 +7,7 @@
 //! ```
 
 mod args;
-mod data;
+pub mod data;
 mod gate;
 mod kept;
 mod lists;
@@ -32,6 +32,7 @@ use self::partition::{DEFAULT, GROUP, Partition, Tables};
 use self::rows::{Reading, States};
 use self::tree::Alphabet;
 use crate::destinations::{BlacklistedSets, Codes, Pace, Probe};
+use crate::qrouting::Qrouting;
 use host::db::{Db, Name, Proof, Query, Rows};
 use host::load::Loader;
 use host::registrar::Since;
@@ -41,8 +42,8 @@ use host::{Call, Ctx, OutVar, Registrar, Routes, Shared, Value};
 use host::{InParam, LoadError};
 use parking_lot::{Mutex, RwLock};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Between two attempts to load, when the database is down.
 const RETRY_MS: u64 = 5000;
@@ -96,6 +97,8 @@ pub struct Drouting {
     /// Only the node on which this sharing tag is active probes.
     probing_tag: Option<bytes::Bytes>,
     probes: AtomicBool,
+    /// Module qrouting, when it is loaded.
+    quality: OnceLock<Arc<Qrouting>>,
     pace: Pace,
 }
 
@@ -276,6 +279,11 @@ fn retry(call: &mut Call<Drouting>) {
 }
 
 impl Drouting {
+    /// Rules with `sort_alg` Q are ordered by this module from now on.
+    pub fn rate_by(&self, quality: Arc<Qrouting>) {
+        let _ = self.quality.set(quality);
+    }
+
     pub fn partitions(&self) -> Vec<Arc<Partition>> {
         self.partitions.read().to_vec()
     }

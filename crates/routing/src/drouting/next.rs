@@ -96,6 +96,7 @@ pub fn next_gateway(call: &mut Call<Drouting>, outs: Outs, chosen: Chosen) -> Ou
             Ok(Some(waiting)) => waiting,
         };
         let data = partition.data();
+        crate::qrouting::follow::next(ctx);
         let gateway = data.as_ref().and_then(|data| data.ends.gateway(&waiting.gateway));
         if gateway.is_some_and(|gateway| gateway.destination.is_active()) {
             if !set_request(ctx, waiting.ruri) {
@@ -149,7 +150,7 @@ pub fn to_carriers(call: &mut Call<Drouting>, ids: Bytes, outs: Outs, chosen: Ch
         let mut push = Push::new(&module, &partition, &uri);
         for id in items(&ids).filter(|id| !id.is_empty()) {
             match data.ends.carrier(&id) {
-                Some(carrier) if !carrier.is_off() => push.carrier(ctx, &data.ends, carrier),
+                Some(carrier) if !carrier.is_off() => push.carrier(ctx, &data.ends, carrier, None),
                 Some(_) => {}
                 None => {
                     host::complain!(ctx, "drouting", "there is no carrier {}", String::from_utf8_lossy(&id))
@@ -193,7 +194,7 @@ pub fn to_gateways(call: &mut Call<Drouting>, ids: Bytes, outs: Outs, chosen: Ch
                 host::complain!(ctx, "drouting", "there is no gateway {name}");
                 continue;
             };
-            if !push.gateway(ctx, gateway, None) {
+            if !push.gateway(ctx, gateway, None, None) {
                 continue;
             }
             if let Some(out) = &outs.gateway {

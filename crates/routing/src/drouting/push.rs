@@ -5,33 +5,38 @@ use super::args::{OF_CARRIER, OF_GATEWAY, Outs};
 use super::data::{Carrier, Ends, Gateway, Order};
 use super::partition::{Avps, Partition};
 use super::tree::Destination as Target;
+use crate::qrouting::follow::{self, Plan};
+use crate::qrouting::rated::{Rated, RatedTarget};
+use crate::qrouting::{Measured, Qrouting};
 use bytes::Bytes;
 use host::Ctx;
 use host::vars::socket::describe;
 use host::vars::uri::set_request;
 use script::Value;
 use sip::Uri;
+use std::sync::Arc;
 
-/// The targets as they are tried now.
-pub fn sorted(ctx: &mut Ctx, targets: &[Target], order: Order) -> Vec<Target> {
-    let mut list = targets.to_vec();
+/// Places of the targets, in the order in which they are tried now.
+pub fn places(ctx: &mut Ctx, targets: &[Target], order: Order) -> Vec<usize> {
+    let mut list = (0..targets.len()).collect::<Vec<usize>>();
     if order == Order::Weights {
-        by_weight(&mut list, |below| ctx.core.rng.below(below));
+        by_weight(&mut list, targets, |below| ctx.core.rng.below(below));
     }
     list
 }
 
 /// Draws one after the other, the heavier the likelier; those without weight come last, in any order.
-fn by_weight(list: &mut [Target], mut below: impl FnMut(u64) -> u64) {
+fn by_weight(list: &mut [usize], targets: &[Target], mut below: impl FnMut(u64) -> u64) {
     for first in 0..list.len().saturating_sub(1) {
         let rest = &list[first..];
-        let sum: u64 = rest.iter().map(|target| u64::from(target.weight)).sum();
+        let weight = |at: &usize| u64::from(targets[*at].weight);
+        let sum: u64 = rest.iter().map(weight).sum();
         let drawn = match sum {
             0 => below(rest.len() as u64) as usize,
             _ => {
                 let mut left = below(sum);
-                let hit = rest.iter().position(|target| {
-                    let weight = u64::from(target.weight);
+                let hit = rest.iter().position(|at| {
+                    let weight = weight(at);
                     let hit = left < weight;
                     left = left.saturating_sub(weight);
                     hit
@@ -79,17 +84,75 @@ pub struct Push<'a> {
     count: usize,
     /// Attributes of the first: gateway, carrier.
     attrs: (Bytes, Bytes),
+    /// Those whose quality is measured.
+    plan: Plan,
+}
+
+/// A rule is ordered by quality.
+#[derive(Clone, Copy)]
+pub struct ByQuality<'a> {
+    pub by: &'a Qrouting,
+    pub partition: &'a Partition,
+    pub rule: &'a Rated,
+}
+
+impl ByQuality<'_> {
+    pub fn places(self, ctx: &mut Ctx) -> Vec<usize> {
+        self.by.order(ctx, &self.partition.name, self.rule)
+    }
+
+    fn places_within(self, ctx: &mut Ctx, of: &RatedTarget) -> Vec<usize> {
+        self.by.order_within(ctx, &self.partition.name, self.rule, of.gateways())
+    }
 }
 
 impl<'a> Push<'a> {
     pub fn new(module: &'a Drouting, partition: &'a Partition, uri: &'a Uri) -> Push<'a> {
-        Push { module, avps: &partition.avps, uri, count: 0, attrs: Default::default() }
+        Push {
+            module,
+            avps: &partition.avps,
+            uri,
+            count: 0,
+            attrs: Default::default(),
+            plan: Plan::default(),
+        }
+    }
+
+    /// A destination of a rule: a gateway, or a carrier that is not disabled. `rated`: how it is measured.
+    pub fn target(
+        &mut self,
+        ctx: &mut Ctx,
+        ends: &Ends,
+        target: Target,
+        rated: Option<(ByQuality, &RatedTarget)>,
+    ) {
+        if !target.is_carrier {
+            let measured = rated.and_then(|(_, target)| target.gateways().first());
+            self.gateway(ctx, &ends.gateways[target.which as usize], None, measured);
+            return;
+        }
+        let carrier = &ends.carriers[target.which as usize];
+        if !carrier.is_off() {
+            self.carrier(ctx, ends, carrier, rated);
+        }
     }
 
     /// Gateways of a carrier, in its own order.
-    pub fn carrier(&mut self, ctx: &mut Ctx, ends: &Ends, carrier: &Carrier) {
-        for target in sorted(ctx, &carrier.targets, carrier.order) {
-            let pushed = self.gateway(ctx, &ends.gateways[target.which as usize], Some(carrier));
+    pub fn carrier(
+        &mut self,
+        ctx: &mut Ctx,
+        ends: &Ends,
+        carrier: &Carrier,
+        rated: Option<(ByQuality, &RatedTarget)>,
+    ) {
+        let places = match rated {
+            Some((quality, target)) if carrier.order == Order::Quality => quality.places_within(ctx, target),
+            _ => places(ctx, &carrier.targets, carrier.order),
+        };
+        for at in places {
+            let gateway = &ends.gateways[carrier.targets[at].which as usize];
+            let measured = rated.and_then(|(_, target)| target.gateways().get(at));
+            let pushed = self.gateway(ctx, gateway, Some(carrier), measured);
             if pushed && carrier.first_only {
                 break;
             }
@@ -97,7 +160,13 @@ impl<'a> Push<'a> {
     }
 
     /// One gateway more; false: it is disabled, or there is no such R-URI.
-    pub fn gateway(&mut self, ctx: &mut Ctx, gateway: &Gateway, carrier: Option<&Carrier>) -> bool {
+    pub fn gateway(
+        &mut self,
+        ctx: &mut Ctx,
+        gateway: &Gateway,
+        carrier: Option<&Carrier>,
+        measured: Option<&Arc<Measured>>,
+    ) -> bool {
         if !gateway.destination.is_active() {
             return false;
         }
@@ -119,6 +188,7 @@ impl<'a> Push<'a> {
             avps.add_last(self.avps.gw_sock, Value::Str(socket));
         }
         self.count += 1;
+        self.plan.0.extend(measured.cloned());
         let mut avps = ctx.state.avps.borrow_mut();
         avps.add_last(self.avps.gw_id, Value::Str(gateway.id.clone()));
         if self.module.wants_attrs(OF_GATEWAY) {
@@ -146,6 +216,7 @@ impl<'a> Push<'a> {
                 out.set(ctx, Value::Str(self.attrs.1));
             }
         }
+        follow::begin(ctx, self.plan);
         self.count
     }
 }
@@ -171,10 +242,10 @@ mod tests {
             (&[0, 0, 0], &[2, 1], &[2, 0, 1]),
             (&[5], &[], &[0]),
         ] {
-            let mut list = list(weights);
+            let targets = list(weights);
+            let mut order: Vec<usize> = (0..targets.len()).collect();
             let mut draws = draws.iter();
-            by_weight(&mut list, |_| *draws.next().expect("no more draws than needed"));
-            let order: Vec<u32> = list.iter().map(|target| target.which).collect();
+            by_weight(&mut order, &targets, |_| *draws.next().expect("no more draws than needed"));
             assert_eq!(order, expected, "{weights:?}");
         }
     }

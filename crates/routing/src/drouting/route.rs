@@ -11,7 +11,7 @@ use super::args::{Attrs, Chosen, Number, OF_CARRIER, OF_GATEWAY, OF_RULE, Outs};
 use super::data::{Data, Order};
 use super::lists;
 use super::partition::Partition;
-use super::push::{Push, sorted};
+use super::push::{ByQuality, Push, places};
 use super::tree::{Destination as Target, Rule};
 use bytes::Bytes;
 use host::avp::Avps;
@@ -413,16 +413,16 @@ impl Search {
             true => Order::Weights,
             false => data.traits(rule).order,
         };
+        let by = self.module.quality.get().filter(|_| order == Order::Quality);
+        let rated = by.zip(data.rated(rule.id));
+        let rated = rated.map(|(by, rule)| ByQuality { by, partition: &self.partition, rule });
+        let places = match rated {
+            Some(rated) => rated.places(ctx),
+            None => places(ctx, targets, order),
+        };
         let mut push = Push::new(&self.module, &self.partition, &self.uri);
-        for target in sorted(ctx, targets, order).into_iter().filter(is_listed) {
-            if !target.is_carrier {
-                push.gateway(ctx, &data.ends.gateways[target.which as usize], None);
-                continue;
-            }
-            let carrier = &data.ends.carriers[target.which as usize];
-            if !carrier.is_off() {
-                push.carrier(ctx, &data.ends, carrier);
-            }
+        for at in places.into_iter().filter(|at| is_listed(&targets[*at])) {
+            push.target(ctx, &data.ends, targets[at], rated.map(|rated| (rated, &rated.rule.targets[at])));
         }
         push.done(ctx, &self.outs)
     }

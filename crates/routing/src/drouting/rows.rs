@@ -5,6 +5,7 @@ use super::data::{Carrier, Data, Ends, Gateway, Order, Probing, Traits};
 use super::lists::{self, IdBytes, Known};
 use super::tree::{Alphabet, Builder, NewRule, Unfit};
 use crate::destinations::{Destination, State, kept};
+use crate::qrouting::rated::{Rated, Unrated};
 use bytes::Bytes;
 use host::Shared;
 use host::db::{Name, Row, Rows};
@@ -91,6 +92,8 @@ pub struct Reader {
     builder: Builder,
     traits: Vec<Traits>,
     known_traits: HashMap<[Bytes; 3], u32>,
+    /// Rules with `Order::Quality`.
+    unrated: Vec<Unrated>,
     hash: Option<Md5>,
     pub counts: Counts,
 }
@@ -133,6 +136,7 @@ impl Reader {
             builder,
             traits: vec![Traits::default()],
             known_traits: HashMap::new(),
+            unrated: Vec::new(),
             hash,
             counts: Counts::default(),
         }
@@ -341,6 +345,10 @@ impl Reader {
             Unfit::TooLong => "its prefix or its attributes are too long".to_owned(),
             Unfit::TooMany => "there are too many rules".to_owned(),
         })?;
+        if self.traits[traits as usize].order == Order::Quality {
+            let profile = number(row, 8, &RULES)?;
+            self.unrated.push(Unrated { id: id as i32, profile, targets });
+        }
         if let Some(hash) = &mut self.hash {
             let priority = (priority as i32).to_le_bytes();
             for part in [&text(1)[..], &prefix, &priority, &attrs, &text(7), &list] {
@@ -378,7 +386,9 @@ impl Reader {
     /// What was read.
     pub fn finish(self) -> Data {
         let checksum = self.hash.map(|hash| format!("{:x}", hash.finalize()));
-        Data { ends: self.ends, tree: self.builder.build(), traits: self.traits, checksum }
+        let old = self.old.as_deref();
+        let rated = self.unrated.iter().map(|rule| Arc::new(Rated::new(rule, &self.ends, old))).collect();
+        Data { ends: self.ends, tree: self.builder.build(), traits: self.traits, rated, checksum }
     }
 }
 

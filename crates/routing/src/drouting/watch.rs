@@ -4,17 +4,14 @@ use super::Drouting;
 use super::data::{Carrier, Gateway};
 use super::kept::write_states;
 use super::partition::{GROUP, Partition};
-use crate::destinations::{Destination, Heard, Member, Save, State, save};
+use crate::destinations::{Destination, Heard, Member, Save, Standing, State, save};
 use host::db::Query;
 use host::events::{EventParams, raise};
-use host::{Call, Ctx, Finish, Value};
+use host::{Call, Ctx, Value};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 pub const STATUS: &str = "E_DROUTING_STATUS";
-/// How long a write of states may take.
-const WRITE_MS: u64 = 30_000;
-
 /// The state of a gateway has changed.
 pub fn changed(ctx: &mut Ctx, partition: &Partition, gateway: &Gateway, reason: &'static str) {
     let text = |bytes: &bytes::Bytes| String::from_utf8_lossy(bytes).into_owned();
@@ -42,23 +39,37 @@ fn report(ctx: &Ctx, partition: &Partition, line: String) {
     ctx.shared().status.report(GROUP, &partition.events, ctx.core.wall_us / 1_000_000, line);
 }
 
-/// Tells the other servers of the cluster of gateways whose states changed here, and hears of theirs.
+/// Tells the other servers of the cluster of gateways and carriers whose states changed here, and hears of theirs.
 fn share(ctx: &mut Ctx, module: &Drouting) {
     for partition in module.partitions() {
         let Some(data) = partition.data() else { continue };
-        let member =
-            |gateway: &Gateway| Member { name: gateway.id.clone(), destination: gateway.destination.clone() };
-        let members = data.ends.gateways.iter().map(member).collect();
+        let gateways = data.ends.gateways.iter().map(|gateway| Member {
+            name: gateway.id.clone(),
+            standing: gateway.destination.standing.clone(),
+            of: false,
+        });
+        let carriers = data.ends.carriers.iter().map(|carrier| Member {
+            name: [b"#", &carrier.id[..]].concat().into(),
+            standing: carrier.standing.clone(),
+            of: true,
+        });
+        let members = gateways.chain(carriers).collect();
         let name = format!("dr_states_{}_{}", module.settings.cluster, partition.name);
         let hears = partition.clone();
         partition.states.exchange(ctx, "drouting", name, members, move |ctx, member, state| {
             let Some(data) = hears.data() else { return };
-            let same = |gateway: &&Gateway| Arc::ptr_eq(&gateway.destination, &member.destination);
-            if let Some(gateway) = data.ends.gateway(&member.name).filter(|gateway| same(&&**gateway))
-                && gateway.destination.set_state(state)
-            {
-                changed(ctx, &hears, gateway, "cluster replication");
+            // A reload may have put another in its place.
+            let same = |standing: &Arc<Standing>| Arc::ptr_eq(standing, &member.standing);
+            let why = "cluster replication";
+            if member.of {
+                let carrier = data.ends.carrier(&member.name[1..]);
+                let carrier = carrier.filter(|c| same(&c.standing) && c.standing.set(state));
+                carrier.into_iter().for_each(|carrier| carrier_changed(ctx, &hears, carrier, why));
+                return;
             }
+            let gateway = data.ends.gateway(&member.name);
+            let gateway = gateway.filter(|g| same(&g.destination.standing) && g.destination.set_state(state));
+            gateway.into_iter().for_each(|gateway| changed(ctx, &hears, gateway, why));
         });
     }
 }
@@ -122,39 +133,23 @@ pub fn flush(call: &mut Call<Drouting>) {
     }
     for partition in module.partitions() {
         let Some(data) = partition.data() else { continue };
-        let gateways = data.ends.gateways.iter().filter(|gateway| gateway.destination.take_unsaved());
+        let (gateways, carriers) = (data.ends.gateways.iter(), data.ends.carriers.iter());
+        let gateways = gateways.filter(|gateway| gateway.destination.standing.take_unsaved());
+        let carriers = carriers.filter(|carrier| carrier.standing.take_unsaved());
         let of_gateway = |gateway: &Gateway| Save {
-            destination: gateway.destination.clone(),
+            standing: gateway.destination.standing.clone(),
             query: Query::update(&partition.tables.gateways)
                 .set("state", gateway.destination.state() as i64)
                 .eq("gwid", gateway.id.clone()),
         };
-        save(call.ctx, "drouting", &partition.db, gateways.map(of_gateway).collect());
-        let unsaved = |carrier: &&Carrier| carrier.take_unsaved();
-        let carriers: Vec<_> =
-            data.ends.carriers.iter().filter(unsaved).map(|carrier| carrier.id.clone()).collect();
-        if carriers.is_empty() {
-            continue;
-        }
-        let of_carrier = |id: &bytes::Bytes| {
-            let off = data.ends.carrier(id).is_some_and(Carrier::is_off);
-            Query::update(&partition.tables.carriers).set("state", i64::from(off)).eq("carrierid", id.clone())
+        let of_carrier = |carrier: &Carrier| Save {
+            standing: carrier.standing.clone(),
+            query: Query::update(&partition.tables.carriers)
+                .set("state", i64::from(carrier.is_off()))
+                .eq("carrierid", carrier.id.clone()),
         };
-        let queries = carriers.iter().map(of_carrier).collect();
-        let (pool, data) = (partition.db.on(call.ctx), data.clone());
-        call.ctx.spawn("states of carriers", WRITE_MS, async move {
-            let written = pool.run_all(queries).await;
-            Box::new(move |_: &mut Ctx| {
-                if let Err(error) = written {
-                    host::error!(
-                        "drouting",
-                        "states of carriers were not saved, they will be tried again: {error}"
-                    );
-                    carriers.iter().filter_map(|id| data.ends.carrier(id)).for_each(Carrier::note_unsaved);
-                }
-                1
-            }) as Finish
-        });
+        let list = gateways.map(of_gateway).chain(carriers.map(of_carrier)).collect();
+        save(call.ctx, "drouting", &partition.db, list);
     }
 }
 

@@ -25,12 +25,16 @@ pub fn tick(call: &mut Call<LoadBalancer>) {
     let Some(data) = data else { return };
     if module.cluster_id > 0 {
         let name = format!("lb_states_{}", module.cluster_id);
-        let member = |dst: &Dst| Member { name: dst.id.to_string().into(), destination: dst.to.clone() };
+        let member = |dst: &Dst| Member {
+            name: dst.id.to_string().into(),
+            standing: dst.to.standing.clone(),
+            of: dst.to.clone(),
+        };
         let members = data.dsts.iter().map(member).collect();
         let hears = module.clone();
         module.states.exchange(call.ctx, "load_balancer", name, members, move |ctx, member, state| {
             let Some(data) = hears.data.get() else { return };
-            if let Some(dst) = data.dsts.iter().find(|dst| Arc::ptr_eq(&dst.to, &member.destination)) {
+            if let Some(dst) = data.dsts.iter().find(|dst| Arc::ptr_eq(&dst.to, &member.of)) {
                 hears.change(ctx, dst, state, "another server of the cluster says so");
             }
         });
