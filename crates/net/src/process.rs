@@ -10,6 +10,13 @@ pub fn forgo_huge_pages() {
     unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
 }
 
+/// Gives memory that this thread has freed back to the system. The allocator does it by itself while it is asked for more,
+/// but not in the quiet after a crowd. Costs some microseconds, and a tenth of a millisecond for each 100 MB that is used.
+pub fn give_back_memory() {
+    // SAFETY: works on the heap of the calling thread only; without `force` nothing is taken from others.
+    unsafe { libmimalloc_sys::mi_collect(false) };
+}
+
 /// Lets go of the parts of the program that only its start needed. They take no memory from now on; what is used again
 /// comes back from the file by itself. What the system refuses is no harm.
 pub fn forget_the_start() {

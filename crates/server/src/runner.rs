@@ -32,6 +32,11 @@ pub use overload::Delay;
 /// Messages of connections after which datagrams are looked for.
 const STREAMED: usize = 32;
 
+/// How often it is looked whether a crowd has gone.
+const LULL: Duration = Duration::from_secs(2);
+/// Fewer transactions and suspended scripts are no crowd.
+const CROWD: usize = 1_000;
+
 /// What a worker thread is started with.
 pub struct Setup {
     pub shared: Arc<Shared>,
@@ -191,6 +196,7 @@ impl Runner {
         spawn_local(self.clone().keep_time());
         spawn_local(self.clone().send_late());
         spawn_local(self.clone().unblock());
+        spawn_local(self.clone().give_back_memory());
         loop {
             let mail = self.post.boxes[self.index].take().await;
             let stop = mail.stop;
@@ -462,6 +468,20 @@ impl Runner {
                     () = self.rearm.notified() => {}
                 },
             }
+        }
+    }
+
+    /// The system gets back what a crowd has needed, when it has gone.
+    async fn give_back_memory(self: Rc<Self>) {
+        let mut most = 0;
+        loop {
+            tokio::time::sleep(LULL).await;
+            let held = self.worker.borrow().held();
+            if most > CROWD && held < most / 2 {
+                net::process::give_back_memory();
+                most = held;
+            }
+            most = most.max(held);
         }
     }
 

@@ -13,6 +13,9 @@ use sip::{Message, Method};
 
 use std::collections::VecDeque;
 
+/// Room for more transactions than this is given back when the last of them is gone.
+const KEPT: usize = 1024;
+
 /// There are `max_transactions` already.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full;
@@ -73,6 +76,8 @@ pub struct Transactions<T, B> {
     pub(crate) outputs: VecDeque<Output>,
     worker: u16,
     seed: u64,
+    /// How often room was given back: slots that are made anew begin with other generations.
+    round: u64,
     slots: Vec<Slot<T, B>>,
     free: Vec<u32>,
     /// Ended; dropped at the next `on_timer`.
@@ -98,6 +103,7 @@ impl<T, B> Transactions<T, B> {
             outputs: VecDeque::new(),
             worker,
             seed,
+            round: 0,
             slots: Vec::new(),
             free: Vec::new(),
             ended: Vec::new(),
@@ -282,7 +288,7 @@ impl<T, B> Transactions<T, B> {
 
     fn add_slot(&mut self) -> u32 {
         let index = self.slots.len() as u32;
-        let generation = (crate::key::mix(self.seed ^ u64::from(index)) >> 32) as u32;
+        let generation = (crate::key::mix(self.seed ^ (self.round << 32) ^ u64::from(index)) >> 32) as u32;
         self.slots.push(Slot { generation, txn: None });
         index
     }
@@ -401,6 +407,19 @@ impl<T, B> Transactions<T, B> {
         while let Some(index) = self.ended.pop() {
             self.take(index);
         }
+        if self.live == 0 && self.slots.len() > KEPT {
+            self.give_back();
+        }
+    }
+
+    /// Ids of before find nothing in the slots that come.
+    #[cold]
+    fn give_back(&mut self) {
+        self.round += 1;
+        (self.slots, self.free) = (Vec::new(), Vec::new());
+        (self.by_request, self.by_call) = (KeyMap::default(), KeyMap::default());
+        self.ended.shrink_to(KEPT);
+        self.outputs.shrink_to(KEPT);
     }
 
     fn unhook(&mut self, id: TxnId) {

@@ -133,3 +133,32 @@ fn slots_are_used_again_under_another_name() {
     assert!(txns.get(first).is_none() && txns.get(second).is_some());
     assert_eq!(txns.reply(Instant(0), first, 200, "x".into(), Origin::Here), Replied::Late);
 }
+
+/// A crowd leaves no room behind, and its ids find nothing among those that come after it.
+#[test]
+fn a_crowd_leaves_nothing_behind() {
+    let mut txns: Transactions<u32, ()> = Transactions::new(Config::default(), 0, 7);
+    let crowd = |txns: &mut Transactions<u32, ()>, at: u64| -> Vec<(Message, TxnId)> {
+        let made = (0..3000).map(|n| {
+            let request = request("OPTIONS", &format!("z9hG4bK{n}"), 1);
+            let id = txns.create(Instant(at), &request, path(5060, Transport::Udp), n).expect("room");
+            txns.reply(Instant(at), id, 200, "SIP/2.0 200 OK\r\n\r\n".into(), Origin::Here);
+            (request, id)
+        });
+        made.collect()
+    };
+    let first = crowd(&mut txns, 0);
+    let mut at = 0;
+    while let Some(next) = txns.next_deadline() {
+        at = at.max(next.0);
+        txns.on_timer(Instant(at), usize::MAX);
+        while txns.poll_output().is_some() {}
+    }
+    assert!(txns.is_empty() && txns.timers() == 0);
+    txns.on_timer(Instant(at), usize::MAX);
+    let second = crowd(&mut txns, at);
+    for ((request, old), (_, new)) in first.iter().zip(&second) {
+        assert_eq!(txns.get(*old), None);
+        assert_eq!(txns.find(request).map(|(id, _)| id), Some(*new));
+    }
+}

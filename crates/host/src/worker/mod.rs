@@ -213,6 +213,12 @@ impl Worker {
         calls == 0 && core.tasks.iter().all(|task| !task.live || task.at_end == AtEnd::Drops)
     }
 
+    /// Transactions and suspended scripts: what most memory is for.
+    pub fn held(&self) -> usize {
+        let core = &self.ctx.core;
+        core.txns.txns.len() + core.tasks.len() - core.free_tasks.len()
+    }
+
     /// For tests and the management side of the driver.
     pub fn ctx(&mut self) -> &mut Ctx {
         &mut self.ctx
