@@ -261,9 +261,9 @@ def fermata(program):
     return [os.path.abspath(program), "-f", "{cfg}"]
 
 
-def kamailio(program):
+def kamailio(program, shared_mb=256):
     """With its fast allocator."""
-    return [program, "-x", "fm", "-m", "256", "-M", "32", "-DD", "-E", "-f", "{cfg}"]
+    return [program, "-x", "fm", "-m", str(shared_mb), "-M", "32", "-DD", "-E", "-f", "{cfg}"]
 
 
 def main():

@@ -63,11 +63,11 @@ impl Prepared {
     }
 }
 
-/// The text of a pattern. A dollar that begins no variable is one of the expression (`"^a$"`).
+/// The text of a pattern. In quotes it is taken as it is written, dollars too: only a variable that stands alone is read.
 pub fn format(arg: &ast::Arg, loader: &mut Loader) -> Result<Format, Diagnostic> {
-    match (&arg.kind, arg::format_of(arg, loader)) {
-        (ArgKind::Text(text), Err(_)) => Ok(Format::Constant(text.clone())),
-        (_, format) => format,
+    match &arg.kind {
+        ArgKind::Text(text) => Ok(Format::Constant(text.clone())),
+        _ => arg::format_of(arg, loader),
     }
 }
 

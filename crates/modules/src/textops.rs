@@ -12,7 +12,9 @@ use script::ast::{self, ArgKind, Dialect};
 use script::posix;
 use script::{Diagnostic, Loc};
 use sip::{Anchor, HeaderName, Span};
+use std::ops::Deref;
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// The module has no parameters.
@@ -112,11 +114,33 @@ fn as_written(arg: Option<&ast::Arg>, site: Loc, loader: &mut Loader) -> Result<
     }
 }
 
-/// `/re/replacement/flags`, a constant.
-struct Substitution(Arc<Subst>);
+/// `/re/replacement/flags`; a constant is prepared when the script is loaded.
+enum Substitution {
+    Known(Arc<Subst>),
+    Late(Rc<Subst>),
+}
+
+impl Deref for Substitution {
+    type Target = Subst;
+
+    fn deref(&self) -> &Subst {
+        match self {
+            Substitution::Known(subst) => subst,
+            Substitution::Late(subst) => subst,
+        }
+    }
+}
+
+/// The same before the message is there.
+#[derive(Debug)]
+enum PreparedSubst {
+    Known(Arc<Subst>),
+    /// In a variable, in 4.x.
+    Late(Format),
+}
 
 impl Arg<Textops> for Substitution {
-    type Prepared = Arc<Subst>;
+    type Prepared = PreparedSubst;
     const WHAT: &'static str = "a substitution";
 
     fn prepare(
@@ -124,18 +148,31 @@ impl Arg<Textops> for Substitution {
         site: Loc,
         loader: &mut Loader,
         _: &Arc<Textops>,
-    ) -> Result<Arc<Subst>, Diagnostic> {
-        match arg.map(|a| (&a.kind, a.loc)) {
-            Some((ArgKind::Text(text) | ArgKind::Word(text), loc)) => {
-                Subst::new(text, loc, loader).map(Arc::new)
+    ) -> Result<PreparedSubst, Diagnostic> {
+        let arg = arg.ok_or_else(|| Diagnostic::error(site, "a substitution is missing here"))?;
+        match &arg.kind {
+            ArgKind::Text(text) | ArgKind::Word(text) => {
+                Subst::new(text, arg.loc, loader).map(|subst| PreparedSubst::Known(Arc::new(subst)))
             }
-            Some((_, loc)) => Err(Diagnostic::error(loc, "this must be a constant substitution")),
-            None => Err(Diagnostic::error(site, "a parameter is missing here: a substitution")),
+            ArgKind::Var(_) if loader.dialect == Dialect::V4 => {
+                arg::format_of(arg, loader).map(PreparedSubst::Late)
+            }
+            _ => Err(Diagnostic::error(arg.loc, "this must be a constant substitution")),
         }
     }
 
-    fn eval(prepared: &Arc<Subst>, _: &mut Call<'_, Textops>) -> Result<Substitution, i32> {
-        Ok(Substitution(prepared.clone()))
+    fn eval(prepared: &PreparedSubst, call: &mut Call<'_, Textops>) -> Result<Substitution, i32> {
+        let format = match prepared {
+            PreparedSubst::Known(subst) => return Ok(Substitution::Known(subst.clone())),
+            PreparedSubst::Late(format) => format,
+        };
+        let text = format.text(call.ctx);
+        let found = call.ctx.late_subst(&text);
+        if found.is_none() {
+            let text = String::from_utf8_lossy(&text).into_owned();
+            host::complain!(call.ctx, "textops", "{text} is no substitution: /expression/replacement/flags");
+        }
+        found.map(Substitution::Late).ok_or(-1)
     }
 }
 
@@ -274,18 +311,18 @@ fn substitute(call: &mut Call<Textops>, part: Part, subst: &Subst) -> bool {
 
 /// subst("/re/replacement/flags"): below the first line.
 fn subst(call: &mut Call<Textops>, expression: Substitution) -> bool {
-    substitute(call, Part::AfterFirstLine, &expression.0)
+    substitute(call, Part::AfterFirstLine, &expression)
 }
 
 /// subst_body("/re/replacement/flags")
 fn subst_body(call: &mut Call<Textops>, expression: Substitution) -> bool {
-    substitute(call, Part::Body, &expression.0)
+    substitute(call, Part::Body, &expression)
 }
 
 /// subst_uri("/re/replacement/flags"): on the R-URI as it is now.
 fn subst_uri(call: &mut Call<Textops>, expression: Substitution) -> bool {
     let uri = call.state.current_uri();
-    let Some(new) = expression.0.apply(call.ctx, &uri) else { return false };
+    let Some(new) = expression.apply(call.ctx, &uri) else { return false };
     call.state.ruri = Some(script::traced::on_one_line(&new));
     true
 }
@@ -294,7 +331,7 @@ fn subst_uri(call: &mut Call<Textops>, expression: Substitution) -> bool {
 fn subst_user(call: &mut Call<Textops>, expression: Substitution) -> bool {
     let Ok(uri) = sip::Uri::parse(&call.state.current_uri()) else { return false };
     let user = uri.user.clone().unwrap_or_default();
-    let Some(new) = expression.0.apply(call.ctx, &user) else { return false };
+    let Some(new) = expression.apply(call.ctx, &user) else { return false };
     call.state.ruri = Some(script::traced::on_one_line(&uri.with_user(&new)));
     true
 }

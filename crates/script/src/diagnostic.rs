@@ -6,8 +6,11 @@ use std::fmt::Write as _;
 /// A place in the configuration: file (index in `Sources`) and byte range.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Loc {
+    /// Index in [`Sources::files`].
     pub file: u16,
+    /// First byte.
     pub start: u32,
+    /// The byte behind the last.
     pub end: u32,
 }
 
@@ -18,9 +21,12 @@ impl Loc {
     }
 }
 
+/// Whether a server can run with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Severity {
+    /// It cannot.
     Error,
+    /// It can, and probably does not do what is meant.
     Warning,
     /// Nothing against the script: what a machine lacks that it may not run on.
     Note,
@@ -40,9 +46,13 @@ impl Severity {
 /// One thing wrong with a configuration. Never a bare string: place, what, and what to write instead.
 #[derive(Clone, Debug)]
 pub struct Diagnostic {
+    /// Whether a server can run with it.
     pub severity: Severity,
+    /// The place.
     pub loc: Loc,
+    /// What is wrong, in one line without a full stop.
     pub message: String,
+    /// What to write instead.
     pub hint: Option<String>,
     /// True where this machine decides, not the text: a file, an interface. It keeps a server from starting,
     /// but says nothing against the script.
@@ -50,9 +60,11 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
+    /// A server cannot run with it.
     pub fn error(loc: Loc, message: impl Into<String>) -> Self {
         Diagnostic { severity: Severity::Error, loc, message: message.into(), hint: None, here: false }
     }
+    /// A server can run with it.
     pub fn warning(loc: Loc, message: impl Into<String>) -> Self {
         Diagnostic { severity: Severity::Warning, ..Self::error(loc, message) }
     }
@@ -66,6 +78,7 @@ impl Diagnostic {
         self.here = true;
         self
     }
+    /// A server cannot run with it.
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error
     }
@@ -112,13 +125,16 @@ fn distance(a: &[u8], b: &[u8]) -> usize {
 /// One text that a configuration was read from.
 #[derive(Clone, Debug)]
 pub struct Source {
+    /// Its path, as it was opened.
     pub name: String,
+    /// All of it.
     pub text: Bytes,
 }
 
 /// The texts a configuration was read from (includes too), for excerpts and line numbers.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
+    /// In the order in which they were opened.
     pub files: Vec<Source>,
 }
 

@@ -12,15 +12,20 @@ use std::fmt::Write as _;
 /// Routes and how they reach each other.
 #[derive(Clone, Debug)]
 pub struct RouteGraph {
+    /// In the order of the text.
     pub nodes: Vec<RouteNode>,
+    /// Who leads to whom.
     pub edges: Vec<RouteEdge>,
 }
 
+/// One route.
 #[derive(Clone, Debug)]
 pub struct RouteNode {
+    /// What runs it.
     pub kind: RouteKind,
     /// As it is written: `route[relay]`.
     pub title: String,
+    /// Where it is written.
     pub loc: Loc,
     /// Functions of its own body that may wait, in the order of the text.
     pub waits: Vec<Waiting>,
@@ -31,21 +36,28 @@ pub struct RouteNode {
 /// A call that may suspend the script.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Waiting {
+    /// Its name.
     pub function: Bytes,
+    /// How it waits.
     pub how: Waits,
+    /// Where the call stands.
     pub loc: Loc,
 }
 
+/// One route leads to another.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RouteEdge {
     /// Indices in `RouteGraph::nodes`.
     pub from: usize,
+    /// The same.
     pub to: usize,
+    /// How it comes there.
     pub kind: EdgeKind,
     /// Where it is written.
     pub loc: Loc,
 }
 
+/// How one route leads to another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EdgeKind {
     /// `route(x)`

@@ -8,7 +8,9 @@ use bytes::{Bytes, BytesMut};
 /// "text $var text": a function parameter with variables inside.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FormatPiece {
+    /// As it is written.
     Text(Bytes),
+    /// A variable, which is read when the text is made.
     Var(VarSpec),
 }
 

@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 /// Types prepared when a script is loaded and used each time it runs.
 pub trait Lang: Sized + 'static {
+    /// A prepared variable.
     type Var: Debug + Send + Sync;
+    /// A prepared call of a function.
     type Func: Debug + Send + Sync;
 }
 
@@ -21,8 +23,11 @@ pub struct RouteId(pub u16);
 
 /// A function call met at load time.
 pub struct CallSite<'a> {
+    /// The function, as it is written.
     pub name: &'a [u8],
+    /// What stands between its parentheses.
     pub args: &'a [Arg],
+    /// Where the call stands.
     pub loc: Loc,
     /// Kind of the route it stands in.
     pub route: RouteKind,
@@ -32,22 +37,29 @@ pub struct CallSite<'a> {
     pub timeout_ms: Option<u64>,
 }
 
+/// What becomes of the script while a function waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Waits {
+    /// `f()`: it is held here.
     Plain,
+    /// `async(f(), route)`: it ends here and goes on there.
     Async,
+    /// `launch(f(), route)`: it goes on at once.
     Launch,
 }
 
 /// Load time: names become prepared things, or a diagnostic.
 pub trait Env<L: Lang> {
+    /// A variable that is read.
     fn variable(&mut self, spec: &VarSpec) -> Result<L::Var, Diagnostic>;
     /// Like `variable`, and it must be assignable.
     fn target(&mut self, spec: &VarSpec) -> Result<L::Var, Diagnostic>;
+    /// A call of a function of the core or a module.
     fn function(&mut self, site: &CallSite<'_>) -> Result<L::Func, Diagnostic>;
     /// A bare word of an expression ("src_ip", "myself", "UDP", "10.0.0.0/8" ...) as a variable-like
     /// operand: `Host::get` reads its value, `Host::compare_word` may decide comparisons with it.
     fn word(&mut self, word: &[u8], loc: Loc) -> Result<L::Var, Diagnostic>;
+    /// How the script is written.
     fn dialect(&self) -> Dialect;
     /// Variables that may have to wait and that what was prepared last reads, those inside others first.
     fn waits(&mut self) -> Vec<L::Var> {
@@ -62,6 +74,7 @@ pub trait Env<L: Lang> {
 /// What a program tells its host of its own course.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Probes {
+    /// Nothing.
     None,
     /// Each statement, before it runs.
     Statements,
@@ -74,6 +87,7 @@ pub struct ParallelSite<L: Lang> {
 }
 
 impl<L: Lang> ParallelSite<L> {
+    /// When the script goes on.
     pub fn until(&self) -> Until {
         self.program.parallel(self.id).until
     }
@@ -81,9 +95,11 @@ impl<L: Lang> ParallelSite<L> {
     pub fn timeout_ms(&self) -> Option<u64> {
         self.program.parallel(self.id).timeout_ms
     }
+    /// How many functions run side by side.
     pub fn len(&self) -> usize {
         self.program.parallel(self.id).calls.len()
     }
+    /// It has no functions.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -108,9 +124,13 @@ pub enum Called<Op> {
 
 /// Run time. The host owns the task (`$var`, `$rc`, `$param` read it); the machine borrows it.
 pub trait Host {
+    /// What it was prepared as.
     type Lang: Lang;
+    /// What a suspended script waits for.
     type Op;
+    /// The script that runs.
     fn task(&mut self) -> &mut Task<Self::Lang>;
+    /// Reads a variable.
     fn get(&mut self, var: &<Self::Lang as Lang>::Var) -> Value;
     /// The i-th value (0, 1, ...) of a multi-valued variable, Null past the end: `for`.
     fn get_at(&mut self, var: &<Self::Lang as Lang>::Var, index: i32) -> Value;
@@ -125,6 +145,7 @@ pub trait Host {
     /// False when the value cannot be assigned (logged by the host). `op` is `Set` or `SetOver`: what
     /// `+=` and its like make is computed here and set with `Set` (so an AVP gets one more value).
     fn set(&mut self, var: &<Self::Lang as Lang>::Var, op: AssignOp, value: Value) -> bool;
+    /// Calls a function.
     fn call(&mut self, func: &<Self::Lang as Lang>::Func) -> Called<Self::Op>;
     /// Starts `func` beside this script. `report`: route to run when it is done, `param` its $param(1).
     fn launch(&mut self, func: &<Self::Lang as Lang>::Func, report: Option<RouteId>, param: Value) -> i32;

@@ -1,5 +1,8 @@
 //! The script language of opensips.cfg: text → syntax tree → bytecode → machine. Knows no SIP.
 
+#![warn(missing_docs)]
+
+#[expect(missing_docs, reason = "a syntax tree: names and types say it")]
 pub mod ast;
 mod compile;
 mod diagnostic;

@@ -8,7 +8,9 @@ use bytes::Bytes;
 /// One place where the name of a route stands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RouteName {
+    /// Kind of the route.
     pub kind: RouteKind,
+    /// Its name.
     pub name: Bytes,
     /// Of the name itself, without brackets and quotes.
     pub loc: Loc,

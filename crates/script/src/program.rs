@@ -111,6 +111,7 @@ impl<L: Lang> Program<L> {
         Some(self.by_name[found])
     }
 
+    /// What runs the route.
     pub fn route_kind(&self, id: RouteId) -> RouteKind {
         self.routes.get(id.0 as usize).map_or(RouteKind::Request, |r| r.kind)
     }
@@ -130,6 +131,7 @@ impl<L: Lang> Program<L> {
         self.routes.get(id.0 as usize).map_or_else(Loc::default, |r| r.loc)
     }
 
+    /// All routes, in the order of the text.
     pub fn routes(&self) -> impl Iterator<Item = RouteId> + use<L> {
         (0..self.routes.len()).map(|i| RouteId(i as u16))
     }

@@ -68,6 +68,7 @@ const _: () = {
 };
 
 impl<L: Lang> Task<L> {
+    /// At the beginning of a route.
     pub fn new(program: Arc<Program<L>>, route: RouteId) -> Self {
         Task::with_params(program, route, Vec::new())
     }
@@ -92,6 +93,7 @@ impl<L: Lang> Task<L> {
         }
     }
 
+    /// The program that it runs, also after a reload.
     pub fn program(&self) -> &Arc<Program<L>> {
         &self.program
     }

@@ -49,6 +49,7 @@ pub fn matters(byte: u8) -> bool {
 /// A text with its parts.
 #[derive(Clone, Default, Debug, PartialEq)]
 pub struct Traced {
+    /// All of it.
     pub text: Bytes,
     parts: SmallVec<[Part; 4]>,
 }
@@ -109,6 +110,7 @@ pub struct Builder {
 }
 
 impl Builder {
+    /// Adds a piece, and whose it is.
     pub fn push(&mut self, hand: Hand, text: &[u8]) {
         let start = self.text.len() as u32;
         self.text.extend_from_slice(text);
@@ -146,6 +148,7 @@ impl Builder {
         self.finish()
     }
 
+    /// What was added.
     pub fn finish(self) -> Traced {
         Traced { text: self.text.freeze(), parts: self.parts }
     }

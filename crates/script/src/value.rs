@@ -12,8 +12,11 @@ pub const MAX_TEXT: usize = 1 << 20;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Value {
     #[default]
+    /// No value.
     Null,
+    /// A number.
     Int(i64),
+    /// A text.
     Str(Bytes),
     /// A text of which the script wrote parts itself that matter (line ends, quotes): behaves as `Str`.
     Pieced(Bytes, Parts),
@@ -30,9 +33,11 @@ pub enum Value {
 }
 
 impl Value {
+    /// It has no value: NULL, or one of the two that print as nothing.
     pub fn is_null(&self) -> bool {
         matches!(self, Value::Null | Value::Nought | Value::Failed)
     }
+    /// Reading it failed: what it is used for fails too.
     pub fn has_failed(&self) -> bool {
         matches!(self, Value::Failed)
     }

@@ -443,8 +443,8 @@ impl<M> Arg<M> for AnyVar {
     }
 }
 
-/// The name of a route of a given kind, resolved at load (`t_on_failure("x")`): a misspelt one is a
-/// load error.
+/// The name of a route of a given kind (`t_on_failure("x")`): a misspelt one is a load error. In 4.x it may hold variables:
+/// a name that no route has then fails the call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RouteArg<const KIND: u8>(pub script::RouteId);
 
@@ -453,8 +453,50 @@ pub const FAILURE: u8 = ast::RouteKind::Failure as u8;
 pub const ON_REPLY: u8 = ast::RouteKind::OnReply as u8;
 pub const ROUTE: u8 = ast::RouteKind::Request as u8;
 
+/// A name of a route.
+#[derive(Debug)]
+pub enum RouteName {
+    Known(script::RouteId),
+    /// With variables.
+    Late(Format),
+}
+
+/// Names of routes of a kind (as u8 of `RouteKind`), which `t_on_failure` and its like take.
+pub fn route_name(kind: u8, arg: &ast::Arg, loader: &mut Loader) -> Result<RouteName, Diagnostic> {
+    let late = loader.dialect == Dialect::V4 && !matches!(arg.kind, ArgKind::Int(_) | ArgKind::Word(_));
+    let name = match &arg.kind {
+        ArgKind::Text(_) | ArgKind::Var(_) if late => match format_of(arg, loader)? {
+            Format::Constant(name) => name,
+            late => return Ok(RouteName::Late(late)),
+        },
+        ArgKind::Text(t) | ArgKind::Word(t) => t.clone(),
+        ArgKind::Int(n) => Bytes::from(n.to_string()),
+        _ => return Err(wrong(arg, "the name of a route")),
+    };
+    loader.route_named(kind, &name, arg.loc).map(RouteName::Known)
+}
+
+impl RouteName {
+    /// The route of the program in use.
+    pub fn find(&self, kind: ast::RouteKind, ctx: &mut crate::ctx::Ctx) -> Option<script::RouteId> {
+        let name = match self {
+            RouteName::Known(id) => return Some(*id),
+            RouteName::Late(format) => format.text(ctx),
+        };
+        let found = Some(&name).filter(|name| !name.is_empty());
+        let found = found.and_then(|name| ctx.shared().program().route(kind, Some(name)));
+        if found.is_none() {
+            crate::complain!(ctx, "core", "there is no such route: {}", String::from_utf8_lossy(&name));
+        }
+        found
+    }
+}
+
+const KINDS: [ast::RouteKind; 4] =
+    [ast::RouteKind::Branch, ast::RouteKind::Failure, ast::RouteKind::OnReply, ast::RouteKind::Request];
+
 impl<M, const KIND: u8> Arg<M> for RouteArg<KIND> {
-    type Prepared = script::RouteId;
+    type Prepared = RouteName;
     const WHAT: &'static str = "the name of a route";
 
     fn prepare(
@@ -462,18 +504,14 @@ impl<M, const KIND: u8> Arg<M> for RouteArg<KIND> {
         site: Loc,
         loader: &mut Loader,
         _: &Arc<M>,
-    ) -> Result<script::RouteId, Diagnostic> {
+    ) -> Result<RouteName, Diagnostic> {
         let arg = arg.ok_or_else(|| missing(site, "the name of a route"))?;
-        let name = match &arg.kind {
-            ArgKind::Text(t) | ArgKind::Word(t) => t.clone(),
-            ArgKind::Int(n) => Bytes::from(n.to_string()),
-            _ => return Err(wrong(arg, "the name of a route")),
-        };
-        loader.route_named(KIND, &name, arg.loc)
+        route_name(KIND, arg, loader)
     }
 
-    fn eval(id: &script::RouteId, _: &mut Call<'_, M>) -> Result<Self, i32> {
-        Ok(RouteArg(*id))
+    fn eval(name: &RouteName, call: &mut Call<'_, M>) -> Result<Self, i32> {
+        let kind = KINDS.into_iter().find(|kind| *kind as u8 == KIND).ok_or(-1)?;
+        name.find(kind, call.ctx).map(RouteArg).ok_or(-1)
     }
 }
 

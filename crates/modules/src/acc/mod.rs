@@ -156,7 +156,8 @@ pub fn register(m: &mut Registrar<Acc>) {
     m.variable_class("acc_extra", fields::extra);
     m.variable_class("acc_leg", fields::leg);
     m.variable("acc_current_leg", |call| {
-        let legs = account::find(call.ctx).map_or(0, |a| a.borrow().legs.len());
+        // Without `leg_fields` there are none.
+        let legs = account::entry(call.ctx, call.module).borrow().legs.len();
         if legs == 0 { Value::Null } else { Value::Int(legs as i64 - 1) }
     });
     m.needs(&["tm"]);
@@ -411,8 +412,8 @@ fn acc_evi_request(call: &mut Call<Acc>, comment: Text) -> i32 {
 fn acc_new_leg(call: &mut Call<Acc>) -> i32 {
     let module = call.module.clone();
     if module.legs.tags.is_empty() {
-        host::error!("acc", "acc_new_leg() needs the parameter leg_fields");
-        return -1;
+        host::complain!(call.ctx, "acc", "acc_new_leg() without the parameter leg_fields adds nothing");
+        return 1;
     }
     let account = account::entry(call.ctx, &module);
     let mut account = account.borrow_mut();

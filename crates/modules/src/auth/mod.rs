@@ -367,7 +367,14 @@ fn challenge(
     };
     let qop = match qop {
         Some(host::Value::Int(1)) => vec![Qop::Auth],
-        Some(value) => qops(&value.text().unwrap_or_default()),
+        Some(value) => {
+            let list = qops(&value.text().unwrap_or_default());
+            if list.is_empty() {
+                host::complain!(ctx, "auth", "a challenge takes a qop of auth, auth-int or both");
+                return -1;
+            }
+            list
+        }
         None => Vec::new(),
     };
     let stale = ctx.state.ext.find::<WasStale>().is_some_and(|w| w.0);
@@ -394,7 +401,7 @@ fn challenge(
         let line = [label.as_bytes(), b": ", &challenge.print(), b"\r\n"].concat();
         ctx.state.reply_headers.push(line.into());
     }
-    host::reply::send(ctx, code, reason)
+    if host::reply::send(ctx, code, reason) > 0 { 0 } else { -1 }
 }
 
 /// As the reference prints them: auth-int before auth.

@@ -5,7 +5,7 @@
 use super::Cfgutils;
 use bytes::Bytes;
 use host::call::Finish;
-use host::{Call, Outcome, Suspension, Text, Word};
+use host::{Call, Outcome, Suspension, Text};
 use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -169,13 +169,13 @@ fn key(kind: &[u8], text: &[u8]) -> Bytes {
 }
 
 /// get_static_lock("key")
-pub fn get_static(call: &mut Call<Cfgutils>, name: Word) -> Outcome {
-    acquire(call, "get_static_lock", key(b"static ", &name.0))
+pub fn get_static(call: &mut Call<Cfgutils>, name: Text) -> Outcome {
+    acquire(call, "get_static_lock", key(b"static ", &name))
 }
 
 /// release_static_lock("key")
-pub fn release_static(call: &mut Call<Cfgutils>, name: Word) -> i32 {
-    give_back(call, &key(b"static ", &name.0))
+pub fn release_static(call: &mut Call<Cfgutils>, name: Text) -> i32 {
+    give_back(call, &key(b"static ", &name))
 }
 
 /// get_dynamic_lock(key)

@@ -262,7 +262,7 @@ fn set_tag(call: &mut Call<Dlg>, name: Text) -> i32 {
 
 /// dlg_inc_cseq([tag], [number]): the next CSeq that the server makes towards the callee with this tag.
 fn inc_cseq(call: &mut Call<Dlg>, tag: Option<Text>, more: Option<Int>) -> Outcome {
-    let Some((key, _)) = link::own(call.ctx) else { return (-1).into() };
+    let Some((key, _)) = link::own(call.ctx) else { return (-2).into() };
     let tag = tag.map(|t| t.0).or_else(|| call.ctx.state.msg.to_tag()).unwrap_or_default();
     let more = more.map_or(1, |n| n.0);
     let table = super::table::of(call.ctx);

@@ -139,12 +139,12 @@ impl Shown {
         };
         let callees: Vec<Json> = d.callees.iter().map(side).collect();
         let mut out = json!({
-            "ID": d.did.to_string(),
-            "state": d.state as i64,
+            "ID": d.did.number().to_string(),
+            "state": (d.state as i64).to_string(),
             "user_flags": self.module.flag_text(d.user_flags),
-            "timestart": d.started,
-            "timeout": self.ends(d),
             "callid": text(&d.call_id),
+            "timestart": d.started.to_string(),
+            "timeout": self.ends(d).to_string(),
             "from_uri": text(&d.from_uri),
             "to_uri": text(&d.to_uri),
             "caller": side(&d.caller),

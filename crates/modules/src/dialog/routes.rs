@@ -5,6 +5,7 @@ use super::cell::Text;
 use super::context::{self, Change};
 use super::link::Link;
 use super::table::{self, Key};
+use host::arg::{RouteName, route_name};
 use host::ctx::After;
 use host::load::Loader;
 use host::{Arg, Call, Ctx};
@@ -23,22 +24,22 @@ pub enum Moment {
 pub struct Name(pub bytes::Bytes);
 
 impl Arg<Dlg> for Name {
-    type Prepared = bytes::Bytes;
+    type Prepared = RouteName;
     const WHAT: &'static str = "the name of a route";
 
     fn prepare(
         arg: Option<&ast::Arg>,
         site: Loc,
         loader: &mut Loader,
-        module: &Arc<Dlg>,
-    ) -> Result<bytes::Bytes, Diagnostic> {
-        let name = <host::Word as Arg<Dlg>>::prepare(arg, site, loader, module)?;
-        loader.route_named(host::arg::ROUTE, &name, arg.map_or(site, |a| a.loc))?;
-        Ok(name)
+        _: &Arc<Dlg>,
+    ) -> Result<RouteName, Diagnostic> {
+        let arg = arg.ok_or_else(|| Diagnostic::error(site, "the name of a route is missing here"))?;
+        route_name(host::arg::ROUTE, arg, loader)
     }
 
-    fn eval(name: &bytes::Bytes, _: &mut Call<'_, Dlg>) -> Result<Name, i32> {
-        Ok(Name(name.clone()))
+    fn eval(name: &RouteName, call: &mut Call<'_, Dlg>) -> Result<Name, i32> {
+        let route = name.find(RouteKind::Request, call.ctx).ok_or(-1)?;
+        Ok(Name(call.shared().program().route_name(route)))
     }
 }
 

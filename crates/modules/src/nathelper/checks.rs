@@ -2,7 +2,8 @@
 
 use super::Nathelper;
 use crate::sipmsgops::parts::Parts;
-use host::{Arg, Call, Loader, MsgState, Registrar, Routes, contacts};
+use host::format::Format;
+use host::{Arg, Call, Ctx, Loader, MsgState, Registrar, Routes, contacts};
 use script::ast::{self, ArgKind, Dialect};
 use script::{Diagnostic, Loc};
 use sip::Uri;
@@ -37,29 +38,68 @@ const TESTS: Words = &[
     ("carrier-grade-nat", CARRIER_GRADE),
 ];
 
-/// Flags as a constant: words with commas, or the number that older versions take.
-pub fn flags(arg: Option<&ast::Arg>, site: Loc, words: Words) -> Result<u32, Diagnostic> {
-    let Some(arg) = arg else { return Err(Diagnostic::error(site, "flags are missing here")) };
-    let text = match &arg.kind {
-        ArgKind::Int(n) => return Ok(*n as u32),
-        ArgKind::Text(text) | ArgKind::Word(text) => String::from_utf8_lossy(text).into_owned(),
-        _ => return Err(Diagnostic::error(arg.loc, "this must be constant flags")),
-    };
-    if let Some(number) = host::arg::parse_int(text.as_bytes()) {
+/// Flags: words with commas, or the number that older versions take.
+#[derive(Debug)]
+pub enum Flags {
+    Known(u32),
+    /// With variables, in 4.x.
+    Late(Format, Words),
+}
+
+impl Flags {
+    /// Of an argument; a word that is no flag is an error where it stands.
+    pub fn of(
+        arg: Option<&ast::Arg>,
+        site: Loc,
+        words: Words,
+        loader: &mut Loader,
+    ) -> Result<Flags, Diagnostic> {
+        let Some(arg) = arg else { return Err(Diagnostic::error(site, "flags are missing here")) };
+        if let ArgKind::Int(n) = arg.kind {
+            return Ok(Flags::Known(n as u32));
+        }
+        let text = match host::arg::format_of(arg, loader)? {
+            Format::Constant(text) => text,
+            late if loader.dialect == Dialect::V4 => return Ok(Flags::Late(late, words)),
+            _ => return Err(Diagnostic::error(arg.loc, "this must be constant flags")),
+        };
+        parsed(&text, words).map(Flags::Known).map_err(|word| {
+            let error = Diagnostic::error(arg.loc, format!("unknown flag `{word}`"));
+            match script::nearest(&word, words.iter().map(|(name, _)| *name)) {
+                Some(near) => error.hint(format!("did you mean `{near}`?")),
+                None => error,
+            }
+        })
+    }
+
+    /// The bits; the error is what the function returns.
+    pub fn bits(&self, ctx: &mut Ctx) -> Result<u32, i32> {
+        let (format, words) = match self {
+            Flags::Known(bits) => return Ok(*bits),
+            Flags::Late(format, words) => (format, words),
+        };
+        let text = format.text(ctx);
+        if text.is_empty() {
+            host::complain!(ctx, "nathelper", "there are no flags");
+            return Err(-1);
+        }
+        parsed(&text, words).map_err(|word| {
+            host::complain!(ctx, "nathelper", "unknown flag {word}");
+            -1
+        })
+    }
+}
+
+/// The error is a word that is no flag.
+fn parsed(text: &[u8], words: Words) -> Result<u32, String> {
+    if let Some(number) = host::arg::parse_int(text) {
         return Ok(number as u32);
     }
+    let text = String::from_utf8_lossy(text);
     let mut bits = 0;
     for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
-        match words.iter().find(|(name, _)| name.eq_ignore_ascii_case(word)) {
-            Some((_, bit)) => bits |= bit,
-            None => {
-                let error = Diagnostic::error(arg.loc, format!("unknown flag `{word}`"));
-                return Err(match script::nearest(word, words.iter().map(|(name, _)| *name)) {
-                    Some(near) => error.hint(format!("did you mean `{near}`?")),
-                    None => error,
-                });
-            }
-        }
+        let found = words.iter().find(|(name, _)| name.eq_ignore_ascii_case(word));
+        bits |= found.ok_or_else(|| word.to_owned())?.1;
     }
     Ok(bits)
 }
@@ -67,20 +107,20 @@ pub fn flags(arg: Option<&ast::Arg>, site: Loc, words: Words) -> Result<u32, Dia
 struct Tests(u32);
 
 impl Arg<Nathelper> for Tests {
-    type Prepared = u32;
+    type Prepared = Flags;
     const WHAT: &'static str = "names of tests";
 
     fn prepare(
         arg: Option<&ast::Arg>,
         site: Loc,
-        _: &mut Loader,
+        loader: &mut Loader,
         _: &Arc<Nathelper>,
-    ) -> Result<u32, Diagnostic> {
-        flags(arg, site, TESTS)
+    ) -> Result<Flags, Diagnostic> {
+        Flags::of(arg, site, TESTS, loader)
     }
 
-    fn eval(bits: &u32, _: &mut Call<'_, Nathelper>) -> Result<Tests, i32> {
-        Ok(Tests(*bits))
+    fn eval(flags: &Flags, call: &mut Call<'_, Nathelper>) -> Result<Tests, i32> {
+        flags.bits(call.ctx).map(Tests)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Contacts with the address that the request really came from.
 
 use super::Nathelper;
-use super::checks::{Words, flags};
+use super::checks::Words;
 use crate::path::source_uri;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -31,20 +31,20 @@ const WORDS: Words = &[("preserve-uri", PRESERVE_URI)];
 struct Flags(u32);
 
 impl Arg<Nathelper> for Flags {
-    type Prepared = u32;
+    type Prepared = super::checks::Flags;
     const WHAT: &'static str = "flags";
 
     fn prepare(
         arg: Option<&ast::Arg>,
         site: Loc,
-        _: &mut Loader,
+        loader: &mut Loader,
         _: &Arc<Nathelper>,
-    ) -> Result<u32, Diagnostic> {
-        flags(arg, site, WORDS)
+    ) -> Result<super::checks::Flags, Diagnostic> {
+        super::checks::Flags::of(arg, site, WORDS, loader)
     }
 
-    fn eval(bits: &u32, _: &mut Call<'_, Nathelper>) -> Result<Flags, i32> {
-        Ok(Flags(*bits))
+    fn eval(flags: &super::checks::Flags, call: &mut Call<'_, Nathelper>) -> Result<Flags, i32> {
+        flags.bits(call.ctx).map(Flags)
     }
 }
 

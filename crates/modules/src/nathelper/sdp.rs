@@ -1,7 +1,7 @@
 //! fix_nated_sdp(): addresses of descriptions.
 
 use super::Nathelper;
-use super::checks::{Words, flags};
+use super::checks::Words;
 use crate::sipmsgops::parts::{self, Parts};
 use bytes::Bytes;
 use host::{Arg, Call, Loader, Registrar, Routes, Text};
@@ -32,20 +32,20 @@ const WORDS: Words = &[
 struct Flags(u32);
 
 impl Arg<Nathelper> for Flags {
-    type Prepared = u32;
+    type Prepared = super::checks::Flags;
     const WHAT: &'static str = "flags";
 
     fn prepare(
         arg: Option<&ast::Arg>,
         site: Loc,
-        _: &mut Loader,
+        loader: &mut Loader,
         _: &Arc<Nathelper>,
-    ) -> Result<u32, Diagnostic> {
-        flags(arg, site, WORDS)
+    ) -> Result<super::checks::Flags, Diagnostic> {
+        super::checks::Flags::of(arg, site, WORDS, loader)
     }
 
-    fn eval(bits: &u32, _: &mut Call<'_, Nathelper>) -> Result<Flags, i32> {
-        Ok(Flags(*bits))
+    fn eval(flags: &super::checks::Flags, call: &mut Call<'_, Nathelper>) -> Result<Flags, i32> {
+        flags.bits(call.ctx).map(Flags)
     }
 }
 

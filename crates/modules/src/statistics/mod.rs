@@ -134,7 +134,9 @@ fn update_stat(call: &mut Call<Statistics>, name: Text, value: Int) -> bool {
 
 /// reset_stat(name)
 fn reset_stat(call: &mut Call<Statistics>, name: Text) -> bool {
-    call.shared().stats.reset(&name.str())
+    // One that is not there is made.
+    call.shared().stats.source(&name.str()).is_some() && call.shared().stats.reset(&name.str())
+        || call.shared().stats.source(&name.str()).is_none() && update_stat(call, name, Int(0))
 }
 
 /// stat_iter_init(group, iterator): it stands before the first statistic of the group.

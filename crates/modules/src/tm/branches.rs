@@ -38,6 +38,15 @@ fn cancel_branch(call: &mut Call<Tm>, flags: Option<Text>) -> i32 {
 
 /// t_wait_for_new_branches([count])
 fn wait_for_branches(call: &mut Call<Tm>, count: Option<Int>) -> i32 {
+    if call.ctx.state.txn.is_none() {
+        host::complain!(
+            call.ctx,
+            "tm",
+            "t_wait_for_new_branches: there is no transaction: t_newtran() comes first"
+        );
+        return -1;
+    }
+    // One that was made because the script waited becomes its own.
     let made = host::tm::new_transaction(call.ctx);
     if made != 1 {
         return made;

@@ -174,6 +174,7 @@ fn add_cancel_reason(call: &mut Call<Tm>, header: HeadLines) -> i32 {
             }
             1
         }
-        _ => -1,
+        // As in the reference, where nobody hears of it either.
+        None => 1,
     }
 }

@@ -26,14 +26,20 @@ use std::sync::Arc;
 pub enum End {
     /// Last statement or `return` of the outermost route, with its return code.
     Return(i64),
+    /// `exit`
     Exit,
+    /// `drop`
     Drop,
 }
 
+/// Why it stopped.
 #[derive(Debug)]
 pub enum Step<Op> {
+    /// The script has ended.
     Done(End),
+    /// It waits for this.
     Suspended(Op),
+    /// It goes on with the next `run`.
     OutOfFuel,
 }
 

@@ -18,8 +18,10 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use translate::{Translated, translate};
 
+/// Whether upper and lower case differ.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Case {
+    /// They do.
     Sensitive,
     /// As `=~` and `!~` match.
     Ignore,
@@ -28,6 +30,7 @@ pub enum Case {
 /// Why a pattern is refused, for people.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BadPattern {
+    /// What is wrong with it.
     pub reason: String,
 }
 
@@ -174,6 +177,7 @@ impl Pattern {
         &self.0.source
     }
 
+    /// Somewhere in the text.
     pub fn is_match(&self, text: &[u8]) -> bool {
         match &self.0.how {
             How::Plain { regex, .. } => regex.is_match(text),
