@@ -12,7 +12,8 @@ const FIRST_LOAD_MS: u64 = 10_000;
 
 struct Inner<T> {
     value: RwLock<Option<Arc<T>>>,
-    loaded: watch::Sender<bool>,
+    /// A load has ended, well or not.
+    tried: watch::Sender<bool>,
 }
 
 /// One such table.
@@ -26,7 +27,7 @@ impl<T> Clone for Cached<T> {
 
 impl<T> Default for Cached<T> {
     fn default() -> Cached<T> {
-        Cached(Arc::new(Inner { value: RwLock::new(None), loaded: watch::Sender::new(false) }))
+        Cached(Arc::new(Inner { value: RwLock::new(None), tried: watch::Sender::new(false) }))
     }
 }
 
@@ -38,11 +39,11 @@ impl<T: Send + Sync + 'static> Cached<T> {
 
     pub fn set(&self, value: T) {
         *self.0.value.write() = Some(Arc::new(value));
-        self.0.loaded.send_replace(true);
+        self.0.tried.send_replace(true);
     }
 
-    /// Calls `f` with what is loaded; a script that comes before the first load waits for it, and gets -1
-    /// when there is none in time.
+    /// Calls `f` with what is loaded; a script that comes before the first load waits for its end, and gets -1 when it
+    /// failed or is not there in time.
     pub fn with(
         &self,
         ctx: &mut Ctx,
@@ -52,11 +53,15 @@ impl<T: Send + Sync + 'static> Cached<T> {
         if let Some(value) = self.get() {
             return f(ctx, &value).into();
         }
-        let mut loaded = self.0.loaded.subscribe();
+        let mut tried = self.0.tried.subscribe();
+        if *tried.borrow() {
+            host::complain!(ctx, what, "its table could not be loaded");
+            return (-1).into();
+        }
         let table = self.clone();
         Suspension::future(what, async move {
             // The sender lives in `table`.
-            let _ = loaded.wait_for(|loaded| *loaded).await;
+            let _ = tried.wait_for(|tried| *tried).await;
             Box::new(move |ctx: &mut Ctx| match table.get() {
                 Some(value) => f(ctx, &value),
                 None => -1,
@@ -81,6 +86,8 @@ impl<T: Send + Sync + 'static> Cached<T> {
             let result = rows.map(|rows| table.set(read(&rows)));
             if let Err(error) = &result {
                 host::error!(module, "a table was not loaded: {error}");
+                // Who waits need not wait for the next attempt.
+                table.0.tried.send_replace(true);
             }
             done(ctx, result);
         });

@@ -32,7 +32,7 @@ pub struct Pike {
     density: u32,
     /// Seconds.
     latency: u64,
-    log_level: i64,
+    log_level: Level,
     check_route: Option<String>,
     route: Option<RouteId>,
     seen: Mutex<AHashMap<IpAddr, Seen>>,
@@ -54,7 +54,7 @@ impl Default for Pike {
             unit: 2,
             density: 30,
             latency: 120,
-            log_level: 1,
+            log_level: Level::from_number(1),
             check_route: None,
             route: None,
             seen: Mutex::default(),
@@ -67,7 +67,7 @@ pub fn register(m: &mut Registrar<Pike>) {
     m.param_int("sampling_time_unit", |s, v| Ok(s.unit = v.max(1) as u64));
     m.param_int("reqs_density_per_unit", |s, v| Ok(s.density = v.max(1) as u32));
     m.param_int("remove_latency", |s, v| Ok(s.latency = v.max(1) as u64));
-    m.param_int("pike_log_level", |s, v| Ok(s.log_level = v));
+    m.param_int("pike_log_level", |s, v| Ok(s.log_level = Level::from_number(v)));
     m.param_text("check_route", |s, v| Ok(s.check_route = Some(v.into())));
     m.accepts(Accepts::seconds(1), &["remove_latency", "sampling_time_unit"]);
     m.accepts(Accepts::from(1), &["reqs_density_per_unit"]);
@@ -112,13 +112,12 @@ fn now_s(ctx: &Ctx) -> u64 {
 
 impl Pike {
     fn check(&self, ctx: &mut Ctx) -> i32 {
-        let address = ctx.state.source.remote.ip();
-        let verdict = self.count(address, now_s(ctx));
+        let (address, now) = (ctx.state.source.remote.ip(), now_s(ctx));
+        let verdict = self.count(address, now);
         if verdict == -2 {
             self.report(&format!("{address} sends too many requests: blocked"));
-            let text = format!("IP {address} detected as flooding");
-            ctx.shared().status.report("pike", MAIN, now_s(ctx), text);
-            let ip = Value::Str(address.to_string().into());
+            ctx.shared().status.report("pike", MAIN, now, format!("IP {address} detected as flooding"));
+            let ip = Value::from(address.to_string());
             raise(ctx, BLOCKED, [("ip", ip)].into_iter().collect::<EventParams>());
         }
         verdict
@@ -162,9 +161,8 @@ impl Pike {
     }
 
     fn report(&self, text: &str) {
-        let level = Level::from_number(self.log_level);
-        if log::enabled(level) {
-            log::emit(level, "pike", text);
+        if log::enabled(self.log_level) {
+            log::emit(self.log_level, "pike", text);
         }
     }
 }

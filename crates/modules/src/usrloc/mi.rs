@@ -256,7 +256,7 @@ pub fn contact_json(shared: &host::Shared, c: &Contact, now: u32) -> Json {
         ContactState::Synced => "CS_SYNC",
         ContactState::Dirty => "CS_DIRTY",
     };
-    put("ContactState", json!(state));
+    put("State", json!(state));
     put("Flags", json!(c.bits));
     put("Cflags", json!(flag_names(shared, c.flags)));
     if let Some(socket) = c.socket().and_then(|s| socket_text(shared, s)) {

@@ -6,7 +6,7 @@ use host::Ctx;
 
 const NAMESPACE: &str = "urn:ietf:params:xml:ns:rlmi";
 
-/// SubscriptionState of the subscription to a user, with the numbers of the table.
+/// State of the subscription to a user, with the numbers of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SubscriptionState {
     Active = 1 << 1,
@@ -21,7 +21,7 @@ impl SubscriptionState {
             .find(|state| *state as i64 == number)
     }
 
-    /// Of Subscription-SubscriptionState.
+    /// Of Subscription-State.
     pub fn of_word(word: &[u8]) -> Option<SubscriptionState> {
         let words = [SubscriptionState::Active, SubscriptionState::Pending, SubscriptionState::Terminated];
         words.into_iter().find(|state| state.word().as_bytes().eq_ignore_ascii_case(word))

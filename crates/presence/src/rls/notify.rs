@@ -109,7 +109,7 @@ fn send(ctx: &mut Ctx, module: &Arc<Rls>, key: &Arc<Key>, whom: Whom, news: &New
         id => format!(";id={}", String::from_utf8_lossy(id)),
     };
     let head = format!(
-        "Event: {}{id}\r\nContact: <{}>\r\nSubscription-SubscriptionState: {state}\r\nRequire: eventlist\r\nContent-Type: {}\r\n",
+        "Event: {}{id}\r\nContact: <{}>\r\nSubscription-State: {state}\r\nRequire: eventlist\r\nContent-Type: {}\r\n",
         package.name,
         s.text(Field::LocalContact),
         body.content_type
@@ -143,7 +143,7 @@ fn read(msg: &Message) -> Option<Told> {
     msg.to_tag().filter(|tag| !tag.is_empty())?;
     msg.from_tag().filter(|tag| !tag.is_empty())?;
     let value =
-        msg.headers_named(b"Subscription-SubscriptionState").next().map(|header| msg.text(header.value()))?;
+        msg.headers_named(b"Subscription-State").next().map(|header| msg.text(header.value()))?;
     let end = value.iter().position(|b| *b == b';').unwrap_or(value.len());
     let params = sip::Params { text: value.slice((end + 1).min(value.len())..) };
     let state = SubscriptionState::of_word(value[..end].trim_ascii())?;
@@ -235,7 +235,7 @@ mod tests {
         let text = |state: &str, kind: &str, body: &str| {
             format!(
                 "NOTIFY sip:rls@x SIP/2.0\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK1\r\nFrom: <sip:bob@x>;tag=1\r\nTo: <sip:a@x>;tag=2\r\n\
-                 Call-ID: c\r\nCSeq: 1 NOTIFY\r\nEvent: presence\r\nSubscription-SubscriptionState: {state}\r\n{kind}Content-Length: {}\r\n\r\n{body}",
+                 Call-ID: c\r\nCSeq: 1 NOTIFY\r\nEvent: presence\r\nSubscription-State: {state}\r\n{kind}Content-Length: {}\r\n\r\n{body}",
                 body.len()
             )
         };
