@@ -5,7 +5,7 @@ use ahash::AHashMap;
 use bytes::Bytes;
 use host::format::Format;
 use host::{Arg, Call, Ctx, Loader, arg};
-use script::ast::{self, ArgKind};
+use script::ast::{self, ArgKind, Dialect};
 use script::posix::{self, Case};
 use script::{Diagnostic, Loc};
 use std::sync::Arc;
@@ -65,10 +65,14 @@ impl Prepared {
 
 /// The text of a pattern. In quotes it is taken as it is written, dollars too: only a variable that stands alone is read.
 pub fn format(arg: &ast::Arg, loader: &mut Loader) -> Result<Format, Diagnostic> {
-    match &arg.kind {
-        ArgKind::Text(text) => Ok(Format::Constant(text.clone())),
-        _ => arg::format_of(arg, loader),
+    let ArgKind::Text(text) = &arg.kind else { return arg::format_of(arg, loader) };
+    let looks_like_more = !matches!(Format::new(text, arg.loc, loader), Ok(Format::Constant(_)) | Err(_));
+    if loader.dialect == Dialect::V4 && looks_like_more {
+        let text = "an expression in quotes is taken as it is written, also what looks like a variable in it";
+        let hint = "put it together in a variable, and write the variable alone";
+        loader.diagnostics.push(Diagnostic::warning(arg.loc, text).hint(hint));
     }
+    Ok(Format::Constant(text.clone()))
 }
 
 impl<M> Arg<M> for Pattern {

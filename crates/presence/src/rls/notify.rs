@@ -142,8 +142,7 @@ fn read(msg: &Message) -> Option<Told> {
     msg.header(HeaderName::Event)?;
     msg.to_tag().filter(|tag| !tag.is_empty())?;
     msg.from_tag().filter(|tag| !tag.is_empty())?;
-    let value =
-        msg.headers_named(b"Subscription-State").next().map(|header| msg.text(header.value()))?;
+    let value = msg.headers_named(b"Subscription-State").next().map(|header| msg.text(header.value()))?;
     let end = value.iter().position(|b| *b == b';').unwrap_or(value.len());
     let params = sip::Params { text: value.slice((end + 1).min(value.len())..) };
     let state = SubscriptionState::of_word(value[..end].trim_ascii())?;
