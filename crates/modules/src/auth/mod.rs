@@ -367,6 +367,8 @@ fn challenge(
     };
     let qop = match qop {
         Some(host::Value::Int(1)) => vec![Qop::Auth],
+        // As 2.1 writes that there is none, or left empty.
+        Some(value) if value.text().is_some_and(|text| text.is_empty() || text == "0") => Vec::new(),
         Some(value) => {
             let list = qops(&value.text().unwrap_or_default());
             if list.is_empty() {
