@@ -374,7 +374,8 @@ def test_spans_at_a_collector(place):
     check((root.parent_span_id, {s.parent_span_id for n, s in own.items() if n != "call"}), (b"", {root.span_id}))
     for span in own.values():
         if not root.start_time_unix_nano <= span.start_time_unix_nano <= span.end_time_unix_nano <= root.end_time_unix_nano + 10**6:
-            raise Failed(f"{span.name} is not within its call")
+            times = (root.start_time_unix_nano, span.start_time_unix_nano, span.end_time_unix_nano, root.end_time_unix_nano)
+            raise Failed(f"{span.name} is not within its call: {[t - times[0] for t in times]}")
     check(attribute(own["INVITE request"], "sip.response.status_code").int_value, 200)
     line = attribute(own["sql_query"], "code.lineno").int_value
     if "sql_query(" not in server.config.read_text().splitlines()[line - 1]:

@@ -260,8 +260,10 @@ impl Observer for Waits {
         let now = ctx.core.wall_us;
         let ms = ctx.core.now.0.saturating_sub(waiting.since.0);
         let trace = Trace::of(waiting.call_id);
-        let mut span =
-            Span::new(&trace, waiting.what.to_string(), SpanKind::Client, now.saturating_sub(ms * 1000), now);
+        // Waits are known to the millisecond: rounding must not let one begin before its call.
+        let call_began = ctx.local::<Calls>().open.get(waiting.call_id).map_or(0, |(began, ..)| *began);
+        let began = now.saturating_sub(ms * 1000).max(call_began).min(now);
+        let mut span = Span::new(&trace, waiting.what.to_string(), SpanKind::Client, began, now);
         let own = own_id(ctx);
         span.under_root(&trace, own);
         let sources = ctx.shared().sources();
